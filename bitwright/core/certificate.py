@@ -1,0 +1,282 @@
+"""Certificates and the independent checker. Shares no code with any solver.
+
+For multipliers m >= 0 (one for each limit and each rule),
+
+    L(m) = sum over tie groups of min over formats of (loss + m.cost) - m.limits
+
+is a lower bound on the loss of every feasible choice (Lagrangian duality; a rule "at least c" enters as
+-count <= -c). Pair terms enter by their negative parts. Anyone can recompute it in one pass over the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidPlan, VerificationFailed
+from bitwright.core.problem import AT_LEAST, IntArray, Problem, exact_sum
+
+#: Relative rounding of a float64 sum of products: gaps below this share of the summed magnitudes count as zero.
+ROUNDING = 1e-12
+STATUSES = ("optimal", "bounded", "infeasible")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """status: `optimal`, `bounded` or `infeasible`; multipliers by limit name and `rule:<index>`.
+
+    proof: for `optimal` with gap > 0, the complete search that closed the rest of the gap.
+    smallest_limit: for `infeasible`, the smallest reachable total of each limited resource; blame: what is in the way.
+    """
+
+    status: str
+    loss: float | None = None
+    lower_bound: float | None = None
+    gap: float | None = None
+    cost: Mapping[str, int | float] = field(default_factory=dict)
+    limits: Mapping[str, int | float] = field(default_factory=dict)
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+    proof: str | None = None
+    smallest_limit: Mapping[str, int | float] | None = None
+    blame: str | None = None
+
+    @property
+    def relative_gap(self) -> float | None:
+        if self.gap is None or self.loss is None:
+            return None
+        return 0.0 if self.gap == 0 else self.gap / max(abs(self.loss), abs(self.lower_bound or 0.0), 5e-324)
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "status": self.status, "loss": self.loss, "lower_bound": self.lower_bound, "gap": self.gap,
+            "cost": dict(self.cost), "limits": dict(self.limits), "multipliers": dict(self.multipliers),
+        }  # fmt: skip
+        for key in ("proof", "smallest_limit", "blame"):
+            value = getattr(self, key)
+            if value is not None:
+                data[key] = dict(value) if isinstance(value, Mapping) else value
+        return data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Certificate:
+        try:
+            known = {name: data[name] for name in Certificate.__dataclass_fields__ if data.get(name) is not None}
+            certificate = Certificate(**known)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise InvalidPlan("the certificate cannot be read", got=str(error)[:120]) from error
+        if certificate.status not in STATUSES:
+            raise InvalidPlan("unknown certificate status", expected=", ".join(STATUSES), got=repr(certificate.status)[:40])
+        return certificate
+
+
+def lagrangian(problem: Problem, multipliers: Mapping[str, float]) -> tuple[float, float]:
+    """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to."""
+    m = _clean_multipliers(problem, multipliers)
+    value = problem.loss.astype(np.float64)
+    constant: list[float] = []
+    for limit in problem.limits:
+        rate = m.get(limit.name, 0.0)
+        if rate == 0.0:
+            continue
+        term = problem.resource(limit.resource).costs().astype(np.float64) * rate
+        if limit.units is None:
+            value = value + term
+        else:
+            value[limit.units] += term[limit.units]
+        constant.append(-rate * float(limit.value))
+    for index, rule in enumerate(problem.rules):
+        rate = m.get(f"rule:{index}", 0.0)
+        if rate == 0.0:
+            continue
+        sign = -1.0 if rule.sense == AT_LEAST else 1.0
+        value[np.ix_(rule.units, rule.formats)] += sign * rate
+        constant.append(-sign * rate * rule.count)
+    group = problem.group_index
+    if problem.tie is not None:
+        summed = np.zeros((problem.groups, problem.k))
+        np.add.at(summed, group, value)
+        value = summed
+    best = value.min(axis=1)
+    negative_pairs = problem.pairs.loss[problem.pairs.loss < 0]
+    terms = np.concatenate([best, np.array(constant), negative_pairs])
+    return exact_sum(terms), exact_sum(np.abs(terms))
+
+
+def _clean_multipliers(problem: Problem, multipliers: Mapping[str, float]) -> dict[str, float]:
+    known = {limit.name for limit in problem.limits} | {f"rule:{i}" for i in range(len(problem.rules))}
+    clean: dict[str, float] = {}
+    for name, value in multipliers.items():
+        if name not in known:
+            raise VerificationFailed("a multiplier names no limit or rule", expected=", ".join(sorted(known)), got=str(name)[:80])
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise VerificationFailed(f"the multiplier of {name} must be finite and not negative", got=repr(value)[:40])
+        clean[name] = float(value)
+    return clean
+
+
+def total_loss(problem: Problem, choice: IntArray) -> float:
+    """Exact loss of a choice, pair terms included."""
+    return math.fsum((exact_sum(problem.loss[np.arange(problem.n), choice]), problem.pairs.total(choice)))
+
+
+def total_costs(problem: Problem, choice: IntArray) -> dict[str, int | float]:
+    """Total by limit name (subset limits over their subset), then by resource that has no limit."""
+    costs = {m.name: problem.resource(m.resource).total(choice, m.units) for m in problem.limits}
+    for resource in problem.resources:
+        costs.setdefault(resource.name, resource.total(choice))
+    return costs
+
+
+def violations(problem: Problem, choice: NDArray[Any]) -> list[str]:
+    """Every reason why a choice is not feasible; empty means feasible."""
+    if choice.shape != (problem.n,) or not np.issubdtype(choice.dtype, np.integer):
+        return [f"the choice must hold one integer for each of {problem.n} units, got {choice.dtype} {choice.shape}"]
+    if len(choice) and (choice.min() < 0 or choice.max() >= problem.k):
+        return [f"a choice is outside 0 .. {problem.k - 1}"]
+    found = []
+    forbidden = np.flatnonzero(~np.isfinite(problem.loss[np.arange(problem.n), choice]))
+    if len(forbidden):
+        found.append(f"{len(forbidden)} units take a forbidden format, first unit {forbidden[0]}")
+    if problem.tie is not None:
+        low, high = np.full(problem.groups, problem.k), np.full(problem.groups, -1)
+        np.minimum.at(low, problem.group_index, choice)
+        np.maximum.at(high, problem.group_index, choice)
+        broken = int((low != high).sum())
+        if broken:
+            found.append(f"{broken} tie groups hold different formats")
+    for limit in problem.limits:
+        total = problem.resource(limit.resource).total(choice, limit.units)
+        # Float resources are compared with their own rounding; integers exactly.
+        slack = 0.0 if isinstance(total, int) else ROUNDING * abs(total)
+        if total > limit.value + slack:
+            found.append(f"limit {limit.name} is broken: {total} > {limit.value}")
+    for index, rule in enumerate(problem.rules):
+        count = int(np.isin(choice[rule.units], rule.formats).sum())
+        if (count < rule.count) if rule.sense == AT_LEAST else (count > rule.count):
+            words = "at least" if rule.sense == AT_LEAST else "at most"
+            found.append(f"rule {index} is broken: {count} units, {words} {rule.count} wanted")
+    return found
+
+
+def certify(
+    problem: Problem, choice: IntArray, multipliers: Mapping[str, float], *, proof: str | None = None
+) -> Certificate:
+    """The certificate of a feasible choice; raises VerificationFailed when the choice is not feasible.
+
+    `proof` names the complete search that closed the gap, when the caller ran one to its end.
+    """
+    broken = violations(problem, choice)
+    if broken:
+        raise VerificationFailed("the choice is not feasible", got="; ".join(broken)[:400])
+    loss = total_loss(problem, choice)
+    bound, scale = lagrangian(problem, multipliers)
+    gap = loss - bound
+    if gap <= ROUNDING * max(scale, abs(loss)):
+        gap, bound = 0.0, min(bound, loss)
+    status = "optimal" if gap == 0.0 or proof is not None else "bounded"
+    return Certificate(
+        status=status,
+        loss=loss,
+        lower_bound=bound,
+        gap=gap,
+        cost=total_costs(problem, choice),
+        limits={m.name: m.value for m in problem.limits},
+        multipliers={name: float(value) for name, value in multipliers.items()},
+        proof=proof if gap > 0 else None,
+    )
+
+
+def smallest_totals(problem: Problem) -> dict[str, int | float]:
+    """For each limit alone: the smallest total that ties and forbidden cells allow (rules and other limits aside)."""
+    smallest: dict[str, int | float] = {}
+    allowed = np.isfinite(problem.loss)
+    group = problem.group_index
+    allowed_group = np.ones((problem.groups, problem.k), bool)
+    np.logical_and.at(allowed_group, group, allowed)
+    for limit in problem.limits:
+        resource = problem.resource(limit.resource)
+        costs = resource.costs()
+        if limit.units is not None:
+            masked = np.zeros_like(costs)
+            masked[limit.units] = costs[limit.units]
+            costs = masked
+        summed = np.zeros((problem.groups, problem.k), costs.dtype)
+        np.add.at(summed, group, costs)
+        top = np.iinfo(np.int64).max if resource.integral else math.inf
+        cheapest = np.where(allowed_group, summed, top).min(axis=1)
+        smallest[limit.name] = int(cheapest.sum()) if resource.integral else exact_sum(cheapest)
+    return smallest
+
+
+def infeasible(problem: Problem, blame: str) -> Certificate:
+    """Certificate of a problem that no choice satisfies."""
+    return Certificate(
+        status="infeasible",
+        limits={m.name: m.value for m in problem.limits},
+        smallest_limit=smallest_totals(problem),
+        blame=blame,
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome of an independent check; `notes` says what was recomputed and what was taken on trust."""
+
+    ok: bool
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    certificate: Certificate
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok, "failures": list(self.failures), "notes": list(self.notes), "certificate": self.certificate.to_json(),
+        }  # fmt: skip
+
+
+def _close(a: float | None, b: float | None, scale: float) -> bool:
+    return a is not None and b is not None and abs(a - b) <= ROUNDING * max(scale, abs(a), abs(b))
+
+
+def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
+    """Recompute cost, loss, feasibility, bound and gap from the problem alone and compare with the claim."""
+    if claimed.status == "infeasible":
+        return _verify_infeasible(problem, claimed)
+    failures = violations(problem, choice)
+    if failures:
+        return Verdict(False, tuple(failures), (), claimed)
+    loss = total_loss(problem, choice)
+    bound, scale = lagrangian(problem, claimed.multipliers)
+    gap = 0.0 if loss - bound <= ROUNDING * max(scale, abs(loss)) else loss - bound
+    notes = [f"recomputed: loss {loss!r}, bound {bound!r}, gap {gap!r}, and feasibility"]
+    if not _close(loss, claimed.loss, scale):
+        failures.append(f"loss is {loss!r}, the certificate says {claimed.loss!r}")
+    if not _close(bound, claimed.lower_bound, scale):
+        failures.append(f"the multipliers give the bound {bound!r}, the certificate says {claimed.lower_bound!r}")
+    if claimed.gap is None or abs(gap - claimed.gap) > 2 * ROUNDING * max(scale, abs(loss)):
+        failures.append(f"the gap is {gap!r}, the certificate says {claimed.gap!r}")
+    costs = total_costs(problem, choice)
+    for name, value in claimed.cost.items():
+        if name not in costs or (costs[name] != value if isinstance(value, int) else not _close(costs[name], value, 0.0)):
+            failures.append(f"the cost of {name} is {costs.get(name)!r}, the certificate says {value!r}")
+    if claimed.status == "optimal" and gap > 0:
+        if claimed.proof is None:
+            failures.append("status is optimal with a gap, but no complete search is named")
+        else:
+            notes.append(f"taken on trust: the gap of {gap!r} was closed by {claimed.proof}")
+    return Verdict(not failures, tuple(failures), tuple(notes), certify(problem, choice, claimed.multipliers, proof=claimed.proof))
+
+
+def _verify_infeasible(problem: Problem, claimed: Certificate) -> Verdict:
+    smallest = smallest_totals(problem)
+    broken = [name for name, value in smallest.items() if value > {m.name: m.value for m in problem.limits}[name]]
+    certificate = infeasible(problem, claimed.blame or "")
+    if broken:
+        return Verdict(True, (), (f"recomputed: the least total of {', '.join(broken)} exceeds its limit",), certificate)
+    if problem.rules or len(problem.limits) > 1:
+        return Verdict(True, (), ("taken on trust: limits and rules together admit no choice",), certificate)
+    return Verdict(False, ("every limit can be met: the problem is feasible",), (), certificate)

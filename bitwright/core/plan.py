@@ -1,0 +1,155 @@
+"""Plan: a solution tied to a model. Canonical JSON, named by its digest; DESIGN section 5 gives the shape.
+
+Choices of more than 20,000 units go to an `.npz` beside the JSON (`units` then names that file).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bitwright.core.canonical import atomic_write, canonical_json, digest_json, write_json
+from bitwright.core.errors import InvalidPlan
+from bitwright.core.formats import parse_format
+from bitwright.core.problem_file import parse_json, read_npz
+from bitwright.core.solution import SIDECAR_UNITS
+
+PLAN_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PlanModel(_Frozen):
+    ref: str
+    digest: str
+    architecture: str = ""
+    task: str = "unknown"
+
+
+class PlanUnit(_Frozen):
+    """One unit's choice. bytes: exact storage; loss: predicted; layer, module, expert: where it sits, for pictures."""
+
+    name: str = Field(min_length=1, max_length=1024)
+    format: str
+    elements: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    loss: float
+    stderr: float | None = None
+    shape: tuple[int, ...] | None = None
+    module: str | None = None
+    layer: int | None = None
+    expert: int | None = None
+
+
+class Totals(_Frozen):
+    """bytes: planned units; unquantized_bytes: the rest; file_bytes: whole file in the given container, if known."""
+
+    bits_per_weight: float
+    bytes: int
+    unquantized_bytes: int
+    predicted_loss: float
+    predicted_stderr: float | None = None
+    file_bytes: int | None = None
+
+
+class Uniform(_Frozen):
+    """The best uniform plan of no fewer bytes, measured on the same tokens."""
+
+    format: str
+    kl: float
+    stderr: float
+    bytes: int
+    predicted_loss: float | None = None
+
+
+class Measured(_Frozen):
+    """Real quality on held-out calibration data. `kl` is in `unit` per token (or per item); stderr is one sigma."""
+
+    kl: float
+    stderr: float
+    tokens: int
+    unit: str = "nats of KL per token"
+    uniform: Uniform | None = None
+    fallback: str | None = Field(default=None, description="why the uniform plan was taken instead, if it was")
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class Plan(_Frozen):
+    """See the module docstring. `certificate` is `core.certificate.Certificate` as JSON."""
+
+    bitwright_plan: int = PLAN_VERSION
+    model: PlanModel
+    units: tuple[PlanUnit, ...]
+    totals: Totals
+    certificate: dict[str, Any]
+    measured: Measured | None = None
+    engine: str | None = None
+    budget: str | None = None
+    ties: tuple[tuple[int, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON value; members without a value are left out, so equal plans give equal bytes."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def digest(self) -> str:
+        return digest_json(self.to_json())
+
+    def formats(self) -> dict[str, str]:
+        """Unit name to format name."""
+        return {unit.name: unit.format for unit in self.units}
+
+    def save(self, path: str | Path) -> None:
+        path = Path(path)
+        data = self.to_json()
+        if len(self.units) > SIDECAR_UNITS:
+            sidecar = path.with_suffix(".npz")
+            blob = np.frombuffer(canonical_json(data["units"]), np.uint8)
+            with atomic_write(sidecar) as file:
+                np.savez_compressed(file, units=blob)
+            data["units"] = {"npz": sidecar.name, "count": len(self.units)}
+        write_json(path, data)
+
+
+def plan_from_json(data: Any, *, folder: Path | None = None) -> Plan:
+    """Raises InvalidPlan, naming the first member that is wrong."""
+    if not isinstance(data, dict) or "bitwright_plan" not in data:
+        raise InvalidPlan("this is not a bitwright plan", expected='an object with "bitwright_plan": 1')
+    if data["bitwright_plan"] != PLAN_VERSION:
+        raise InvalidPlan("the plan has another version", expected=str(PLAN_VERSION), got=repr(data["bitwright_plan"])[:40])
+    units = data.get("units")
+    if isinstance(units, dict):
+        data = {**data, "units": _read_units(units, folder)}
+    try:
+        plan = Plan.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = "/" + "/".join(str(part) for part in first["loc"])
+        raise InvalidPlan(f"the plan is wrong at {where}", expected=first["msg"], got=repr(first.get("input"))[:80]) from error
+    names = {unit.name for unit in plan.units}
+    if len(names) != len(plan.units):
+        raise InvalidPlan("a unit stands twice in the plan")
+    for unit in plan.units:
+        parse_format(unit.format)
+    return plan
+
+
+def _read_units(pointer: dict[str, Any], folder: Path | None) -> Any:
+    name = pointer.get("npz")
+    if folder is None or not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+        raise InvalidPlan("the file with the plan's units is missing", got=repr(name)[:80])
+    return parse_json(read_npz(folder / name)["units"].tobytes())
+
+
+def load_plan(path: str | Path) -> Plan:
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidPlan("there is no such plan file", got=str(path))
+    return plan_from_json(parse_json(path.read_bytes()), folder=path.parent)

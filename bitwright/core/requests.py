@@ -1,0 +1,115 @@
+"""Job requests: one model a kind, validated once, shared by the service, the command line and the worker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from bitwright.core.budget import parse_budget
+from bitwright.core.errors import InvalidInput
+from bitwright.core.formats import parse_format
+from bitwright.core.recipe import Granularity
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _format_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for name in names or ():
+        parse_format(name)
+    return names
+
+
+def _budget(text: str) -> str:
+    parse_budget(text)
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
+FormatNames = Annotated[tuple[Annotated[str, Field(max_length=64)], ...] | None, AfterValidator(_format_names), Field(max_length=64)]
+Container = Literal["packed", "compressed-tensors"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of every random draw; same seed, same plan")
+    threads: int | None = Field(default=None, ge=1, le=256, description="compute threads; default: all cores")
+
+
+class Scoring(_Request):
+    """What sensitivities are made of: model, metric, menu and calibration."""
+
+    model: Text = Field(description="file:ROOT/path or hf:org/name@revision; locally also a directory")
+    metric: Name | None = Field(default=None, description="default: the recipe's metric (fisher)")
+    formats: FormatNames = Field(default=None, description="menu of formats; default: the engine's or int2..int8 at g64")
+    granularity: Granularity | None = None
+    calibration: Text | None = Field(default=None, description="a text file (local) or a stored text (sha256:...); default: bundled")
+    calibration_tokens: int = Field(default=16_384, ge=64, le=4_194_304, description="tokens scored")
+    samples: int | None = Field(default=None, ge=1, le=1024, description="label samples a sequence (fisher)")
+    engine: Name | None = Field(default=None, description="cut the menu to what this engine loads, and apply its ties")
+    recipe: Text = Field(default="auto", description="recipe name or TOML file")
+
+
+class InspectRequest(_Request):
+    kind: Literal["inspect"] = "inspect"
+    model: Text
+
+
+class SensitivityRequest(Scoring):
+    kind: Literal["sensitivity"] = "sensitivity"
+
+
+class PlanRequest(Scoring):
+    kind: Literal["plan"] = "plan"
+    budget: Annotated[str, AfterValidator(_budget)] = Field(max_length=64, description="3.5bpw, 4.2GiB, 120MB")
+    solver: Name | None = None
+    time_limit: float = Field(default=10.0, gt=0, le=300, description="seconds for the solver")
+    confirm: bool = Field(default=True, description="measure the plan and the uniform plan on held-out calibration data")
+    confirm_tokens: int = Field(default=16_384, ge=64, le=4_194_304)
+    to: Container | None = Field(default=None, description="also write a checkpoint in this container")
+
+
+class ExecuteRequest(_Request):
+    kind: Literal["execute"] = "execute"
+    model: Text
+    plan: dict[str, Any] = Field(description="the plan document")
+    to: Container = "packed"
+
+
+class EvaluateRequest(_Request):
+    kind: Literal["evaluate"] = "evaluate"
+    model: Text
+    plan: dict[str, Any] | None = None
+    checkpoint: Text | None = None
+    text: Text | None = Field(default=None, description="evaluation text: a file (local) or sha256:...; default: bundled")
+    tokens: int = Field(default=16_384, ge=64, le=16_777_216)
+
+
+JobRequest = Annotated[
+    InspectRequest | SensitivityRequest | PlanRequest | ExecuteRequest | EvaluateRequest, Field(discriminator="kind")
+]
+ADAPTER: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
+
+
+def parse_request(data: Any) -> JobRequest:
+    """Raises InvalidInput with `errors`: one JSON pointer and message for each wrong member."""
+    try:
+        return ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise invalid_members(error) from error
+
+
+def invalid_members(error: ValidationError) -> InvalidInput:
+    """The typed error of a pydantic validation error."""
+    found = [
+        {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
+        for e in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    first = found[0]
+    return InvalidInput(f"{first['message']} (at {first['pointer']})", errors=found[:50])

@@ -1,0 +1,107 @@
+"""Solution: what a solver returns, and its file form (choices of more than 20,000 units go to an .npz beside it)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.core.canonical import atomic_write, write_json
+from bitwright.core.certificate import Certificate
+from bitwright.core.errors import Infeasible, InvalidPlan
+from bitwright.core.problem import IntArray, Problem
+from bitwright.core.problem_file import parse_json, read_npz
+
+SIDECAR_UNITS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """choice: (n,) int64 format index of each unit; loss: exact loss. Empty choice when infeasible.
+
+    info: what `auto` chose and why, passes, seconds: for people, never for proofs.
+    """
+
+    choice: IntArray
+    loss: float | None
+    certificate: Certificate
+    solver: str
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def feasible(self) -> bool:
+        return self.certificate.status != "infeasible"
+
+    def require(self) -> Solution:
+        """This solution, or the Infeasible error that says what the smallest limit is."""
+        if self.feasible:
+            return self
+        smallest = dict(self.certificate.smallest_limit or {})
+        raise Infeasible(
+            "no choice fits the limits",
+            expected=f"at least {', '.join(f'{k} = {v}' for k, v in smallest.items()) or 'looser rules'}",
+            got=", ".join(f"{k} = {v}" for k, v in self.certificate.limits.items()) or None,
+            hint=self.certificate.blame or "raise the limit, or allow cheaper formats",
+            smallest_limit=smallest,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "choice": self.choice.tolist(),
+            "loss": self.loss,
+            "certificate": self.certificate.to_json(),
+            "solver": self.solver,
+            **({"info": dict(self.info)} if self.info else {}),
+        }
+
+    def save(self, path: str | Path) -> None:
+        path = Path(path)
+        data = self.to_json()
+        if len(self.choice) > SIDECAR_UNITS:
+            sidecar = path.with_suffix(".npz")
+            with atomic_write(sidecar) as file:
+                np.savez_compressed(file, choice=self.choice)
+            data["choice"] = {"npz": sidecar.name, "units": len(self.choice)}
+        write_json(path, data)
+
+
+def solution_from_json(data: Any, *, folder: Path | None = None) -> Solution:
+    """Raises InvalidPlan. `folder` is where a choice sidecar is looked for."""
+    if not isinstance(data, dict) or "choice" not in data or not isinstance(data.get("certificate"), dict):
+        raise InvalidPlan("this is not a solution", expected="an object with choice, loss, certificate and solver")
+    raw = data["choice"]
+    if isinstance(raw, dict):
+        name = raw.get("npz")
+        if folder is None or not isinstance(name, str) or Path(name).name != name:
+            raise InvalidPlan("the choice lies in another file that cannot be named here", got=repr(name)[:80])
+        if not (folder / name).is_file():
+            raise InvalidPlan("the file with the choice is missing", expected=str(folder / name))
+        raw = read_npz(folder / name).get("choice")
+    try:
+        choice = np.asarray(raw, np.int64) if raw is not None and len(raw) else np.zeros(0, np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidPlan("the choice must be a list of integers", got=str(error)[:80]) from error
+    loss = data.get("loss")
+    if loss is not None and not isinstance(loss, int | float):
+        raise InvalidPlan("the loss must be a number", got=repr(loss)[:40])
+    info = data.get("info")
+    return Solution(choice, loss, Certificate.from_json(data["certificate"]), str(data.get("solver", "")), info if isinstance(info, dict) else {})
+
+
+def load_solution(path: str | Path) -> Solution:
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidPlan("there is no such file", got=str(path))
+    return solution_from_json(parse_json(path.read_bytes()), folder=path.parent)
+
+
+def uniform_choices(problem: Problem) -> list[tuple[int, IntArray]]:
+    """(format, choice) of every uniform plan that respects forbidden cells; the caller checks limits and rules."""
+    allowed = np.isfinite(problem.loss).all(axis=0)
+    return [(j, np.full(problem.n, j, np.int64)) for j in np.flatnonzero(allowed).tolist()]
+
+
+__all__ = ["SIDECAR_UNITS", "Solution", "load_solution", "solution_from_json", "uniform_choices"]

@@ -1,0 +1,119 @@
+"""Sensitivity table: `loss[unit, format]`, the predicted rise of the model's loss, with its doubt and provenance.
+
+A table carries what a plan needs besides the model (shapes, exact bytes, tie families), so that a new budget, limit or
+engine is answered without the model. File form: `.npz` without pickles; `meta` is one JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.canonical import atomic_write, canonical_json, digest_json
+from bitwright.core.errors import InvalidPlan
+from bitwright.core.formats import parse_format
+from bitwright.core.inventory import Inventory
+from bitwright.core.problem import Limit, Problem, Resource
+from bitwright.core.problem_file import parse_json, read_npz
+
+TABLE_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SensitivityTable:
+    """loss, stderr: float64 (units, formats); `inf` loss forbids a cell, NaN stderr means unknown.
+
+    inventory: units in the table's row order (with their shapes and families) and the unquantized rest.
+    loss_unit: what the numbers are in (`nats of KL per token`, `squared error` ...).
+    provenance: metric, parameters, quantizer, seed, calibration digest, version.
+    """
+
+    inventory: Inventory
+    formats: tuple[str, ...]
+    loss: NDArray[np.float64]
+    stderr: NDArray[np.float64]
+    metric: str
+    loss_unit: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.inventory.units), len(self.formats))
+        if self.loss.shape != shape or self.stderr.shape != shape:
+            raise InvalidPlan("the table has the wrong shape", expected=str(shape), got=f"{self.loss.shape}, {self.stderr.shape}")
+        if np.isnan(self.loss).any() or np.isneginf(self.loss).any():
+            raise InvalidPlan("a loss of the table is NaN or -inf", hint="score again; see the log of the scoring run")
+
+    def cost_bytes(self) -> NDArray[np.int64]:
+        """Exact stored bytes (units, formats)."""
+        formats = [parse_format(name) for name in self.formats]
+        return np.array([[f.storage(u.shape).bytes for f in formats] for u in self.inventory.units], np.int64)
+
+    def problem(
+        self,
+        limit_bytes: int | None,
+        *,
+        tie_kinds: tuple[str, ...] = (),
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Problem:
+        """The allocation problem of this table. `allowed` (units, formats) cuts the menu, as an engine asks."""
+        loss = self.loss if allowed is None else np.where(allowed, self.loss, np.inf)
+        tie = np.array(self.inventory.tie_ids(tie_kinds), np.int64) if tie_kinds else None
+        return Problem(
+            loss=loss,
+            resources=(Resource("bytes", matrix=self.cost_bytes()),),
+            limits=() if limit_bytes is None else (Limit("bytes", limit_bytes),),
+            tie=tie,
+            unit_names=tuple(u.name for u in self.inventory.units),
+            format_names=self.formats,
+        )
+
+    def restrict(self, formats: tuple[str, ...]) -> SensitivityTable:
+        """The same table with some of its columns, in the given order."""
+        columns = [self.formats.index(name) for name in formats]
+        return replace(self, formats=formats, loss=self.loss[:, columns], stderr=self.stderr[:, columns])
+
+    @property
+    def digest(self) -> str:
+        return digest_json({**self._meta(), "loss": self.loss.tolist(), "stderr": np.nan_to_num(self.stderr, nan=-1).tolist()})
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            "bitwright_table": TABLE_VERSION, "inventory": self.inventory.to_json(), "formats": list(self.formats),
+            "metric": self.metric, "loss_unit": self.loss_unit, "provenance": dict(self.provenance),
+        }  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        arrays = {
+            "loss": self.loss, "stderr": self.stderr, "cost_bytes": self.cost_bytes(),
+            "unit_names": np.array([u.name for u in self.inventory.units], dtype=np.str_),
+            "format_names": np.array(self.formats, dtype=np.str_),
+            "meta": np.array(canonical_json(self._meta()).decode(), dtype=np.str_),
+        }  # fmt: skip
+        with atomic_write(Path(path)) as file:
+            np.savez(file, **arrays)
+
+
+def load_table(path: str | Path) -> SensitivityTable:
+    """Raises InvalidPlan or InvalidProblem for a file that is no table."""
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidPlan("there is no such sensitivity table", got=str(path))
+    arrays = read_npz(path)
+    if "meta" not in arrays or "stderr" not in arrays or "loss" not in arrays:
+        raise InvalidPlan("this .npz is not a sensitivity table", expected="a file written by `bitwright score --out`")
+    meta = parse_json(str(arrays["meta"].reshape(-1)[0]).encode())
+    try:
+        if meta["bitwright_table"] != TABLE_VERSION:
+            raise InvalidPlan("the table has another version", expected=str(TABLE_VERSION), got=str(meta["bitwright_table"]))
+        inventory = Inventory.from_json(meta["inventory"])
+        return SensitivityTable(
+            inventory, tuple(meta["formats"]), arrays["loss"].astype(np.float64), arrays["stderr"].astype(np.float64),
+            meta["metric"], meta["loss_unit"], meta["provenance"],
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidPlan("the table's description is incomplete", got=repr(error)[:120]) from error

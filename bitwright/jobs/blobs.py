@@ -1,0 +1,66 @@
+"""Content-addressed files: each step's output is a blob named by its digest; a step whose blob exists is skipped."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bitwright.core.canonical import atomic_write, canonical_json, digest_bytes
+from bitwright.core.errors import NotFound, OutOfResources
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class BlobStore:
+    """Files and folders under `root/<kind>/<hex digest>`; a name that exists is complete (written aside, then renamed)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, kind: str, digest: str) -> Path:
+        """Where a blob of that digest lies or would lie. Raises NotFound for a text that is no digest."""
+        if not _DIGEST.fullmatch(digest):
+            raise NotFound(f"this is not a {kind} digest", expected="sha256: and 64 hex digits", got=repr(digest)[:90])
+        return self.root / kind / digest.removeprefix("sha256:")
+
+    def put(self, kind: str, data: bytes) -> str:
+        digest = digest_bytes(data)
+        path = self.path(kind, digest)
+        if not path.exists():
+            with atomic_write(path) as file:
+                file.write(data)
+        return digest
+
+    def put_json(self, kind: str, value: Any) -> str:
+        return self.put(kind, canonical_json(value))
+
+    def get(self, kind: str, digest: str) -> bytes:
+        path = self.path(kind, digest)
+        if not path.is_file():
+            raise NotFound(f"there is no {kind} of that digest", got=digest)
+        return path.read_bytes()
+
+    def memo(self, kind: str, key_digest: str, build: Callable[[Path], None]) -> Path:
+        """The blob named by the digest of its *inputs*; `build(path)` makes it when it is not there yet.
+
+        `build` writes a file or a folder at the path it is given; it is renamed into place when it returns.
+        """
+        path = self.path(kind, key_digest)
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=".build.", dir=path.parent))
+        try:
+            build(holder / "blob")
+            try:
+                (holder / "blob").rename(path)
+            except OSError as error:
+                if not path.exists():  # another process finished the same blob first: equal by construction
+                    raise OutOfResources(f"cannot store a {kind} blob: {error.strerror}") from error
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
+        return path

@@ -1,0 +1,71 @@
+"""Every setting in one place: environment variables `BITWRIGHT_<NAME>`, their defaults and ranges."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bitwright.core.errors import InvalidSetting
+
+
+class Settings(BaseSettings):
+    """Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="BITWRIGHT_", frozen=True, extra="ignore")
+
+    state_dir: Path = Field(default=Path(".bitwright"), description="database, blobs and checkpoints of this host")
+    database_url: str | None = Field(default=None, description="default: SQLite under state_dir; or postgresql+psycopg://...")
+    broker_url: str | None = Field(default=None, description="redis://... for distributed mode; none in embedded mode")
+    model_roots: Annotated[dict[str, Path], NoDecode] = Field(default_factory=dict, description="file:ROOT/... roots: name=path,name=path")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    workers: int = Field(default=1, ge=0, le=64, description="embedded runner slots of `bitwright serve`")
+    lease_seconds: float = Field(default=30, gt=0, le=3600, description="research/06 B3: 30 s, renewed each 10 s")
+    renew_seconds: float = Field(default=10, gt=0, le=1200)
+    reaper_seconds: float = Field(default=5, gt=0, le=600)
+    poll_seconds: float = Field(default=0.5, gt=0, le=60, description="how often an idle runner looks for work")
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    max_request_bytes: int = Field(default=8 * 2**20, ge=1024)
+    max_solve_units: int = Field(default=20_000, ge=1)
+    solve_processes: int = Field(default=1, ge=1, le=64, description="warm solver processes of the API")
+    solve_seconds: float = Field(default=30, gt=0, le=300, description="wall limit of one synchronous solve")
+    job_memory_bytes: int = Field(default=0, ge=0, description="address-space limit of a job's child; 0 = none")
+    job_seconds: float = Field(default=24 * 3600, gt=0, description="wall limit of one attempt of a job")
+    wait_seconds: float = Field(default=60, gt=0, le=300, description="longest Prefer: wait / ?wait=")
+    page_size: int = Field(default=50, ge=1, le=1000)
+    retention_days: int = Field(default=30, ge=1)
+
+    @field_validator("model_roots", mode="before")
+    @classmethod
+    def _roots(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {name.strip(): path.strip() for name, _, path in pairs}
+
+    @property
+    def blob_dir(self) -> Path:
+        return self.state_dir / "blobs"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.state_dir / "checkpoints"
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.state_dir / 'bitwright.db').absolute()}"
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Settings from the environment. Raises InvalidSetting naming the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = "BITWRIGHT_" + "_".join(str(p) for p in first["loc"]).upper()
+        raise InvalidSetting(f"{name} is not valid", expected=first["msg"], got=repr(first.get("input"))[:80]) from error
