@@ -100,7 +100,20 @@ class Plan(_Frozen):
 
     @property
     def digest(self) -> str:
-        return digest_json(self.to_json())
+        """Names the decision: model, formats by unit, budget, engine and provenance (docs/adr/0004).
+
+        Predicted and measured numbers stay out of it: their last bits depend on the machine and its thread count,
+        and the same inputs and seed must give the same digest everywhere.
+        """
+        identity = {
+            "version": self.bitwright_plan,
+            "model": self.model.digest,
+            "units": [[unit.name, unit.format] for unit in self.units],
+            "budget": self.budget,
+            "engine": self.engine,
+            "provenance": {key: value for key, value in self.provenance.items() if key != "table"},
+        }
+        return digest_json(identity)
 
     def formats(self) -> dict[str, str]:
         """Unit name to format name."""

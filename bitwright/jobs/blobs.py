@@ -11,6 +11,7 @@ from typing import Any
 
 from bitwright.core.canonical import atomic_write, canonical_json, digest_bytes
 from bitwright.core.errors import NotFound, OutOfResources
+from bitwright.core.plan import Plan
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -37,6 +38,13 @@ class BlobStore:
 
     def put_json(self, kind: str, value: Any) -> str:
         return self.put(kind, canonical_json(value))
+
+    def put_as(self, kind: str, digest: str, value: Plan) -> None:
+        """Store a document under its own digest (a plan's digest names its choice, not its bytes); the first one stays."""
+        path = self.path(kind, digest)
+        if not path.exists():
+            with atomic_write(path) as file:
+                file.write(canonical_json(value.to_json()))
 
     def get(self, kind: str, digest: str) -> bytes:
         path = self.path(kind, digest)

@@ -1,0 +1,194 @@
+"""The library face: the nouns of the command line as functions, run in this process.
+
+Everything here raises `bitwright.BitwrightError`. Work that was done before (headers, scores) is taken from the cache
+under `BITWRIGHT_STATE_DIR` (default ./.bitwright). `progress(stage, fraction, message)` is called from the working thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.core.certificate import Certificate, Verdict
+from bitwright.core.certificate import verify as check
+from bitwright.core.errors import InvalidPlan, from_problem
+from bitwright.core.plan import Plan, load_plan, plan_from_json
+from bitwright.core.problem import Problem
+from bitwright.core.problem_file import load_problem
+from bitwright.core.solution import Solution, load_solution
+
+if TYPE_CHECKING:
+    from bitwright.core.inventory import Inventory
+    from bitwright.core.table import SensitivityTable
+    from solvers.frontier import Frontier
+    from worker.steps.context import Context, Progress
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A plan, the digest of the sensitivity table it came from, and the checkpoint if one was written."""
+
+    plan: Plan
+    table_digest: str
+    checkpoint: Mapping[str, Any] | None = None
+
+
+def _context(progress: Progress | None, out: str | Path | None = None) -> Context:
+    from bitwright.settings import load_settings
+    from worker.steps.context import Context, silent
+
+    return Context(load_settings(), progress or silent, allow_path=True, out_dir=None if out is None else Path(out))
+
+
+def _run(kind: str, context: Context, members: Mapping[str, Any]) -> dict[str, Any]:
+    from bitwright.core.requests import parse_request
+    from worker.steps import run
+
+    given = {key: value for key, value in members.items() if value is not None}
+    return run(parse_request({"kind": kind, **given}), context)
+
+
+def inspect(model: str | Path, *, progress: Progress | None = None) -> Inventory:
+    """Units, shapes, ties, bytes and coverage of a model, from its headers alone."""
+    from bitwright.core.inventory import Inventory
+
+    return Inventory.from_json(_run("inspect", _context(progress), {"model": str(model)})["inventory"])
+
+
+def score(
+    model: str | Path, *, out: str | Path | None = None, progress: Progress | None = None, **options: Any
+) -> SensitivityTable:
+    """The sensitivity table of a model. Options: metric, formats, calibration, calibration_tokens, samples, engine, seed."""
+    from bitwright.core.table import load_table
+
+    context = _context(progress)
+    result = _run("sensitivity", context, {"model": str(model), **options})
+    table = load_table(context.blobs.path("tables", result["table_digest"]))
+    if out is not None:
+        table.save(out)
+    return table
+
+
+def plan(
+    model: str | Path,
+    budget: str,
+    *,
+    out: str | Path | None = None,
+    checkpoint_out: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> PlanResult:
+    """A certified, measured plan within a budget such as "3.5bpw" or "120MB". Raises Infeasible with the smallest one.
+
+    Options are those of `score`, and solver, recipe, granularity, time_limit, confirm, confirm_tokens, to.
+    """
+    context = _context(progress, checkpoint_out)
+    result = _run("plan", context, {"model": str(model), "budget": budget, **options})
+    if not result["feasible"]:
+        raise from_problem(result["infeasible"])
+    found = plan_from_json(result["plan"])
+    if out is not None:
+        found.save(out)
+    return PlanResult(found, result["table_digest"], result["checkpoint"])
+
+
+def solve(
+    problem: Problem | str | Path, *, solver: str = "auto", time_limit: float = 10.0, seed: int = 0, out: str | Path | None = None
+) -> Solution:
+    """The certified solution of a problem; `certificate.status` is `infeasible` when nothing fits."""
+    import solvers
+
+    loaded = problem if isinstance(problem, Problem) else load_problem(problem)
+    solution = solvers.solve(loaded, solver, time_limit=time_limit, seed=seed)
+    if out is not None:
+        solution.save(out)
+    return solution
+
+
+def frontier(source: SensitivityTable | Problem | str | Path, **options: Any) -> Frontier:
+    """Every budget at once, from a sensitivity table or a problem (or a file of either)."""
+    from bitwright.core.table import SensitivityTable
+    from solvers.frontier import frontier as build
+
+    loaded = _load_source(Path(source)) if isinstance(source, str | Path) else source
+    return build(loaded.problem(None) if isinstance(loaded, SensitivityTable) else loaded, **options)
+
+
+def _load_source(path: Path) -> SensitivityTable | Problem:
+    from bitwright.core.problem_file import read_npz
+    from bitwright.core.table import load_table
+
+    if path.suffix == ".npz" and path.is_file() and "meta" in read_npz(path):
+        return load_table(path)
+    return load_problem(path)
+
+
+def verify(subject: Plan | Solution | str | Path, problem: Problem | str | Path | None = None) -> Verdict:
+    """Recompute a plan or solution with none of the solver's code. A solution needs its problem; a plan may have it."""
+    loaded = _load_subject(Path(subject)) if isinstance(subject, str | Path) else subject
+    given = load_problem(problem) if isinstance(problem, str | Path) else problem
+    if isinstance(loaded, Solution):
+        if given is None:
+            raise InvalidPlan("a solution can only be verified against its problem", hint="add --problem PROBLEM.npz")
+        return check(given, loaded.choice, loaded.certificate)
+    from bitwright.core.plan_check import verify_plan
+
+    return verify_plan(loaded, given)
+
+
+def _load_subject(path: Path) -> Plan | Solution:
+    if not path.is_file():
+        raise InvalidPlan("there is no such file", got=str(path))
+    try:
+        head = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidPlan("the file is not JSON", expected="a plan or a solution", got=str(error)[:80]) from error
+    return load_plan(path) if isinstance(head, dict) and "bitwright_plan" in head else load_solution(path)
+
+
+def execute(
+    model: str | Path, plan: Plan | str | Path, *, to: str = "packed", out: str | Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Carry a plan out into a checkpoint folder; read back and compared before it appears under its name."""
+    loaded = load_plan(plan) if isinstance(plan, str | Path) else plan
+    members = {"model": str(model), "plan": loaded.to_json(), "to": to}
+    checkpoint: dict[str, Any] = _run("execute", _context(progress, out), members)["checkpoint"]
+    return checkpoint
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    plan: Plan | str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    text: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measured quality of a plan or checkpoint against the original (KL, perplexity, agreement ... by task)."""
+    loaded = load_plan(plan) if isinstance(plan, str | Path) else plan
+    members = {
+        "model": str(model),
+        "plan": None if loaded is None else loaded.to_json(),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "text": None if text is None else str(text),
+        **options,
+    }
+    return _run("evaluate", _context(progress), members)
+
+
+def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
+    """The plan in another tool's own syntax, names exact and anchored. Raises Unsupported for what it cannot say."""
+    from bitwright.engines import EXPORTERS
+
+    loaded = load_plan(plan) if isinstance(plan, str | Path) else plan
+    text: str = EXPORTERS.load(target)(loaded, **options)
+    return text
+
+
+__all__ = [
+    "Certificate", "PlanResult", "evaluate", "execute", "export", "frontier", "inspect", "plan", "score", "solve", "verify",
+]  # fmt: skip

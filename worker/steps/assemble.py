@@ -1,0 +1,110 @@
+"""From arrays to the plan document: names, exact bytes, totals, provenance."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import bitwright
+from bitwright.core.inventory import Inventory
+from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals
+from bitwright.core.problem import Problem
+from bitwright.core.requests import PlanRequest
+from bitwright.core.solution import Solution
+from bitwright.core.table import SensitivityTable
+from quantizers.containers import CONTAINERS
+from sensitivity.calibration import Calibration
+from worker.steps.menu import Menu
+
+
+def make_provenance(
+    request: PlanRequest, menu: Menu, table: SensitivityTable, solution: Solution, calibration: Calibration | None
+) -> dict[str, Any]:
+    """Where the plan comes from; everything that somebody needs to make it again."""
+    return {
+        "metric": table.metric,
+        "loss_unit": table.loss_unit,
+        "solver": solution.solver,
+        "recipe": menu.recipe.name,
+        "quantizer": menu.recipe.quantizer,
+        "formats": list(table.formats),
+        "seed": request.seed,
+        "calibration": calibration.digest if calibration is not None else None,
+        "calibration_tokens": request.calibration_tokens,
+        "samples": table.provenance.get("samples"),
+        "table": table.digest,
+        "version": bitwright.__version__,
+    }
+
+
+def build_plan(
+    request: PlanRequest,
+    menu: Menu,
+    inventory: Inventory,
+    table: SensitivityTable,
+    problem: Problem,
+    solution: Solution,
+    measured: Measured | None,
+    provenance: dict[str, Any],
+) -> Plan:
+    """The plan of a feasible solution. Sums are exact: bytes in integers, losses by fsum."""
+    costs = table.cost_bytes()
+    rows = [
+        PlanUnit(
+            name=unit.name,
+            format=table.formats[j],
+            elements=unit.elements,
+            bytes=int(costs[i, j]),
+            loss=float(table.loss[i, j]),
+            stderr=_finite(table.stderr[i, j]),
+            shape=unit.shape,
+            module=unit.module,
+            layer=unit.layer,
+            expert=unit.expert,
+        )
+        for i, (unit, j) in enumerate(zip(inventory.units, solution.choice.tolist(), strict=True))
+    ]
+    total = sum(row.bytes for row in rows)
+    return Plan(
+        model=PlanModel(
+            ref=inventory.ref, digest=inventory.digest, architecture=inventory.architecture, task=inventory.task
+        ),
+        units=tuple(rows),
+        totals=Totals(
+            bits_per_weight=8 * total / inventory.weights,
+            bytes=total,
+            unquantized_bytes=inventory.rest_bytes,
+            predicted_loss=math.fsum(row.loss for row in rows),
+            predicted_stderr=_root_sum(table, solution),
+            file_bytes=CONTAINERS.load(request.to).predict(inventory, [row.format for row in rows]).file_bytes if request.to else None,
+        ),
+        certificate=solution.certificate.to_json(),
+        measured=measured,
+        engine=menu.profile.name if menu.profile else None,
+        budget=request.budget,
+        ties=_ties(problem),
+        warnings=(*menu.warnings, *table.provenance.get("warnings", ())),
+        provenance={key: value for key, value in provenance.items() if value is not None},
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _root_sum(table: SensitivityTable, solution: Solution) -> float | None:
+    """Standard error of the total, cells taken as independent; None when a cell's error is unknown."""
+    cells = table.stderr[np.arange(len(solution.choice)), solution.choice]
+    return float(math.sqrt(math.fsum((cells**2).tolist()))) if np.isfinite(cells).all() else None
+
+
+def _ties(problem: Problem) -> tuple[tuple[int, ...], ...]:
+    """Tie groups of more than one unit, as unit indices."""
+    if problem.tie is None:
+        return ()
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(problem.group_index.tolist()):
+        members.setdefault(group, []).append(index)
+    return tuple(tuple(group) for group in members.values() if len(group) > 1)

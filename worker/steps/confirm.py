@@ -1,0 +1,72 @@
+"""The last word is measured: real KL of the plan and of uniform plans on held-out calibration data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sensitivity
+from bitwright.core.inventory import Inventory
+from bitwright.core.plan import Measured, Uniform
+from bitwright.core.problem import IntArray
+from bitwright.core.solution import Solution
+from bitwright.core.table import SensitivityTable
+from bitwright.models import ModelSource
+from sensitivity.calibration import Calibration
+from worker.steps.context import Context
+from worker.steps.menu import Menu
+
+
+def confirm(
+    source: ModelSource,
+    inventory: Inventory,
+    table: SensitivityTable,
+    solution: Solution,
+    below: IntArray | None,
+    above: IntArray | None,
+    calibration: Calibration,
+    menu: Menu,
+    context: Context,
+) -> tuple[Measured, bool]:
+    """(measurement, whether the feasible uniform plan measured better and must be taken).
+
+    below: best feasible uniform choice; above: the cheapest uniform choice of no fewer bytes, shown beside the plan.
+    """
+    choices = {"plan": solution.choice}
+    choices |= {name: c for name, c in (("uniform", above), ("feasible_uniform", below)) if c is not None}
+    variants = {name: [table.formats[j] for j in choice] for name, choice in choices.items()}
+    quality = sensitivity.evaluate.measure(
+        source, inventory, variants, calibration.confirming, quantizer=menu.recipe.quantizer, progress=context.progress
+    )
+    take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
+    chosen = quality["feasible_uniform" if take_uniform else "plan"]
+    extra: dict[str, Any] = dict(chosen.extra)
+    if "feasible_uniform" in quality:
+        extra["feasible_uniform"] = _uniform(table, choices["feasible_uniform"], quality["feasible_uniform"]).model_dump()
+    fallback = None
+    if take_uniform:
+        fallback = (
+            f"the best feasible uniform plan measured {chosen.kl:.4g} against {quality['plan'].kl:.4g} of the mixed plan, so it was taken"
+        )
+    return (
+        Measured(
+            kl=chosen.kl,
+            stderr=chosen.stderr,
+            tokens=chosen.tokens,
+            unit=chosen.unit,
+            uniform=_uniform(table, choices["uniform"], quality["uniform"]) if "uniform" in quality else None,
+            fallback=fallback,
+            extra=extra,
+        ),
+        take_uniform,
+    )
+
+
+def _uniform(table: SensitivityTable, choice: IntArray, quality: sensitivity.evaluate.Quality) -> Uniform:
+    column = int(choice[0])
+    return Uniform(
+        format=table.formats[column],
+        kl=quality.kl,
+        stderr=quality.stderr,
+        bytes=int(table.cost_bytes()[:, column].sum()),
+        predicted_loss=float(table.loss[:, column].sum()),
+    )

@@ -1,0 +1,58 @@
+"""Job `execute`: a plan becomes a checkpoint, read back and compared before it counts as written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bitwright.core.errors import InvalidPlan
+from bitwright.core.formats import parse_format
+from bitwright.core.inventory import Inventory
+from bitwright.core.plan import Plan, plan_from_json
+from bitwright.core.requests import ExecuteRequest
+from bitwright.models import ModelSource
+from quantizers.containers import CONTAINERS
+from worker.steps.context import Context
+
+
+def run(request: ExecuteRequest, context: Context) -> dict[str, Any]:
+    plan = plan_from_json(request.plan)
+    source, inventory = context.open(request.model)
+    return {"checkpoint": write_checkpoint(source, inventory, plan, request.to, context), "plan_digest": plan.digest}
+
+
+def match(plan: Plan, inventory: Inventory) -> list[str]:
+    """Format names in the inventory's order. Raises InvalidPlan for a plan of another model or other units."""
+    if plan.model.digest != inventory.digest:
+        raise InvalidPlan(
+            "the plan was made for another model", expected=plan.model.digest, got=inventory.digest,
+            hint=f"the plan names {plan.model.ref}; plan this model again",
+        )  # fmt: skip
+    formats = plan.formats()
+    units = {unit.name for unit in inventory.units}
+    missing, extra = sorted(units - formats.keys()), sorted(formats.keys() - units)
+    if missing or extra:
+        raise InvalidPlan(
+            "the plan's units are not the model's units",
+            got=f"{len(missing)} missing (first: {missing[:1]}), {len(extra)} unknown (first: {extra[:1]})",
+        )
+    return [formats[unit.name] for unit in inventory.units]
+
+
+def write_checkpoint(
+    source: ModelSource, inventory: Inventory, plan: Plan, to: str, context: Context
+) -> dict[str, Any]:
+    """Write, read back, compare. The folder appears under its final name only when all of it is right."""
+    names = match(plan, inventory)
+    container = CONTAINERS.load(to)
+    out = context.out_dir or context.settings.checkpoint_dir / f"{plan.digest.removeprefix('sha256:')[:16]}-{to}"
+    report = container.write(
+        source,
+        inventory,
+        [parse_format(name) for name in names],
+        Path(out),
+        quantizer=str(plan.provenance.get("quantizer", "rtn")),
+        plan_json=plan.to_json(),
+        progress=context.progress,
+    )
+    return {"container": to, **report.to_json()}

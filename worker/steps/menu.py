@@ -1,0 +1,88 @@
+"""From a scoring request to the exact question: metric, formats, engine, ties. All defaults are decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import Infeasible, Unsupported
+from bitwright.core.formats import default_formats, parse_format, parse_formats
+from bitwright.core.inventory import Inventory
+from bitwright.core.recipe import Recipe
+from bitwright.core.requests import Scoring
+from bitwright.engines import EngineProfile, load_profile
+from bitwright.recipes import find_recipe
+
+#: Pass-through format that keeps a model's own 16-bit weights; float32 models keep 16 of their bits.
+_PASSTHROUGH = {"BF16": "bf16", "F16": "fp16", "F32": "fp16"}
+GRANULARITIES = ("tensor", "expert")
+
+
+@dataclass(frozen=True)
+class Menu:
+    """formats: columns of the table; tie_kinds: families that the engine ties; warnings: what was assumed."""
+
+    recipe: Recipe
+    metric: str
+    formats: tuple[str, ...]
+    profile: EngineProfile | None
+    tie_kinds: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def allowed(self, inventory: Inventory) -> NDArray[np.bool_] | None:
+        """(units, formats): what the engine loads for each unit; None without an engine."""
+        if self.profile is None:
+            return None
+        return np.array(self.profile.allowed(inventory, self.formats), bool)
+
+
+def resolve(request: Scoring, inventory: Inventory) -> Menu:
+    """Raises UnknownName, Unsupported or InvalidInput."""
+    if not inventory.units:
+        raise Unsupported(
+            "the model has no unit to plan", got=f"architecture {inventory.architecture}", hint="see `bitwright inspect MODEL`"
+        )
+    recipe = find_recipe(request.recipe)
+    granularity = request.granularity or recipe.granularity
+    if granularity not in GRANULARITIES:
+        raise Unsupported(
+            f"granularity '{granularity}' cannot be planned and executed yet", expected=" or ".join(GRANULARITIES), got=granularity
+        )
+    profile = load_profile(request.engine) if request.engine else None
+    metric, warnings = request.metric or recipe.metric, []
+    if request.metric is None and inventory.task == "unknown" and metric != "weight-mse":
+        warnings.append(f"the task of this architecture is unknown, so '{metric}' cannot run: 'weight-mse' was used instead")
+        metric = "weight-mse"
+    names = request.formats or recipe.formats or _default_menu(inventory, profile)
+    formats = tuple(format.name for format in parse_formats(names))
+    ties = tuple(profile.tie_kinds) if profile else ()
+    if granularity == "expert":
+        ties = (*ties, "expert")
+    return Menu(recipe, metric, formats, profile, ties, (*inventory.warnings, *warnings))
+
+
+def _default_menu(inventory: Inventory, profile: EngineProfile | None) -> tuple[str, ...]:
+    symmetric = profile is not None and profile.symmetric_only
+    group = profile.default_group if profile is not None else 64
+    kept = _PASSTHROUGH.get(inventory.units[0].dtype)
+    return default_formats(symmetric=symmetric, group=group, passthrough=kept)
+
+
+def require_reachable(allowed: NDArray[np.bool_] | None, inventory: Inventory, menu: Menu) -> None:
+    """Raises Infeasible when the engine loads none of the menu's formats for some unit."""
+    if allowed is None or allowed.any(axis=1).all():
+        return
+    unit = inventory.units[int(np.flatnonzero(~allowed.any(axis=1))[0])]
+    raise Infeasible(
+        f"the engine loads none of the formats of the menu for {unit.name}",
+        expected="a format whose group size divides the unit's inputs",
+        got=f"shape {unit.shape}, menu {', '.join(menu.formats)}",
+        hint="add formats with a smaller group or per channel, such as int4-sym-channel",
+    )
+
+
+def narrowest(menu: Menu) -> str:
+    """The format of least width: what an infeasible budget is compared with."""
+    return min(menu.formats, key=lambda name: parse_format(name).bits)

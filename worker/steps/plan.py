@@ -1,0 +1,126 @@
+"""Job `plan`: inspect, score, solve, confirm on held-out data, and, if asked, execute. DESIGN section 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import solvers
+from bitwright.core.budget import parse_budget
+from bitwright.core.certificate import certify, violations
+from bitwright.core.errors import Infeasible
+from bitwright.core.inventory import Inventory
+from bitwright.core.plan import Measured, Plan
+from bitwright.core.problem import IntArray, Problem
+from bitwright.core.requests import PlanRequest
+from bitwright.core.solution import Solution, uniform_choices
+from bitwright.core.table import SensitivityTable
+from bitwright.models import ModelSource
+from quantizers.containers import CONTAINERS
+from sensitivity.calibration import Calibration
+from worker.steps.assemble import build_plan, make_provenance
+from worker.steps.confirm import confirm
+from worker.steps.context import Context
+from worker.steps.execute import write_checkpoint
+from worker.steps.menu import Menu, require_reachable, resolve
+from worker.steps.score import calibrate, publish, score
+
+#: Whole-file budgets leave room for this container's metadata when the request names none.
+DEFAULT_CONTAINER = "packed"
+
+
+def run(request: PlanRequest, context: Context) -> dict[str, Any]:
+    source, inventory = context.open(request.model)
+    menu = resolve(request, inventory)
+    allowed = menu.allowed(inventory)
+    require_reachable(allowed, inventory, menu)
+    confirming = request.confirm_tokens if request.confirm and inventory.task != "unknown" else 0
+    calibration = calibrate(request, menu, source, inventory, context, confirming=confirming)
+    table = score(request, menu, source, inventory, calibration, context)
+    problem = table.problem(_limit(request, inventory, menu), tie_kinds=menu.tie_kinds, allowed=allowed)
+    solution = _solve(request, menu, problem, context)
+    if not solution.feasible:
+        return _infeasible(solution, inventory, table, context)
+    solution, measured = _confirmed(request, menu, source, inventory, calibration, table, problem, solution, context)
+    provenance = make_provenance(request, menu, table, solution, calibration)
+    plan = build_plan(request, menu, inventory, table, problem, solution, measured, provenance)
+    digest = plan.digest
+    context.blobs.put_as("plans", digest, plan)
+    checkpoint = write_checkpoint(source, inventory, plan, request.to, context) if request.to else None
+    return {
+        "feasible": True,
+        "plan_digest": digest,
+        "plan": plan.to_json(),
+        "table_digest": publish(table, context),
+        "checkpoint": checkpoint,
+        "infeasible": None,
+    }
+
+
+def _limit(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
+    """The limit on the units' bytes that the budget leaves."""
+    budget = parse_budget(request.budget)
+    overhead = 0
+    if budget.whole_file:
+        container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
+        overhead = inventory.rest_bytes + container.max_overhead(inventory, menu.formats)
+    return budget.unit_bytes(weights=inventory.weights, other_bytes=overhead)
+
+
+def _solve(request: PlanRequest, menu: Menu, problem: Problem, context: Context) -> Solution:
+    context.progress("solve", 0.0, f"{problem.groups} groups of units, {problem.k} formats")
+    name = request.solver or menu.recipe.solver
+    solution = solvers.solve(problem, name, time_limit=request.time_limit, seed=request.seed)
+    context.progress("solve", 1.0, f"{solution.solver}: {solution.certificate.status}")
+    return solution
+
+
+def _infeasible(solution: Solution, inventory: Inventory, table: SensitivityTable, context: Context) -> dict[str, Any]:
+    """An infeasible budget is an answer: it says the smallest budget that can be met."""
+    smallest = int((solution.certificate.smallest_limit or {}).get("bytes", 0))
+    bits = 8 * smallest / inventory.weights
+    try:
+        solution.require()
+    except Infeasible as error:
+        problem = error.to_problem()
+    problem["smallest_budget"] = {"bpw": round(bits + 5e-5, 4), "unit_bytes": smallest}
+    problem["hint"] = f"the smallest feasible budget is {problem['smallest_budget']['bpw']}bpw ({smallest} bytes in planned units)"
+    return {
+        "feasible": False, "plan_digest": None, "plan": None, "checkpoint": None,
+        "table_digest": publish(table, context), "infeasible": problem,
+    }  # fmt: skip
+
+
+def _confirmed(
+    request: PlanRequest,
+    menu: Menu,
+    source: ModelSource,
+    inventory: Inventory,
+    calibration: Calibration | None,
+    table: SensitivityTable,
+    problem: Problem,
+    solution: Solution,
+    context: Context,
+) -> tuple[Solution, Measured | None]:
+    """Measure the solution beside uniform plans; the best feasible uniform one replaces it if it measures better."""
+    below, above = uniform_neighbours(problem, solution.choice)
+    if calibration is None or not request.confirm or inventory.task == "unknown":
+        return solution, None
+    measured, take_uniform = confirm(source, inventory, table, solution, below, above, calibration, menu, context)
+    if take_uniform and below is not None:
+        certificate = certify(problem, below, solution.certificate.multipliers)
+        solution = Solution(below, certificate.loss, certificate, f"{solution.solver}, uniform by measurement", solution.info)
+    return solution, measured
+
+
+def uniform_neighbours(problem: Problem, choice: IntArray) -> tuple[IntArray | None, IntArray | None]:
+    """(best feasible uniform choice, cheapest uniform choice of no fewer bytes than `choice`); None where there is none."""
+    bytes_of = problem.resource("bytes").total
+    uniform = [candidate for _, candidate in uniform_choices(problem)]
+    feasible = [c for c in uniform if not violations(problem, c)]
+    rows = np.arange(problem.n)
+    below = min(feasible, key=lambda c: float(problem.loss[rows, c].sum()), default=None)
+    no_fewer = [c for c in uniform if bytes_of(c) >= bytes_of(choice)]
+    above = min(no_fewer, key=bytes_of, default=None)
+    return below, above

@@ -1,0 +1,94 @@
+"""Job `sensitivity`: the table of a model, from the cache when the same question was asked before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sensitivity
+from bitwright.core.canonical import digest_json
+from bitwright.core.inventory import Inventory
+from bitwright.core.requests import Scoring, SensitivityRequest
+from bitwright.core.table import SensitivityTable, load_table
+from bitwright.models import ModelSource
+from sensitivity.calibration import Calibration
+from worker.steps.context import Context
+from worker.steps.menu import Menu, resolve
+from worker.steps.texts import locate_text
+
+
+def run(request: SensitivityRequest, context: Context) -> dict[str, Any]:
+    source, inventory = context.open(request.model)
+    menu = resolve(request, inventory)
+    table = score(request, menu, source, inventory, calibrate(request, menu, source, inventory, context), context)
+    return {"table_digest": publish(table, context), "metric": table.metric, "warnings": list(menu.warnings)}
+
+
+def calibrate(
+    request: Scoring, menu: Menu, source: ModelSource, inventory: Inventory, context: Context, *, confirming: int = 0
+) -> Calibration | None:
+    """Calibration data split into scoring and confirming parts; None when neither needs any."""
+    if sensitivity.METRICS.get(menu.metric).traits.get("data_free") and not confirming:
+        return None
+    context.progress("calibrate", 0.0, "reading calibration data")
+    text = locate_text(request.calibration, context)
+    calibration = sensitivity.calibration.load(
+        text,
+        source,
+        inventory,
+        scoring_tokens=request.calibration_tokens,
+        confirming_tokens=confirming or request.calibration_tokens,
+        seed=request.seed,
+    )
+    context.progress("calibrate", 1.0, calibration.description)
+    return calibration
+
+
+def score(
+    request: Scoring,
+    menu: Menu,
+    source: ModelSource,
+    inventory: Inventory,
+    calibration: Calibration | None,
+    context: Context,
+) -> SensitivityTable:
+    """The table; content-addressed by everything that can change a cell, so a new budget or engine never rescores."""
+    key = {
+        "model": inventory.digest,
+        "units": [unit.name for unit in inventory.units],
+        "metric": menu.metric,
+        "options": dict(menu.recipe.metric_options),
+        "samples": request.samples,
+        "formats": list(menu.formats),
+        "quantizer": menu.recipe.quantizer,
+        "calibration": calibration.digest if calibration is not None else None,
+        "tokens": request.calibration_tokens,
+        "seed": request.seed,
+        "numerics": sensitivity.NUMERICS_VERSION,
+    }
+
+    def build(path: Path) -> None:
+        table = sensitivity.score(
+            source,
+            inventory,
+            menu.formats,
+            metric=menu.metric,
+            calibration=calibration,
+            quantizer=menu.recipe.quantizer,
+            seed=request.seed,
+            samples=request.samples,
+            options=dict(menu.recipe.metric_options),
+            progress=context.progress,
+        )
+        table.save(path)
+
+    path = context.blobs.memo("scores", digest_json(key), build)
+    context.progress("score", 1.0, f"sensitivities of {len(inventory.units)} units in {len(menu.formats)} formats")
+    return load_table(path)
+
+
+def publish(table: SensitivityTable, context: Context) -> str:
+    """Store the table under its own digest, where `GET /v1/sensitivities/{digest}` finds it."""
+    digest = table.digest
+    context.blobs.memo("tables", digest, table.save)
+    return digest
