@@ -1,5 +1,7 @@
 """The library face: the nouns of the command line as functions, run in this process.
 
+Heavy parts (pydantic, torch) are imported by the functions that need them: `bitwright solve` stays fast.
+
 Everything here raises `bitwright.BitwrightError`. Work that was done before (headers, scores) is taken from the cache
 under `BITWRIGHT_STATE_DIR` (default ./.bitwright). `progress(stage, fraction, message)` is called from the working thread.
 """
@@ -15,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.certificate import verify as check
 from bitwright.core.errors import InvalidPlan, from_problem
-from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import load_problem
 from bitwright.core.solution import Solution, load_solution
 
 if TYPE_CHECKING:
     from bitwright.core.inventory import Inventory
+    from bitwright.core.plan import Plan
     from bitwright.core.table import SensitivityTable
     from solvers.frontier import Frontier
     from worker.steps.context import Context, Progress
@@ -85,6 +87,8 @@ def plan(
 
     Options are those of `score`, and solver, recipe, granularity, time_limit, confirm, confirm_tokens, to.
     """
+    from bitwright.core.plan import plan_from_json
+
     context = _context(progress, checkpoint_out)
     result = _run("plan", context, {"model": str(model), "budget": budget, **options})
     if not result["feasible"]:
@@ -139,6 +143,14 @@ def verify(subject: Plan | Solution | str | Path, problem: Problem | str | Path 
     return verify_plan(loaded, given)
 
 
+def _load_plan(plan: Plan | str | Path) -> Plan:
+    if not isinstance(plan, str | Path):
+        return plan
+    from bitwright.core.plan import load_plan
+
+    return load_plan(plan)
+
+
 def _load_subject(path: Path) -> Plan | Solution:
     if not path.is_file():
         raise InvalidPlan("there is no such file", got=str(path))
@@ -146,14 +158,14 @@ def _load_subject(path: Path) -> Plan | Solution:
         head = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InvalidPlan("the file is not JSON", expected="a plan or a solution", got=str(error)[:80]) from error
-    return load_plan(path) if isinstance(head, dict) and "bitwright_plan" in head else load_solution(path)
+    return _load_plan(path) if isinstance(head, dict) and "bitwright_plan" in head else load_solution(path)
 
 
 def execute(
     model: str | Path, plan: Plan | str | Path, *, to: str = "packed", out: str | Path, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Carry a plan out into a checkpoint folder; read back and compared before it appears under its name."""
-    loaded = load_plan(plan) if isinstance(plan, str | Path) else plan
+    loaded = _load_plan(plan)
     members = {"model": str(model), "plan": loaded.to_json(), "to": to}
     checkpoint: dict[str, Any] = _run("execute", _context(progress, out), members)["checkpoint"]
     return checkpoint
@@ -169,7 +181,7 @@ def evaluate(
     **options: Any,
 ) -> dict[str, Any]:
     """Measured quality of a plan or checkpoint against the original (KL, perplexity, agreement ... by task)."""
-    loaded = load_plan(plan) if isinstance(plan, str | Path) else plan
+    loaded = None if plan is None else _load_plan(plan)
     members = {
         "model": str(model),
         "plan": None if loaded is None else loaded.to_json(),
@@ -184,7 +196,7 @@ def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
     """The plan in another tool's own syntax, names exact and anchored. Raises Unsupported for what it cannot say."""
     from bitwright.engines import EXPORTERS
 
-    loaded = load_plan(plan) if isinstance(plan, str | Path) else plan
+    loaded = _load_plan(plan)
     text: str = EXPORTERS.load(target)(loaded, **options)
     return text
 

@@ -23,7 +23,8 @@ class Unit:
     shape: (out, in) of the unit's matrix. dtype: as stored, safetensors spelling.
     module: role such as `self_attn.q_proj`, the column of the heat map. layer, expert: indices, or None.
     families: tie kinds to keys: units with the same key under a kind share a format where an engine ties that kind
-    (kinds: `qkv`, `gate_up`, `experts`, `expert`, `expert_role`).
+    (kinds: `qkv`, `gate_up`; for experts `expert` = one expert's matrices, `expert_role` = one role over a block's experts,
+    `experts` = all of a block, `all_experts` = all of the model).
     """
 
     name: str
@@ -115,7 +116,9 @@ class Inventory:
         total = self.unit_stored_bytes + self.rest_bytes
         by_role: dict[str, dict[str, Any]] = {}
         for tensor in self.rest:
-            row = by_role.setdefault(tensor.role, {"role": tensor.role, "reason": tensor.reason, "tensors": 0, "bytes": 0})
+            row = by_role.setdefault(
+                tensor.role, {"role": tensor.role, "reason": tensor.reason, "tensors": 0, "bytes": 0}
+            )
             row["tensors"] += 1
             row["bytes"] += tensor.stored_bytes
         for row in by_role.values():

@@ -141,7 +141,7 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
         den = int(_scalar(arrays, "rate_den")) if "rate_den" in arrays else 1
         resources.insert(0, compact_bits(_integers(arrays, "size"), _integers(arrays, "rate"), den))
     loss = np.asarray(arrays["loss"])
-    if loss.dtype not in (np.float32, np.float64) and np.issubdtype(loss.dtype, np.number):
+    if loss.dtype not in (np.float32, np.float64) and _is_real(loss):
         loss = loss.astype(np.float64)
     return Problem(
         loss=loss,
@@ -153,6 +153,10 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
         unit_names=_names(arrays, "unit_names"),
         format_names=_names(arrays, "format_names"),
     )
+
+
+def _is_real(array: NDArray[Any]) -> bool:
+    return np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating)
 
 
 def _cost(value: Any, name: str) -> NDArray[Any]:
@@ -206,7 +210,7 @@ def _pairs(arrays: Mapping[str, Any]) -> Pairs:
     if len(present) != len(names):
         raise InvalidProblem("pair arrays belong together", expected=", ".join(names), got=", ".join(present))
     loss = np.asarray(arrays["pair_loss"])
-    if loss.ndim != 1 or not np.issubdtype(loss.dtype, np.number):
+    if loss.ndim != 1 or not _is_real(loss):
         raise InvalidProblem("pair_loss must be a list of numbers")
     return Pairs(_integers(arrays, "pair_unit"), _integers(arrays, "pair_format"), loss.astype(np.float64))
 

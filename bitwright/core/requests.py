@@ -102,14 +102,19 @@ def parse_request(data: Any) -> JobRequest:
     try:
         return ADAPTER.validate_python(data)
     except ValidationError as error:
-        raise invalid_members(error) from error
+        raise invalid_members(error, tagged=True) from error
 
 
-def invalid_members(error: ValidationError) -> InvalidInput:
-    """The typed error of a pydantic validation error."""
+def invalid_members(error: ValidationError, *, tagged: bool = False) -> InvalidInput:
+    """The typed error of a pydantic validation error. tagged: locations begin with the union's tag, which no body holds."""
     found = [
-        {"pointer": "/" + "/".join(str(p) for p in e["loc"]), "message": e["msg"]}
+        {"pointer": _pointer(e["loc"][1:] if tagged else e["loc"]), "message": e["msg"]}
         for e in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     first = found[0]
-    return InvalidInput(f"{first['message']} (at {first['pointer']})", errors=found[:50])
+    return InvalidInput(f"{first['message']} (at {first['pointer'] or 'the whole body'})", errors=found[:50])
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

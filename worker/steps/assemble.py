@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 import bitwright
+from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals
 from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from quantizers.containers import CONTAINERS
-from sensitivity.calibration import Calibration
+from quantizers.containers.catalog import CONTAINERS
+from sensitivity.data import Calibration
 from worker.steps.menu import Menu
 
 
@@ -78,7 +79,7 @@ def build_plan(
             unquantized_bytes=inventory.rest_bytes,
             predicted_loss=math.fsum(row.loss for row in rows),
             predicted_stderr=_root_sum(table, solution),
-            file_bytes=CONTAINERS.load(request.to).predict(inventory, [row.format for row in rows]).file_bytes if request.to else None,
+            file_bytes=_file_bytes(request, inventory, rows),
         ),
         certificate=solution.certificate.to_json(),
         measured=measured,
@@ -88,6 +89,14 @@ def build_plan(
         warnings=(*menu.warnings, *table.provenance.get("warnings", ())),
         provenance={key: value for key, value in provenance.items() if value is not None},
     )
+
+
+def _file_bytes(request: PlanRequest, inventory: Inventory, rows: list[PlanUnit]) -> int | None:
+    """Exact size of the checkpoint's weight files, when a container was asked for."""
+    if request.to is None:
+        return None
+    report = CONTAINERS.load(request.to).predict(inventory, [parse_format(row.format) for row in rows])
+    return int(report.file_bytes)
 
 
 def _finite(value: float) -> float | None:

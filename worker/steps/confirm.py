@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import sensitivity
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Measured, Uniform
 from bitwright.core.problem import IntArray
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
-from sensitivity.calibration import Calibration
+from sensitivity import evaluate
+from sensitivity.data import Calibration
 from worker.steps.context import Context
 from worker.steps.menu import Menu
 
@@ -34,7 +34,7 @@ def confirm(
     choices = {"plan": solution.choice}
     choices |= {name: c for name, c in (("uniform", above), ("feasible_uniform", below)) if c is not None}
     variants = {name: [table.formats[j] for j in choice] for name, choice in choices.items()}
-    quality = sensitivity.evaluate.measure(
+    quality = evaluate.measure(
         source, inventory, variants, calibration.confirming, quantizer=menu.recipe.quantizer, progress=context.progress
     )
     take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
@@ -61,7 +61,7 @@ def confirm(
     )
 
 
-def _uniform(table: SensitivityTable, choice: IntArray, quality: sensitivity.evaluate.Quality) -> Uniform:
+def _uniform(table: SensitivityTable, choice: IntArray, quality: evaluate.Quality) -> Uniform:
     column = int(choice[0])
     return Uniform(
         format=table.formats[column],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import sensitivity
 from bitwright.core.errors import InvalidInput
 from bitwright.core.plan import plan_from_json
 from bitwright.core.requests import EvaluateRequest
+from sensitivity import calibration as calibrations
+from sensitivity import evaluate
 from worker.steps.context import Context
 from worker.steps.execute import match
 from worker.steps.texts import locate_text
@@ -17,11 +18,11 @@ def run(request: EvaluateRequest, context: Context) -> dict[str, Any]:
     if request.plan is not None and request.checkpoint is not None:
         raise InvalidInput("name a plan or a checkpoint, not both")
     source, inventory = context.open(request.model)
-    data = sensitivity.calibration.load_evaluation(
-        locate_text(request.text, context), source, inventory, tokens=request.tokens, seed=request.seed
+    data = calibrations.load_data(
+        locate_text(request.text, context), source, inventory, tokens_wanted=request.tokens, seed=request.seed
     )
     if request.checkpoint is not None:
-        quality = sensitivity.evaluate.measure_checkpoint(
+        quality = evaluate.measure_checkpoint(
             source, inventory, context.local_folder(request.checkpoint), data, progress=context.progress
         )
         return {"quality": quality.to_json(), "of": "checkpoint"}
@@ -30,6 +31,6 @@ def run(request: EvaluateRequest, context: Context) -> dict[str, Any]:
         plan = plan_from_json(request.plan)
         variants = {"plan": match(plan, inventory)}
     quantizer = "rtn" if request.plan is None else str(plan.provenance.get("quantizer", "rtn"))
-    measured = sensitivity.evaluate.measure(source, inventory, variants, data, quantizer=quantizer, progress=context.progress)
+    measured = evaluate.measure(source, inventory, variants, data, quantizer=quantizer, progress=context.progress)
     name = next(iter(variants))
     return {"quality": measured[name].to_json(), "of": name}

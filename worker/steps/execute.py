@@ -11,7 +11,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Plan, plan_from_json
 from bitwright.core.requests import ExecuteRequest
 from bitwright.models import ModelSource
-from quantizers.containers import CONTAINERS
+from quantizers.containers.catalog import CONTAINERS
 from worker.steps.context import Context
 
 

@@ -10,6 +10,7 @@ import solvers
 from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import certify, violations
 from bitwright.core.errors import Infeasible
+from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Measured, Plan
 from bitwright.core.problem import IntArray, Problem
@@ -17,8 +18,8 @@ from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution, uniform_choices
 from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
-from quantizers.containers import CONTAINERS
-from sensitivity.calibration import Calibration
+from quantizers.containers.catalog import CONTAINERS
+from sensitivity.data import Calibration
 from worker.steps.assemble import build_plan, make_provenance
 from worker.steps.confirm import confirm
 from worker.steps.context import Context
@@ -64,7 +65,7 @@ def _limit(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
     overhead = 0
     if budget.whole_file:
         container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
-        overhead = inventory.rest_bytes + container.max_overhead(inventory, menu.formats)
+        overhead = inventory.rest_bytes + container.max_overhead(inventory, [parse_format(name) for name in menu.formats])
     return budget.unit_bytes(weights=inventory.weights, other_bytes=overhead)
 
 

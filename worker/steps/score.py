@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import sensitivity
 from bitwright.core.canonical import digest_json
 from bitwright.core.inventory import Inventory
 from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
 from bitwright.models import ModelSource
-from sensitivity.calibration import Calibration
+from sensitivity import calibration as calibrations
+from sensitivity.base import NUMERICS
+from sensitivity.catalog import METRICS
+from sensitivity.data import Calibration
+from sensitivity.scoring import score as score_units
 from worker.steps.context import Context
 from worker.steps.menu import Menu, resolve
 from worker.steps.texts import locate_text
@@ -28,11 +31,11 @@ def calibrate(
     request: Scoring, menu: Menu, source: ModelSource, inventory: Inventory, context: Context, *, confirming: int = 0
 ) -> Calibration | None:
     """Calibration data split into scoring and confirming parts; None when neither needs any."""
-    if sensitivity.METRICS.get(menu.metric).traits.get("data_free") and not confirming:
+    if METRICS.get(menu.metric).traits["data"] == "none" and not confirming:
         return None
     context.progress("calibrate", 0.0, "reading calibration data")
     text = locate_text(request.calibration, context)
-    calibration = sensitivity.calibration.load(
+    calibration = calibrations.load(
         text,
         source,
         inventory,
@@ -61,14 +64,14 @@ def score(
         "samples": request.samples,
         "formats": list(menu.formats),
         "quantizer": menu.recipe.quantizer,
-        "calibration": calibration.digest if calibration is not None else None,
+        "calibration": _scored_digest(menu, calibration),
         "tokens": request.calibration_tokens,
         "seed": request.seed,
-        "numerics": sensitivity.NUMERICS_VERSION,
+        "numerics": NUMERICS,
     }
 
     def build(path: Path) -> None:
-        table = sensitivity.score(
+        table = score_units(
             source,
             inventory,
             menu.formats,
@@ -85,6 +88,13 @@ def score(
     path = context.blobs.memo("scores", digest_json(key), build)
     context.progress("score", 1.0, f"sensitivities of {len(inventory.units)} units in {len(menu.formats)} formats")
     return load_table(path)
+
+
+def _scored_digest(menu: Menu, calibration: Calibration | None) -> str | None:
+    """Digest of what the metric reads: the scoring part only, so that confirming on more tokens never rescores."""
+    if calibration is None or METRICS.get(menu.metric).traits["data"] == "none":
+        return None
+    return calibration.scoring.digest
 
 
 def publish(table: SensitivityTable, context: Context) -> str:

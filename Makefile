@@ -1,0 +1,59 @@
+# Everything a person or a machine runs here. CI runs `make test` and nothing else (.ci/run).
+PYTHON    ?= python3
+VENV      := .venv
+BIN       := $(VENV)/bin
+JOBS      ?= 2
+# Where pip has no CPU wheel of torch by itself, name an index that has one: make venv PIP_FLAGS="--extra-index-url ..."
+PIP_FLAGS ?=
+STAMP     := $(VENV)/.made-from-lock
+
+.PHONY: help venv demo test check format system native bench api golden lock clean
+
+help:            ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+venv: $(STAMP)   ## .venv with exactly the pinned versions, and bitwright itself
+
+$(STAMP): requirements/lock.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -r requirements/lock.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: venv       ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
+	$(BIN)/python demo/run.py
+
+test: venv system native check   ## everything: static checks, then all tests
+	$(BIN)/python -m pytest -n $(JOBS) -q
+
+check: venv      ## lint, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: venv     ## rewrite the sources in the one format
+	$(BIN)/ruff check --fix -q .
+	$(BIN)/ruff format -q .
+
+system:          # servers, browser and compiler that some tests use
+	tools/system_packages.sh
+
+native: venv     ## compile the native kernels
+	@if test -f gpu_kernels/build.py; then $(BIN)/python -m gpu_kernels.build; fi
+
+bench: venv      ## measure, and write benchmarks/results
+	$(BIN)/python -m benchmarks
+
+api: venv        ## openapi/openapi.json anew from the service
+	$(BIN)/python tools/write_openapi.py
+
+golden: venv     ## every golden file anew; review the diff
+	BITWRIGHT_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/cli tests/core
+
+lock: venv       ## requirements/lock.txt anew from the versions in .venv
+	$(BIN)/python tools/lock.py > requirements/lock.new && mv requirements/lock.new requirements/lock.txt
+
+clean:           ## remove what was made here (not .bitwright, which holds results)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,107 @@
+"""Commands that keep running: serve (embedded mode) and worker (distributed mode)."""
+
+from __future__ import annotations
+
+import json
+import signal
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitwright.cli.output import note
+from bitwright.cli.parser import command
+
+
+def add(commands: Any) -> None:
+    serve = command(
+        commands, "serve", run_serve,
+        summary="API, dashboard and worker on this machine, one process tree, no broker",
+        about="State lies under --state-dir: SQLite database, blobs, checkpoints. Kill it at any moment: no\n"
+        "accepted job is lost or done twice. Every setting is also an environment variable, BITWRIGHT_<NAME>.",
+        examples="  bitwright serve\n"
+        "  bitwright serve --port 9000 --state-dir /var/lib/bitwright --root models=/srv/models\n"
+        "  bitwright serve --workers 0      # API and dashboard only",
+    )  # fmt: skip
+    serve.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", metavar="N", type=int, help="port (default 8321; 0 takes a free one)")
+    serve.add_argument("--state-dir", metavar="DIR", type=Path, help="where the state lies (default ./.bitwright)")
+    serve.add_argument(
+        "--root",
+        metavar="NAME=DIR",
+        action="append",
+        default=[],
+        help="serve models below DIR as file:NAME/... (repeatable)",
+    )
+    serve.add_argument("--workers", metavar="N", type=int, help="jobs at once (default 1; 0 for the API alone)")
+    worker = command(
+        commands, "worker", run_worker,
+        summary="a worker beside a server: takes jobs from the same database",
+        about="Takes jobs from the database of BITWRIGHT_DATABASE_URL until it is told to stop; jobs that run\n"
+        "then are given back. The table decides: whatever is killed, no job is lost or done twice.",
+        examples="  export BITWRIGHT_DATABASE_URL=postgresql+psycopg://... BITWRIGHT_STATE_DIR=/shared/bitwright\n"
+        "  bitwright worker --queue gpu --slots 2",
+    )  # fmt: skip
+    worker.add_argument(
+        "--queue", metavar="NAME", action="append", default=[], help="serve this queue only (repeatable)"
+    )
+    worker.add_argument("--slots", metavar="N", type=int, default=1, help="jobs at once (default 1)")
+
+
+def apply_settings(args: Namespace) -> None:
+    """Options become the settings of this process and of its children."""
+    import os
+
+    from bitwright.core.errors import InvalidInput
+
+    for text in args.root:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise InvalidInput("a root cannot be read", expected="NAME=DIR", got=repr(text)[:80])
+    given = {
+        "HOST": args.host,
+        "PORT": args.port,
+        "STATE_DIR": None if args.state_dir is None else args.state_dir.absolute(),
+        "WORKERS": args.workers,
+        "MODEL_ROOTS": ",".join(args.root) or None,
+    }
+    os.environ.update({f"BITWRIGHT_{name}": str(value) for name, value in given.items() if value is not None})
+
+
+def run_serve(args: Namespace) -> int:
+    apply_settings(args)
+    from bitwright.settings import load_settings
+    from service.server import serve
+    from worker.embedded import embedded_worker
+
+    settings = load_settings()
+    # uvicorn ends gracefully on SIGTERM and then raises it again: without a handler the worker would not be stopped.
+    signal.signal(signal.SIGTERM, _leave)
+    with embedded_worker(settings):
+        serve(settings, host=settings.host, port=settings.port, ready=Announce(as_json=args.json))
+    return 0
+
+
+def _leave(number: int, frame: object) -> None:
+    del number, frame
+    raise SystemExit(0)
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Says where the server is once it answers: text on stderr, or one JSON document on stdout."""
+
+    as_json: bool
+
+    def __call__(self, host: str, port: int) -> None:
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if self.as_json:
+            print(json.dumps({"url": url, "dashboard": f"{url}/"}), flush=True)
+        note(f"bitwright serves at {url} (dashboard: {url}/, API: {url}/openapi.json); Ctrl-C stops it")
+
+
+def run_worker(args: Namespace) -> int:
+    from worker.pool import main as run_pool
+
+    queues = [word for name in args.queue for word in ("--queue", name)]
+    return run_pool([*queues, "--slots", str(args.slots)])

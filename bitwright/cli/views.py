@@ -1,0 +1,110 @@
+"""Plans, checkpoints, qualities, diffs and frontiers as text for people. Pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bitwright.cli import render
+
+if TYPE_CHECKING:
+    from bitwright.core.diff import PlanDiff
+    from bitwright.core.plan import Measured, Plan
+
+
+def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
+    """Table of units, totals, certificate, measured quality beside uniform, checkpoint."""
+    rows = [[u.name, u.format, u.bytes, u.loss] for u in plan.units]
+    totals, unit = plan.totals, str(plan.provenance.get("loss_unit", ""))
+    widths = ", ".join(f"{count} x {name}" for name, count in Counter(u.format for u in plan.units).most_common())
+    facts = render.facts([
+        ("model", f"{plan.model.ref} ({plan.model.architecture or plan.model.task})"),
+        ("budget", plan.budget),
+        ("formats", widths),
+        ("stored", f"{totals.bits_per_weight:.4f} bits per weight, {render.byte_text(totals.bytes)} in planned units"),
+        ("unquantized", render.byte_text(totals.unquantized_bytes)),
+        ("whole file", render.byte_text(totals.file_bytes) if totals.file_bytes is not None else None),
+        ("predicted loss", _with_error(totals.predicted_loss, totals.predicted_stderr, unit)),
+        ("certificate", render.certificate(plan.certificate)),
+        *(measured_facts(plan.measured) if plan.measured is not None else [("measured", "not measured")]),
+        ("plan", plan.digest),
+    ])  # fmt: skip
+    parts = [render.table(["unit", "format", "bytes", "predicted loss"], rows), facts]
+    if checkpoint is not None:
+        parts.append(checkpoint_text(checkpoint))
+    return "\n\n".join([*parts, *(f"warning: {text}" for text in plan.warnings)])
+
+
+def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:
+    """The measured quality, and the uniform plan of no fewer bytes beside it; errors are 95% half-widths."""
+    found: list[tuple[str, str | None]] = [
+        (
+            "measured",
+            f"{_with_error(measured.kl, measured.stderr, measured.unit)}, {measured.tokens:,} held-out tokens or items",
+        )
+    ]
+    if measured.uniform is not None:
+        u = measured.uniform
+        found.append(
+            (
+                "uniform",
+                f"{_with_error(u.kl, u.stderr, measured.unit)} for {u.format} everywhere, {render.byte_text(u.bytes)}",
+            )
+        )
+    found.append(("taken instead", measured.fallback))
+    return found
+
+
+def _with_error(value: float, stderr: float | None, unit: str) -> str:
+    """value +- 1.96 standard errors: a 95% interval of a mean (normal approximation)."""
+    error = f" ± {render.number(1.96 * stderr)}" if stderr is not None else ""
+    return f"{render.number(value)}{error} {unit}".rstrip()
+
+
+def checkpoint_text(checkpoint: Mapping[str, Any]) -> str:
+    """Where the checkpoint is and how large; further members as they come."""
+    known = ("container", "path", "file_bytes", "bytes")
+    size = checkpoint.get("file_bytes", checkpoint.get("bytes"))
+    plain = [
+        (key, str(value))
+        for key, value in checkpoint.items()
+        if key not in known and isinstance(value, str | int | float)
+    ]
+    return render.facts([
+        ("checkpoint", str(checkpoint.get("path", "-"))),
+        ("container", checkpoint.get("container")),
+        ("size", render.byte_text(size) if isinstance(size, int) else None),
+        *plain,
+    ])  # fmt: skip
+
+
+def quality_text(result: Mapping[str, Any]) -> str:
+    quality = result["quality"]
+    extra = quality.get("extra") or {}
+    plain = [(key, render.cell(value)) for key, value in extra.items() if isinstance(value, str | int | float)]
+    pairs = [
+        (key, ", ".join(render.cell(v) for v in value))
+        for key, value in extra.items()
+        if isinstance(value, list | tuple)
+    ]
+    return render.facts([
+        ("measured", str(result.get("of", ""))),
+        ("KL", _with_error(quality["kl"], quality.get("stderr"), quality.get("unit", ""))),
+        ("on", f"{quality['tokens']:,} tokens or items"),
+        *plain,
+        *pairs,
+    ])  # fmt: skip
+
+
+def diff_text(diff: PlanDiff) -> str:
+    if not diff.changes:
+        return "the plans give every unit the same format"
+    rows = [[c.unit, c.before, c.after, c.bytes_delta, c.loss_delta] for c in diff.changes]
+    facts = render.facts([
+        ("changed", f"{len(diff.changes)} of {diff.units} units"),
+        ("bytes", f"{diff.bytes_delta:+,}"),
+        ("predicted loss", f"{diff.loss_delta:+.4g}" if diff.comparable else "not comparable: from different tables"),
+        ("measured", None if diff.measured_delta is None else f"{diff.measured_delta:+.4g}"),
+    ])  # fmt: skip
+    return render.table(["unit", "before", "after", "bytes", "predicted loss"], rows) + "\n\n" + facts

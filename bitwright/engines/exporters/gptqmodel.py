@@ -1,0 +1,68 @@
+"""GPTQModel: quantize_config.json with `dynamic` (research/04 section 5.2)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bitwright.core.formats import IntFormat
+from bitwright.core.plan import Plan, PlanUnit
+from bitwright.engines.exporters.common import (
+    anchored,
+    base_format,
+    group_size,
+    inputs,
+    module_names,
+    ragged,
+    require,
+    split,
+)
+
+TARGET = "GPTQModel"
+#: Engines that fuse look up the fused name; it gets its own pattern when its parts agree.
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def export(plan: Plan) -> str:
+    """JSON text: the commonest format as default, an anchored `+:` pattern for each other module, `-:` for 16 bits.
+
+    5, 6 and 7 bits need GPTQModel's planar layout (`checkpoint_format: gptq_p`), which is written then. Raises
+    Unsupported for 1 bit and for shapes that are no multiple of 32.
+    """
+    ints, kept = split(plan)
+    require(ints, _why_not, TARGET, "2 to 8 bits, inputs and outputs in multiples of 32")
+    base = base_format(ints, TARGET)
+    settings = {name: _fields(format) for unit, format in ints for name in module_names(unit)}
+    dynamic: dict[str, dict[str, Any]] = {"-:" + anchored(name): {} for unit in kept for name in module_names(unit)}
+    dynamic |= {
+        "+:" + anchored(name): fields for name, fields in _with_fused(settings).items() if fields != _fields(base)
+    }
+    planar = any(format.width in {5, 6, 7} for _, format in ints)
+    config = {
+        "quant_method": "gptq", **_fields(base), "desc_act": False, "pack_dtype": "int32",
+        "checkpoint_format": "gptq_p" if planar else "gptq", "dynamic": dynamic,
+    }  # fmt: skip
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _why_not(unit: PlanUnit, format: IntFormat) -> str | None:
+    if format.width == 1:
+        return "GPTQ has no 1 bit"
+    size = inputs(unit)
+    if unit.shape and size is not None and (size % 32 or unit.shape[-2] % 32):
+        return f"{unit.shape[-2]} x {size} is no multiple of 32"
+    return ragged(unit, format)
+
+
+def _fields(format: IntFormat) -> dict[str, Any]:
+    return {"bits": format.width, "group_size": group_size(format), "sym": format.symmetric}
+
+
+def _with_fused(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = dict(settings)
+    for name, fields in settings.items():
+        prefix, _, role = name.rpartition(".")
+        for fused, parts in FUSED.items():
+            if role == parts[0] and all(settings.get(f"{prefix}.{part}") == fields for part in parts):
+                found[f"{prefix}.{fused}"] = fields
+    return found

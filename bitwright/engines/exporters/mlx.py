@@ -1,0 +1,55 @@
+"""MLX: the `quantization` member of config.json, by exact module path (research/04 section 5.6)."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from bitwright.core.formats import IntFormat
+from bitwright.core.plan import Plan, PlanUnit
+from bitwright.engines.exporters.common import base_format, one_format_each, ragged, require, split, unit_format
+
+TARGET = "MLX"
+WIDTHS = (2, 3, 4, 5, 6, 8)
+GROUPS = (32, 64, 128)
+#: mlx-lm stacks experts under `switch_mlp`, with Mixtral's roles renamed.
+ROLES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+_LISTED = re.compile(r"(?P<prefix>.+)\.experts\.[0-9]+\.(?P<role>[a-z_0-9]+)\.weight")
+_STACKED = re.compile(r"(?P<prefix>.+)\.experts\.(?P<role>[a-z_0-9]+?)(?:\.weight)?\[[0-9]+\]")
+
+
+def export(plan: Plan) -> str:
+    """JSON text: `{"quantization": {...}}` with the commonest format as default and `false` for 16 bits.
+
+    MLX's affine grid (scale and bias a group) contains ours, symmetric or not; MLX chooses its own scales and stores
+    32 bits a group for them. Raises Unsupported for 1 and 7 bits, per channel, other groups, and experts that differ.
+    """
+    ints, _ = split(plan)
+    require(ints, _why_not, TARGET, "2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128")
+    base = base_format(ints, TARGET)
+    entries: dict[str, object] = {"group_size": base.group, "bits": base.width, "mode": "affine"}
+    for name, unit in one_format_each(plan, module_paths, TARGET).items():
+        format = unit_format(unit)
+        if not isinstance(format, IntFormat):
+            entries[name] = False
+        elif (format.width, format.group) != (base.width, base.group):
+            entries[name] = {"group_size": format.group, "bits": format.width, "mode": "affine"}
+    return json.dumps({"quantization": entries}, indent=2) + "\n"
+
+
+def module_paths(unit: PlanUnit) -> tuple[str, ...]:
+    """Paths in mlx-lm's module tree; a stacked gate_up_proj is two modules there."""
+    match = _LISTED.fullmatch(unit.name) or _STACKED.fullmatch(unit.name)
+    if match is None:
+        return (unit.name.removesuffix(".weight"),)
+    role = ROLES.get(match["role"], match["role"])
+    roles = ("gate_proj", "up_proj") if role == "gate_up_proj" else (role,)
+    return tuple(f"{match['prefix']}.switch_mlp.{r}" for r in roles)
+
+
+def _why_not(unit: PlanUnit, format: IntFormat) -> str | None:
+    if format.width not in WIDTHS:
+        return f"MLX has no {format.width} bits"
+    if format.group not in GROUPS:
+        return "MLX has groups of 32, 64 and 128"
+    return ragged(unit, format)

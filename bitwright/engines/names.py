@@ -1,0 +1,29 @@
+"""Names of modules as transformers 5 has them in memory, where they differ from the checkpoint's tensor names.
+
+Vision transformers were renamed inside transformers 5 while their checkpoints keep the old names, which the loader
+translates (transformers 5.23, conversion_mapping, entry ViTModel); configs that name modules need the new names.
+"""
+
+from __future__ import annotations
+
+#: (old part of the name, new part), applied in this order, by the beginning of the architecture's class name.
+_VIT = (
+    ("encoder.layer.", "layers."),
+    ("attention.query", "q_proj"),
+    ("attention.key", "k_proj"),
+    ("attention.value", "v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+)
+_RENAMED = {"ViTFor": _VIT, "ViTModel": _VIT, "DeiT": _VIT, "ViTMSN": _VIT}
+
+
+def transformers_module(module: str, architecture: str) -> str:
+    """The module's name in memory; `architecture` is the class name of config.json."""
+    for beginning, pairs in _RENAMED.items():
+        if architecture.startswith(beginning):
+            for old, new in pairs:
+                module = module.replace(old, new)
+            return module
+    return module

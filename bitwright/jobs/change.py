@@ -1,0 +1,79 @@
+"""The one way in which a job row changes: a conditional UPDATE, then its event, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, insert, update
+
+from bitwright.jobs.engine import Transaction
+from bitwright.jobs.states import RUNNING
+from bitwright.jobs.tables import events, jobs, outbox
+from bitwright.jobs.values import Job, job_of
+
+#: Longest progress message or stage that is kept, in characters.
+MESSAGE_LIMIT = 500
+
+
+def held(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
+    """The fence: the row is this attempt's, and has not ended."""
+    return (jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state == RUNNING)
+
+
+def change(tx: Transaction, where: tuple[ColumnElement[bool], ...], values: Mapping[str, Any]) -> Job | None:
+    """Update the one row that `where` names and count its version up; None when no row does."""
+    statement = update(jobs).where(*where).values(version=jobs.c.version + 1, **values).returning(*jobs.c)
+    row = tx.connection.execute(statement).mappings().one_or_none()
+    return job_of(row) if row is not None else None
+
+
+def record(tx: Transaction, job_id: str, kind: str, data: Mapping[str, Any] | None = None) -> None:
+    """Append an event. Always after the job's row was written: the row lock makes event ids grow in commit order."""
+    tx.connection.execute(insert(events).values(job_id=job_id, at=tx.now, type=kind, data=dict(data or {})))
+
+
+def ring(tx: Transaction, job: Job) -> None:
+    """Put a doorbell message in the outbox: the relay publishes it after the commit (research/06 B3)."""
+    tx.connection.execute(
+        insert(outbox).values(
+            topic=f"jobs.{job.queue}", payload={"job_id": job.id, "due": job.run_after}, created_at=tx.now
+        )
+    )
+
+
+def requeue(
+    tx: Transaction, where: tuple[ColumnElement[bool], ...], reason: str, *, delay: float, values: Mapping[str, Any]
+) -> Job | None:
+    """Give a running job back to the queue, due after `delay` seconds."""
+    run_after = tx.now + delay
+    job = change(
+        tx,
+        where,
+        {"state": "queued", "owner": None, "lease_until": None, "run_after": run_after, "rung_at": tx.now, **values},
+    )
+    if job is not None:
+        record(tx, job.id, "requeued", {"reason": reason, "tries": job.tries, "delay": delay})
+        ring(tx, job)
+    return job
+
+
+def end(
+    tx: Transaction, where: tuple[ColumnElement[bool], ...], state: str, *, result: Any = None, error: Any = None
+) -> Job | None:
+    """Bring a job into a terminal state: state, result and event together."""
+    values: dict[str, Any] = {"state": state, "finished_at": tx.now, "owner": None, "lease_until": None}
+    if result is not None:
+        values |= {"result": result, "fraction": 1.0}
+    if error is not None:
+        values |= {"error": error}
+    job = change(tx, where, values)
+    if job is not None:
+        record(tx, job.id, state, {"error": error} if error is not None else {})
+    return job
+
+
+def clean(text: str) -> str:
+    """Text that every database stores: printable, of bounded length."""
+    kept = "".join(c if c.isprintable() else " " for c in text[:MESSAGE_LIMIT])
+    return kept.encode("utf-8", "replace").decode("utf-8")

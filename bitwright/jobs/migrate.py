@@ -1,0 +1,61 @@
+"""Bringing the schema to its newest form. Alembic is imported only when there is something to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import inspect, text
+
+from bitwright.core.errors import InvalidSetting
+from bitwright.jobs.engine import Database, Transaction
+
+#: The newest revision under migrations/versions (a test holds the two together).
+HEAD = "0001"
+#: Any fixed number: names the PostgreSQL advisory lock that lets one process migrate at a time.
+_LOCK = 0x62697477
+
+
+def upgrade(database: Database) -> None:
+    """Safe to call from many processes at once: all but one wait, then find nothing to do.
+
+    Raises InvalidSetting when the schema is newer than this program.
+    """
+    if is_current(database):
+        return
+    with database.write() as tx:
+        if not database.is_sqlite:
+            tx.connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        found = _revision(tx)
+        if found == HEAD:
+            return
+        if found is not None and found > HEAD:
+            raise InvalidSetting(
+                "the job database was made by a newer version of bitwright",
+                expected=f"schema {HEAD}",
+                got=f"schema {found}",
+                hint="upgrade bitwright on this host",
+            )
+        _run(tx)
+
+
+def is_current(database: Database) -> bool:
+    """Whether the schema is at its newest form (the readiness probe asks this)."""
+    with database.read() as tx:
+        return _revision(tx) == HEAD
+
+
+def _revision(tx: Transaction) -> str | None:
+    if not inspect(tx.connection).has_table("alembic_version"):
+        return None
+    found = tx.connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return str(found) if found is not None else None
+
+
+def _run(tx: Transaction) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = tx.connection
+    command.upgrade(config, "head")

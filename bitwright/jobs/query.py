@@ -1,0 +1,95 @@
+"""Reading: one job, a page of jobs, events, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select, tuple_
+
+from bitwright.core.errors import NotFound
+from bitwright.jobs import states
+from bitwright.jobs.engine import Transaction
+from bitwright.jobs.tables import events, jobs, outbox
+from bitwright.jobs.values import Event, Job, Statistics, job_of
+
+
+def get(tx: Transaction, job_id: str, tenant: str | None = None) -> Job:
+    """Raises NotFound, also for a job of another tenant: who may not see it learns nothing."""
+    where = [jobs.c.id == _storable(job_id)]
+    if tenant is not None:
+        where.append(jobs.c.tenant == tenant)
+    row = tx.connection.execute(select(jobs).where(*where)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("there is no such job", got=ascii(job_id)[:60])
+    return job_of(row)
+
+
+def version_of(tx: Transaction, job_id: str) -> int:
+    """The job's version alone: cheap enough to be asked often. Raises NotFound."""
+    version = tx.connection.execute(select(jobs.c.version).where(jobs.c.id == _storable(job_id))).scalar_one_or_none()
+    if version is None:
+        raise NotFound("there is no such job", got=ascii(job_id)[:60])
+    return int(version)
+
+
+def page(
+    tx: Transaction,
+    *,
+    tenant: str | None = None,
+    states: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    after: tuple[float, str] | None = None,
+    limit: int = 50,
+) -> list[Job]:
+    """Newest first; `after`: (created_at, id) of the last job of the page before."""
+    statement = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    if tenant is not None:
+        statement = statement.where(jobs.c.tenant == tenant)
+    if states:
+        statement = statement.where(jobs.c.state.in_(states))
+    if kinds:
+        statement = statement.where(jobs.c.kind.in_(kinds))
+    if after is not None:
+        statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*after))
+    return [job_of(row) for row in tx.connection.execute(statement).mappings()]
+
+
+def events_after(tx: Transaction, job_id: str, last_id: int = 0, limit: int = 1000) -> list[Event]:
+    """Events of one job with ids above `last_id`, in order."""
+    last = min(max(last_id, 0), 2**63 - 1)
+    statement = (
+        select(events)
+        .where(events.c.job_id == _storable(job_id), events.c.id > last)
+        .order_by(events.c.id)
+        .limit(limit)
+    )
+    return [
+        Event(row["id"], row["job_id"], row["at"], row["type"], row["data"])
+        for row in tx.connection.execute(statement).mappings()
+    ]
+
+
+def statistics(tx: Transaction) -> Statistics:
+    count = func.count()
+    by_state = dict.fromkeys(states.STATES, 0)
+    by_state |= {row[0]: row[1] for row in tx.connection.execute(select(jobs.c.state, count).group_by(jobs.c.state))}
+    waiting = jobs.c.state == states.QUEUED
+    by_queue = {
+        row[0]: row[1]
+        for row in tx.connection.execute(select(jobs.c.queue, count).where(waiting).group_by(jobs.c.queue))
+    }
+    oldest = tx.connection.execute(select(func.min(jobs.c.run_after)).where(waiting)).scalar_one()
+    expired = select(count).where(jobs.c.state == states.RUNNING, jobs.c.lease_until < tx.now)
+    unsent = select(count).select_from(outbox).where(outbox.c.sent_at.is_(None))
+    return Statistics(
+        states=by_state,
+        queued=by_queue,
+        oldest_queued_seconds=max(0.0, tx.now - oldest) if oldest is not None else 0.0,
+        expired_leases=tx.connection.execute(expired).scalar_one(),
+        unsent=tx.connection.execute(unsent).scalar_one(),
+    )
+
+
+def _storable(job_id: str) -> str:
+    """A job id as a database can compare it: NUL and lone surrogates, which no id holds, name no job."""
+    return job_id if job_id.isascii() and job_id.isprintable() else ""

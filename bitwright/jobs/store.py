@@ -1,0 +1,146 @@
+"""The face of `bitwright.jobs`: each method is one transaction. Shared between threads, never between processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bitwright.core.errors import BitwrightError
+from bitwright.jobs import cancel as cancelling
+from bitwright.jobs import claim as claiming
+from bitwright.jobs import query, reap
+from bitwright.jobs.create import NewJob, create
+from bitwright.jobs.engine import Clock, Database
+from bitwright.jobs.migrate import upgrade
+from bitwright.jobs.values import Created, Event, Job, Statistics
+
+
+class JobStore:
+    """Jobs in a database. `open_store` makes one."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # -- by those who ask for work -------------------------------------------------------------------------------
+
+    def create(self, request: Mapping[str, Any], **options: Any) -> Created:
+        """Accept a job; options are the other fields of `NewJob`. When this returns, the job is on disk."""
+        with self.database.write() as tx:
+            return create(tx, NewJob(request, **options))
+
+    def get(self, job_id: str, tenant: str | None = None) -> Job:
+        with self.database.read() as tx:
+            return query.get(tx, job_id, tenant)
+
+    def page(self, **filters: Any) -> list[Job]:
+        """Newest first; filters: tenant, states, kinds, after=(created_at, id), limit."""
+        with self.database.read() as tx:
+            return query.page(tx, **filters)
+
+    def cancel(self, job_id: str, tenant: str | None = None) -> Job:
+        with self.database.write() as tx:
+            return cancelling.cancel(tx, job_id, tenant)
+
+    def events_after(self, job_id: str, last_id: int = 0, limit: int = 1000) -> list[Event]:
+        with self.database.read() as tx:
+            return query.events_after(tx, job_id, last_id, limit)
+
+    def version_of(self, job_id: str) -> int:
+        with self.database.read() as tx:
+            return query.version_of(tx, job_id)
+
+    def wait_for_change(self, job_id: str, version: int, timeout: float) -> Job:
+        """The job as soon as its version differs, or as it is after `timeout` seconds. Waits without a connection."""
+        for delay in poll_delays(timeout):
+            if self.version_of(job_id) != version:
+                break
+            time.sleep(delay)
+        return self.get(job_id)
+
+    async def wait_for_change_async(self, job_id: str, version: int, timeout: float) -> Job:
+        for delay in poll_delays(timeout):
+            if await asyncio.to_thread(self.version_of, job_id) != version:
+                break
+            await asyncio.sleep(delay)
+        return await asyncio.to_thread(self.get, job_id)
+
+    def statistics(self) -> Statistics:
+        with self.database.read() as tx:
+            return query.statistics(tx)
+
+    # -- by those who do the work: False or None means that the job is no longer theirs -------------------------------
+
+    def claim(self, owner: str, queues: Sequence[str] | None = None, lease_seconds: float = 30.0) -> Job | None:
+        with self.database.read() as tx:  # idle workers look often: they must not queue for the write lock
+            if not claiming.any_due(tx, queues):
+                return None
+        with self.database.write() as tx:
+            return claiming.claim(tx, owner, queues, lease_seconds)
+
+    def renew(self, job_id: str, attempt: int, lease_seconds: float = 30.0) -> Job | None:
+        with self.database.write() as tx:
+            return claiming.renew(tx, job_id, attempt, lease_seconds)
+
+    def progress(self, job_id: str, attempt: int, stage: str, fraction: float, message: str) -> bool:
+        with self.database.write() as tx:
+            return claiming.progress(tx, job_id, attempt, stage, fraction, message)
+
+    def succeed(self, job_id: str, attempt: int, result: Any) -> bool:
+        with self.database.write() as tx:
+            return claiming.succeed(tx, job_id, attempt, result)
+
+    def fail(self, job_id: str, attempt: int, error: BitwrightError | Mapping[str, Any]) -> bool:
+        problem = error.to_problem() if isinstance(error, BitwrightError) else error
+        with self.database.write() as tx:
+            return claiming.fail(tx, job_id, attempt, problem)
+
+    def retry(self, job_id: str, attempt: int, error: BitwrightError | Mapping[str, Any], max_attempts: int) -> bool:
+        problem = error.to_problem() if isinstance(error, BitwrightError) else error
+        with self.database.write() as tx:
+            return claiming.retry(tx, job_id, attempt, problem, max_attempts)
+
+    def confirm_cancel(self, job_id: str, attempt: int) -> bool:
+        with self.database.write() as tx:
+            return claiming.confirm_cancel(tx, job_id, attempt)
+
+    def release(self, job_id: str, attempt: int) -> bool:
+        with self.database.write() as tx:
+            return claiming.release(tx, job_id, attempt)
+
+    # -- by those who look after the table ----------------------------------------------------------------------------
+
+    def reap(self, max_attempts: int) -> reap.Swept:
+        with self.database.write() as tx:
+            return reap.reap(tx, max_attempts)
+
+    def expire_owner(self, owner: str) -> int:
+        with self.database.write() as tx:
+            return reap.expire_owner(tx, owner)
+
+    def collect_garbage(self, older_than_seconds: float) -> int:
+        with self.database.write() as tx:
+            return reap.collect_garbage(tx, tx.now - older_than_seconds)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def open_store(url: str, *, clock: Clock | None = None, migrate: bool = True) -> JobStore:
+    """Connect, bring the schema to its newest form, and give the store.
+
+    `clock` (seconds since 1970) replaces the database's time in tests.
+    """
+    database = Database(url, clock=clock)
+    if migrate:
+        upgrade(database)
+    return JobStore(database)
+
+
+def poll_delays(timeout: float) -> Iterator[float]:
+    """Pauses between looks: short at first, half a second at most, ending when `timeout` seconds are over."""
+    end, delay = time.monotonic() + timeout, 0.05
+    while (left := end - time.monotonic()) > 0:
+        yield min(delay, left)
+        delay = min(0.5, delay * 1.5)

@@ -1,0 +1,131 @@
+"""What the store gives back: frozen values, read once and never tied to a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from bitwright.jobs.states import RUNNING, TERMINAL
+
+
+@dataclass(frozen=True)
+class Job:
+    """One accepted request. Times in seconds since 1970; `version` grows at each change (the ETag)."""
+
+    id: str
+    tenant: str
+    kind: str
+    request: dict[str, Any]
+    state: str
+    version: int
+    attempt: int
+    tries: int
+    queue: str
+    priority: int
+    owner: str | None
+    lease_until: float | None
+    run_after: float
+    rung_at: float
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    deadline: float | None
+    cancel_requested_at: float | None
+    stage: str
+    fraction: float
+    message: str
+    result: Any
+    error: dict[str, Any] | None
+    work_digest: str | None
+    traceparent: str | None
+
+    @property
+    def done(self) -> bool:
+        return self.state in TERMINAL
+
+    @property
+    def cancelling(self) -> bool:
+        return self.state == RUNNING and self.cancel_requested_at is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The public document (research/06 A5): exactly one of `result` and `error` once done, neither before."""
+        document: dict[str, Any] = {
+            "id": self.id,
+            "kind": self.kind,
+            "state": self.state,
+            "done": self.done,
+            "cancelling": self.cancelling,
+            "version": self.version,
+            "attempt": self.attempt,
+            "queue": self.queue,
+            "priority": self.priority,
+            "progress": {"fraction": self.fraction, "stage": self.stage, "message": self.message},
+            "created_at": timestamp(self.created_at),
+            "started_at": timestamp(self.started_at),
+            "finished_at": timestamp(self.finished_at),
+            "deadline": timestamp(self.deadline),
+            "request": self.request,
+        }
+        if self.error is not None:
+            document["error"] = self.error
+        elif self.done:
+            document["result"] = self.result
+        return document
+
+
+_JOB_FIELDS = tuple(field.name for field in fields(Job))
+
+
+def job_of(row: RowMapping) -> Job:
+    return Job(**{name: row[name] for name in _JOB_FIELDS})
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a job; `id` grows with time within the job."""
+
+    id: int
+    job_id: str
+    at: float
+    type: str
+    data: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "job_id": self.job_id,
+            "at": timestamp(self.at),
+            "type": self.type,
+            "data": dict(self.data),
+        }
+
+
+@dataclass(frozen=True)
+class Created:
+    """replayed: the idempotency key was known, `job` is its job as it is now; cached: answered by earlier work."""
+
+    job: Job
+    replayed: bool = False
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts by state; age in seconds of the oldest job that could run now; work waiting by queue; unsent rings."""
+
+    states: Mapping[str, int]
+    queued: Mapping[str, int]
+    oldest_queued_seconds: float
+    expired_leases: int
+    unsent: int
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

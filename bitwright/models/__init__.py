@@ -1,0 +1,8 @@
+"""Models as data: references opened, headers read within limits, tensors named, sized and classified. Never torch."""
+
+from bitwright.models.inspection import inspect
+from bitwright.models.safetensors_header import TensorInfo
+from bitwright.models.source import ModelSource, open_model
+from bitwright.models.weights import check_finite
+
+__all__ = ["ModelSource", "TensorInfo", "check_finite", "inspect", "open_model"]

@@ -1,0 +1,114 @@
+"""Reading weights: raw arrays by positioned reads, and float32 from every float dtype that safetensors knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidModel
+from bitwright.models.files import open_regular
+from bitwright.models.safetensors_header import TensorInfo
+
+#: Raw numpy dtype by safetensors dtype; BF16 and the 8-bit floats, which numpy lacks, come as their bits.
+RAW = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "F8_E4M3": "|u1", "F8_E5M2": "|u1",
+}  # fmt: skip
+
+
+def read_raw(info: TensorInfo, index: int | None = None, *, beneath: Path | None = None) -> NDArray[Any]:
+    """The stored array, or matrix `index` of a stacked one, in its raw dtype.
+
+    Raises InvalidModel when the file has changed since its header was read, IndexError for a matrix that is not there.
+    """
+    shape, start, count = info.shape, info.start, info.elements
+    dtype = np.dtype(RAW[info.dtype])
+    if index is not None:
+        if len(shape) < 2 or not 0 <= index < shape[0]:
+            raise IndexError(f"{info.name} has no matrix {index}; its shape is {shape}")
+        shape, count = shape[1:], count // shape[0]
+        start += index * count * dtype.itemsize
+    with open_regular(info.file, beneath) as file:
+        file.seek(start)
+        array = np.empty(count, dtype)
+        got = file.readinto(array.view(np.uint8).data) if count else 0
+    if got != array.nbytes:
+        raise InvalidModel(
+            f"{info.file.name} ends inside tensor {info.name[:200]}",
+            expected=f"{array.nbytes} bytes",
+            got=f"{got} bytes",
+            hint="the file changed while it was read: leave it alone and start again",
+        )
+    return array.reshape(shape)
+
+
+def to_float32(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """float32 values of a raw array of that safetensors dtype; F64 and wide integers are rounded."""
+    convert = _CONVERT.get(dtype)
+    if convert is not None:
+        return convert(raw)
+    with np.errstate(over="ignore"):
+        values: NDArray[np.float32] = raw.astype(np.float32)
+    return values
+
+
+def _bfloat16(raw: NDArray[Any]) -> NDArray[np.float32]:
+    """BF16 is the upper half of a float32."""
+    bits: NDArray[np.uint32] = raw.astype(np.uint32) << np.uint32(16)
+    return bits.view(np.float32)
+
+
+def _float8(exponent_bits: int, mantissa_bits: int, infinities: bool) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    def convert(raw: NDArray[Any]) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = float8_table(exponent_bits, mantissa_bits, infinities)[raw]
+        return values
+
+    return convert
+
+
+@lru_cache(maxsize=4)
+def float8_table(exponent_bits: int, mantissa_bits: int, infinities: bool) -> NDArray[np.float32]:
+    """All 256 values of an 8-bit float (OCP 8-bit floating point specification, 2023, section 5).
+
+    infinities: E5M2 follows IEEE 754 (top exponent holds infinity and NaN); E4M3 has only one NaN a sign.
+    """
+    codes = np.arange(256)
+    exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    fraction = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    bias = (1 << (exponent_bits - 1)) - 1
+    scale = 2.0 ** (np.maximum(exponent, 1) - bias)
+    values = scale * (fraction + (exponent > 0))
+    top = exponent == (1 << exponent_bits) - 1
+    if infinities:
+        values[top] = np.where(fraction[top] == 0, np.inf, np.nan)
+    else:
+        values[top & (codes & ((1 << mantissa_bits) - 1) == (1 << mantissa_bits) - 1)] = np.nan
+    signed: NDArray[np.float32] = np.where(codes >> 7, -values, values).astype(np.float32)
+    return signed
+
+
+_CONVERT: Mapping[str, Callable[[NDArray[Any]], NDArray[np.float32]]] = {
+    "BF16": _bfloat16,
+    "F8_E4M3": _float8(4, 3, infinities=False),
+    "F8_E5M2": _float8(5, 2, infinities=True),
+}
+
+
+def check_finite(name: str, array: NDArray[Any]) -> None:
+    """Raises InvalidModel when weights hold NaN or infinity, saying how many and where the first one is."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    bad = ~np.isfinite(array)
+    first = tuple(int(i[0]) for i in np.nonzero(bad))
+    raise InvalidModel(
+        f"tensor {name[:200]} holds values that are not finite",
+        expected="finite weights",
+        got=f"{int(bad.sum())} NaN or infinite values, the first at {list(first)}",
+        hint="the checkpoint is damaged or its training diverged: use another one",
+        tensor=name[:1024],
+    )

@@ -1,0 +1,109 @@
+// The arithmetic of quantizing and packing: device-neutral inline functions, one truth for CPU and CUDA.
+//
+// No standard headers and no fused multiply-add: every float operation is one correctly rounded IEEE operation in the
+// order of gpu_kernels/reference.py, so that all builds give the same bytes (compile with -ffp-contract=off, -fmad=false).
+#pragma once
+
+#if defined(__CUDACC__)
+#define BW_HD __host__ __device__ __forceinline__
+#else
+#define BW_HD static inline __attribute__((always_inline))
+#endif
+
+typedef unsigned char bw_u8;
+typedef unsigned short bw_u16;
+typedef unsigned int bw_u32;
+typedef unsigned long long bw_u64;
+typedef long long bw_i64;
+
+BW_HD float bw_rint(float x) { // half to even
+#if defined(__CUDA_ARCH__)
+    return rintf(x);
+#else
+    return __builtin_rintf(x);
+#endif
+}
+
+BW_HD float bw_mul(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
+// clip(rint(x * inverse) + zero, 0, top) with top = 2^bits - 1. NaN gives the top code.
+BW_HD bw_u32 bw_code(float x, float inverse, float zero, float top) {
+    float q = bw_rint(bw_mul(x, inverse)) + zero;
+    q = q < 0.0f ? 0.0f : q; // NaN passes on
+    q = q < top ? q : top;   // and ends here
+    return (bw_u32)(int)q;
+}
+
+// 32 codes -> B words, dense, least significant bit first; all shifts are compile-time constants once unrolled.
+template <int B> BW_HD void bw_pack32(const bw_u8 *codes, bw_u32 *words) {
+    for (int k = 0; k < B; ++k) words[k] = 0;
+    for (int i = 0; i < 32; ++i) {
+        const int at = i * B, k = at >> 5, shift = at & 31;
+        words[k] |= (bw_u32)codes[i] << shift;
+        if (shift + B > 32) words[k + 1] |= (bw_u32)codes[i] >> (32 - shift);
+    }
+}
+
+template <int B> BW_HD void bw_unpack32(const bw_u32 *words, bw_u8 *codes) {
+    const bw_u32 mask = (1u << B) - 1;
+    for (int i = 0; i < 32; ++i) {
+        const int at = i * B, k = at >> 5, shift = at & 31;
+        bw_u32 code = words[k] >> shift;
+        if (shift + B > 32) code |= words[k + 1] << (32 - shift);
+        codes[i] = (bw_u8)(code & mask);
+    }
+}
+
+union bw_float_bits {
+    float f;
+    bw_u32 u;
+};
+union bw_double_bits {
+    double f;
+    bw_u64 u;
+};
+
+BW_HD float bw_from_bf16(bw_u16 bits) {
+    bw_float_bits v;
+    v.u = (bw_u32)bits << 16;
+    return v.f;
+}
+
+BW_HD float bw_from_half(bw_u16 bits) {
+    bw_float_bits v, magic;
+    const bw_u32 sign = (bw_u32)(bits & 0x8000u) << 16, rest = bits & 0x7fffu;
+    if (rest >= 0x7c00u) { // infinity and NaN
+        v.u = sign | 0x7f800000u | ((rest & 0x3ffu) << 13);
+        if (rest > 0x7c00u) v.u |= 0x400000u; // quiet, as the hardware conversion does
+        return v.f;
+    }
+    v.u = rest << 13; // value * 2^-112
+    magic.u = (254u - 15u) << 23; // 2^112
+    v.f *= magic.f;               // exact, subnormals too
+    v.u |= sign;
+    return v.f;
+}
+
+// Nearest half, ties to even; finite values whose magnitude is at most 65504.
+BW_HD bw_u16 bw_to_half(double x) {
+    bw_double_bits v;
+    v.f = x;
+    const bw_u32 sign = (bw_u32)(v.u >> 48) & 0x8000u;
+    v.u &= 0x7fffffffffffffffull;
+    const int exponent = (int)(v.u >> 52) - 1023;
+    if (exponent < -25) return (bw_u16)sign;
+    const int shift = exponent < -14 ? 42 + (-14 - exponent) : 42; // bits that half has not
+    const bw_u64 mantissa = (v.u & 0xfffffffffffffull) | (1ull << 52);
+    const bw_u64 half = 1ull << (shift - 1), rest = mantissa & ((1ull << shift) - 1);
+    bw_u64 kept = mantissa >> shift;
+    if (rest > half || (rest == half && (kept & 1))) ++kept;
+    // The hidden bit of a normal number adds 1 to the exponent field; a carry does the right thing.
+    const bw_u64 base = exponent < -14 ? 0 : (bw_u64)(exponent + 14) << 10;
+    return (bw_u16)(sign | (bw_u32)(base + kept));
+}

@@ -1,0 +1,53 @@
+// The C interface. Buffers are checked by the caller (gpu_kernels/library.py); `fast` 0 asks for the scalar build.
+#include <cstdint>
+
+typedef unsigned short bw_u16;
+#define DECLARE \
+    void pack(const uint8_t *, int64_t, int64_t, int, uint8_t *, int64_t); \
+    void unpack(const uint8_t *, int64_t, int64_t, int, uint8_t *, int64_t); \
+    void quantize(const void *, int, int64_t, int64_t, int64_t, int, const float *, const float *, uint8_t *, int64_t); \
+    void dequantize(const uint8_t *, int64_t, int64_t, int64_t, int, const bw_u16 *, const uint8_t *, float *, int64_t); \
+    int rtn(const float *, int64_t, int64_t, int64_t, int, int, int, uint8_t *, bw_u16 *, uint8_t *);
+namespace bw_scalar { DECLARE }
+#if defined(__x86_64__)
+namespace bw_avx2 { DECLARE }
+#endif
+
+static bool avx2() {
+#if defined(__x86_64__)
+    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    return has;
+#else
+    return false;
+#endif
+}
+
+#if defined(__x86_64__)
+#define DISPATCH(CALL) (fast && avx2() ? bw_avx2::CALL : bw_scalar::CALL)
+#else
+#define DISPATCH(CALL) (bw_scalar::CALL)
+#endif
+
+extern "C" {
+int bw_abi() { return 1; }
+int bw_has_avx2() { return avx2(); }
+
+void bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
+    DISPATCH(pack(codes, rows, columns, bits, out, nbytes));
+}
+void bw_unpack(const uint8_t *in, int64_t rows, int64_t columns, int bits, uint8_t *codes, int64_t nbytes, int fast) {
+    DISPATCH(unpack(in, rows, columns, bits, codes, nbytes));
+}
+void bw_quantize(const void *x, int type, int64_t rows, int64_t columns, int64_t group, int bits, const float *inverse,
+                 const float *zero, uint8_t *out, int64_t nbytes, int fast) {
+    DISPATCH(quantize(x, type, rows, columns, group, bits, inverse, zero, out, nbytes));
+}
+void bw_dequantize(const uint8_t *in, int64_t rows, int64_t columns, int64_t group, int bits, const bw_u16 *scales,
+                   const uint8_t *zeros, float *out, int64_t nbytes, int fast) {
+    DISPATCH(dequantize(in, rows, columns, group, bits, scales, zeros, out, nbytes));
+}
+int bw_rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct,
+           uint8_t *codes, bw_u16 *scales, uint8_t *zeros, int fast) {
+    return DISPATCH(rtn(x, rows, columns, group, bits, symmetric, correct, codes, scales, zeros));
+}
+}

@@ -1,0 +1,2 @@
+#define BW_NAMESPACE bw_scalar
+#include "rows.inl"

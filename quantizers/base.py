@@ -1,0 +1,147 @@
+"""What a quantizer gives: codes with scales and zero points, or the weights themselves in a 16-bit format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
+from bitwright.core.formats import FloatFormat, Format, IntFormat
+
+Float32Matrix = NDArray[np.float32]
+#: Weights handled at once: temporaries of a few tens of MB, whatever the size of the matrix.
+BLOCK_ELEMENTS = 1 << 21
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A unit as integers: weight = (code - zero) * scale, one scale (and zero) a row and group.
+
+    codes: uint8 (out, in), each below 2**width. scales: float16 (out, groups), never zero, may be negative.
+    zeros: uint8 (out, groups), or None for symmetric formats, whose zero is 2**(width - 1).
+    """
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float16]
+    zeros: NDArray[np.uint8] | None
+    format: IntFormat
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.codes.shape
+        return rows, columns
+
+    def dequantize(self) -> Float32Matrix:
+        """float32 (out, in) = float32(scale) * (float32(code) - float32(zero)), in this order."""
+        columns = self.codes.shape[1]
+        out = self.codes.astype(np.float32)
+        half = np.float32(1 << (self.format.width - 1))
+        for index, (start, stop) in enumerate(group_spans(columns, self.format)):
+            part = out[:, start:stop]
+            part -= half if self.zeros is None else self.zeros[:, index, None].astype(np.float32)
+            part *= self.scales[:, index, None].astype(np.float32)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class PassThrough:
+    """A unit in a 16-bit float format. array: float16, or uint16 holding bfloat16 bits; (out, in)."""
+
+    array: NDArray[Any]
+    format: FloatFormat
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.array.shape
+        return rows, columns
+
+    def dequantize(self) -> Float32Matrix:
+        """The exact float32 values of the stored 16-bit numbers."""
+        return bf16_to_float32(self.array) if self.format.dtype == "BF16" else self.array.astype(np.float32)
+
+
+class Quantizer(Protocol):
+    """What every member of the catalog offers."""
+
+    @property
+    def name(self) -> str: ...
+
+    def quantize(
+        self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any
+    ) -> Quantized | PassThrough:
+        """Codes for a float32 (out, in) weight. `name` is for messages; `context` holds e.g. a Hessian.
+
+        Raises InvalidModel for NaN or infinite weights, Unsupported for a format it cannot make.
+        """
+        ...
+
+
+def dequantize(quantized: Quantized | PassThrough) -> Float32Matrix:
+    """float32 (out, in) weights that the stored numbers stand for."""
+    return quantized.dequantize()
+
+
+def group_spans(columns: int, format: IntFormat) -> list[tuple[int, int]]:
+    """(start, stop) of every group of a row; the last may be short."""
+    step = format.group or max(1, columns)
+    return [(start, min(start + step, columns)) for start in range(0, columns, step)]
+
+
+def check_weight(weight: Float32Matrix, name: str) -> None:
+    if weight.ndim != 2 or weight.dtype != np.float32:
+        raise InvalidInput(
+            f"{name}: a unit must be a float32 matrix",
+            expected="float32 (out, in)",
+            got=f"{weight.dtype} {weight.shape}",
+        )
+
+
+def not_finite(name: str, bad: int, total: int) -> InvalidModel:
+    return InvalidModel(
+        f"{name}: the weights hold NaN or infinity",
+        expected="finite weights",
+        got=f"{bad} of {total} numbers are not finite",
+        hint="the checkpoint is damaged or diverged in training; get a sound copy",
+    )
+
+
+def scale_overflow(name: str, largest: float) -> Unsupported:
+    return Unsupported(
+        f"{name}: a group's scale does not fit float16",
+        expected="scales up to 65504",
+        got=f"{largest:.4g}",
+        hint="keep this unit in bf16 (add bf16 to the formats)",
+    )
+
+
+def pass_through(weight: Float32Matrix, format: FloatFormat, name: str) -> PassThrough:
+    """The weight rounded to nearest even in `format`. Raises InvalidModel and Unsupported (fp16 overflow)."""
+    check_weight(weight, name)
+    finite = np.isfinite(weight)
+    if not finite.all():
+        raise not_finite(name, int(finite.size - np.count_nonzero(finite)), finite.size)
+    if format.dtype == "BF16":
+        return PassThrough(float32_to_bf16(weight), format)
+    with np.errstate(over="ignore"):
+        half = weight.astype(np.float16)
+    if np.isinf(half).any():
+        raise Unsupported(
+            f"{name}: a weight is too large for fp16",
+            expected="magnitudes up to 65504",
+            got=f"{np.abs(weight).max():.4g}",
+            hint="use bf16 instead of fp16 for this model",
+        )
+    return PassThrough(half, format)
+
+
+def float32_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper 16 bits, rounded to nearest even (finite input)."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def bf16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

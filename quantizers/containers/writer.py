@@ -1,0 +1,225 @@
+"""Writing a checkpoint: one unit in memory at a time, resumable, read back before it gets its final name.
+
+The files are made in a hidden folder beside the target at their final sizes, tensors written to their known places.
+A journal there records what is done with a checksum of it. When all is written, everything is read back through the
+same reader that users have, compared with the checksums and the plan, and the folder renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.canonical import canonical_json, digest_json, write_json
+from bitwright.core.errors import BitwrightError, InvalidInput, InvalidModel, OutOfResources, VerificationFailed
+from bitwright.core.formats import Format
+from bitwright.core.inventory import Unit
+from quantizers.base import PassThrough, Quantized, Quantizer
+from quantizers.catalog import QUANTIZERS
+from quantizers.containers.base import MANIFEST, ContainerReport, Progress, WriteRequest
+from quantizers.containers.companions import copy_companions
+from quantizers.containers.journal import Journal, open_journal
+from quantizers.containers.tensorfile import TensorSpec
+
+Context = Callable[[Unit], Mapping[str, Any]]
+
+
+def write_checkpoint(request: WriteRequest, progress: Progress, context: Context | None) -> ContainerReport:
+    """See Container.write."""
+    out = request.out_dir
+    finished = _already_there(request)
+    if finished is not None:
+        return finished
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.partial"
+    with _disk_errors(partial), open_journal(partial, _key(request)) as journal:
+        try:
+            _fill(request, partial, journal, progress, context)
+            _verify(request, partial, journal, progress)
+        except BitwrightError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        journal.remove()
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    report = request.blueprint.report
+    return ContainerReport(
+        out, report.files, report.file_bytes, report.unit_bytes, report.rest_bytes, report.overhead_bytes
+    )
+
+
+def _key(request: WriteRequest) -> str:
+    """What makes a half-written folder ours to go on with."""
+    return digest_json(
+        {
+            "container": [request.container.name, request.container.version],
+            "model": request.inventory.digest,
+            "formats": [f.name for f in request.formats],
+            "quantizer": request.quantizer,
+            "files": [[f.name, f.size, zlib.crc32(f.header)] for f in request.blueprint.files],
+        }
+    )
+
+
+def _already_there(request: WriteRequest) -> ContainerReport | None:
+    """The report of an equal finished checkpoint; None when the name is free. Raises InvalidInput when it is taken."""
+    out = request.out_dir
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    blueprint, manifest = request.blueprint, out / MANIFEST
+    sizes = {f.name: f.size for f in blueprint.files} | {n: len(text) for n, text in blueprint.documents.items()}
+    same = manifest.is_file() and manifest.read_bytes() == blueprint.documents[MANIFEST]
+    if same and all((out / n).is_file() and (out / n).stat().st_size == size for n, size in sizes.items()):
+        report = blueprint.report
+        return ContainerReport(
+            out, report.files, report.file_bytes, report.unit_bytes, report.rest_bytes, report.overhead_bytes
+        )
+    raise InvalidInput(
+        "the output folder is not empty",
+        expected="a new or empty folder",
+        got=f"{out.name} holds something else",
+        hint="choose another folder, or remove this one",
+    )
+
+
+@contextmanager
+def _disk_errors(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise OutOfResources(
+            f"cannot write the checkpoint: {error.strerror or error}",
+            hint="free disk space or choose another output folder, then run the same command again",
+        ) from error
+
+
+def _fill(request: WriteRequest, partial: Path, journal: Journal, progress: Progress, context: Context | None) -> None:
+    """Write every file: headers, documents, companions, then tensors that the journal does not have."""
+    blueprint = request.blueprint
+    if not journal.done:
+        free = shutil.disk_usage(partial).free
+        if free < blueprint.report.file_bytes:
+            raise OutOfResources(
+                "the disk has not enough room for the checkpoint",
+                expected=f"{blueprint.report.file_bytes} free bytes",
+                got=str(free),
+                hint="free disk space or choose another output folder",
+            )
+        for file in blueprint.files:
+            with (partial / file.name).open("wb") as handle:
+                handle.write(file.header)
+                handle.truncate(file.size)
+    for name, text in blueprint.documents.items():
+        (partial / name).write_bytes(text)
+    made = request.container.companions(request.inventory, request.formats, request.source.config)
+    for name, text in made.items():
+        (partial / name).write_bytes(text)
+    copy_companions(request.source.path, partial, skip=frozenset([*blueprint.documents, *made]))
+    if request.plan_json is not None:
+        write_json(partial / "plan.json", dict(request.plan_json))
+    quantizer: Quantizer = QUANTIZERS.load(request.quantizer)
+    places = {name: (f.name, *span) for f in blueprint.files for name, span in f.offsets.items()}
+    total = len(blueprint.groups)
+    for index, group in enumerate(blueprint.groups):
+        if index in journal.done:
+            continue
+        arrays, mark = _produce(request, index, quantizer, context)
+        _place(partial, group, arrays, places)
+        journal.add(index, mark)
+        progress("write", (index + 1) / total, group[0].name)
+
+
+def _produce(
+    request: WriteRequest, index: int, quantizer: Quantizer, context: Context | None
+) -> tuple[dict[str, NDArray[Any]], int]:
+    """Arrays of one group and a checksum of their meaning."""
+    units = request.inventory.units
+    if index >= len(units):
+        spec = request.blueprint.groups[index][0]
+        data = request.source.read(spec.name)
+        return {spec.name: data}, zlib.crc32(_bytes(data))
+    unit = units[index]
+    weight = request.source.read_float32(unit.tensor, unit.index)
+    if weight.shape != unit.shape:
+        raise InvalidModel(f"{unit.name} changed its shape", expected=str(unit.shape), got=str(weight.shape))
+    more = context(unit) if context else {}
+    value = quantizer.quantize(weight, request.formats[index], name=unit.name, **more)
+    if value.format != request.formats[index]:
+        raise VerificationFailed(
+            f"{unit.name}: wrong format", expected=request.formats[index].name, got=value.format.name
+        )
+    return request.container.encode(unit, value), fingerprint(value)
+
+
+def _place(
+    partial: Path,
+    group: tuple[TensorSpec, ...],
+    arrays: Mapping[str, NDArray[Any]],
+    places: Mapping[str, tuple[str, int, int]],
+) -> None:
+    for spec in group:
+        data = _bytes(arrays[spec.name])
+        file, start, stop = places[spec.name]
+        if data.nbytes != stop - start:
+            raise VerificationFailed(
+                f"{spec.name} has another size than predicted", expected=f"{stop - start} bytes", got=str(data.nbytes)
+            )
+        with (partial / file).open("r+b") as handle:
+            handle.seek(start)
+            handle.write(data)
+
+
+def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Progress) -> None:
+    """Read everything back through the public reader; widths, bytes and values must be the plan's."""
+    blueprint = request.blueprint
+    for file in blueprint.files:
+        got = (partial / file.name).stat().st_size
+        if got != file.size:
+            raise VerificationFailed(
+                f"{file.name} has another size than predicted", expected=str(file.size), got=str(got)
+            )
+    checkpoint = request.container.read(partial)
+    written: dict[str, Format] = checkpoint.formats()
+    total = len(blueprint.groups)
+    for index, group in enumerate(blueprint.groups):
+        if index < len(request.formats):
+            unit, planned = request.inventory.units[index], request.formats[index]
+            if written.get(unit.name) != planned:
+                raise VerificationFailed(
+                    f"{unit.name} is stored in another format", expected=planned.name, got=str(written.get(unit.name))
+                )
+            mark = fingerprint(checkpoint.quantized(unit.name))
+        else:
+            mark = zlib.crc32(_bytes(checkpoint.raw(group[0].name)))
+        if mark != journal.done[index]:
+            raise VerificationFailed(
+                f"{group[0].name} reads back differently from what was written",
+                hint="the disk or memory may be failing; run again, on another disk if it happens twice",
+            )
+        progress("verify", (index + 1) / total, group[0].name)
+
+
+def fingerprint(value: Quantized | PassThrough) -> int:
+    """CRC-32 of what a unit means: codes, scales, zero points and format, or the 16-bit numbers."""
+    mark = zlib.crc32(canonical_json([value.format.name, list(value.shape)]))
+    arrays = [value.array] if isinstance(value, PassThrough) else [value.codes, value.scales, value.zeros]
+    for array in arrays:
+        if array is not None:
+            mark = zlib.crc32(_bytes(array), mark)
+    return mark
+
+
+def _bytes(array: NDArray[Any]) -> Any:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(np.uint8).data

@@ -1,0 +1,83 @@
+"""What every metric is: a function from a scoring task to losses with their doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.formats import Format
+from bitwright.core.inventory import Inventory
+from bitwright.models import ModelSource
+
+if TYPE_CHECKING:
+    from sensitivity.data import Data
+    from sensitivity.deltas import Deltas
+
+Progress = Callable[[str, float, str], None]
+Losses = NDArray[np.float64]
+
+#: Version of the numbers: raised when a change in the code changes a table.
+NUMERICS = 1
+
+
+def silent(stage: str, fraction: float, message: str) -> None:
+    """The progress callback of those who do not listen."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringTask:
+    """Everything a metric may use.
+
+    data: the scoring part of the calibration, or None (metrics that need none).
+    deltas: quantization errors of each unit, with the quantizer that will be used.
+    samples: label samples an item, or None for the metric's own default.
+    """
+
+    source: ModelSource
+    inventory: Inventory
+    formats: tuple[Format, ...]
+    deltas: Deltas
+    data: Data | None
+    seed: int
+    samples: int | None
+    options: Mapping[str, Any]
+    progress: Progress
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.inventory.units), len(self.formats)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """loss, stderr: (units, formats); NaN stderr = unknown. parameters: whatever changes the numbers.
+
+    unmeasured: names of units whose losses are a stated fallback, not a measurement.
+    """
+
+    loss: Losses
+    stderr: Losses
+    loss_unit: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tokens: int = 0
+    samples: int = 0
+    unmeasured: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Metric(Protocol):
+    """`needs_data`: whether calibration data is required."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs_data(self) -> bool: ...
+
+    def score(self, task: ScoringTask) -> Scores:
+        """Losses of every unit in every format. Raises NotFinite, InvalidCalibration, Unsupported."""
+        ...

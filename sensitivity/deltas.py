@@ -1,0 +1,83 @@
+"""Quantization errors dW = quantizer(W) - W of units, held within a memory limit or made again when asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.formats import Format
+from bitwright.core.inventory import Inventory, Unit
+from bitwright.models import ModelSource
+from quantizers.base import Quantizer, dequantize
+
+Float32 = NDArray[np.float32]
+
+#: Above this the errors of all units are not kept but made again for every batch.
+KEEP_BYTES = 2 << 30
+
+
+def load_quantizer(quantizer: str | Quantizer) -> Quantizer:
+    """The quantizer of that name from the catalog, or the object itself. Raises UnknownName."""
+    if not isinstance(quantizer, str):
+        return quantizer
+    from quantizers.catalog import QUANTIZERS
+
+    loaded: Quantizer = QUANTIZERS.load(quantizer)
+    return loaded
+
+
+def unit_weight(source: ModelSource, unit: Unit) -> Float32:
+    """float32 (out, in) weights of a unit as stored."""
+    return np.ascontiguousarray(source.read_float32(unit.tensor, unit.index)).reshape(unit.shape)
+
+
+def quantized_weight(quantizer: Quantizer, weight: Float32, format: Format, unit: Unit) -> Float32:
+    """float32 (out, in): what the unit's weights are once stored in `format`. Raises InvalidModel, Unsupported."""
+    return dequantize(quantizer.quantize(weight, format, name=unit.name))
+
+
+class Deltas:
+    """dW of every unit and format, with the quantizer that will be used."""
+
+    def __init__(
+        self, source: ModelSource, inventory: Inventory, formats: tuple[Format, ...], quantizer: str | Quantizer,
+        *, keep_bytes: int = KEEP_BYTES,
+    ) -> None:  # fmt: skip
+        self.source = source
+        self.inventory = inventory
+        self.formats = formats
+        self.quantizer = load_quantizer(quantizer)
+        self._keep = inventory.weights * len(formats) * 4 <= keep_bytes
+        self._kept: dict[int, Float32] = {}
+        self._energy: dict[int, NDArray[np.float64]] = {}
+
+    def stack(self, unit: int) -> Float32:
+        """float32 (formats, out, in) errors of unit number `unit`."""
+        if unit in self._kept:
+            return self._kept[unit]
+        spec = self.inventory.units[unit]
+        weight = unit_weight(self.source, spec)
+        errors = np.empty((len(self.formats), *spec.shape), np.float32)
+        for column, format in enumerate(self.formats):
+            np.subtract(quantized_weight(self.quantizer, weight, format, spec), weight, out=errors[column])
+        self._energy[unit] = np.array([np.vdot(e.astype(np.float64), e) for e in errors])
+        if self._keep:
+            self._kept[unit] = errors
+        return errors
+
+    def energy(self, unit: int) -> NDArray[np.float64]:
+        """Sum of squared errors of the unit in each format, float64 (formats,)."""
+        if unit not in self._energy:
+            self.stack(unit)
+        return self._energy[unit]
+
+    def energies(self, progress: Any = None) -> NDArray[np.float64]:
+        """float64 (units, formats) squared errors."""
+        rows = []
+        for index, unit in enumerate(self.inventory.units):
+            rows.append(self.energy(index))
+            if progress is not None:
+                progress("quantize", (index + 1) / len(self.inventory.units), unit.name)
+        return np.array(rows).reshape(len(self.inventory.units), len(self.formats))

@@ -1,0 +1,102 @@
+"""Signed scores <G_s, dW>: what quantizing a unit does to one item's output along one direction, to first order.
+
+With x_t the inputs and d_t the output gradients of a linear layer, <G, dW> = sum_t d_t . dW x_t over the positions of
+one item. Two ways to the same number, the cheaper one (in multiplications) taken for each layer:
+
+    gradient   G = sum_t d_t x_t', then an inner product with each dW:   K (T + F) out in   for K directions
+    replay     y_f = dW_f x_t once, then an inner product with each d:   F T out in
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from bitwright.core.errors import NotFinite, Unsupported
+from sensitivity.capture import Call, Listener, per_item
+from sensitivity.deltas import Deltas
+from sensitivity.runner import Runner
+
+
+class DirectionalScores:
+    """Scores of one batch: the calls of its forward pass, scored along one direction after another."""
+
+    def __init__(
+        self, runner: Runner, listener: Listener, deltas: Deltas, calls: Sequence[Call], items: int, directions: int
+    ) -> None:
+        self._runner = runner
+        self._listener = listener
+        self._deltas = deltas
+        self._calls = calls
+        self._items = items
+        self._directions = directions
+        self._replayed: dict[tuple[int, int], torch.Tensor] = {}
+
+    def along(self, output: torch.Tensor, gradient: torch.Tensor, *, last: bool) -> torch.Tensor:
+        """float64 (items, units, formats) signed scores along d(objective)/d(output) = `gradient`."""
+        units, formats = len(self._deltas.inventory.units), len(self._deltas.formats)
+        scores = torch.zeros(self._items, units, formats, dtype=torch.float64)
+        gradients, others = differentiate(self._runner, self._listener, self._calls, output, gradient, keep=not last)
+        for number, (call, grad) in enumerate(zip(self._calls, gradients, strict=True)):
+            if grad is not None:
+                self._add_call(scores, number, call, grad)
+        for unit, grad in others.items():
+            scores[0, unit] += self._stack(unit).flatten(1).double() @ grad.flatten().double()
+        if not bool(torch.isfinite(scores).all()):
+            raise NotFinite(
+                "the backward pass gave NaN or infinity", hint="the model overflows on this calibration data"
+            )
+        return scores
+
+    def _stack(self, unit: int) -> torch.Tensor:
+        return torch.from_numpy(self._deltas.stack(unit))
+
+    def _add_call(self, scores: torch.Tensor, number: int, call: Call, grad: torch.Tensor) -> None:
+        shaped = per_item(call, self._items)
+        if shaped is None:
+            raise Unsupported(
+                "a layer mixes the items of a batch", hint="report this model; one item a batch would work"
+            )
+        inputs, shape = shaped
+        grad = grad.reshape(shape)
+        positions, formats = inputs.shape[1], len(self._deltas.formats)
+        replay = formats * positions < self._directions * (positions + formats)
+        for part in call.parts:
+            piece = grad[..., part.start : part.stop]
+            if replay:
+                scores[:, part.unit] += self._by_replay((number, part.unit), inputs, piece)
+            else:
+                scores[:, part.unit] += self._by_gradient(part.unit, inputs, piece)
+
+    def _by_gradient(self, unit: int, inputs: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        weight_gradient = torch.bmm(grad.transpose(1, 2), inputs).flatten(1)
+        return (weight_gradient @ self._stack(unit).flatten(1).T).double()
+
+    def _by_replay(self, key: tuple[int, int], inputs: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        if key not in self._replayed:
+            self._replayed[key] = torch.stack([inputs @ error.T for error in self._stack(key[1])], dim=1).flatten(2)
+        return torch.bmm(self._replayed[key], grad.flatten(1)[:, :, None]).squeeze(-1).double()
+
+
+def differentiate(
+    runner: Runner,
+    listener: Listener,
+    calls: Sequence[Call],
+    output: torch.Tensor,
+    gradient: torch.Tensor,
+    *,
+    keep: bool,
+) -> tuple[list[torch.Tensor | None], dict[int, torch.Tensor]]:
+    """Gradients of every call's output (None: not reached), and of the units that autograd differentiates."""
+    parameters = runner.parameters
+    names = list(dict.fromkeys(place.parameter for place in listener.others.values()))
+    wanted = [call.output for call in calls] + [parameters[name] for name in names]
+    found = torch.autograd.grad(output, wanted, gradient, retain_graph=keep, allow_unused=True)
+    of_parameter = dict(zip(names, found[len(calls) :], strict=True))
+    others = {}
+    for unit, place in listener.others.items():
+        grad = of_parameter[place.parameter]
+        if grad is not None:
+            others[unit] = place.view({place.parameter: torch.nn.Parameter(grad, requires_grad=False)})
+    return list(found[: len(calls)]), others

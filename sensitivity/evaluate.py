@@ -1,0 +1,153 @@
+"""Measured quality of plans and checkpoints: both models really run, on data that made no decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration, InvalidPlan
+from bitwright.core.formats import parse_format
+from bitwright.core.inventory import Inventory
+from bitwright.models import ModelSource
+from quantizers.base import Quantizer
+from sensitivity.base import Progress, silent
+from sensitivity.data import Calibration, Data
+from sensitivity.deltas import load_quantizer, quantized_weight, unit_weight
+from sensitivity.quality import COMPARISONS, Comparison, Quality
+from sensitivity.runner import Runner, load_runner
+
+__all__ = ["Quality", "measure", "measure_checkpoint", "measure_weights"]
+
+Weights = Mapping[str, NDArray[np.float32]]
+#: Outputs of the original model that are kept for comparison at once.
+KEPT_BYTES = 1 << 30
+#: Outputs of one batch.
+BATCH_BYTES = 64 << 20
+BATCH_ITEMS = 32
+
+
+def measure(
+    source: ModelSource,
+    inventory: Inventory,
+    variants: Mapping[str, Sequence[str] | None],
+    data: Data | Calibration,
+    *,
+    quantizer: str | Quantizer = "rtn",
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+) -> dict[str, Quality]:
+    """Quality of each variant against the original: KL, and what else the task has (see sensitivity.quality).
+
+    variants: name -> one format name a unit in the inventory's order, or None for the original itself. data: held-out
+    data (of a Calibration, the confirming part). The original runs once for all variants.
+    Raises InvalidPlan, NotFinite, InvalidCalibration, Unsupported.
+    """
+    maker = load_quantizer(quantizer)
+    for name, formats in variants.items():
+        if formats is not None and len(formats) != len(inventory.units):
+            raise InvalidPlan(
+                f"variant {name} does not fit the model",
+                expected=f"{len(inventory.units)} formats",
+                got=f"{len(formats)}",
+            )
+
+    def weights(name: str) -> dict[str, NDArray[np.float32]]:
+        chosen = variants[name]
+        if chosen is None:
+            return {}
+        return {
+            unit.name: quantized_weight(maker, unit_weight(source, unit), parse_format(format), unit)
+            for unit, format in zip(inventory.units, chosen, strict=True)
+        }
+
+    makers = {name: (lambda name=name: weights(name)) for name in variants}
+    return measure_weights(runner or load_runner(source, inventory), makers, data, progress=progress)
+
+
+def measure_checkpoint(
+    source: ModelSource,
+    inventory: Inventory,
+    checkpoint_dir: str | Path,
+    data: Data | Calibration,
+    *,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+) -> Quality:
+    """Quality of a checkpoint that `bitwright execute` wrote, from the weights that it really stores.
+
+    Raises InvalidModel for a folder that is no checkpoint, InvalidPlan for one of another model.
+    """
+    from quantizers.containers.catalog import CONTAINERS
+    from quantizers.containers.checkpoint import load_manifest
+
+    folder = Path(checkpoint_dir)
+    checkpoint = CONTAINERS.load(str(load_manifest(folder).get("bitwright_container"))).read(folder)
+    stored, wanted = set(checkpoint.formats()), {unit.name for unit in inventory.units}
+    if stored != wanted or checkpoint.model_digest not in (inventory.digest, "None"):
+        raise InvalidPlan(
+            "the checkpoint is of another model", expected=f"{len(wanted)} units of {inventory.digest}",
+            got=f"{len(stored)} units of {checkpoint.model_digest}", hint="name the model that the checkpoint was made from",
+        )  # fmt: skip
+
+    def weights() -> dict[str, NDArray[np.float32]]:
+        return {unit.name: checkpoint.dequantized(unit.name) for unit in inventory.units}
+
+    return measure_weights(runner or load_runner(source, inventory), {"checkpoint": weights}, data, progress=progress)[
+        "checkpoint"
+    ]
+
+
+def measure_weights(
+    runner: Runner, variants: Mapping[str, Any], data: Data | Calibration, *, progress: Progress | None = None
+) -> dict[str, Quality]:
+    """As `measure`, for variants that are functions giving float32 weights by unit name (units left out stay)."""
+    tell, items = progress or silent, data.confirming if isinstance(data, Calibration) else data
+    if items.items == 0:
+        raise InvalidCalibration("there is no data to measure on", hint="give a longer text")
+    comparisons: dict[str, Comparison] = {name: COMPARISONS[runner.inventory.task]() for name in variants}
+    order = _by_length(items)
+    size, chunk = _sizes(runner, items.take(order[-1:]))
+    total = len(order) * (1 + len(variants))
+    with torch.inference_mode():
+        for start in range(0, len(order), chunk):
+            rows = order[start : start + chunk]
+            done = start * (1 + len(variants))
+            batches = [items.take(rows[i : i + size]).trimmed() for i in range(0, len(rows), size)]
+            original = _outputs(runner, batches)
+            reference = []
+            for number, output in enumerate(original):
+                reference.append(output)
+                done += batches[number].items
+                tell("measure", done / total, "original model")
+            for name, make in variants.items():
+                with runner.replaced(make()):
+                    for batch, first, second in zip(batches, reference, _outputs(runner, batches), strict=True):
+                        comparisons[name].add(first, second, batch)
+                        done += batch.items
+                        tell("measure", done / total, name)
+    return {name: comparison.result() for name, comparison in comparisons.items()}
+
+
+def _outputs(runner: Runner, batches: Sequence[Data]) -> Iterator[torch.Tensor]:
+    for batch in batches:
+        yield runner.output(batch)
+
+
+def _by_length(data: Data) -> NDArray[np.int64]:
+    mask = data.inputs.get("attention_mask")
+    if mask is None:
+        return np.arange(data.items, dtype=np.int64)
+    return np.argsort(mask.sum(axis=1), kind="stable").astype(np.int64)
+
+
+def _sizes(runner: Runner, longest: Data) -> tuple[int, int]:
+    """Items a batch, and items whose original outputs are kept at once, from the output of the longest item."""
+    with torch.inference_mode():
+        one = runner.output(longest.trimmed())
+    size = max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * one.numel())))
+    return size, max(size, KEPT_BYTES // (4 * one.numel()))

@@ -1,0 +1,138 @@
+"""Forward and backward passes over calibration data, a batch at a time, as gradient metrics share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration
+from sensitivity.base import Progress
+from sensitivity.capture import Call, Listener, make_listener, per_item
+from sensitivity.data import Data
+from sensitivity.deltas import Deltas
+from sensitivity.directional import DirectionalScores, differentiate
+from sensitivity.runner import Runner
+
+#: Captured activations of one batch; the batch size follows from it.
+BATCH_BYTES = 512 << 20
+#: More items at once gain nothing on a CPU.
+BATCH_ITEMS = 64
+#: How far a captured gradient may lie from autograd's, relative, before autograd takes over (float32 rounding: 1e-5).
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """rows: the items' numbers in the data. scores: signed scores (directions, items, units, formats), float64.
+
+    weight: (directions, items); the item's loss is 1/2 sum of weight x score^2 / norm.
+    """
+
+    rows: NDArray[np.int64]
+    scores: torch.Tensor
+    weight: torch.Tensor
+    norm: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How the passes are made: directions an item, batch size, and which units autograd must differentiate."""
+
+    listener: Listener
+    samples: int
+    directions: int
+    batch_items: int
+
+
+@contextmanager
+def _trainable(runner: Runner, names: set[str]) -> Iterator[None]:
+    parameters = runner.parameters
+    try:
+        for name in names:
+            parameters[name].requires_grad_(True)
+        yield
+    finally:
+        for name in names:
+            parameters[name].requires_grad_(False)
+
+
+def plan_passes(runner: Runner, data: Data, formats: int, samples: int | None, seed: int) -> Plan:
+    """Runs the longest item once, with all gradients, and compares the captured ones with autograd's."""
+    if data.items == 0:
+        raise InvalidCalibration("the calibration data is empty", hint="give a longer --calibration text")
+    samples = runner.head.default_samples if samples is None else samples
+    listener = make_listener(runner)
+    row = np.array([int(_lengths(data).argmax())], np.int64)
+    names = {place.parameter for place in runner.slices.values()}
+    with _trainable(runner, names):
+        with listener.listen() as calls:
+            output = runner.output(data.take(row))
+        direction = next(runner.head.directions(output, row, samples, seed))
+        everything = Listener({}, {n: runner.slices[u.name] for n, u in enumerate(runner.inventory.units)})
+        captured, truth = differentiate(runner, everything, calls, output, direction.gradient, keep=False)
+    others = _wrongly_captured(calls, captured, truth)
+    directions = runner.head.count(output, samples)
+    alone = bool(others) or any(unit.expert is not None for unit in runner.inventory.units)
+    size = 1 if alone else _batch_items(calls, formats, directions)
+    final = Listener(listener.layers, {n: runner.slices[runner.inventory.units[n].name] for n in sorted(others)})
+    return Plan(final, samples, directions, size)
+
+
+def _wrongly_captured(
+    calls: list[Call], captured: list[torch.Tensor | None], truth: dict[int, torch.Tensor]
+) -> set[int]:
+    """Units whose captured gradient is not autograd's: used outside linears, or tied to something that is."""
+    sums: dict[int, torch.Tensor] = {}
+    for call, grad in zip(calls, captured, strict=True):
+        shaped = per_item(call, 1)
+        if grad is None or shaped is None:
+            continue
+        inputs, shape = shaped
+        full = grad.reshape(shape)[0].T @ inputs[0]
+        for part in call.parts:
+            sums[part.unit] = sums.get(part.unit, torch.zeros(())) + full[part.start : part.stop]
+    wrong = set()
+    for unit, exact in truth.items():
+        mine = sums.get(unit, torch.zeros(()))
+        if float((exact - mine).norm()) > TOLERANCE * float(exact.norm()):
+            wrong.add(unit)
+    return wrong
+
+
+def _lengths(data: Data) -> NDArray[np.int64]:
+    mask = data.inputs.get("attention_mask")
+    return np.ones(data.items, np.int64) if mask is None else mask.sum(axis=1).astype(np.int64)
+
+
+def _batch_items(calls: list[Call], formats: int, directions: int) -> int:
+    """Items whose activations, output gradients and replayed outputs fit into BATCH_BYTES."""
+    floats = sum(c.inputs.numel() + (2 + (formats if directions > formats else 0)) * c.output.numel() for c in calls)
+    return max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * max(1, floats))))
+
+
+def batches(runner: Runner, data: Data, deltas: Deltas, plan: Plan, seed: int, progress: Progress) -> Iterator[Batch]:
+    """Signed scores of every item along every direction. Raises NotFinite, Unsupported, OutOfResources."""
+    order = np.argsort(_lengths(data), kind="stable").astype(np.int64)
+    names = {place.parameter for place in plan.listener.others.values()}
+    with _trainable(runner, names):
+        for start in range(0, len(order), plan.batch_items):
+            rows = order[start : start + plan.batch_items]
+            yield _one_batch(runner, data.take(rows).trimmed(), deltas, plan, rows, seed)
+            done = min(len(order), start + plan.batch_items)
+            progress("score", done / len(order), f"{done} of {len(order)} items")
+
+
+def _one_batch(runner: Runner, data: Data, deltas: Deltas, plan: Plan, rows: NDArray[np.int64], seed: int) -> Batch:
+    with plan.listener.listen() as calls:
+        output = runner.output(data)
+    scorer = DirectionalScores(runner, plan.listener, deltas, calls, len(rows), plan.directions)
+    found, weights = [], []
+    for number, direction in enumerate(runner.head.directions(output, rows, plan.samples, seed)):
+        found.append(scorer.along(output, direction.gradient, last=number == plan.directions - 1))
+        weights.append(direction.weight)
+    return Batch(rows, torch.stack(found), torch.stack(weights), runner.head.norm(output))

@@ -1,0 +1,136 @@
+"""Loads a model through transformers, offline and from safetensors only, and runs batches of data through it.
+
+Everything is float32 on the CPU. Nothing of the model's folder is executed (`trust_remote_code=False`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bitwright.core.errors import InvalidModel, NotFinite, OutOfResources, Unsupported
+from bitwright.core.inventory import Inventory
+from bitwright.models import ModelSource
+from sensitivity.data import Data
+from sensitivity.heads import Head, head_for
+from sensitivity.units_map import Slice, map_units
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """A loaded model: `slices` says where each unit lies, `head` what its output means."""
+
+    source: ModelSource
+    inventory: Inventory
+    model: torch.nn.Module
+    head: Head
+    slices: Mapping[str, Slice]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    def output(self, data: Data) -> torch.Tensor:
+        """The head's output for a batch: logits (items, positions, classes), (items, classes), or embeddings.
+
+        Raises NotFinite when it holds NaN or infinity, OutOfResources when memory runs out.
+        """
+        try:
+            result = self.head.output(self.model, data)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "not enough memory" in str(error) or "alloc" in str(error):
+                raise OutOfResources(
+                    "memory ran out while running the model", hint="use fewer tokens a batch"
+                ) from error
+            raise Unsupported("the model cannot be run on this data", got=str(error)[:300]) from error
+        if not bool(torch.isfinite(result.detach()).all()):
+            raise NotFinite(
+                "the model's forward pass gave NaN or infinity",
+                expected="finite outputs in float32",
+                got=f"{int((~torch.isfinite(result.detach())).sum())} of {result.numel()} outputs not finite",
+                hint="the checkpoint is damaged, or the calibration data is not what the model was made for",
+            )
+        return result
+
+    @contextmanager
+    def replaced(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[None]:
+        """The model with the weights of some units (float32 (out, in) by unit name) replaced; put back at the end."""
+        parameters = self.parameters
+        views = {name: self.slices[name].view(parameters) for name in weights}
+        kept = {name: view.clone() for name, view in views.items()}
+        try:
+            for name, view in views.items():
+                view.copy_(torch.from_numpy(np.ascontiguousarray(weights[name], dtype=np.float32)))
+            yield
+        finally:
+            for name, view in views.items():
+                view.copy_(kept[name])
+
+
+def load_runner(source: ModelSource, inventory: Inventory) -> Runner:
+    """Loads the model behind `source`. Raises InvalidModel, Unsupported, OutOfResources."""
+    head = head_for(inventory.task)
+    folder = model_folder(source)
+    _quiet()
+    model, warnings = _load(folder, head)
+    model.eval()
+    model.requires_grad_(False)
+    return Runner(source, inventory, model, head, map_units(source, inventory, model), warnings)
+
+
+def model_folder(source: ModelSource) -> Path:
+    """The directory with config.json. Raises InvalidModel for a bare file."""
+    folder = source.path if source.path.is_dir() else source.path.parent
+    if not (folder / "config.json").is_file():
+        raise InvalidModel(
+            "running a model needs its config.json",
+            expected="a Hugging Face model directory",
+            got=f"no config.json beside {source.path.name}",
+            hint="use a metric without data (--metric weight-mse), or give the whole directory",
+        )
+    return folder
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _load(folder: Path, head: Head) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    import transformers
+
+    auto = getattr(transformers, head.auto_class)
+    try:
+        # Eager experts call one linear for each expert, which is what the capture listens to.
+        model, report = auto.from_pretrained(
+            str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            experts_implementation="eager", output_loading_info=True,
+        )  # fmt: skip
+    except MemoryError as error:
+        raise OutOfResources("the model does not fit in memory", hint="use --metric weight-mse") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise Unsupported(
+            "transformers cannot load this model without running its own code",
+            expected="an architecture that transformers knows, with safetensors weights",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}",
+            hint="check the directory, or use a metric without data (--metric weight-mse)",
+        ) from error
+    missing = sorted(str(key) for key in report.get("missing_keys", ()))
+    used = [key for key in missing if "pooler" not in key or head.uses_pooler]
+    if used:
+        raise InvalidModel(
+            "the files lack weights that the model needs",
+            expected="every weight of the architecture",
+            got=f"{len(used)} missing, first {used[0]}",
+            hint="get the whole checkpoint; a head that was never trained cannot be measured",
+        )
+    return model, tuple(f"not in the files and not used: {key}" for key in missing)

@@ -1,0 +1,98 @@
+"""`score`: a model, a menu and a metric in; a sensitivity table out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bitwright.core.errors import InvalidCalibration, InvalidInput, NotFinite
+from bitwright.core.formats import parse_formats
+from bitwright.core.inventory import Inventory
+from bitwright.core.table import SensitivityTable
+from bitwright.models import ModelSource
+from quantizers.base import Quantizer
+from sensitivity.base import NUMERICS, Metric, Progress, Scores, ScoringTask, silent
+from sensitivity.catalog import METRICS
+from sensitivity.data import Calibration
+from sensitivity.deltas import Deltas
+
+
+def score(
+    source: ModelSource,
+    inventory: Inventory,
+    formats: Sequence[str],
+    *,
+    metric: str = "fisher",
+    calibration: Calibration | None = None,
+    quantizer: str | Quantizer = "rtn",
+    seed: int = 0,
+    samples: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> SensitivityTable:
+    """Predicted rise of the model's loss for every unit in every format.
+
+    formats: names. calibration: from `sensitivity.calibration.load`; only its scoring part is used. quantizer: the one
+    that will make the checkpoint. samples: label samples an item (metrics that draw labels). Same inputs and seed, same
+    table (on one machine and number of threads to the byte; elsewhere to float32 rounding).
+    Raises UnknownName, InvalidCalibration, NotFinite, InvalidModel, Unsupported, OutOfResources.
+    """
+    member: Metric = METRICS.load(metric)
+    menu = parse_formats(tuple(formats))
+    if samples is not None and samples < 1:
+        raise InvalidInput("the number of samples must be positive", got=str(samples))
+    if member.needs_data and calibration is None:
+        raise InvalidCalibration(
+            f"the metric {metric} needs calibration data",
+            hint="load some with sensitivity.calibration.load(None, source, inventory), or use weight-mse",
+        )
+    if not inventory.units:
+        raise InvalidInput("this model has nothing to plan", got="no planned unit", hint="see `bitwright inspect`")
+    data = calibration.scoring if calibration is not None and member.needs_data else None
+    deltas = Deltas(source, inventory, menu, quantizer)
+    task = ScoringTask(source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent)
+    scores = member.score(task)
+    _check(scores, inventory)
+    return SensitivityTable(
+        inventory=inventory, formats=tuple(f.name for f in menu), loss=scores.loss, stderr=scores.stderr,
+        metric=metric, loss_unit=scores.loss_unit, provenance=_provenance(task, metric, scores, calibration),
+    )  # fmt: skip
+
+
+def _check(scores: Scores, inventory: Inventory) -> None:
+    bad = ~np.isfinite(scores.loss).all(axis=1)
+    if bad.any():
+        names = [unit.name for unit, wrong in zip(inventory.units, bad, strict=True) if wrong]
+        raise NotFinite(
+            "scoring gave losses that are NaN or infinite",
+            got=f"{len(names)} units, first {names[0]}",
+            hint="the model or the calibration data overflows; check both",
+        )
+
+
+def _provenance(task: ScoringTask, metric: str, scores: Scores, calibration: Calibration | None) -> dict[str, Any]:
+    used = calibration is not None and task.data is not None
+    warnings = list(scores.warnings)
+    if scores.unmeasured:
+        warnings.append(
+            f"{len(scores.unmeasured)} units were not reached by the calibration data; their losses are squared error "
+            "scaled like the reached units of the same role"
+        )
+    return {
+        "metric": metric, "parameters": {**dict(scores.parameters), **dict(task.options)},
+        "quantizer": task.deltas.quantizer.name, "seed": task.seed,
+        "calibration": calibration.digest if used and calibration is not None else None,
+        "calibration_description": calibration.description if used and calibration is not None else None,
+        "tokens": scores.tokens, "samples": scores.samples, "numerics": NUMERICS, "torch": _torch_version(used),
+        "warnings": warnings, "unmeasured": list(scores.unmeasured),
+    }  # fmt: skip
+
+
+def _torch_version(used: bool) -> str | None:
+    if not used:
+        return None
+    import torch
+
+    return str(torch.__version__)

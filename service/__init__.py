@@ -1,0 +1,1 @@
+"""The HTTP face: routes, problems, paging, events and the dashboard. Never imports torch or a solver library."""

@@ -1,0 +1,111 @@
+"""From a request body to a job that can be accepted: everything that can be refused now is refused now."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidReference, NotFound
+from bitwright.core.refs import parse_ref
+from bitwright.core.requests import JobRequest, Scoring, invalid_members, parse_request
+from bitwright.jobs.blobs import BlobStore
+
+_DIGEST = "sha256:"
+
+
+class Envelope(BaseModel):
+    """Members of a job that are about its handling, not its work."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    deadline: AwareDatetime | None = Field(default=None, description="RFC 3339; a job not ended by then fails")
+    priority: int = Field(default=0, ge=-100, le=100, description="higher runs first")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """request: as plain JSON; deadline in seconds since 1970."""
+
+    request: dict[str, Any]
+    priority: int
+    deadline: float | None
+
+
+def accept(data: Any, blobs: BlobStore) -> Accepted:
+    """Raises InvalidInput (or a more telling kind) with JSON pointers for what is wrong."""
+    if not isinstance(data, dict):
+        raise InvalidInput("a job is a JSON object", expected='an object with "kind"', got=type(data).__name__)
+    members = dict(data)
+    try:
+        envelope = Envelope.model_validate({key: members.pop(key) for key in Envelope.model_fields if key in members})
+    except ValidationError as error:
+        raise invalid_members(error) from error
+    request = parse_request(members)
+    _check_references(request, blobs)
+    return Accepted(request.model_dump(mode="json", exclude_none=True), envelope.priority, _seconds(envelope.deadline))
+
+
+def _seconds(deadline: datetime | None) -> float | None:
+    if deadline is None:
+        return None
+    seconds = deadline.timestamp()
+    if seconds <= time.time():
+        raise InvalidInput(
+            "the deadline is in the past",
+            got=deadline.isoformat(),
+            errors=[{"pointer": "/deadline", "message": "in the past"}],
+        )
+    return seconds
+
+
+def _check_references(request: JobRequest, blobs: BlobStore) -> None:
+    """Names and references that this server could never resolve are refused before a worker sees them."""
+    parse_ref(request.model, allow_path=False)
+    for member in ("calibration", "text"):
+        digest = getattr(request, member, None)
+        if digest is not None:
+            _check_text(member, digest, blobs)
+    if isinstance(request, Scoring):
+        _check_names(request)
+
+
+def _check_text(member: str, digest: str, blobs: BlobStore) -> None:
+    if not digest.startswith(_DIGEST):
+        raise InvalidCalibration(
+            f"a server takes a stored text as '{member}', not a path", expected="sha256:... as POST /v1/texts returned it",
+            got=digest[:80], errors=[{"pointer": f"/{member}", "message": "not a digest"}],
+        )  # fmt: skip
+    try:
+        known = blobs.path("texts", digest).is_file()
+    except NotFound:
+        known = False
+    if not known:
+        raise InvalidCalibration(
+            "this server has no text of that digest", got=digest[:80], hint="upload it with POST /v1/texts first",
+            errors=[{"pointer": f"/{member}", "message": "unknown digest"}],
+        )  # fmt: skip
+
+
+def _check_names(request: Scoring) -> None:
+    if request.recipe.endswith(".toml"):
+        raise InvalidReference(
+            "a server takes recipes by name, not by file", got=request.recipe[:80], hint="GET /v1/recipes lists them",
+            errors=[{"pointer": "/recipe", "message": "a path"}],
+        )  # fmt: skip
+    from bitwright.engines import load_profile
+    from bitwright.recipes import find_recipe
+    from sensitivity.catalog import METRICS
+    from solvers.catalog import SOLVERS
+
+    find_recipe(request.recipe)
+    if request.metric is not None:
+        METRICS.get(request.metric)
+    if request.engine is not None:
+        load_profile(request.engine)
+    solver = getattr(request, "solver", None)
+    if solver is not None and solver != "auto":
+        SOLVERS.get(solver)

@@ -1,0 +1,55 @@
+"""The application: routes, problems and the guard put together. Importing it loads no framework and no solver library."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+import bitwright
+from bitwright.settings import Settings
+from service import problems
+from service.middleware import Guard
+from service.openapi import install_openapi
+from service.routes import catalogs, health, jobs, pages, plans, solve, texts
+from service.state import State
+
+#: Worker threads for database and file work; each SQLite connection of the pool has room for one.
+THREADS = 24
+
+
+class Service(FastAPI):
+    """FastAPI with the guard outside of everything, error handlers included."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        settings: Settings = self.state.bitwright.settings
+        return Guard(super().build_middleware_stack(), max_bytes=settings.max_request_bytes)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The whole HTTP face over the state of `settings`. Raises InvalidSetting or OutOfResources when it cannot be used."""
+    app = Service(
+        title="bitwright", version=bitwright.__version__, lifespan=_lifespan, docs_url=None, redoc_url=None,
+        openapi_url=None, redirect_slashes=False,
+    )  # fmt: skip
+    app.state.bitwright = State(settings)
+    problems.install(app)
+    for module in (jobs, texts, solve, plans, catalogs, health, pages):
+        app.include_router(module.router)
+    install_openapi(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: State = app.state.bitwright
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
+    await to_thread.run_sync(state.start)
+    try:
+        yield
+    finally:
+        state.stopping.set()
+        await to_thread.run_sync(state.close)

@@ -1,0 +1,180 @@
+// The frontier of a sensitivity table, in the browser: lower hulls, steps by falling slope, prefix sums (DESIGN section 5).
+// Building costs one sort; any budget is then a binary search and one pass, so that a dragged budget is followed at once.
+
+export class Allocator {
+  // table: as GET /v1/sensitivities/{digest}; tieKinds: families whose members share a format.
+  constructor(table, tieKinds = []) {
+    this.table = table;
+    this.formats = table.formats.length;
+    this.group = tieGroups(table.units, tieKinds);
+    this.groups = this.group.reduce((top, g) => Math.max(top, g), -1) + 1;
+    const { loss, cost } = this.#summed();
+    this.#build(loss, cost);
+    this.uniform = this.#uniform();
+  }
+
+  #summed() {
+    const k = this.formats, loss = new Float64Array(this.groups * k), cost = new Float64Array(this.groups * k);
+    this.table.units.forEach((_, unit) => {
+      const at = this.group[unit] * k, losses = this.table.loss[unit], costs = this.table.cost_bytes[unit];
+      for (let j = 0; j < k; j++) {
+        loss[at + j] += losses[j] ?? Infinity;
+        cost[at + j] += costs[j];
+      }
+    });
+    return { loss, cost };
+  }
+
+  #build(loss, cost) {
+    const k = this.formats;
+    const owner = [], to = [], dcost = [], dloss = [];
+    this.first = new Uint8Array(this.groups);
+    this.baseCost = 0;
+    this.baseLoss = 0;
+    for (let g = 0; g < this.groups; g++) {
+      const hull = lowerHull(loss, cost, g * k, k);
+      this.first[g] = hull[0];
+      this.baseCost += cost[g * k + hull[0]];
+      this.baseLoss += loss[g * k + hull[0]];
+      for (let i = 1; i < hull.length; i++) {
+        owner.push(g);
+        to.push(hull[i]);
+        dcost.push(cost[g * k + hull[i]] - cost[g * k + hull[i - 1]]);
+        dloss.push(loss[g * k + hull[i - 1]] - loss[g * k + hull[i]]);
+      }
+    }
+    const slope = Float64Array.from(dloss, (v, i) => v / dcost[i]);
+    const order = Uint32Array.from(slope, (_, i) => i).sort((a, b) => slope[b] - slope[a] || a - b);
+    this.owner = Uint32Array.from(order, (i) => owner[i]);
+    this.to = Uint8Array.from(order, (i) => to[i]);
+    this.dcost = Float64Array.from(order, (i) => dcost[i]);
+    this.dloss = Float64Array.from(order, (i) => dloss[i]);
+    this.slope = Float64Array.from(order, (i) => slope[i]);
+    this.steps = order.length;
+    this.cost = new Float64Array(this.steps + 1);
+    this.cost[0] = this.baseCost;
+    for (let i = 0; i < this.steps; i++) this.cost[i + 1] = this.cost[i] + this.dcost[i];
+    // Losses are summed from the cheap end upwards, so that small ones keep their digits.
+    this.loss = new Float64Array(this.steps + 1);
+    const all = this.dloss.reduce((sum, v) => sum + v, 0);
+    this.loss[this.steps] = Math.max(0, this.baseLoss - all);
+    for (let i = this.steps - 1; i >= 0; i--) this.loss[i] = this.loss[i + 1] + this.dloss[i];
+  }
+
+  #uniform() {
+    const found = [];
+    this.table.formats.forEach((name, j) => {
+      let loss = 0, bytes = 0;
+      for (let u = 0; u < this.table.units.length; u++) {
+        loss += this.table.loss[u][j] ?? Infinity;
+        bytes += this.table.cost_bytes[u][j];
+      }
+      if (Number.isFinite(loss)) found.push({ name, format: j, loss, bytes });
+    });
+    return found;
+  }
+
+  get least() { return this.cost[0]; }
+  get most() { return this.cost[this.steps]; }
+
+  // The best loss that no plan of so many bytes can beat (linear relaxation).
+  bound(bytes) {
+    const k = this.#prefix(bytes);
+    if (k < 0) return Infinity;
+    return k >= this.steps ? this.loss[this.steps] : this.loss[k] - (bytes - this.cost[k]) * this.slope[k];
+  }
+
+  // The plan at a budget: steps while they fit, then later steps that still fit.
+  at(budget) {
+    const k = this.#prefix(budget);
+    if (k < 0) return null;
+    const group = this.first.slice(), blocked = new Uint8Array(this.groups);
+    for (let i = 0; i < k; i++) group[this.owner[i]] = this.to[i];
+    let bytes = this.cost[k], saved = 0, left = budget - bytes;
+    for (let i = k; i < this.steps && left > 0; i++) {
+      const g = this.owner[i];
+      if (blocked[g]) continue;
+      if (this.dcost[i] <= left) { group[g] = this.to[i]; left -= this.dcost[i]; bytes += this.dcost[i]; saved += this.dloss[i]; }
+      else blocked[g] = 1;
+    }
+    const choice = new Uint8Array(this.group.length);
+    for (let u = 0; u < choice.length; u++) choice[u] = group[this.group[u]];
+    const loss = Math.max(this.loss[k] - saved, this.loss[this.steps]), bound = Math.min(this.bound(budget), loss);
+    return { choice, bytes, loss, bound, gap: loss - bound, multiplier: k < this.steps ? this.slope[k] : 0 };
+  }
+
+  #prefix(bytes) {
+    if (bytes < this.cost[0]) return -1;
+    let low = 0, high = this.steps;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.cost[middle] <= bytes) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  // Greatest distance below the chord between the ends, both axes scaled to 0..1 (as solvers.frontier).
+  get knee() {
+    const x0 = this.least, dx = this.most - x0, y1 = this.loss[this.steps], dy = this.loss[0] - y1;
+    let best = 0, far = -Infinity;
+    for (let i = 0; i <= this.steps; i++) {
+      const distance = 1 - (this.cost[i] - x0) / dx - (this.loss[i] - y1) / dy;
+      if (distance > far) { far = distance; best = i; }
+    }
+    return { bytes: this.cost[best], loss: this.loss[best] };
+  }
+
+  // The cheapest uniform plan of no fewer bytes.
+  uniformAbove(bytes) {
+    return this.uniform.filter((u) => u.bytes >= bytes).sort((a, b) => a.bytes - b.bytes)[0] ?? null;
+  }
+
+  // About `most` points of the curve for drawing.
+  points(most = 600) {
+    const found = [];
+    const stride = Math.max(1, Math.floor(this.steps / most));
+    for (let i = 0; i <= this.steps; i += stride) found.push([this.cost[i], this.loss[i]]);
+    if (this.steps % stride) found.push([this.cost[this.steps], this.loss[this.steps]]);
+    return found;
+  }
+}
+
+export function tieGroups(units, kinds) {
+  const parent = Uint32Array.from(units, (_, i) => i);
+  const find = (i) => { while (parent[i] !== i) { parent[i] = parent[parent[i]]; i = parent[i]; } return i; };
+  const first = new Map();
+  units.forEach((unit, i) => {
+    for (const kind of kinds) {
+      const key = unit.families?.[kind];
+      if (key === undefined) continue;
+      const name = `${kind}\n${key}`;
+      if (!first.has(name)) first.set(name, i);
+      const a = find(first.get(name)), b = find(i);
+      parent[Math.max(a, b)] = Math.min(a, b);
+    }
+  });
+  const numbers = new Map();
+  return Uint32Array.from(units, (_, i) => { const root = find(i); if (!numbers.has(root)) numbers.set(root, numbers.size); return numbers.get(root); });
+}
+
+// Formats on the lower convex hull of (cost, loss), cheapest first; forbidden formats have infinite loss.
+export function lowerHull(loss, cost, at, k) {
+  const order = [];
+  for (let j = 0; j < k; j++) if (Number.isFinite(loss[at + j])) order.push(j);
+  order.sort((a, b) => cost[at + a] - cost[at + b] || loss[at + a] - loss[at + b]);
+  const hull = [];
+  for (const j of order) {
+    const top = () => hull[hull.length - 1];
+    if (hull.length && loss[at + j] >= loss[at + top()]) continue;
+    if (hull.length && cost[at + j] === cost[at + top()]) hull.pop();
+    while (hull.length > 1) {
+      const b = top(), a = hull[hull.length - 2];
+      const rising = (loss[at + a] - loss[at + b]) * (cost[at + j] - cost[at + b]) <= (loss[at + b] - loss[at + j]) * (cost[at + b] - cost[at + a]);
+      if (!rising) break;
+      hull.pop();
+    }
+    hull.push(j);
+  }
+  return hull;
+}

@@ -1,0 +1,35 @@
+// Bits as colours: viridis (van der Walt and Smith, 2015), even in lightness and safe for the colour-blind.
+
+const STOPS = [[68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140], [40, 174, 128], [94, 201, 98], [173, 220, 48], [253, 231, 37]];
+const SCALE = [1, 2, 3, 4, 5, 6, 8, 16];
+
+export function position(bits) {
+  if (bits <= SCALE[0]) return 0;
+  for (let i = 1; i < SCALE.length; i++) {
+    if (bits <= SCALE[i]) return (i - 1 + (bits - SCALE[i - 1]) / (SCALE[i] - SCALE[i - 1])) / (SCALE.length - 1);
+  }
+  return 1;
+}
+
+function mix(share) {
+  const at = Math.min(0.9999, Math.max(0, share)) * (STOPS.length - 1);
+  const low = Math.floor(at);
+  return STOPS[low].map((v, i) => Math.round(v + (STOPS[low + 1][i] - v) * (at - low)));
+}
+
+export const colour = (bits) => `rgb(${mix(position(bits)).join(" ")})`;
+
+// Black or white, whichever stands out more (WCAG relative luminance).
+export function ink(bits) {
+  const [r, g, b] = mix(position(bits)).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  const light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff";
+}
+
+export function bitsOf(format) {
+  const found = /^int(\d)/.exec(format);
+  if (found) return Number(found[1]);
+  if (format === "bf16" || format === "fp16") return 16;
+  const other = /(\d+(?:\.\d+)?)/.exec(format);
+  return other ? Number(other[1]) : 16;
+}

@@ -1,0 +1,91 @@
+// The list of jobs: filters, search, live progress.
+
+import { call, get } from "./api.js";
+import { h, put } from "./dom.js";
+import { ago, percent } from "./format.js";
+import { about, problem, progressBar, state } from "./parts.js";
+
+const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
+const KINDS = ["plan", "sensitivity", "inspect", "execute", "evaluate"];
+
+export async function jobsView(root, { query }) {
+  const filters = { state: query.get("state") ?? "", kind: query.get("kind") ?? "", search: query.get("q") ?? "" };
+  const list = h("ul", { class: "jobs", "aria-live": "off" });
+  const more = h("div", {});
+  let pages = 1, timer = null, gone = false;
+
+  const select = (name, values, all) => h("select", { "aria-label": all, onchange: (event) => { filters[name] = event.target.value; keep(); refresh(); } },
+    h("option", { value: "" }, all), values.map((value) => h("option", { value, selected: filters[name] === value }, value)));
+  const search = h("input", { type: "search", placeholder: "Find by model, budget or id", "aria-label": "Find a job", value: filters.search, oninput: (event) => { filters.search = event.target.value; keep(); draw(); } });
+  put(root,
+    h("div", { class: "head" }, h("div", {}, h("h1", {}, "Jobs")), h("a", { class: "button primary", href: "#/new" }, "New job")),
+    h("div", { class: "filters" }, search, select("state", STATES, "All states"), select("kind", KINDS, "All kinds")),
+    h("section", { class: "card" }, list, more));
+
+  const keep = () => {
+    const found = new URLSearchParams(Object.entries({ state: filters.state, kind: filters.kind, q: filters.search }).filter(([, v]) => v));
+    history.replaceState(null, "", `#/jobs${found.size ? `?${found}` : ""}`);
+  };
+
+  let jobs = [], token = "";
+  async function refresh() {
+    clearTimeout(timer);
+    try {
+      const found = [];
+      let next = "";
+      for (let page = 0; page < pages; page++) {
+        const parameters = new URLSearchParams(Object.entries({ state: filters.state, kind: filters.kind, page_token: next }).filter(([, v]) => v));
+        const answer = await get(`/v1/jobs?${parameters}`);
+        found.push(...answer.jobs);
+        next = answer.next_page_token;
+        if (!next) break;
+      }
+      if (gone) return;
+      jobs = found;
+      token = next;
+      draw();
+    } catch (error) {
+      if (gone) return;
+      if (error.status !== 0 || !jobs.length) put(more, problem(error, refresh));
+    }
+    if (!gone) timer = setTimeout(refresh, jobs.some((job) => !job.done) ? 1000 : 4000);
+  }
+
+  function draw() {
+    const words = filters.search.toLowerCase().split(/\s+/).filter(Boolean);
+    const shown = jobs.filter((job) => words.every((word) => JSON.stringify([job.id, job.kind, job.request]).toLowerCase().includes(word)));
+    const focused = document.activeElement?.dataset?.job;
+    put(list, shown.map((job) => row(job, refresh)));
+    if (focused) list.querySelector(`[data-job="${CSS.escape(focused)}"]`)?.focus();
+    put(more,
+      !shown.length && h("div", { class: "empty" }, h("h2", {}, jobs.length || filters.state || filters.kind ? "No job fits these filters" : "No jobs yet"), !jobs.length && !filters.state && !filters.kind && h("p", {}, "Give a model and a budget; a plan with a certificate comes out. "), !jobs.length && h("a", { href: "#/new" }, "Start a job")),
+      token && h("button", { type: "button", onclick: () => { pages += 1; refresh(); } }, "Show more"));
+  }
+
+  await refresh();
+  return () => { gone = true; clearTimeout(timer); };
+}
+
+function row(job, refresh) {
+  const { title, note } = about(job);
+  const cancel = async (event) => {
+    event.target.disabled = true;
+    try { await call(`/v1/jobs/${job.id}:cancel`, { method: "POST" }); } finally { refresh(); }
+  };
+  return h("li", {},
+    state(job),
+    h("span", { class: "kind muted" }, job.kind),
+    h("div", { class: "what" }, h("a", { href: `#/jobs/${job.id}`, title, "data-job": job.id }, title), h("small", {}, note || job.kind)),
+    h("div", { class: "now" }, now(job)),
+    h("div", { class: "when" }, job.done ? h("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at)) : h("button", { type: "button", "aria-label": `Cancel the job for ${title}`, disabled: job.cancelling, onclick: cancel }, "Cancel")));
+}
+
+function now(job) {
+  if (job.state === "running") {
+    const told = job.progress;
+    return [progressBar(told.fraction, `progress of ${job.id}`), h("small", { title: told.message }, `${percent(told.fraction)} ${told.stage} ${told.message}`)];
+  }
+  if (job.state === "failed") return h("small", { title: job.error?.detail }, job.error?.detail ?? "failed");
+  if (job.state === "succeeded" && job.links.plan) return h("a", { href: `#/plans/${job.links.plan.split("/").pop()}` }, "Open the plan");
+  return h("small", {}, job.state === "queued" ? "waiting for a worker" : "");
+}

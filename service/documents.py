@@ -1,0 +1,121 @@
+"""Stored plans and sensitivity tables as the API shows them."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound
+from bitwright.core.plan import Plan, load_plan, plan_from_json
+from bitwright.core.plan_check import verify_plan
+from bitwright.core.certificate import Verdict, verify
+from bitwright.core.problem import Problem
+from bitwright.core.problem_file import problem_from_json
+from bitwright.core.solution import solution_from_json
+from bitwright.core.table import SensitivityTable, load_table
+from bitwright.jobs.blobs import BlobStore
+from service.replies import json_bytes
+
+#: Tables kept ready as JSON: one for each of the few models that people look at.
+CACHED_TABLES = 4
+
+
+def stored_plan(blobs: BlobStore, digest: str) -> Plan:
+    path = blobs.path("plans", digest)
+    if not path.is_file():
+        raise NotFound(
+            "there is no plan of that digest", got=digest, hint="GET /v1/jobs lists the jobs and their plans"
+        )
+    return load_plan(path)
+
+
+def stored_table(blobs: BlobStore, digest: str) -> Path:
+    path = blobs.path("tables", digest)
+    if not path.is_file():
+        raise NotFound("there is no sensitivity table of that digest", got=digest)
+    return path
+
+
+@lru_cache(maxsize=CACHED_TABLES)
+def table_json(path: Path, digest: str) -> bytes:
+    """A stored table for people and pictures: losses, standard errors (null: forbidden or unknown), bytes, names."""
+    table = load_table(path)
+    return json_bytes({"digest": digest, **table_document(table)})
+
+
+def table_document(table: SensitivityTable) -> dict[str, Any]:
+    inventory = table.inventory
+    units = [
+        {
+            "name": u.name, "module": u.module, "layer": u.layer, "expert": u.expert, "shape": list(u.shape),
+            "elements": u.elements, "families": dict(u.families),
+        }
+        for u in inventory.units
+    ]  # fmt: skip
+    return {
+        "model": {
+            "ref": inventory.ref,
+            "digest": inventory.digest,
+            "architecture": inventory.architecture,
+            "task": inventory.task,
+        },
+        "metric": table.metric,
+        "loss_unit": table.loss_unit,
+        "formats": list(table.formats),
+        "units": units,
+        "loss": _rows(table.loss),
+        "stderr": _rows(table.stderr),
+        "cost_bytes": table.cost_bytes().tolist(),
+        "weights": inventory.weights,
+        "coverage": inventory.coverage(),
+        "provenance": dict(table.provenance),
+    }
+
+
+def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
+    return [[value if math.isfinite(value) else None for value in row] for row in matrix.tolist()]
+
+
+def verify_document(data: Any, blobs: BlobStore) -> Verdict:
+    """Check {plan | solution, problem?, table?} with `bitwright.core.certificate` alone. Raises InvalidInput and its kin."""
+    if not isinstance(data, dict):
+        raise InvalidInput(
+            "the body must be an object", expected="plan or solution, and problem", got=type(data).__name__
+        )
+    unknown = sorted(set(data) - {"plan", "solution", "problem", "table"})
+    if unknown or ("plan" in data) == ("solution" in data):
+        raise InvalidInput(
+            "name what is to be verified once", expected="either plan or solution; problem or table beside it",
+            got=", ".join(map(str, data))[:120] or "an empty object",
+            errors=[{"pointer": f"/{name}"[:80], "message": "unknown member"} for name in unknown[:10]],
+        )  # fmt: skip
+    if "solution" in data:
+        if data.get("problem") is None:
+            raise InvalidInput("a solution can only be verified against its problem", expected="a member 'problem'")
+        solution = solution_from_json(data["solution"])
+        return verify(problem_from_json(data["problem"]), solution.choice, solution.certificate)
+    plan = plan_from_json(data["plan"])
+    if data.get("problem") is not None:
+        return verify_plan(plan, problem_from_json(data["problem"]))
+    digest = data.get("table")
+    if digest is not None and not isinstance(digest, str):
+        raise InvalidPlan("the table is named by its digest", got=repr(digest)[:80])
+    return verify_plan(plan, None if digest is None else _table_problem(plan, load_table(stored_table(blobs, digest))))
+
+
+def _table_problem(plan: Plan, table: SensitivityTable) -> Problem:
+    """The problem that a plan solved: its table, with the plan's own tie groups."""
+    base = table.problem(None)
+    tie = np.arange(base.n)
+    for group in plan.ties:
+        if any(not 0 <= index < base.n for index in group):
+            raise InvalidPlan("a tie of the plan names a unit that the table does not have")
+        tie[list(group)] = group[0]
+    return Problem(
+        base.loss, base.resources, base.limits, tie, unit_names=base.unit_names, format_names=base.format_names
+    )

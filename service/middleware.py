@@ -1,0 +1,127 @@
+"""The guard around every request: request id, size and encoding limits, security headers, the last catch of errors.
+
+Plain ASGI, so that limits hold before anything is parsed and streams are not buffered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bitwright.core.errors import BitwrightError, TooLarge, UnsupportedMedia
+from service.problems import internal, problem_response
+
+log = logging.getLogger("bitwright.service")
+
+#: Content-Security-Policy of everything served: own files only, no inline script or style, no framing.
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
+}
+#: A refused body is still read up to this many times the cap (and this long), so that the client gets to see the answer
+#: instead of a reset connection.
+DRAIN_FACTOR, DRAIN_SECONDS = 4, 5.0
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+
+class Guard:
+    """Outermost application. `max_bytes`: cap of a request body, with or without Content-Length."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
+        identity = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(12)
+        scope.setdefault("state", {})["request_id"] = identity
+        started, head = False, scope["method"] == "HEAD"
+        if head:  # every GET answers HEAD with the same headers and no body (RFC 9110 section 9.3.2)
+            scope["method"] = "GET"
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                out = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    out.setdefault(name, value)
+                out["X-Request-Id"] = identity
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        try:
+            await self._refuse_early(headers, receive)
+            await self.app(scope, self._counted(receive), guarded_send)
+        except BitwrightError as error:
+            await problem_response(error, identity, {"Connection": "close"})(scope, receive, guarded_send)
+        except Exception:
+            log.exception("request %s: %s %r failed", identity, scope["method"], scope["path"])
+            if not started:
+                await problem_response(internal(identity), identity)(scope, receive, guarded_send)
+
+    async def _refuse_early(self, headers: Headers, receive: Receive) -> None:
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            await self._drain(receive)
+            raise UnsupportedMedia(
+                "compressed request bodies are not taken", expected="no Content-Encoding", got=encoding[:40],
+                hint="send the body as it is; the limit is on its plain size",
+            )  # fmt: skip
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self.max_bytes:
+            await self._drain(receive)
+            raise self._too_large(f"{length[:20]} bytes")
+
+    def _too_large(self, got: str) -> TooLarge:
+        return TooLarge(
+            "the request body is too large", expected=f"at most {self.max_bytes} bytes", got=got,
+            hint="use the command line for larger problems, or raise BITWRIGHT_MAX_REQUEST_BYTES",
+        )  # fmt: skip
+
+    def _counted(self, receive: Receive) -> Receive:
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self.max_bytes:
+                if message.get("more_body"):
+                    await self._drain(receive)
+                raise self._too_large(f"more than {self.max_bytes} bytes")
+            return message
+
+        return counted
+
+    async def _drain(self, receive: Receive) -> None:
+        left, deadline = self.max_bytes * DRAIN_FACTOR, time.monotonic() + DRAIN_SECONDS
+        try:
+            while left > 0 and (wait := deadline - time.monotonic()) > 0:
+                message = await asyncio.wait_for(receive(), wait)
+                left -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
+        except TimeoutError:
+            return

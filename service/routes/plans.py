@@ -1,0 +1,72 @@
+"""Plans and sensitivity tables by digest, exports, and the independent check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from service.body import read_json
+from bitwright.core.plan import Plan, plan_from_json
+from service.documents import stored_plan, stored_table, table_json, verify_document
+from service.replies import IMMUTABLE, json_bytes, json_reply, raw_reply, tagged_headers
+from service.state import StateOf
+
+router = APIRouter(tags=["plans"])
+NPZ = "application/octet-stream"
+
+
+@router.post("/v1/plans:verify", summary="Verify a plan or a solution", operation_id="verifyPlan")
+async def verify_plan(request: Request, state: StateOf) -> Response:
+    """Recompute bytes, loss, feasibility, bound and gap with none of the solver's code. `ok: false` is an answer (200)."""
+    data = await read_json(request)
+    verdict = await to_thread.run_sync(verify_document, data, state.blobs)
+    return json_reply(verdict.to_json())
+
+
+@router.get("/v1/plans/{digest}", summary="A plan", operation_id="getPlan")
+async def get_plan(request: Request, digest: str, state: StateOf) -> Response:
+    """The plan document under this digest; cacheable for ever."""
+    plan = await to_thread.run_sync(stored_plan, state.blobs, digest)
+    headers = tagged_headers(request, digest, IMMUTABLE)
+    return raw_reply(json_bytes(plan.to_json()), headers=headers)
+
+
+@router.get("/v1/plans/{digest}/export/{target}", summary="A plan in another tool's syntax", operation_id="exportPlan")
+async def export_plan(request: Request, digest: str, target: str, state: StateOf) -> Response:
+    """Names exact and anchored. 422 `unknown-name` for an unknown target, `unsupported` for what it cannot say."""
+    plan = await to_thread.run_sync(stored_plan, state.blobs, digest)
+    text = await to_thread.run_sync(_export, plan, target)
+    headers = tagged_headers(request, f"{digest}-{target}", "private, no-cache")
+    return Response(text, headers=headers, media_type="text/plain; charset=utf-8")
+
+
+@router.post("/v1/plans:export", summary="A plan of your own in another tool's syntax", operation_id="exportGivenPlan")
+async def export_given_plan(request: Request, target: Annotated[str, Query(max_length=64)]) -> Response:
+    """Body: the plan document. Nothing is stored."""
+    data = await read_json(request)
+    text = await to_thread.run_sync(lambda: _export(plan_from_json(data), target))
+    return Response(text, headers={"Cache-Control": "no-store"}, media_type="text/plain; charset=utf-8")
+
+
+def _export(plan: Plan, target: str) -> str:
+    from bitwright.engines import EXPORTERS
+
+    text: str = EXPORTERS.load(target)(plan)
+    return text
+
+
+@router.get("/v1/sensitivities/{digest}", summary="A sensitivity table", operation_id="getSensitivities")
+async def get_sensitivities(request: Request, digest: str, state: StateOf) -> Response:
+    """Losses, standard errors and exact bytes of every unit in every format; null marks a forbidden or unknown cell.
+
+    `Accept: application/octet-stream` gives the .npz file that `bitwright solve` and `frontier` read.
+    """
+    path = await to_thread.run_sync(stored_table, state.blobs, digest)
+    npz = NPZ in request.headers.get("accept", "")
+    headers = {**tagged_headers(request, f"{digest}{'.npz' * npz}", IMMUTABLE), "Vary": "Accept"}
+    if npz:
+        return Response(await to_thread.run_sync(path.read_bytes), headers=headers, media_type=NPZ)
+    return raw_reply(await to_thread.run_sync(table_json, path, digest), headers=headers)

@@ -1,0 +1,106 @@
+"""A warm solver process: `python -m service.solve_child`. Reads frames on stdin, answers each on stdout.
+
+It is the only part of the service that imports solvers, and it does so in a process of its own with limits on memory,
+files and descriptors (research/06 C6). `service.frames` is the protocol.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from bitwright.core.errors import BitwrightError, InvalidInput, TooLarge
+from bitwright.core.problem import Problem
+from bitwright.core.problem_file import problem_from_arrays, problem_from_json, read_npz
+from bitwright.core.table import load_table
+from service.frames import read_frame, write_frame
+from service.solve_requests import parse_solve
+from service.strict_json import parse_json_body
+
+#: An uploaded .npz may unpack to this many times the request cap (numpy files of plain numbers compress about so well).
+NPZ_FACTOR = 16
+
+
+def limit_process(memory: int) -> None:
+    """No core files, no files written, few descriptors, bounded address space."""
+    for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 64)):
+        resource.setrlimit(kind, (value, value))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
+    """The result of one request. Raises BitwrightError."""
+    if header["encoding"] == "npz":
+        options: dict[str, Any] = {"problem": None, **header["options"]}
+        problem = problem_from_arrays(read_npz(io.BytesIO(payload), max_bytes=NPZ_FACTOR * header["max_bytes"]))
+    else:
+        options = parse_json_body(payload)
+        problem = None
+    request = parse_solve(header["operation"], options)
+    if problem is None:
+        problem = _problem(request.problem, request.table, request.ties, header)
+    if problem.n > header["max_units"]:
+        raise TooLarge(
+            "the problem has too many units for a synchronous solve", expected=f"at most {header['max_units']}", got=str(problem.n),
+            hint="use `bitwright solve` on the command line, or raise BITWRIGHT_MAX_SOLVE_UNITS",
+        )  # fmt: skip
+    for name, value in request.limits.items():
+        problem = problem.with_limit(name, value)
+    return request.run(problem, float(header["seconds"]))
+
+
+def _problem(data: Any, table: str | None, ties: tuple[str, ...], header: dict[str, Any]) -> Problem:
+    if (data is None) == (table is None):
+        raise InvalidInput("name the problem once", expected="either 'problem' or 'table'")
+    if table is not None:
+        return load_table(Path(header["tables"]) / table.removeprefix("sha256:")).problem(None, tie_kinds=ties)
+    return problem_from_json(data)
+
+
+def _serve_one(header: dict[str, Any], payload: bytes, out: IO[bytes]) -> None:
+    try:
+        result = json.dumps(answer(header, payload), allow_nan=False).encode()
+        write_frame(out, {"ok": True}, result)
+    except BitwrightError as error:
+        write_frame(out, {"ok": False}, json.dumps(error.to_problem(), default=str).encode())
+    except MemoryError:
+        os._exit(3)
+    except Exception:
+        write_frame(out, {"ok": False, "trace": traceback.format_exc()[-4000:]}, b"{}")
+
+
+def _exit_with_parent(parent: int) -> None:
+    """A solve outlives a killed server by at most a second."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
+
+
+def main() -> None:
+    """Keep the protocol's stream to ourselves (native libraries print), then serve until stdin closes."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    source = sys.stdin.buffer
+    limit_process(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    np.seterr(all="ignore")
+    from solvers import catalog  # noqa: F401  (warms the import before the first request)
+
+    write_frame(out, {"ok": True, "ready": True}, b"")
+    while (frame := read_frame(source)) is not None:
+        _serve_one(*frame, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Warm, limited solver processes for the synchronous routes: killed at the wall limit, replaced when lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitwright.core.errors import Internal, OutOfResources, Temporary, WorkerLost, from_problem
+from bitwright.settings import Settings
+from service.frames import read_frame, write_frame
+
+log = logging.getLogger("bitwright.service")
+#: Seconds a request waits for a free process before it is asked to come again.
+QUEUE_SECONDS = 10.0
+#: What a child sees of our environment: enough to find libraries, no secrets (research/06 C6).
+_KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
+
+
+def child_environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parent.parent)
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class SolveProcess:
+    """One child. Used by one thread at a time."""
+
+    def __init__(self, memory: int) -> None:
+        command = [sys.executable, "-P", "-m", "service.solve_child", str(memory)]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=child_environment(), start_new_session=True, close_fds=True,
+        )  # fmt: skip
+        self._ready = False
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def call(self, header: Mapping[str, Any], payload: bytes, seconds: float) -> bytes:
+        """The JSON answer. Raises the typed error of the child, OutOfResources past `seconds`, WorkerLost if it died."""
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            self.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.start()
+        try:
+            frame = self._exchange(header, payload)
+        finally:
+            timer.cancel()
+        if frame is None:
+            self.kill()
+            if late.is_set():
+                raise OutOfResources(
+                    "the solver ran past its wall limit and was stopped", expected=f"at most {seconds:g} s"
+                )
+            raise WorkerLost("the solver process died", hint="it may have run out of memory; use a smaller problem")
+        return _unpack(*frame)
+
+    def _exchange(self, header: Mapping[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        try:
+            if not self._ready and read_frame(self._child.stdout) is None:
+                return None
+            self._ready = True
+            write_frame(self._child.stdin, dict(header), payload)
+            return read_frame(self._child.stdout)
+        except (OSError, ValueError):
+            return None
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    def close(self) -> None:
+        self.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError as error:  # unflushed bytes for a child that is gone
+                    log.debug("closing a solver's pipe: %s", error)
+
+
+def _unpack(header: dict[str, Any], payload: bytes) -> bytes:
+    if header["ok"]:
+        return payload
+    if "trace" in header:
+        log.error("solver process failed:\n%s", header["trace"])
+        raise Internal("the solver met an error it did not expect; it is logged", hint="try another solver")
+    raise from_problem(json.loads(payload))
+
+
+@dataclass(frozen=True)
+class Limits:
+    seconds: float
+    memory: int
+    max_units: int
+    max_bytes: int
+
+
+class SolvePool:
+    """`solve_processes` children behind a queue. `run` blocks and is called from worker threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = Limits(
+            settings.solve_seconds, settings.solve_memory_bytes, settings.max_solve_units, settings.max_request_bytes
+        )
+        self._tables = str((settings.blob_dir / "tables").absolute())
+        self._count = settings.solve_processes
+        self._idle: queue.LifoQueue[SolveProcess | None] = queue.LifoQueue()
+        self._all: set[SolveProcess] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        for _ in range(self._count):
+            self._idle.put(None)
+
+    def warm(self) -> None:
+        """Start the processes ahead of the first request."""
+        for _ in range(self._count):
+            self._idle.put(self._started(self._idle.get_nowait()))
+
+    def run(
+        self, operation: str, payload: bytes, *, encoding: str = "json", options: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """JSON bytes of the answer. A process that died is replaced and the request tried once more."""
+        limits = self._limits
+        header = {
+            "operation": operation, "encoding": encoding, "options": dict(options or {}), "seconds": limits.seconds,
+            "max_units": limits.max_units, "max_bytes": limits.max_bytes, "tables": self._tables,
+        }  # fmt: skip
+        try:
+            process = self._idle.get(timeout=QUEUE_SECONDS)
+        except queue.Empty:
+            raise Temporary("every solver process is busy", hint="retry after a moment", retry_after=2) from None
+        try:
+            process = self._started(process)
+            try:
+                return process.call(header, payload, limits.seconds)
+            except WorkerLost:
+                process = self._started(process)
+                return process.call(header, payload, limits.seconds)
+        finally:
+            self._idle.put(process)
+
+    def _started(self, process: SolveProcess | None) -> SolveProcess:
+        if process is not None and process.alive:
+            return process
+        with self._lock:
+            if self._closed:
+                raise Temporary("the server is stopping")
+            if process is not None:
+                self._all.discard(process)
+                process.close()
+            fresh = SolveProcess(self._limits.memory)
+            self._all.add(fresh)
+            return fresh
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._all:
+                process.close()
+            self._all.clear()

@@ -1,0 +1,81 @@
+"""Strict JSON: every way in which a body can be wrong gets a typed answer, before validation begins. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from bitwright.core.errors import InvalidInput
+from bitwright.core.problem import INT64_MAX
+
+#: Nesting of arrays and objects beyond which a body is refused (research/06 C3); the deepest request needs 8.
+MAX_DEPTH = 32
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: Only bodies that hold one of these are walked value by value: escapes of NUL and surrogates, integers beyond int64,
+#: exponents that may overflow to infinity.
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE]\+?\d{3}|\x00")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def parse_json_body(data: bytes) -> Any:
+    """JSON in UTF-8 without NaN, deep nesting, NUL, lone surrogates or integers beyond int64."""
+    if not data.strip():
+        raise InvalidInput("the request has no body", expected="a JSON object")
+    check_depth(data)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            "the body is not UTF-8", got=f"byte {error.object[error.start]:#04x} at {error.start}"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InvalidInput(
+            f"the body is not JSON: {error.msg}", got=f"line {error.lineno}, column {error.colno}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("the body is not JSON that can be read", got=str(error)[:120]) from error
+    if _SUSPECT.search(data):
+        _walk(value, "")
+    return value
+
+
+def check_depth(data: bytes) -> None:
+    """Raises InvalidInput when arrays and objects nest deeper than MAX_DEPTH."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", data).translate(None, _NOT_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        raise InvalidInput(
+            "the JSON is nested too deeply", expected=f"at most {MAX_DEPTH} levels", got=f"{deepest} levels"
+        )
+
+
+def _refuse_constant(token: str) -> Any:
+    raise InvalidInput("JSON numbers must be finite", got=token)
+
+
+def _walk(value: Any, pointer: str) -> None:
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            raise InvalidInput(
+                "a text holds NUL or half a surrogate pair", errors=[{"pointer": pointer, "message": "not valid text"}]
+            )
+    elif isinstance(value, bool):
+        return
+    elif isinstance(value, int) and abs(value) > INT64_MAX:
+        raise InvalidInput("an integer does not fit 64 bits", errors=[{"pointer": pointer, "message": "beyond int64"}])
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput("a number does not fit a float64", errors=[{"pointer": pointer, "message": "overflows"}])
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            _walk(key, pointer)
+            _walk(member, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            _walk(member, f"{pointer}/{index}")

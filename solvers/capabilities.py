@@ -1,0 +1,103 @@
+"""What a problem asks for and what a solver declares, so that `auto` and the contract suite can compare them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitwright.core.catalog import Entry
+from bitwright.core.errors import Unsupported
+from bitwright.core.problem import Problem
+
+MANY = 64
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a problem uses."""
+
+    groups: int
+    limits: int
+    subset_limits: bool
+    rules: bool
+    pairs: bool
+    states: float
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a solver takes. `limits`: how many at once; `max_states`: most choices it enumerates; `exact`: can prove."""
+
+    limits: int = 1
+    subset_limits: bool = True
+    rules: bool = False
+    pairs: bool = False
+    ties: bool = True
+    exact: bool = False
+    max_states: float = float("inf")
+
+    def missing(self, features: Features) -> list[str]:
+        """Every feature of the problem that is not supported, in words."""
+        found = []
+        if features.limits > self.limits:
+            found.append(f"{features.limits} limits at once (at most {self.limits})")
+        if features.subset_limits and not self.subset_limits:
+            found.append("a limit over some units only")
+        if features.rules and not self.rules:
+            found.append("count rules")
+        if features.pairs and not self.pairs:
+            found.append("pair terms")
+        if features.states > self.max_states:
+            found.append(f"{features.states:.3g} choices (at most {self.max_states:.3g})")
+        return found
+
+
+def traits(**declared: Any) -> dict[str, Any]:
+    """Catalog traits of a solver: every capability by name, JSON-ready."""
+    capabilities = Capabilities(**declared)
+    values = {name: getattr(capabilities, name) for name in Capabilities.__dataclass_fields__}
+    if values["max_states"] == float("inf"):
+        values["max_states"] = None
+    return values
+
+
+def capabilities(entry: Entry) -> Capabilities:
+    values = dict(entry.traits)
+    if values.get("max_states") is None:
+        values["max_states"] = float("inf")
+    return Capabilities(**values)
+
+
+def features(problem: Problem) -> Features:
+    allowed = np.isfinite(problem.loss)
+    if problem.tie is not None:
+        merged = np.ones((problem.groups, problem.k), bool)
+        np.logical_and.at(merged, problem.group_index, allowed)
+        allowed = merged
+    with np.errstate(over="ignore"):
+        states = float(np.exp2(np.log2(allowed.sum(axis=1)).sum()))
+    return Features(
+        groups=problem.groups,
+        limits=len(problem.limits),
+        subset_limits=any(limit.units is not None for limit in problem.limits),
+        rules=bool(problem.rules),
+        pairs=len(problem.pairs) > 0,
+        states=states,
+    )
+
+
+def require_support(name: str, problem: Problem) -> None:
+    """Raise Unsupported when the named solver does not declare a feature of the problem."""
+    from solvers.catalog import SOLVERS
+
+    found = capabilities(SOLVERS.get(name)).missing(features(problem))
+    if found:
+        able = [e.name for e in SOLVERS if not capabilities(e).missing(features(problem))]
+        raise Unsupported(
+            f"solver '{name}' does not take this problem",
+            expected="a problem without " + ", ".join(found),
+            got=", ".join(found),
+            hint=f"use solver 'auto'{' or ' + ', '.join(repr(a) for a in able) if able else ''}",
+        )

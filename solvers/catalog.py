@@ -1,0 +1,38 @@
+"""The solvers. Order is preference: `auto` takes the first available exact one that supports the problem."""
+
+from __future__ import annotations
+
+from bitwright.core.catalog import Catalog, Entry
+from solvers.capabilities import MANY, traits
+
+SOLVERS = Catalog(
+    "solver",
+    (
+        Entry(
+            "hull",
+            "solvers.hull:SOLVER",
+            "certified multiple-choice knapsack: lower hulls, critical slope, core dynamic programming",
+            traits=traits(limits=1, exact=True),
+        ),
+        Entry(
+            "milp",
+            "solvers.milp:SOLVER",
+            "mixed-integer program through HiGHS: several limits, rules and pair terms",
+            needs=("highspy",),
+            traits=traits(limits=MANY, rules=True, pairs=True, exact=True),
+        ),
+        Entry(
+            "brute",
+            "solvers.brute:SOLVER",
+            "enumeration of every choice: the oracle for small problems",
+            traits=traits(limits=MANY, rules=True, pairs=True, exact=True, max_states=2.0**24),
+        ),
+        Entry("greedy", "solvers.greedy:SOLVER", "steepest hull steps first, what fits: a baseline", traits=traits()),
+        Entry(
+            "positional",
+            "solvers.positional:SOLVER",
+            "first and last layers high, the rest uniform: a baseline",
+            traits=traits(),
+        ),
+    ),
+)

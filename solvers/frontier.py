@@ -1,0 +1,172 @@
+"""The whole frontier in one go: the best loss for every value of one limit, and the integral plan at any of them.
+
+The breakpoints of the linear relaxation are the prefix sums of the hull steps by falling slope (research/05 section 6):
+between two of them the bound is linear, at each of them a plan attains it exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.certificate import total_loss
+from bitwright.core.errors import InvalidProblem, Unsupported
+from bitwright.core.problem import Problem
+from bitwright.core.solution import Solution, uniform_choices
+from solvers.base import Deadline
+from solvers.finish import finish
+from solvers.hull import at_limit
+from solvers.hulls import Hulls, build_hulls
+from solvers.reduce import Reduced, rebound, reduce_problem
+
+KNEE_RULE = "greatest distance below the chord between the ends, both axes scaled to 0..1"
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A uniform plan on the same axes."""
+
+    format: int
+    name: str
+    cost: float
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """cost (m,) rising, loss (m,) falling: plans that attain the LP bound; gain (m,): loss saved per unit of
+    cost by the next step (0 at the last point). Costs in the units of the limit `limit`.
+    """
+
+    limit: str
+    cost: NDArray[Any]
+    loss: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    uniform: tuple[Uniform, ...]
+    reduced: Reduced
+    hulls: Hulls
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    def at(self, value: int | float, *, time_limit: float = 10.0) -> Solution:
+        """The certified integral plan at one value of the limit, without building the hulls again."""
+        reduced = rebound(self.reduced, value)
+        row = reduced.limits[0]
+        return finish(reduced, at_limit(reduced, row, self.hulls, row.bound, Deadline.after(time_limit)), "hull")
+
+    def bound(self, value: int | float) -> float:
+        """LP value at one limit: no plan of at most this cost has less loss. inf below the smallest cost."""
+        if value < self.cost[0]:
+            return math.inf
+        return float(np.interp(value, self.cost.astype(np.float64), self.loss))
+
+    @cached_property
+    def knee(self) -> int:
+        """Index of the knee (KNEE_RULE)."""
+        if len(self) < 3 or self.loss[0] == self.loss[-1]:
+            return 0
+        x = (self.cost - self.cost[0]) / float(self.cost[-1] - self.cost[0])
+        y = (self.loss - self.loss[-1]) / float(self.loss[0] - self.loss[-1])
+        return int((1.0 - x - y).argmax())
+
+    def thin(self, points: int | None) -> NDArray[np.int64]:
+        """Indices of at most about `points` breakpoints, evenly spread over cost; ends and knee always."""
+        if points is None or len(self) <= points:
+            return np.arange(len(self))
+        wanted = np.linspace(float(self.cost[0]), float(self.cost[-1]), max(2, points))
+        found = np.searchsorted(self.cost, wanted).clip(0, len(self) - 1)
+        return np.unique(np.concatenate([found, [0, self.knee, len(self) - 1]]))
+
+    def to_json(self, points: int | None = 1000) -> dict[str, Any]:
+        keep = self.thin(points)
+        rows = zip(self.cost[keep].tolist(), self.loss[keep].tolist(), self.gain[keep].tolist(), strict=True)
+        knee = {"cost": self.cost[self.knee].item(), "loss": self.loss[self.knee].item(), "rule": KNEE_RULE}
+        return {
+            "limit": self.limit,
+            "breakpoints": len(self),
+            "points": [{"cost": c, "loss": v, "gain_per_unit": g} for c, v, g in rows],
+            "uniform": [{"format": u.format, "name": u.name, "cost": u.cost, "loss": u.loss} for u in self.uniform],
+            "knee": knee,
+        }
+
+    def to_csv(self, points: int | None = None) -> str:
+        """Columns cost, loss, gain_per_unit, kind (frontier, knee or uniform:<name>)."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["cost", "loss", "gain_per_unit", "kind"])
+        for i in self.thin(points).tolist():
+            kind = "knee" if i == self.knee else "frontier"
+            writer.writerow([self.cost[i].item(), repr(self.loss[i].item()), repr(self.gain[i].item()), kind])
+        for u in self.uniform:
+            writer.writerow([u.cost, repr(u.loss), "", f"uniform:{u.name}"])
+        return out.getvalue()
+
+
+def frontier(problem: Problem, limit: str | None = None, points: int | None = None) -> Frontier:
+    """Every budget at once. limit: name of a limit or resource, needed when the problem has several.
+
+    points: keep at most about this many breakpoints (evenly spread over cost); all by default. Raises Unsupported for
+    further limits, rules and pair terms, InvalidProblem for a limit that is not there.
+    """
+    name = _name(problem, limit)
+    if name not in {m.name for m in problem.limits}:
+        problem = problem.with_limit(name, 0)
+    if len(problem.limits) > 1 or problem.rules or len(problem.pairs):
+        raise Unsupported(
+            "a frontier is over one limit", expected="one limit, no rules, no pair terms", got=_got(problem)
+        )
+    reduced = reduce_problem(problem)
+    row = reduced.limits[0]
+    hulls = build_hulls(reduced.loss, row.weight)
+    grid = hulls.cost + np.append(0, np.cumsum(hulls.steps.dcost))
+    cost = np.ldexp(grid.astype(np.float64), -row.shift) if row.grid else grid
+    gains = -hulls.steps.dloss[::-1]
+    last = math.fsum(reduced.loss.min(axis=1).tolist())
+    # Summed from the smallest loss upward, so that small losses keep their relative precision.
+    loss = np.ldexp(np.append(0.0, np.cumsum(gains))[::-1] + last, reduced.exponent)
+    gain = np.ldexp(np.append(hulls.steps.slope, 0.0), reduced.exponent + row.shift)
+    found = Frontier(name, cost, loss, gain, _uniform(problem), reduced, hulls)
+    if points is None:
+        return found
+    keep = found.thin(points)
+    return Frontier(name, cost[keep], loss[keep], gain[keep], found.uniform, reduced, hulls)
+
+
+def _name(problem: Problem, limit: str | None) -> str:
+    names = [m.name for m in problem.limits] or [r.name for r in problem.resources]
+    if limit is not None:
+        return limit
+    if len(names) != 1:
+        raise InvalidProblem(
+            "say which limit the frontier is over", expected=", ".join(names) or "a problem with costs"
+        )
+    return names[0]
+
+
+def _got(problem: Problem) -> str:
+    return f"{len(problem.limits)} limits, {len(problem.rules)} rules, {len(problem.pairs)} pair terms"
+
+
+def _uniform(problem: Problem) -> tuple[Uniform, ...]:
+    limit = problem.limits[0]
+    resource = problem.resource(limit.resource)
+    names = problem.format_names or tuple(str(j) for j in range(problem.k))
+    return tuple(
+        Uniform(j, names[j], resource.total(choice, limit.units), total_loss(problem, choice))
+        for j, choice in uniform_choices(problem)
+    )
+
+
+def draw(found: Frontier, path: str) -> None:
+    """A picture (format by the file's ending): frontier, uniform plans, knee. Needs matplotlib."""
+    from solvers.picture import draw_frontier
+
+    draw_frontier(found, path)

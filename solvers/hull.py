@@ -1,0 +1,96 @@
+"""`hull`: the certified solver for one limit: compiled where the native library was built, else numpy.
+
+Both paths are the same method (lower hulls, critical slope, gap form, core search); the compiled one also streams large
+tables: a sampled bracket of the critical slope, then one fused pass (research/05 section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitwright.core.problem import Problem
+from bitwright.core.solution import Solution
+from solvers import native
+from solvers.base import Deadline, Outcome, Solver
+from solvers.core_search import NUMPY, Engine, complete
+from solvers.finish import conclude
+from solvers.hulls import Hulls, build_hulls, relax
+from solvers.infeasibility import limit_blame
+from solvers.reduce import Reduced, Row
+
+
+def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
+    """One limit or none; the same answer for every seed on tables that are walked whole."""
+    if not reduced.limits:
+        return Outcome(reduced.loss.argmin(axis=1), info={"method": "least loss of each unit: there is no limit"})
+    row = reduced.limits[0]
+    if native.library() is None:
+        return at_limit(reduced, row, build_hulls(reduced.loss, row.weight), row.bound, deadline)
+    answer = native.solve_table(reduced.loss, row.bound, matrix=row.weight, seconds=deadline.left, seed=seed)
+    return _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope))
+
+
+def at_limit(reduced: Reduced, row: Row, hulls: Hulls, bound: int, deadline: Deadline) -> Outcome:
+    """The outcome at one value of the limit, in numpy, from hulls that are already there."""
+    vertex = relax(hulls, bound)
+    if vertex is None:
+        return Outcome(None, blame=limit_blame(reduced.problem, row.name))
+    done = complete(reduced.loss, row.weight, vertex.choice, vertex.slope, vertex.slack, deadline.left, engine())
+    return Outcome(
+        done.choice,
+        {row.name: reduced.multiplier(row, vertex.slope)},
+        proof=_proof(done.core) if done.proved else None,
+        info={"core": done.core, "states": done.states, "engine": engine().name},
+    )
+
+
+def engine() -> Engine:
+    """The core search at hand: compiled, or numpy."""
+    if native.library() is None:
+        return NUMPY
+    return Engine("native", native.core_search, ((256, 1 << 10), (1 << 62, 1 << 14), (1 << 62, 1 << 20)), native.WORK)
+
+
+def _proof(core: int) -> str:
+    return f"core dynamic programming over {core} units"
+
+
+def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplier: float) -> Outcome:
+    if answer.status == native.INFEASIBLE:
+        return Outcome(None, blame=limit_blame(problem, limit))
+    return Outcome(
+        answer.choice.astype(np.int64),
+        {limit: multiplier},
+        proof=_proof(answer.core) if answer.status == native.OPTIMAL else None,
+        info={"core": answer.core, "states": answer.states, "passes": answer.passes, "engine": "native"},
+    )
+
+
+@dataclass(frozen=True)
+class HullSolver(Solver):
+    """`hull` with a short cut: a large compact table is streamed as it lies, without being reduced first."""
+
+    def solve(self, problem: Problem, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
+        if not self._streams(problem):
+            return super().solve(problem, time_limit=time_limit, seed=seed)
+        deadline, limit = Deadline.after(time_limit), problem.limits[0]
+        resource = problem.resource(limit.resource)
+        bound = max(-1, min(2**62, int(np.floor(limit.value))))
+        answer = native.solve_table(
+            problem.loss, bound, size=resource.size, rate=resource.rate, seconds=deadline.left, seed=seed
+        )
+        outcome = _outcome(answer, problem, limit.name, answer.slope)
+        return conclude(problem, outcome.choice, outcome, self.name)
+
+    @staticmethod
+    def _streams(problem: Problem) -> bool:
+        if native.library() is None or len(problem.limits) != 1 or problem.tie is not None:
+            return False
+        limit = problem.limits[0]
+        plain = limit.units is None and problem.resource(limit.resource).matrix is None
+        return plain and not problem.rules and not len(problem.pairs) and problem.n > native.FULL_ROWS
+
+
+SOLVER = HullSolver("hull", hull)

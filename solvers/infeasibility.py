@@ -1,0 +1,63 @@
+"""Why nothing fits: which limit or rule is to blame, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bitwright.core.certificate import smallest_totals
+from bitwright.core.problem import AT_LEAST, Problem
+from solvers.reduce import Reduced
+
+#: More constraints than this are not tried one by one.
+MOST = 24
+
+
+def limit_blame(problem: Problem, name: str) -> str:
+    """One limit that its own least total breaks."""
+    value = next(limit.value for limit in problem.limits if limit.name == name)
+    return f"limit {name} = {value} is below the smallest reachable total {smallest_totals(problem)[name]}"
+
+
+def alone(reduced: Reduced) -> str | None:
+    """Blame for a limit or rule that no choice satisfies even by itself; None when each can be met alone."""
+    problem = reduced.problem
+    smallest = smallest_totals(problem)
+    for limit in problem.limits:
+        if smallest[limit.name] > limit.value and not _row_can_hold(reduced, limit.name):
+            return limit_blame(problem, limit.name)
+    for index, rule in enumerate(problem.rules):
+        if not _row_can_hold(reduced, f"rule:{index}"):
+            words = "at least" if rule.sense == AT_LEAST else "at most"
+            asked = f"rule {index} asks for {words} {rule.count} of {len(rule.units)} units"
+            return f"{asked}, which ties and forbidden formats do not allow"
+    return None
+
+
+def _row_can_hold(reduced: Reduced, name: str) -> bool:
+    row = next(r for r in reduced.rows if r.name == name)
+    allowed = np.isfinite(reduced.loss)
+    if row.sense == AT_LEAST:
+        return int(np.where(allowed, row.weight, -1).max(axis=1).sum()) >= row.bound
+    return int(np.where(allowed, row.weight, np.iinfo(np.int64).max).min(axis=1).sum()) <= row.bound
+
+
+def conflict(reduced: Reduced, feasible: Callable[[tuple[str, ...]], bool]) -> str:
+    """Blame for a problem proved infeasible: a smallest set of limits and rules that exclude each other.
+
+    feasible(names): whether some choice satisfies the named limits and rules. Deletion filter: drop one at a time, keep
+    what is needed (Chinneck and Dravnieks 1991).
+    """
+    single = alone(reduced)
+    if single is not None:
+        return single
+    names = tuple(row.name for row in reduced.rows)
+    if len(names) > MOST:
+        return "limits and rules together admit no choice"
+    for name in names:
+        rest = tuple(other for other in names if other != name)
+        if not feasible(rest):
+            names = rest
+    words = [name.replace("rule:", "rule ") if name.startswith("rule:") else f"limit {name}" for name in names]
+    return f"{', '.join(words[:-1])} and {words[-1]} together admit no choice, though each alone can be met"

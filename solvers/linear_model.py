@@ -1,0 +1,111 @@
+"""The 0-1 program of a reduced problem: one binary a cell, one equation a group, one row a limit or rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.problem import AT_LEAST, IntArray
+from solvers.highs import Model
+from solvers.reduce import Reduced, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """group, format: the cell of each of the first columns. place: column of each cell (-1 forbidden).
+
+    model rows: groups equations, then one row for each of `rows`, then pair rows. scale[r]: what the integer row r was
+    divided by, so a dual of the model row is `scale[r]` times that of the grid row. impossible: a pair-free row that no
+    choice can meet was found while building (its name).
+    """
+
+    group: IntArray
+    format: IntArray
+    model: Model
+    rows: tuple[Row, ...]
+    scale: NDArray[np.float64]
+
+    def choice(self, x: NDArray[np.float64], groups: int) -> IntArray:
+        """Format of each group: its cell of largest value, the first among equals."""
+        cells = x[: len(self.group)]
+        order = np.lexsort((self.format, -cells, self.group))
+        first = np.unique(self.group[order], return_index=True)[1]
+        assert len(first) == groups
+        return self.format[order][first]
+
+
+def build(reduced: Reduced, rows: tuple[Row, ...]) -> Program:
+    group, form = np.nonzero(np.isfinite(reduced.loss))
+    place = np.full(reduced.loss.shape, -1, np.int64)
+    place[group, form] = np.arange(len(group))
+    loss = reduced.loss - reduced.loss.min(axis=1, keepdims=True)
+    cells = len(group)
+    blocks = [(np.bincount(group, minlength=reduced.groups), np.arange(cells), np.ones(cells))]
+    low, high = [np.ones(reduced.groups)], [np.ones(reduced.groups)]
+    scale = np.ones(len(rows))
+    for r, row in enumerate(rows):
+        weight, base = _lifted(reduced, row)
+        flat = weight[group, form]
+        used = np.flatnonzero(flat)
+        scale[r] = _divisor(flat)
+        blocks.append((np.array([len(used)]), used, flat[used] / scale[r]))
+        bound = np.array([(row.bound - base) / scale[r]])
+        low.append(bound if row.sense == AT_LEAST else np.array([-np.inf]))
+        high.append(np.array([np.inf]) if row.sense == AT_LEAST else bound)
+    cost = np.concatenate([loss[group, form], reduced.pairs.loss])
+    for block, lower, upper in _pair_rows(reduced, place, cells):
+        blocks.append(block)
+        low.append(lower)
+        high.append(upper)
+    start = np.append(0, np.cumsum(np.concatenate([count for count, _, _ in blocks])))
+    index = np.concatenate([i for _, i, _ in blocks])
+    value = np.concatenate([v for _, _, v in blocks])
+    integer = np.arange(len(cost)) < cells
+    return Program(
+        group, form, Model(cost, integer, start, index, value, np.concatenate(low), np.concatenate(high)), rows, scale
+    )
+
+
+def _lifted(reduced: Reduced, row: Row) -> tuple[IntArray, int]:
+    """Weights less each group's least allowed one (smaller numbers for HiGHS), and the sum of what was taken off."""
+    allowed = np.isfinite(reduced.loss)
+    least = np.where(allowed, row.weight, np.iinfo(np.int64).max).min(axis=1)
+    return np.where(allowed, row.weight - least[:, None], 0), int(least.sum())
+
+
+def _divisor(flat: IntArray) -> float:
+    """Common divisor of the weights, and a power of two more when they would still exceed 2^20."""
+    common = int(np.gcd.reduce(flat)) if flat.size else 0
+    if common == 0:
+        return 1.0
+    top = int(flat.max()) // common
+    return common * 2.0 ** max(0, top.bit_length() - 20)
+
+
+def _pair_rows(
+    reduced: Reduced, place: IntArray, cells: int
+) -> list[tuple[tuple[IntArray, IntArray, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]]:
+    """y >= a + b - 1 for a loss, y <= a and y <= b for a gain; a pair with a forbidden cell is held at 0."""
+    found = []
+    pairs = reduced.pairs
+    for p in range(len(pairs)):
+        y = cells + p
+        a = int(place[pairs.unit[p, 0], pairs.format[p, 0]])
+        b = int(place[pairs.unit[p, 1], pairs.format[p, 1]])
+        if a < 0 or b < 0:
+            found.append(_row([y], [1.0], 0.0))
+        elif pairs.loss[p] > 0:
+            found.append(_row([a, b, y], [1.0, 1.0, -1.0], 1.0))
+        else:
+            found.append(_row([y, a], [1.0, -1.0], 0.0))
+            found.append(_row([y, b], [1.0, -1.0], 0.0))
+    return found
+
+
+def _row(
+    index: list[int], value: list[float], bound: float
+) -> tuple[tuple[IntArray, IntArray, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
+    block = (np.array([len(index)]), np.array(index), np.array(value))
+    return block, np.array([-np.inf]), np.array([bound])

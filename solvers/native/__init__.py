@@ -1,0 +1,129 @@
+"""The compiled part of the solvers, loaded with ctypes; absent (numpy is used instead) where it was never built."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import OutOfResources
+from solvers.core_table import Core, Effort, Found
+
+LIBRARY = Path(__file__).resolve().parent / "libbitwright_solvers.so"
+OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
+#: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
+FULL_ROWS = 1 << 16
+#: States expanded in all: under two seconds of work, counted so that answers do not depend on the clock.
+WORK = 1 << 24
+_INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
+_REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library, or None when it is not built, cannot be loaded here, or BITWRIGHT_NO_NATIVE is set."""
+    if os.environ.get("BITWRIGHT_NO_NATIVE") or not LIBRARY.is_file():
+        return None
+    try:
+        found = ctypes.CDLL(str(LIBRARY))
+    except OSError:  # built for another machine: numpy serves
+        return None
+    i32, i64, real, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+    found.bw_core_search.argtypes = [
+        i64, _INTS, _INTS, _REALS, real, i64, real, i64, i64, real, real, _INTS, _REALS,
+    ]  # fmt: skip
+    found.bw_core_search.restype = i32
+    found.bw_solve_table.argtypes = [
+        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i32, i64, i64, real, ctypes.c_uint64, pointer,
+        _REALS,
+    ]  # fmt: skip
+    found.bw_solve_table.restype = i32
+    found.bw_read.argtypes = [pointer, i64, i32]
+    found.bw_read.restype = real
+    return found
+
+
+def core_search(core: Core, slope: float, slack: int, gap: float, effort: Effort) -> Found:
+    """`core_table.search_numpy`, compiled."""
+    native = library()
+    assert native is not None
+    picked, out = np.empty(max(1, core.rows), np.int64), np.zeros(5)
+    seconds = max(0.0, effort.end - time.monotonic())
+    failed = native.bw_core_search(
+        core.rows, core.start, np.ascontiguousarray(core.dcost), np.ascontiguousarray(core.penalty), slope, slack, gap,
+        effort.states, effort.work, effort.tiny, seconds, picked, out,
+    )  # fmt: skip
+    if failed:
+        raise OutOfResources("memory ran out in the core search", got=f"{core.rows} units in the core")
+    count = int(out[4])
+    return Found(float(out[0]), picked[:count].copy() if count else None, bool(out[1]), int(out[2]), int(out[3]))
+
+
+@dataclass(frozen=True, eq=False)
+class TableAnswer:
+    """choice (n,) uint8. status: OPTIMAL, BOUNDED or INFEASIBLE. slope: multiplier; gap: to the LP value `bound`.
+
+    passes: reads of the whole table; listed: rows inside the bracket; core: units in the last core; states: most held.
+    """
+
+    choice: NDArray[np.uint8]
+    status: int
+    slope: float
+    gap: float
+    bound: float
+    passes: int
+    listed: int
+    core: int
+    states: int
+
+
+def solve_table(
+    loss: NDArray[Any],
+    limit: int,
+    *,
+    matrix: NDArray[np.int64] | None = None,
+    size: NDArray[np.int64] | None = None,
+    rate: NDArray[np.int64] | None = None,
+    seconds: float = 10.0,
+    seed: int = 0,
+    threads: int = 1,
+    full_rows: int = FULL_ROWS,
+) -> TableAnswer:
+    """One limit over a whole table, resident or memory-mapped: loss (n, k) float32 or float64, costs as in `Resource`.
+
+    Raises OutOfResources when memory ran out. The library must be there.
+    """
+    native = library()
+    assert native is not None
+    loss = np.ascontiguousarray(loss)
+    n, k = loss.shape
+    keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
+    one = 0
+    if keep[1] is not None and bool((keep[1] == keep[1][0]).all()):
+        one, keep[1] = int(keep[1][0]), None
+    choice, out = np.empty(n, np.uint8), np.zeros(7)
+    pointers = [None if a is None else a.ctypes.data for a in keep]
+    single = int(loss.dtype == np.float32)
+    status = native.bw_solve_table(
+        loss.ctypes.data, single, n, k, pointers[0], pointers[1], one, pointers[2], limit, threads,
+        full_rows, WORK, seconds, seed & (2**64 - 1), choice.ctypes.data, out,
+    )  # fmt: skip
+    if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
+        raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
+    return TableAnswer(choice, int(status), *out[:3].tolist(), *(int(v) for v in out[3:]))
+
+
+def read_seconds(array: NDArray[Any], threads: int = 1) -> float:
+    """Seconds of one streaming read of an array: the physical limit of any solver of that table."""
+    native = library()
+    assert native is not None
+    begin = time.perf_counter()
+    native.bw_read(array.ctypes.data, array.nbytes // 8, threads)
+    return time.perf_counter() - begin

@@ -1,0 +1,69 @@
+// C interface of the native solver code. Plain C types only; every array belongs to the caller.
+#include "solve.hpp"
+
+#include <exception>
+
+using namespace bitwright;
+
+extern "C" {
+
+// Search a core given in CSR form. picked: room for `rows` cells. out: gap, complete, states, work, picked count.
+// Returns 0, or 1 when memory ran out.
+int32_t bw_core_search(int64_t rows, const int64_t* start, const int64_t* dcost, const double* penalty, double slope,
+                       int64_t slack, double gap, int64_t states, int64_t work, double tiny, double seconds,
+                       int64_t* picked, double* out) {
+    try {
+        CoreSearch search({rows, start, dcost, penalty}, slope, slack, gap, {states, work, tiny, seconds});
+        const CoreResult result = search.run();
+        std::copy(result.cells.begin(), result.cells.end(), picked);
+        out[0] = result.gap;
+        out[1] = result.complete ? 1.0 : 0.0;
+        out[2] = static_cast<double>(result.states);
+        out[3] = static_cast<double>(result.work);
+        out[4] = static_cast<double>(result.cells.size());
+        return 0;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}
+
+// Solve a whole table. loss: float (single != 0) or double, (n, k) row-major. matrix (n, k) or null; then size (n) or
+// null (all one_size) and rate (k). choice: n bytes. out: slope, gap, bound, passes, listed, core, states.
+// Returns 0 optimal, 1 bounded, 2 infeasible, 4 when memory ran out.
+int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* matrix, const int64_t* size,
+                       int64_t one_size, const int64_t* rate, int64_t limit, int32_t threads, int64_t full_rows,
+                       int64_t work, double seconds, uint64_t seed, uint8_t* choice, double* out) {
+    try {
+        Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate},
+                    {limit, threads, full_rows, work, seconds, seed}, choice);
+        const Answer a = solve.run();
+        const double values[] = {a.slope, a.gap, a.bound, static_cast<double>(a.passes), static_cast<double>(a.listed),
+                                 static_cast<double>(a.core), static_cast<double>(a.states)};
+        std::copy(values, values + 7, out);
+        return static_cast<int32_t>(a.status);
+    } catch (const std::exception&) {
+        return 4;
+    }
+}
+
+// One streaming read of a table: the physical limit that the solver is measured against.
+double bw_read(const double* words, int64_t count, int32_t threads) {
+    std::vector<double> sums(threads, 0.0);
+    auto work = [&](int me) {
+        const int64_t begin = count * me / threads, end = count * (me + 1) / threads;
+        const int64_t* p = reinterpret_cast<const int64_t*>(words);
+        int64_t a = 0, b = 0, c = 0, d = 0, i = begin;
+        for (; i + 4 <= end; i += 4) { a ^= p[i]; b ^= p[i + 1]; c ^= p[i + 2]; d ^= p[i + 3]; }
+        for (; i < end; ++i) a ^= p[i];
+        sums[me] = static_cast<double>(a ^ b ^ c ^ d);
+    };
+    std::vector<std::thread> crew;
+    for (int me = 1; me < threads; ++me) crew.emplace_back(work, me);
+    work(0);
+    for (std::thread& one : crew) one.join();
+    double sum = 0.0;
+    for (double s : sums) sum += s;
+    return sum;
+}
+
+}  // extern "C"

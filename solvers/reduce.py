@@ -1,0 +1,179 @@
+"""Reduction: ties merged, losses scaled by a power of two, every limit and rule one integer row over the tie groups.
+
+Exact by construction: a tie group pays the sum of its units' losses and costs and may not take what any unit may not
+(DESIGN section 7). Float costs are put on an integer grid of 2^61 steps over the largest total, so their summed
+rounding stays below the checker's own tolerance (`certificate.ROUNDING`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.certificate import ROUNDING
+from bitwright.core.problem import AT_LEAST, IntArray, Limit, Pairs, Problem
+
+#: Largest total of a float resource on its integer grid.
+GRID_BITS = 61
+INT_TOP = 2**62
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """sum over groups of weight[g, x_g] <= bound (sense -1) or >= bound (sense +1), in integers.
+
+    One original unit of the resource is 2^shift grid steps; the original multiplier is 2^shift times that of the grid.
+    grid: whether this is a float resource on a grid (its totals are then rounded).
+    """
+
+    name: str
+    weight: IntArray
+    bound: int
+    sense: int = -1
+    shift: int = 0
+    grid: bool = False
+
+    def total(self, choice: IntArray) -> int:
+        return int(self.weight[np.arange(len(choice)), choice].sum())
+
+    def holds(self, choice: IntArray) -> bool:
+        total = self.total(choice)
+        return total >= self.bound if self.sense == AT_LEAST else total <= self.bound
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """loss: (groups, k) float64 times 2^-exponent, inf = forbidden. `limits` and `rules` are integer rows."""
+
+    problem: Problem
+    loss: NDArray[np.float64]
+    exponent: int
+    limits: tuple[Row, ...]
+    rules: tuple[Row, ...]
+    pairs: Pairs
+
+    @property
+    def groups(self) -> int:
+        return int(self.loss.shape[0])
+
+    @property
+    def k(self) -> int:
+        return int(self.loss.shape[1])
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        return (*self.limits, *self.rules)
+
+    def expand(self, choice: IntArray) -> IntArray:
+        """(n,) choice of the original units."""
+        return (
+            choice.astype(np.int64)[self.problem.group_index]
+            if self.problem.tie is not None
+            else choice.astype(np.int64)
+        )
+
+    def multiplier(self, row: Row, value: float) -> float:
+        """A multiplier of a grid row and scaled losses, in the units of the original problem."""
+        try:
+            return max(0.0, math.ldexp(float(value), self.exponent + row.shift))
+        except OverflowError:
+            return 0.0  # still a valid multiplier; the bound is weaker
+
+    def objective(self, choice: IntArray) -> float:
+        """Scaled loss of a choice of the groups, pair terms included (plain float64, for comparing)."""
+        return float(self.loss[np.arange(self.groups), choice].sum()) + self.pairs.total(choice)
+
+
+def reduce_problem(problem: Problem) -> Reduced:
+    merge = _Merge(problem)
+    loss = merge.sum(problem.loss.astype(np.float64))
+    pairs = _merge_pairs(problem, loss)
+    exponent = _exponent(loss, pairs)
+    scaled = np.ldexp(loss, -exponent)
+    pairs = Pairs(pairs.unit, pairs.format, np.ldexp(pairs.loss, -exponent))
+    limits = tuple(_limit_row(problem, limit, merge) for limit in problem.limits)
+    rules = []
+    for index, rule in enumerate(problem.rules):
+        weight = np.zeros((problem.n, problem.k), np.int64)
+        weight[np.ix_(rule.units, rule.formats)] = 1
+        rules.append(Row(f"rule:{index}", merge.sum(weight), rule.count, rule.sense))
+    return Reduced(problem, scaled, exponent, limits, tuple(rules), pairs)
+
+
+class _Merge:
+    """Sums the rows of each tie group: exact for integers, in float64 for losses."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.order: IntArray | None = None
+        if problem.tie is not None:
+            group = problem.group_index
+            self.order = np.argsort(group, kind="stable")
+            self.start = np.searchsorted(group[self.order], np.arange(problem.groups))
+
+    def sum(self, cells: NDArray[Any]) -> NDArray[Any]:
+        if self.order is None:
+            return cells
+        return np.asarray(np.add.reduceat(cells[self.order], self.start, axis=0))
+
+
+def _exponent(loss: NDArray[np.float64], pairs: Pairs) -> int:
+    """Middle of the exponents in use, so that neither the largest nor the smallest loss leaves float64's range."""
+    cells = np.abs(np.concatenate([loss[np.isfinite(loss)], pairs.loss]))
+    cells = cells[cells > 0]
+    if not cells.size:
+        return 0
+    _, (low, high) = np.frexp(np.array([cells.min(), cells.max()]))
+    return (int(low) + int(high)) // 2
+
+
+def _limit_row(problem: Problem, limit: Limit, merge: _Merge) -> Row:
+    resource = problem.resource(limit.resource)
+    costs = resource.costs()
+    if limit.units is not None:
+        masked = np.zeros_like(costs)
+        masked[limit.units] = costs[limit.units]
+        costs = masked
+    costs = merge.sum(costs)
+    if resource.integral:
+        return Row(limit.name, costs, _bound(limit.value, None))
+    top = float(costs.max(axis=1).sum())
+    shift = GRID_BITS - math.frexp(top)[1] if top > 0 else 0
+    weight = np.rint(np.ldexp(np.ldexp(costs, shift // 2), shift - shift // 2)).astype(np.int64)
+    return Row(limit.name, weight, _bound(limit.value, shift), shift=shift, grid=True)
+
+
+def _bound(value: int | float, shift: int | None) -> int:
+    """A limit as an integer bound on grid totals; `shift` is None for an integral resource."""
+    if shift is None:
+        return max(-1, min(INT_TOP, math.floor(value)))
+    if value <= 0:
+        return 0 if value == 0 else -1
+    # Half of what the checker forgives: nothing that the checker accepts exactly is lost to the grid.
+    mantissa, power = math.frexp(value + ROUNDING / 2 * value)
+    return INT_TOP if power + shift > 62 else math.floor(math.ldexp(mantissa, power + shift))
+
+
+def rebound(reduced: Reduced, value: int | float) -> Reduced:
+    """The same reduced problem (of one limit) with another value of that limit; costs nothing but the new Problem."""
+    row = reduced.limits[0]
+    problem = reduced.problem.with_limit(row.name, value)
+    bound = _bound(value, row.shift if row.grid else None)
+    return replace(reduced, problem=problem, limits=(replace(row, bound=bound),))
+
+
+def _merge_pairs(problem: Problem, loss: NDArray[np.float64]) -> Pairs:
+    """Pair terms between groups; a pair inside one group is a cell of that group's loss (added in place) or void."""
+    pairs = problem.pairs
+    if not len(pairs):
+        return pairs
+    unit = problem.group_index[pairs.unit]
+    inside = unit[:, 0] == unit[:, 1]
+    same = inside & (pairs.format[:, 0] == pairs.format[:, 1])
+    np.add.at(loss, (unit[same, 0], pairs.format[same, 0]), pairs.loss[same])
+    keep = ~inside & (pairs.loss != 0)
+    return Pairs(unit[keep], pairs.format[keep], pairs.loss[keep])

@@ -1,0 +1,1 @@
+"""Tests of bitwright; `tests.strategies` holds the shared Hypothesis strategies."""

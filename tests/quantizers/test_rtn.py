@@ -1,0 +1,202 @@
+"""rtn against a slow float64 reference, its promises on awkward groups, and bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.core.errors import BitwrightError, InvalidInput, InvalidModel, Unsupported
+from bitwright.core.formats import IntFormat, parse_format
+from quantizers.base import PassThrough, Quantized, dequantize, group_spans
+from quantizers.catalog import QUANTIZERS
+from quantizers.rtn import GAIN_LIMITS, QUANTIZER, UNSHRINK_WIDTH
+from tests.strategies import format_names, shapes
+
+TINY = 2.0**-24
+
+
+def to_half(value: float) -> float:
+    return float(np.copysign(np.float16(max(abs(np.float32(value)), TINY)), value))
+
+
+def one_bit(group: np.ndarray) -> float:
+    """The best s of levels {0, s}, by trying every count of largest weights of either sign."""
+    best, gain = 0.0, 0.0
+    for sign in (-1.0, 1.0):
+        side = sorted((float(x) * sign for x in group if x * sign > 0), reverse=True)
+        for k in range(1, len(side) + 1):
+            total = sum(side[:k])
+            if total * total / k > gain * (1 + 1e-12):
+                best, gain = sign * total / k, total * total / k
+    return best
+
+
+def reference(group: np.ndarray, format: IntFormat) -> tuple[np.ndarray, float, int, float]:
+    """(unrounded code positions, stored scale, zero, rounding scale) of one group, in Python floats."""
+    width, half, top = format.width, 1 << (format.width - 1), (1 << format.width) - 1
+    low, high = min(float(group.min()), 0.0), max(float(group.max()), 0.0)
+    if width == 1:
+        s = one_bit(group)
+        scale = to_half(-s if format.symmetric else abs(s))
+        zero = 1 if format.symmetric else int(s < 0)
+    elif format.symmetric:
+        scale, zero = to_half((high if high > -low else low) / -half), half
+    else:
+        scale = to_half((high - low) / top)
+        zero = int(min(max(np.rint(-low / scale), 0), top))
+    position = np.clip(group.astype(np.float64) / scale + zero, 0, top)
+    steps = np.clip(np.rint(group.astype(np.float64) / scale) + zero, 0, top) - zero
+    stored = scale
+    along = float(group.astype(np.float64) @ steps)
+    if (width == 1 or (format.symmetric and width <= UNSHRINK_WIDTH)) and along != 0:
+        gain = float((group.astype(np.float64) ** 2).sum()) / along / scale
+        gain = gain if width == 1 else min(max(gain, GAIN_LIMITS[0]), GAIN_LIMITS[1])
+        stored = to_half(gain * scale) if abs(gain * scale) >= TINY else scale
+    return position, stored, zero, scale
+
+
+@settings(max_examples=80, deadline=None)
+@given(shapes(largest=70), format_names(), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 1e-4, 300.0]))
+def test_rtn_equals_the_reference(shape: tuple[int, int], name: str, seed: int, spread: float) -> None:
+    format = parse_format(name)
+    weight = (np.random.default_rng(seed).standard_normal(shape[-2:]) * spread).astype(np.float32)
+    value = QUANTIZER.quantize(weight, format)
+    if not isinstance(format, IntFormat):
+        assert np.allclose(dequantize(value), weight, rtol=2**-8, atol=2**-24)
+        return
+    assert isinstance(value, Quantized)
+    for index, (start, stop) in enumerate(group_spans(weight.shape[1], format)):
+        for row in range(min(4, weight.shape[0])):
+            group = weight[row, start:stop]
+            position, stored, zero, _ = reference(group, format)
+            codes = value.codes[row, start:stop].astype(np.float64)
+            # Away from a tie the code is the nearest one; at a tie float32 may take either neighbour.
+            assert np.all(np.abs(codes - position) <= 0.5 + 1e-4)
+            got = float(value.scales[row, index])
+            assert got == pytest.approx(stored, rel=2e-2 if format.width == 1 or stop - start < 8 else 2e-3)
+            if value.zeros is not None:
+                assert abs(int(value.zeros[row, index]) - zero) <= (1 if format.width > 1 else 0)
+    assert value.codes.max(initial=0) < 1 << format.width
+    assert np.all(value.scales != 0)
+    assert np.all(np.isfinite(value.scales))
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes(largest=90), format_names(widths=(2, 3, 4, 5, 6, 7, 8)), st.integers(0, 2**32 - 1))
+def test_errors_stay_within_a_step(shape: tuple[int, int], name: str, seed: int) -> None:
+    format = parse_format(name)
+    weight = np.random.default_rng(seed).standard_normal(shape[-2:]).astype(np.float32)
+    error = np.abs(dequantize(QUANTIZER.quantize(weight, format)) - weight)
+    if not isinstance(format, IntFormat):
+        return
+    for start, stop in group_spans(weight.shape[1], format):
+        part = weight[:, start:stop]
+        span = np.maximum(part.max(axis=1), 0) - np.minimum(part.min(axis=1), 0)
+        step = span / ((1 << format.width) - 1)
+        # Symmetric grids lose up to one step at the clipped end, and a correction of up to GAIN_LIMITS.
+        limit = 0.6 * step if not format.symmetric else 0.55 * np.abs(part).max(axis=1)
+        assert np.all(error[:, start:stop].max(axis=1) <= limit + 1e-3 * span + 1e-7)
+
+
+@pytest.mark.parametrize("width", range(2, 9))
+def test_more_bits_lose_less_and_signed_scales_beat_the_half_step_grid(width: int) -> None:
+    weight = np.random.default_rng(3).standard_normal((64, 512)).astype(np.float32)
+
+    def loss(name: str) -> float:
+        return float(((dequantize(QUANTIZER.quantize(weight, parse_format(name))) - weight) ** 2).mean())
+
+    assert loss(f"int{width}-sym-g64") < loss(f"int{width - 1}-sym-g64")
+    assert loss(f"int{width}-g64") < loss(f"int{width - 1}-g64")
+    grouped, half = weight.reshape(-1, 64), 1 << (width - 1)
+    scale = np.abs(grouped).max(axis=1, keepdims=True) / (half - 0.5)
+    plain = np.clip(np.rint(grouped / scale), -half, half - 1) * scale
+    assert loss(f"int{width}-sym-g64") < float(((plain - grouped) ** 2).mean())
+
+
+@pytest.mark.parametrize("symmetric", ["", "-sym"])
+@pytest.mark.parametrize("width", range(1, 9))
+def test_zero_rows_and_single_weights(width: int, symmetric: str) -> None:
+    weight = np.array([[0.0, 0.0, 0.0], [0.5, -0.25, 0.0], [6e-8, -6e-8, 1e-12]], np.float32)
+    for group in ("g1", "g2", "channel"):
+        value = QUANTIZER.quantize(weight, parse_format(f"int{width}{symmetric}-{group}"))
+        dense = dequantize(value)
+        assert np.all(dense[0] == 0)
+        assert np.all(np.isfinite(dense))
+        assert np.abs(dense).max() <= 1.01
+    singles = dequantize(QUANTIZER.quantize(weight, parse_format(f"int{width}{symmetric}-g1")))
+    assert np.allclose(singles[1], weight[1], rtol=1e-3)
+
+
+def test_the_extreme_weight_is_exact_and_takes_the_long_side() -> None:
+    weight = np.array([[2.0, -1.0, 0.5, 0.0], [-2.0, 1.0, 0.5, 0.0]], np.float32)
+    value = QUANTIZER.quantize(weight, parse_format("int5-sym-channel"))
+    assert isinstance(value, Quantized)
+    assert np.array_equal(dequantize(value), weight)
+    assert list(value.codes[:, 0]) == [0, 0]
+    assert np.sign(value.scales[:, 0]).tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["int2-sym-g64", "int3-sym-g64", "int4-sym-g32", "int1-g64", "int1-sym-g64"])
+def test_narrow_grids_do_not_shrink_the_weights(name: str) -> None:
+    weight = np.random.default_rng(5).standard_normal((200, 64)).astype(np.float32)
+    dense = dequantize(QUANTIZER.quantize(weight, parse_format(name)))
+    assert float((dense * weight).sum() / (weight * weight).sum()) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(1).standard_normal((37, 100)).astype(np.float32)
+    whole = [QUANTIZER.quantize(weight, parse_format(f"int{b}-g32")) for b in (1, 4)]
+    monkeypatch.setattr("quantizers.rtn.BLOCK_ELEMENTS", 700)
+    for a, b in zip(whole, (1, 4), strict=True):
+        again = QUANTIZER.quantize(weight, parse_format(f"int{b}-g32"))
+        assert isinstance(a, Quantized)
+        assert isinstance(again, Quantized)
+        assert np.array_equal(a.codes, again.codes)
+        assert np.array_equal(a.scales, again.scales)
+        assert np.array_equal(a.zeros, again.zeros)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["int4-g64", "int1-sym-g8", "fp16", "bf16"])
+def test_bad_weights_name_the_tensor(bad: float, name: str) -> None:
+    weight = np.ones((4, 70), np.float32)
+    weight[2, 69] = bad
+    with pytest.raises(InvalidModel, match=r"model\.q_proj.*NaN or infinity"):
+        QUANTIZER.quantize(weight, parse_format(name), name="model.q_proj")
+
+
+@pytest.mark.parametrize("name", ["int2-g64", "int4-sym-channel", "fp16"])
+def test_numbers_beyond_float16_are_refused_not_clipped(name: str) -> None:
+    with pytest.raises(Unsupported, match="huge"):
+        QUANTIZER.quantize(np.full((2, 64), 3e7, np.float32), parse_format(name), name="huge")
+
+
+def test_bf16_keeps_what_fp16_cannot() -> None:
+    weight = np.array([[3e38, 1e-40, -0.0, 1.00390625]], np.float32)
+    value = QUANTIZER.quantize(weight, parse_format("bf16"))
+    assert isinstance(value, PassThrough)
+    assert dequantize(value)[0, 3] == 1.0  # a tie, rounded to even
+    assert dequantize(value)[0, 0] == pytest.approx(3e38, rel=2**-8)
+
+
+@pytest.mark.parametrize("weight", [np.ones(4, np.float32), np.ones((2, 2), np.float64)])
+def test_other_arrays_are_refused(weight: np.ndarray) -> None:
+    with pytest.raises(InvalidInput, match="float32 matrix"):
+        QUANTIZER.quantize(weight, parse_format("int4-g64"))
+
+
+@pytest.mark.parametrize("entry", list(QUANTIZERS), ids=lambda entry: entry.name)
+def test_every_quantizer_keeps_the_contract(entry: object) -> None:
+    quantizer = entry.load()  # type: ignore[attr-defined]
+    weight = np.random.default_rng(0).standard_normal((9, 70)).astype(np.float32)
+    for name in ("int1-g32", "int3-g64", "int4-sym-channel", "int8-sym-g7", "bf16", "fp16"):
+        value = quantizer.quantize(weight.copy(), parse_format(name), name="unit")
+        again = quantizer.quantize(weight.copy(), parse_format(name), name="unit")
+        assert value.format == parse_format(name)
+        assert dequantize(value).shape == weight.shape
+        assert dequantize(value).dtype == np.float32
+        assert np.array_equal(dequantize(value), dequantize(again))
+    with pytest.raises(BitwrightError):
+        quantizer.quantize(np.full((2, 8), np.nan, np.float32), parse_format("int4-g8"), name="unit")

@@ -1,0 +1,41 @@
+"""Synthetic allocation problems of the families of research/05 section 1 (own generator), for tests and benchmarks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitwright.core.problem import Limit, Problem, compact_bits
+
+FAMILIES = ("layers", "experts", "groups", "hetero", "oddsize", "correlated")
+#: q, k, v, o, gate, up, down of an 8B model.
+LAYERS = 4096 * np.array([4096, 1024, 1024, 4096, 14336, 14336, 14336])
+#: Sixteenths of a bit, as in the k-quants.
+RATES = {
+    4: [32, 48, 64, 128],
+    8: [33, 42, 55, 68, 72, 88, 105, 136],
+    12: [17, 25, 33, 42, 55, 60, 68, 72, 88, 105, 120, 136],
+}
+
+
+def sizes(family: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    if family == "layers":
+        return LAYERS[np.arange(n) % len(LAYERS)]
+    if family in ("experts", "groups"):
+        return np.full(n, 44_000_000 if family == "experts" else 128)
+    spread = np.exp(rng.normal(6 if family == "hetero" else 15, 1.2, n))
+    return np.maximum(1, np.rint(spread)).astype(np.int64) * (16384 if family == "hetero" else 1)
+
+
+def instance(family: str, n: int, k: int, seed: int, *, bits: float = 3.5, dtype: type = np.float64) -> Problem:
+    """loss = importance * 4^-bits with noise, a tenth of the rows spoiled in one format; `correlated`: equal slopes."""
+    rng = np.random.default_rng([seed, n, k, FAMILIES.index(family)])
+    rate, size = np.array(RATES[k]), sizes(family, n, rng)
+    if family == "correlated":
+        loss = size[:, None] * (20 - rate / 16) * (1 + 1e-7 * rng.normal(size=(n, k)))
+    else:
+        importance = size * np.exp(rng.normal(0, 1.5, n))
+        loss = importance[:, None] * 4.0 ** -(rate / 16) * np.exp(0.15 * rng.normal(size=(n, k)))
+        bad = np.flatnonzero(rng.random(n) < 0.1)
+        loss[bad, rng.integers(1, k - 1, len(bad))] *= rng.uniform(1.5, 4.0, len(bad))
+    limit = int(bits * 16 * int(size.sum()))
+    return Problem((loss / loss.sum()).astype(dtype), (compact_bits(size, rate, 16),), (Limit("bits", limit),))

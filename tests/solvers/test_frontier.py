@@ -1,0 +1,102 @@
+"""The frontier: a lower bound everywhere, attained at its breakpoints, and any plan without solving from scratch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from bitwright.core.certificate import verify
+from bitwright.core.errors import InvalidProblem, Unsupported
+from bitwright.core.problem import Limit, Problem, Resource, compact_bits
+from solvers import solve
+from solvers.frontier import draw, frontier
+from tests.solvers.instances import instance
+from tests.strategies import problems
+
+
+@given(data=st.data())
+def test_every_breakpoint_is_attained(data: st.DataObject) -> None:
+    problem = data.draw(problems(units=(1, 5), formats=(1, 4)))
+    found = frontier(problem)
+    assert (np.diff(found.cost) > 0).all()
+    assert (np.diff(found.loss) < 0).all()
+    assert (np.diff(found.gain) <= 1e-12 * found.gain[0]).all()
+    for cost, loss in zip(found.cost.tolist(), found.loss.tolist(), strict=True):
+        solution = found.at(cost)
+        assert solution.certificate.status == "optimal"
+        assert solution.loss == pytest.approx(loss, rel=1e-9, abs=1e-10 * float(np.abs(found.loss).max()))
+
+
+@given(data=st.data())
+def test_any_budget_agrees_with_a_fresh_solve(data: st.DataObject) -> None:
+    problem = data.draw(problems(units=(1, 5), formats=(1, 4)))
+    assume(problem.limits)
+    value = data.draw(st.integers(0, 3000))
+    quick, fresh = frontier(problem).at(value), solve(problem.with_limit(problem.limits[0].name, value), "hull")
+    assert quick.certificate.status == fresh.certificate.status
+    assert quick.certificate.blame == fresh.certificate.blame
+    if quick.feasible:
+        assert quick.loss == pytest.approx(fresh.loss, rel=1e-12, abs=1e-12)
+
+
+def test_bound_lies_below_the_plan_and_uniform_plans_lie_above() -> None:
+    problem = instance("hetero", 224, 8, 0)
+    found = frontier(problem)
+    for value in np.linspace(float(found.cost[0]), float(found.cost[-1]), 20).astype(int).tolist():
+        solution = found.at(value)
+        assert verify(problem.with_limit("bits", value), solution.choice, solution.certificate).ok
+        assert solution.certificate.status == "optimal"
+        assert found.bound(value) <= solution.loss * (1 + 1e-12)
+    for uniform in found.uniform:
+        assert found.bound(uniform.cost) <= uniform.loss * (1 + 1e-12)
+    assert found.bound(int(found.cost[0]) - 1) == float("inf")
+    assert not found.at(int(found.cost[0]) - 1).feasible
+
+
+def test_a_limit_need_not_be_there() -> None:
+    problem = Problem(np.array([[3.0, 1.0], [3.0, 2.0]]), (compact_bits([1, 1], [1, 2]),), format_names=("a", "b"))
+    found = frontier(problem)
+    assert found.limit == "bits"
+    assert found.cost.tolist() == [2, 3, 4]
+    assert found.loss.tolist() == [6.0, 4.0, 3.0]
+    assert found.gain.tolist() == [2.0, 1.0, 0.0]
+    assert [u.name for u in found.uniform] == ["a", "b"]
+
+
+def test_float_resource() -> None:
+    cost = Resource("latency_us", matrix=np.array([[0.1, 0.35], [0.2, 0.3]]))
+    found = frontier(Problem(np.array([[3.0, 1.0], [3.0, 2.0]]), (cost,)))
+    assert found.cost == pytest.approx([0.3, 0.4, 0.65])
+    assert found.gain == pytest.approx([10.0, 8.0, 0.0])
+
+
+def test_files_and_thinning(tmp_path: Path) -> None:
+    found = frontier(instance("layers", 300, 8, 1))
+    data = json.loads(json.dumps(found.to_json(50)))
+    assert data["breakpoints"] == len(found) > len(data["points"])
+    assert data["points"][0]["cost"] == found.cost[0]
+    assert data["points"][-1]["gain_per_unit"] == 0.0
+    assert data["knee"]["rule"]
+    rows = list(csv.DictReader(io.StringIO(found.to_csv(50))))
+    assert [r["kind"] for r in rows].count("knee") == 1
+    assert sum(r["kind"].startswith("uniform:") for r in rows) == 8
+    assert len(frontier(instance("layers", 300, 8, 1), points=20)) <= 23
+    draw(found, str(tmp_path / "frontier.png"))
+    assert (tmp_path / "frontier.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_a_frontier_refuses() -> None:
+    two = (compact_bits([1], [1, 2]), Resource("bytes", matrix=np.array([[1, 2]])))
+    with pytest.raises(InvalidProblem, match="which limit"):
+        frontier(Problem(np.ones((1, 2)), two))
+    with pytest.raises(Unsupported):
+        frontier(Problem(np.ones((1, 2)), two, (Limit("bits", 2), Limit("bytes", 2))), "bits")
+    with pytest.raises(InvalidProblem):
+        frontier(Problem(np.ones((1, 2)), two), "latency_us")

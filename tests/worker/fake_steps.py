@@ -1,0 +1,139 @@
+"""Work for tests: what the child does is written in the `model` of an inspect request, as `file:do/<verb>/...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Verb = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    state: Path
+    progress: Callable[[str, float, str], None]
+
+
+def run(
+    request: dict[str, Any], settings: dict[str, Any], progress: Callable[[str, float, str], None]
+) -> dict[str, Any]:
+    """`file:do/sleep/2.5` sleeps; see VERBS."""
+    _, verb, *words = request["model"].split("/")
+    progress("working", 0.5, verb)
+    return {"value": VERBS[verb](Context(Path(settings["state_dir"]), progress), *words)}
+
+
+def answer(_: Any, text: str = "42") -> str:
+    return text
+
+
+def sleep(_: Any, seconds: str) -> str:
+    time.sleep(float(seconds))
+    return seconds
+
+
+def hang(context: Any) -> None:
+    (context.state / "hanging").write_text(str(os.getpid()))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+
+def exit_with(_: Any, status: str) -> None:
+    os._exit(int(status))
+
+
+def crash(_: Any, number: str) -> None:
+    os.kill(os.getpid(), int(number))
+    time.sleep(60)
+
+
+def typed(_: Any) -> None:
+    from bitwright.core.errors import InvalidModel
+
+    raise InvalidModel("the model is made of paper", expected="silicon", got="paper")
+
+
+def temporary(_: Any) -> None:
+    from bitwright.core.errors import Temporary
+
+    raise Temporary("the hub does not answer")
+
+
+def untyped(_: Any) -> None:
+    raise ValueError("secret internals")
+
+
+def memory(_: Any) -> int:
+    return len(bytearray(1 << 43))
+
+
+def disk(_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def big_file(_: Any) -> None:
+    with open(os.path.join(os.environ["TMPDIR"], "big"), "wb") as file:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        file.write(b"x" * (1 << 22))
+
+
+def burn(_: Any) -> None:
+    while True:
+        pass
+
+
+def oversized(_: Any) -> str:
+    return "x" * (1 << 20)
+
+
+def not_a_number(_: Any) -> float:
+    return float("nan")
+
+
+def environment(_: Any) -> dict[str, str]:
+    return dict(os.environ)
+
+
+def scratch(_: Any) -> str:
+    path = os.path.join(os.environ["TMPDIR"], "left-behind")
+    with open(path, "w") as file:
+        file.write("x")
+    return path
+
+
+def grandchild(context: Any) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (context.state / "grandchild").write_text(str(process.pid))
+    hang(context)
+
+
+def talk(context: Any, count: str) -> str:
+    for number in range(int(count)):
+        context.progress("talking", number / int(count), f"line {number}")
+    return count
+
+
+def fail_until(context: Any, attempts: str) -> str:
+    """Die without a word until the file of marks holds `attempts` lines."""
+    marks = context.state / "marks"
+    with marks.open("a") as file:
+        file.write("x\n")
+    if len(marks.read_text().splitlines()) < int(attempts):
+        os._exit(9)
+    return "at last"
+
+
+VERBS: dict[str, Verb] = {
+    "answer": answer, "sleep": sleep, "hang": hang, "exit": exit_with, "crash": crash, "typed": typed, "disk": disk,
+    "temporary": temporary, "untyped": untyped, "memory": memory, "big-file": big_file, "burn": burn, "talk": talk,
+    "oversized": oversized, "nan": not_a_number, "environment": environment, "scratch": scratch,
+    "grandchild": grandchild, "fail-until": fail_until,
+}  # fmt: skip

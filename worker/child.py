@@ -1,0 +1,101 @@
+"""The process of one job: `python -m worker.child --order FD --reports FD`.
+
+The order is a JSON document; each line of JSON written to the other descriptor reports progress, then the result or
+the problem. stdin stays open while the parent lives. Nothing is pickled, so nothing that this process says can run
+code in its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from worker.confine import confine, die_with_parent
+
+#: (request, settings, progress) -> result; the first two and the result are plain JSON.
+Work = Callable[[dict[str, Any], dict[str, Any], Callable[[str, float, str], None]], Any]
+
+
+class Reports:
+    """Lines to the parent; progress may come from any thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, value: Any) -> None:
+        data = memoryview(json.dumps({kind: value}, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        with self._lock:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+
+    def progress(self, stage: str, fraction: float, message: str) -> None:
+        self.send("progress", [str(stage), float(fraction), str(message)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker.child", description="run one job (started by the worker)")
+    parser.add_argument("--reports", type=int, required=True, metavar="FD")
+    parser.add_argument("--order", type=int, required=True, metavar="FD")
+    chosen = parser.parse_args(arguments)
+    reports = Reports(chosen.reports)
+    with os.fdopen(chosen.order, "rb") as file:
+        order = json.load(file)
+    confine(order["limits"], order["parent"])
+    die_with_parent(0)
+    try:
+        _send_result(reports, _work(order, reports))
+    except BaseException as error:  # the last frame of the process: whatever ends the work is told to the parent
+        reports.send("problem", _problem(error))
+        return 1
+    return 0
+
+
+def _work(order: dict[str, Any], reports: Reports) -> Any:
+    module, _, name = str(order["steps"]).partition(":")
+    run: Work = getattr(importlib.import_module(module), name)
+    return run(order["request"], order["settings"], reports.progress)
+
+
+def _send_result(reports: Reports, result: Any) -> None:
+    try:
+        reports.send("result", result)
+    except ValueError as error:
+        from bitwright.core.errors import NotFinite
+
+        raise NotFinite(
+            "the result holds NaN or infinity", hint="look for overflow: try another metric or data type"
+        ) from error
+
+
+def _problem(error: BaseException) -> dict[str, Any]:
+    """Typed errors as they are, anything else without its internals. The traceback goes to the job's log."""
+    from bitwright.core.errors import BitwrightError, JobFailed, OutOfResources
+
+    traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, BitwrightError):
+        return error.to_problem()
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return OutOfResources(
+            "the job ran out of memory",
+            hint="raise BITWRIGHT_JOB_MEMORY_BYTES, score fewer tokens, or use a larger machine",
+        ).to_problem()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutOfResources(
+            f"the job cannot write: {error.strerror}", hint="free disk space and submit the job again"
+        ).to_problem()
+    return JobFailed(
+        f"the job met an unexpected error ({type(error).__name__})", hint="see the job's log on the worker"
+    ).to_problem()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

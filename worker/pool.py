@@ -1,0 +1,107 @@
+"""A worker process: some runners, each in a thread of its own, and the reaper. `python -m worker.pool` runs one.
+
+Threads only watch: each job works in a child process. SIGTERM and SIGINT give running jobs back and end the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+from bitwright.core.errors import BitwrightError
+from bitwright.jobs.store import JobStore, open_store
+from bitwright.settings import Settings, load_settings
+from worker.reaper import sweep_until
+from worker.runner import STEPS, Runner, scratch_folder
+
+_log = logging.getLogger("bitwright.worker")
+
+
+def new_owner() -> str:
+    """Names one worker process, on any host, for ever."""
+    return f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+class Pool:
+    """Runner slots and a reaper over one store."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        settings: Settings,
+        *,
+        slots: int,
+        owner: str | None = None,
+        queues: Sequence[str] | None = None,
+        steps: str = STEPS,
+    ) -> None:
+        self.owner = owner or new_owner()
+        self.stopping = threading.Event()
+        self.bell = threading.Event()
+        self._store = store
+        self._settings = settings
+        runner = Runner(store, settings, self.owner, self.stopping, self.bell, queues, steps)
+        self._threads = [threading.Thread(target=runner.serve, name=f"slot-{number}") for number in range(slots)]
+        self._threads.append(threading.Thread(target=sweep_until, args=(self.stopping, store, settings), name="reaper"))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Give running jobs back and wait for the threads to end."""
+        self.stopping.set()
+        self.bell.set()
+        for thread in self._threads:
+            thread.join()
+        shutil.rmtree(scratch_folder(self._settings.state_dir, self.owner), ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker.pool", description="run jobs until told to stop")
+    parser.add_argument("--slots", type=int, default=1, help="jobs at once")
+    parser.add_argument("--owner", help="name of this worker in the job table; default: a new one")
+    parser.add_argument("--queue", action="append", help="serve this queue only (repeatable)")
+    parser.add_argument("--steps", default=STEPS, metavar="MODULE:FUNCTION", help="what a job's child runs")
+    parser.add_argument(
+        "--supervised", action="store_true", help="read the settings from stdin, and end when it closes"
+    )
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = Settings(**json.loads(sys.stdin.readline())) if chosen.supervised else load_settings()
+        store = open_store(settings.resolved_database_url)
+    except BitwrightError as error:
+        _log.error("the worker cannot start: %s", error)
+        return error.exit_code
+    if chosen.supervised:
+        threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
+    pool = Pool(store, settings, slots=chosen.slots, owner=chosen.owner, queues=chosen.queue, steps=chosen.steps)
+    pool.start()
+    stop.wait()
+    pool.stop()
+    store.close()
+    return 0
+
+
+def _stop_at_end_of_stdin(stop: threading.Event) -> None:
+    """The supervisor is gone: nobody would restart us or notice our end."""
+    while sys.stdin.readline():
+        pass
+    stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
