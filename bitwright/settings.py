@@ -18,9 +18,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BITWRIGHT_", frozen=True, extra="ignore")
 
     state_dir: Path = Field(default=Path(".bitwright"), description="database, blobs and checkpoints of this host")
-    database_url: str | None = Field(default=None, description="default: SQLite under state_dir; or postgresql+psycopg://...")
+    database_url: str | None = Field(
+        default=None, description="default: SQLite under state_dir; or postgresql+psycopg://..."
+    )
     broker_url: str | None = Field(default=None, description="redis://... for distributed mode; none in embedded mode")
-    model_roots: Annotated[dict[str, Path], NoDecode] = Field(default_factory=dict, description="file:ROOT/... roots: name=path,name=path")
+    model_roots: Annotated[dict[str, Path], NoDecode] = Field(
+        default_factory=dict, description="file:ROOT/... roots: name=path,name=path"
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     workers: int = Field(default=1, ge=0, le=64, description="embedded runner slots of `bitwright serve`")
@@ -33,17 +37,35 @@ class Settings(BaseSettings):
     max_solve_units: int = Field(default=20_000, ge=1)
     solve_processes: int = Field(default=1, ge=1, le=64, description="warm solver processes of the API")
     solve_seconds: float = Field(default=30, gt=0, le=300, description="wall limit of one synchronous solve")
-    solve_memory_bytes: int = Field(default=4 * 2**30, ge=0, description="address-space limit of a solver process; 0 = none")
-    ping_seconds: float = Field(default=15, gt=0, le=300, description="comment lines of an idle event stream (proxies cut at 30 to 60 s)")
-    stream_seconds: float = Field(default=600, gt=0, le=86_400, description="an event stream is closed after this; clients resume")
+    solve_memory_bytes: int = Field(
+        default=4 * 2**30, ge=0, description="address-space limit of a solver process; 0 = none"
+    )
+    ping_seconds: float = Field(
+        default=15, gt=0, le=300, description="comment lines of an idle event stream (proxies cut at 30 to 60 s)"
+    )
+    stream_seconds: float = Field(
+        default=600, gt=0, le=86_400, description="an event stream is closed after this; clients resume"
+    )
+    relay_seconds: float = Field(default=0.5, gt=0, le=60, description="how often doorbell messages go to the broker")
+    heal_seconds: float = Field(
+        default=5, gt=0, le=3600, description="jobs due this long with an empty broker queue are rung again"
+    )
     job_memory_bytes: int = Field(default=0, ge=0, description="address-space limit of a job's child; 0 = none")
     job_seconds: float = Field(default=24 * 3600, gt=0, description="wall limit of one attempt of a job")
     job_cpu_seconds: int = Field(default=0, ge=0, description="processor-time limit of a job's child; 0 = none")
     job_file_bytes: int = Field(default=0, ge=0, description="largest file that a job's child may write; 0 = no limit")
-    job_report_bytes: int = Field(default=64 * 2**20, ge=1024, description="largest result or progress line a job's child may send")
-    cancel_seconds: float = Field(default=1, gt=0, le=60, description="how often a running job looks whether it was cancelled")
-    progress_seconds: float = Field(default=0.5, gt=0, le=60, description="progress of a job is stored at most this often")
-    settle_seconds: float = Field(default=120, gt=0, le=3600, description="how long a worker tries to store an outcome in a failing database")
+    job_report_bytes: int = Field(
+        default=64 * 2**20, ge=1024, description="largest result or progress line a job's child may send"
+    )
+    cancel_seconds: float = Field(
+        default=1, gt=0, le=60, description="how often a running job looks whether it was cancelled"
+    )
+    progress_seconds: float = Field(
+        default=0.5, gt=0, le=60, description="progress of a job is stored at most this often"
+    )
+    settle_seconds: float = Field(
+        default=120, gt=0, le=3600, description="how long a worker tries to store an outcome in a failing database"
+    )
     wait_seconds: float = Field(default=60, gt=0, le=300, description="longest Prefer: wait / ?wait=")
     page_size: int = Field(default=50, ge=1, le=1000)
     retention_days: int = Field(default=30, ge=1)
@@ -77,4 +99,6 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = "BITWRIGHT_" + "_".join(str(p) for p in first["loc"]).upper()
-        raise InvalidSetting(f"{name} is not valid", expected=first["msg"], got=repr(first.get("input"))[:80]) from error
+        raise InvalidSetting(
+            f"{name} is not valid", expected=first["msg"], got=repr(first.get("input"))[:80]
+        ) from error

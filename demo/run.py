@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from bitwright.client import Client
+
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".bitwright"
 BITWRIGHT = [sys.executable, "-m", "bitwright"]
@@ -28,7 +30,10 @@ JOBS = (
     ("MiniLM, a sentence-embedding model of 22.7 million weights", "file:minilm/model"),
     ("llama-stdlib, a small causal language model trained on Python sources", "file:tests/llama-stdlib"),
 )
-OPTIONS = ("--budget", "3.5bpw", "--to", "packed", "--progress")
+#: Fewer tokens than the defaults: two cores shall finish in minutes.
+OPTIONS = (
+    "--budget", "3.5bpw", "--calibration-tokens", "4096", "--confirm-tokens", "8192", "--to", "packed", "--progress",
+)  # fmt: skip
 #: Seconds for a server to leave.
 PATIENCE = 60
 
@@ -43,6 +48,7 @@ def main() -> int:
     roots = {"minilm": Path(package.origin).parent, "tests": ROOT / "tests" / "models"}
     with server(roots) as url:
         say(f"bitwright serves at {url} (log: {log_path().relative_to(ROOT)})")
+        cancel_leftovers(url)
         for title, model in JOBS:
             code = plan(url, title, model)
             if code:
@@ -60,6 +66,14 @@ def plan(url: str, title: str, model: str) -> int:
     command = ["plan", model, *OPTIONS, "--server", url]
     say(f"{title}\n$ bitwright {' '.join(command)}")
     return subprocess.run([*BITWRIGHT, *command], check=False).returncode
+
+
+def cancel_leftovers(url: str) -> None:
+    """A job that an interrupted demo left behind would run first: an accepted job is never lost."""
+    with Client(url) as client:
+        for state in ("queued", "running"):
+            for job in client.jobs(state=state):
+                client.cancel(job)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_kernels.reference import pack, unpack, words
+from gpu_kernels.kernels import pack, unpack
+from gpu_kernels.reference import words
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,19 @@ QUANTIZERS = Catalog(
     "quantizer",
     (
         Entry(
-            "rtn",
-            "quantizers.rtn:QUANTIZER",
-            "round to nearest with scales from each group's range",
-            traits={"data": "none"},
+            "rtn", "quantizers.rtn:QUANTIZER", "round to nearest, scales from each group's range", traits={"data": "none"}
+        ),
+        Entry(
+            "clip",
+            "quantizers.clip:QUANTIZER",
+            "round to nearest with a gain-corrected search of the range",
+            traits={"data": "optional"},
+        ),
+        Entry(
+            "gptq",
+            "quantizers.gptq:QUANTIZER",
+            "GPTQ: later inputs make up for the rounding of earlier ones",
+            traits={"data": "hessian"},
         ),
     ),
 )

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
+from gpu_kernels.kernels import rtn_rows
+from gpu_kernels.reference_quantize import codes_of, lane_sum
 from quantizers.base import (
     BLOCK_ELEMENTS,
     Float32Matrix,
@@ -71,6 +73,10 @@ QUANTIZER = RoundToNearest()
 
 def _quantize(weight: Float32Matrix, format: IntFormat, name: str) -> Quantized:
     rows, columns = weight.shape
+    native = rtn_rows(weight, format.width, format.symmetric, format.group or max(1, columns), corrects(format))
+    if isinstance(native, tuple):
+        return Quantized(*native, format)
+    # No native code, or it met weights that the lines below turn into an error.
     groups = format.groups(columns) if columns else 0
     codes = np.empty((rows, columns), dtype=np.uint8)
     scales = np.empty((rows, groups), dtype=np.float16)
@@ -123,7 +129,8 @@ def group_parameters(
         return scale, zero
     if format.symmetric:
         extreme = np.where(high > -low, high, low)
-        return half_scale(extreme / np.float32(-half), name), np.full(low.shape, half, np.uint8)
+        # + 0 turns -0 into 0, so that the sign of an all-zero group does not depend on the order of its zeros.
+        return half_scale(extreme / np.float32(-half) + np.float32(0), name), np.full(low.shape, half, np.uint8)
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     top = np.float32((1 << width) - 1)
     scale = half_scale(high / top - low / top, name)
@@ -146,11 +153,12 @@ def round_codes(
 ) -> NDArray[np.uint8]:
     """uint8 codes of groups (rows, groups, size): clip(rint(x * (1/s)) + zero, 0, 2^width - 1)."""
     inverse = np.float32(1) / scale.astype(np.float32)
-    work = grouped * inverse[..., None]
-    np.rint(work, out=work)
-    work += zero[..., None].astype(np.float32)
-    np.clip(work, 0, (1 << width) - 1, out=work)
-    return work.astype(np.uint8)
+    return codes_of(grouped, inverse[..., None], zero[..., None].astype(np.float32), width)
+
+
+def corrects(format: IntFormat) -> bool:
+    """Whether the stored scale of this format is corrected for shrinkage."""
+    return format.width == 1 or (format.symmetric and format.width <= UNSHRINK_WIDTH)
 
 
 def unshrunk_scale(
@@ -164,11 +172,11 @@ def unshrunk_scale(
 
     From 2 bits on it stays within GAIN_LIMITS of the rounding scale, as in research/09 (d').
     """
-    if format.width > 1 and (not format.symmetric or format.width > UNSHRINK_WIDTH):
+    if not corrects(format):
         return scale
-    steps = codes.astype(np.float32) - zero[..., None].astype(np.float32)
-    along = np.einsum("...i,...i->...", grouped, steps, dtype=np.float64)
-    norm = np.einsum("...i,...i->...", grouped, grouped, dtype=np.float64)
+    exact = grouped.astype(np.float64)
+    along = lane_sum(exact * (codes.astype(np.float64) - zero[..., None].astype(np.float64)))
+    norm = lane_sum(exact * exact)
     before = scale.astype(np.float64)
     after = np.divide(norm, along, out=before.copy(), where=along != 0)
     gain = np.where(before != 0, after / before, 1.0)

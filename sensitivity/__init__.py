@@ -1,4 +1,4 @@
-"""Sensitivities: how much a model's output suffers when a unit is stored in a format. One file a metric; see catalog.py."""
+"""How much a model's output suffers when a unit is stored in a format. One file a metric; see catalog.py."""
 
 from __future__ import annotations
 

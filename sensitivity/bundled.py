@@ -17,16 +17,18 @@ from bitwright.core.errors import InvalidCalibration
 from sensitivity.data import Data
 
 MODULES = (
-    "argparse", "ast", "asyncio/base_events", "asyncio/streams", "bdb", "calendar", "cmd", "codecs", "collections/__init__",
-    "concurrent/futures/_base", "configparser", "contextlib", "copy", "csv", "dataclasses", "datetime", "difflib", "dis",
-    "doctest", "email/message", "enum", "fractions", "ftplib", "functools", "glob", "gzip", "heapq", "html/parser",
-    "http/client", "http/cookiejar", "http/server", "imaplib", "importlib/resources/__init__", "inspect", "ipaddress",
-    "json/decoder", "json/encoder", "locale", "logging/__init__", "logging/handlers", "mailbox", "mimetypes", "numbers",
-    "operator", "optparse", "pathlib", "pdb", "pickle", "pickletools", "platform", "plistlib", "poplib", "pprint", "profile",
-    "queue", "random", "sched", "selectors", "shelve", "shlex", "shutil", "smtplib", "socket", "socketserver", "ssl",
-    "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "timeit", "tokenize", "trace",
-    "traceback", "typing", "unittest/case", "unittest/mock", "urllib/parse", "urllib/request", "uuid", "warnings", "wave",
-    "weakref", "xml/dom/minidom", "xml/etree/ElementTree", "zipfile",
+    "argparse", "ast", "asyncio/base_events", "asyncio/streams", "bdb", "calendar", "cmd", "codecs",
+    "collections/__init__", "concurrent/futures/_base", "configparser", "contextlib", "copy", "csv",
+    "dataclasses", "datetime", "difflib", "dis", "doctest", "email/message", "enum", "fractions", "ftplib",
+    "functools", "glob", "gzip", "heapq", "html/parser", "http/client", "http/cookiejar", "http/server",
+    "imaplib", "importlib/resources/__init__", "inspect", "ipaddress", "json/decoder", "json/encoder",
+    "locale", "logging/__init__", "logging/handlers", "mailbox", "mimetypes", "numbers", "operator",
+    "optparse", "pathlib", "pdb", "pickle", "pickletools", "platform", "plistlib", "poplib", "pprint",
+    "profile", "queue", "random", "sched", "selectors", "shelve", "shlex", "shutil", "smtplib", "socket",
+    "socketserver", "ssl", "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap",
+    "threading", "timeit", "tokenize", "trace", "traceback", "typing", "unittest/case", "unittest/mock",
+    "urllib/parse", "urllib/request", "uuid", "warnings", "wave", "weakref", "xml/dom/minidom",
+    "xml/etree/ElementTree", "zipfile",
 )  # fmt: skip
 DESCRIPTION = "bundled: sources of the Python standard library"
 PROSE_DESCRIPTION = "bundled: docstrings of the Python standard library"

@@ -114,7 +114,7 @@ def sentences(text: str) -> list[str]:
     """Paragraphs of a text (lines where it has hardly any), one line each, cut into chunks of at most 60 words."""
     parts = [part for part in text.split("\n\n") if part.strip()]
     parts = parts if len(parts) >= _FEW else [line for line in text.splitlines() if line.strip()]
-    chunks = []
+    chunks: list[str] = []
     for part in parts:
         words = part.split()
         chunks.extend(" ".join(words[i : i + _CHUNK_WORDS]) for i in range(0, len(words), _CHUNK_WORDS))
@@ -168,6 +168,6 @@ def _bundled_images(source: ModelSource) -> Data:
     if _image_shape(source) != (1, 8, 8):
         raise InvalidCalibration(
             "there are no bundled images for this model", expected="a model of 8 x 8 images with one channel",
-            got=f"images of shape {_image_shape(source)}", hint="give images with --calibration FILE.npz (array `images`)",
+            got=f"images of shape {_image_shape(source)}", hint="give some: --calibration FILE.npz with `images`",
         )  # fmt: skip
     return bundled.digits()

@@ -91,7 +91,7 @@ def measure_checkpoint(
     if stored != wanted or checkpoint.model_digest not in (inventory.digest, "None"):
         raise InvalidPlan(
             "the checkpoint is of another model", expected=f"{len(wanted)} units of {inventory.digest}",
-            got=f"{len(stored)} units of {checkpoint.model_digest}", hint="name the model that the checkpoint was made from",
+            got=f"{len(stored)} units of {checkpoint.model_digest}", hint="name the model it was made from",
         )  # fmt: skip
 
     def weights() -> dict[str, NDArray[np.float32]]:

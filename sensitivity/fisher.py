@@ -15,11 +15,13 @@ one item are not quite, so items are what is counted. Where scores are Gaussian 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from bitwright.core.errors import InvalidCalibration
-from sensitivity.base import Scores, ScoringTask
+from sensitivity.base import Losses, Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.passes import Batch, batches, plan_passes
 from sensitivity.runner import load_runner
@@ -39,17 +41,16 @@ class Moments:
         self._sum += values.sum(0)
         self._squares += values.square().sum(0)
 
-    def mean(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        result: np.ndarray[tuple[int, int], np.dtype[np.float64]] = (self._sum / self.items).numpy()
-        return result
+    def mean(self) -> Losses:
+        return self._sum.numpy() / self.items
 
-    def stderr(self, samples: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    def stderr(self, samples: int) -> Losses:
         """sqrt(variance / items); with a single item, the Gaussian value mean x sqrt(2 / samples)."""
         mean = self.mean()
         if self.items < 2:
-            return mean * np.sqrt(2.0 / samples)
+            return mean * math.sqrt(2.0 / samples)
         variance = (self._squares.numpy() - self.items * mean**2) / (self.items - 1)
-        return np.sqrt(np.maximum(variance, 0.0) / self.items)
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0) / self.items), np.float64)
 
 
 def item_losses(batch: Batch) -> torch.Tensor:
@@ -81,7 +82,7 @@ class Fisher:
         loss, stderr, unmeasured = fill_unmeasured(task, moments.mean(), moments.stderr(samples), reached | exact)
         return Scores(
             loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=task.data.tokens, samples=samples,
-            parameters={"samples_per_item": plan.samples, "directions_per_item": plan.directions, "items": moments.items},
+            parameters={"samples_an_item": plan.samples, "directions_an_item": plan.directions, "items": moments.items},
             unmeasured=unmeasured, warnings=runner.warnings,
         )  # fmt: skip
 

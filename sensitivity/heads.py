@@ -1,8 +1,8 @@
 """What a model's output means, task by task: how it is computed and which directions its curvature is probed along.
 
 For an output distribution p the KL divergence of a small change is half the variance of its score (the Fisher
-information; research/08 section 4): KL ~ 1/2 E_y[(g_y . J dW)^2] with g_y = d log p(y) / d output = onehot(y) - p. A head
-turns a batch's output into such `Directions`, each a gradient with respect to the output and a weight an item.
+information; research/08 section 4): KL ~ 1/2 E_y[(g_y . J dW)^2] with g_y = d log p(y) / d output = onehot(y) - p.
+A head turns a batch's output into such directions, each a gradient with respect to the output and a weight an item.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Head(Protocol):
     def directions(
         self, output: torch.Tensor, rows: np.ndarray[Any, Any], samples: int, seed: int
     ) -> Iterator[Direction]:
-        """Directions of a batch. rows: the items' numbers: what is drawn depends on (seed, row) only, never on batching."""
+        """Directions of a batch. rows: the items' numbers; draws depend on (seed, row) only, never on batching."""
         ...
 
 

@@ -19,6 +19,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.data import Data
 from sensitivity.heads import Head, head_for
+from sensitivity.quiet import quiet
 from sensitivity.units_map import Slice, map_units
 
 
@@ -78,7 +79,7 @@ def load_runner(source: ModelSource, inventory: Inventory) -> Runner:
     """Loads the model behind `source`. Raises InvalidModel, Unsupported, OutOfResources."""
     head = head_for(inventory.task)
     folder = model_folder(source)
-    _quiet()
+    quiet()
     model, warnings = _load(folder, head)
     model.eval()
     model.requires_grad_(False)
@@ -96,13 +97,6 @@ def model_folder(source: ModelSource) -> Path:
             hint="use a metric without data (--metric weight-mse), or give the whole directory",
         )
     return folder
-
-
-def _quiet() -> None:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def _load(folder: Path, head: Head) -> tuple[torch.nn.Module, tuple[str, ...]]:

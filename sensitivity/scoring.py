@@ -62,9 +62,9 @@ def score(
 
 
 def _check(scores: Scores, inventory: Inventory) -> None:
-    bad = ~np.isfinite(scores.loss).all(axis=1)
-    if bad.any():
-        names = [unit.name for unit, wrong in zip(inventory.units, bad, strict=True) if wrong]
+    bad = np.flatnonzero(~np.isfinite(scores.loss).all(axis=1))
+    if len(bad):
+        names = [inventory.units[i].name for i in bad]
         raise NotFinite(
             "scoring gave losses that are NaN or infinite",
             got=f"{len(names)} units, first {names[0]}",

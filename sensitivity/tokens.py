@@ -12,6 +12,7 @@ from bitwright.core.errors import InvalidCalibration
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.data import SEQUENCE_TOKENS, Data
+from sensitivity.quiet import quiet
 
 #: Sentences are cut here: sentence models are made for short texts, and most of a batch would be padding.
 SENTENCE_TOKENS = 128
@@ -51,9 +52,8 @@ def load_tokenizer(source: ModelSource) -> Any:
             got=f"none in {folder.name}", hint=hint,
         )  # fmt: skip
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    quiet()
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for malformed files

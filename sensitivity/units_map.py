@@ -111,7 +111,7 @@ class _ContentIndex:
         matches = [place for place in places if _same(place, self._parameters, weight)]
         free = [place for place in matches if place not in self._taken]
         self._taken.update(free[:1])
-        return (free or matches or [None])[0]
+        return next(iter(free or matches), None)
 
     def _index(self, rows: int, columns: int) -> dict[bytes, list[Slice]]:
         found: dict[bytes, list[Slice]] = {}

@@ -91,7 +91,8 @@ class Guard:
             )  # fmt: skip
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self.max_bytes:
-            await self._drain(receive)
+            if len(length) < 20 and int(length) <= DRAIN_FACTOR * self.max_bytes:
+                await self._drain(receive)
             raise self._too_large(f"{length[:20]} bytes")
 
     def _too_large(self, got: str) -> TooLarge:

@@ -18,6 +18,7 @@ from bitwright.core.errors import BitwrightError, HttpError, Internal, InvalidIn
 MEDIA_TYPE = "application/problem+json"
 #: Seconds a client is asked to wait when an error may pass by itself and nothing better is known.
 RETRY_AFTER = 1
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 log = logging.getLogger("bitwright.service")
 
 
@@ -53,10 +54,11 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> InvalidInput:
 
 def allowed_methods(request: Request) -> str:
     """Every method that some route takes at this address (Starlette names those of the first route only)."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or set()
+    found = {
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    }
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
@@ -97,6 +99,11 @@ def install(app: FastAPI) -> None:
         typed_error = from_http_exception(error, request.url.path, request.method, allow)
         headers = {**(error.headers or {}), **({"Allow": allow} if allow else {})}
         return problem_response(typed_error, request_id(request), headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        # Starlette raises it again after this answer, and the guard logs it.
+        return problem_response(internal(request_id(request)), request_id(request))
 
     @app.exception_handler(NotModified)
     async def unchanged(request: Request, error: NotModified) -> Response:

@@ -62,6 +62,7 @@ class SolveProcess:
             timer.cancel()
         if frame is None:
             self.kill()
+            self._child.wait()  # from here on it counts as dead, and is replaced
             if late.is_set():
                 raise OutOfResources(
                     "the solver ran past its wall limit and was stopped", expected=f"at most {seconds:g} s"

@@ -22,6 +22,12 @@ SOLVERS = Catalog(
             traits=traits(limits=MANY, rules=True, pairs=True, exact=True),
         ),
         Entry(
+            "vector",
+            "solvers.vector:SOLVER",
+            "several limits and rules at any size: a vector of multipliers and a repaired plan",
+            traits=traits(limits=MANY, rules=True),
+        ),
+        Entry(
             "brute",
             "solvers.brute:SOLVER",
             "enumeration of every choice: the oracle for small problems",

@@ -53,6 +53,8 @@ class EmbeddedWorker:
         return self.pid is not None
 
     def start(self) -> None:
+        """Raises what `open_store` raises: a worker without a database is an error of the start, not of a thread."""
+        self._store = open_store(self._settings.resolved_database_url)
         self._thread.start()
 
     def stop(self) -> None:
@@ -69,8 +71,7 @@ class EmbeddedWorker:
         self._thread.join(STOP_SECONDS)
 
     def _supervise(self) -> None:
-        store = open_store(self._settings.resolved_database_url)
-        pause = FIRST_PAUSE
+        store, pause = self._store, FIRST_PAUSE
         while not self._stopping.is_set():
             started = time.monotonic()
             owner = new_owner()

@@ -21,8 +21,9 @@ from bitwright.core.errors import BitwrightError
 from bitwright.jobs.store import JobStore, open_store
 from bitwright.settings import Settings, load_settings
 from worker.reaper import sweep_until
-from worker.runner import STEPS, Runner, scratch_folder
+from worker.runner import STEPS, TICK, Runner, scratch_folder
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _log = logging.getLogger("bitwright.worker")
 
 
@@ -66,34 +67,48 @@ class Pool:
         shutil.rmtree(scratch_folder(self._settings.state_dir, self.owner), ignore_errors=True)
 
 
+def run(
+    settings: Settings,
+    *,
+    slots: int,
+    owner: str | None = None,
+    queues: Sequence[str] | None = None,
+    steps: str = STEPS,
+    stop: threading.Event | None = None,
+) -> int:
+    """A pool in this process, until SIGTERM, SIGINT or `stop`. The exit status."""
+    stop = stop or threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    store = open_store(settings.resolved_database_url)
+    pool = Pool(store, settings, slots=slots, owner=owner, queues=queues, steps=steps)
+    pool.start()
+    # Not one long wait: the kernel may give a signal to any thread, and only a running main thread handles it.
+    while not stop.wait(TICK):
+        pass
+    pool.stop()
+    store.close()
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.pool", description="run jobs until told to stop")
     parser.add_argument("--slots", type=int, default=1, help="jobs at once")
     parser.add_argument("--owner", help="name of this worker in the job table; default: a new one")
     parser.add_argument("--queue", action="append", help="serve this queue only (repeatable)")
     parser.add_argument("--steps", default=STEPS, metavar="MODULE:FUNCTION", help="what a job's child runs")
-    parser.add_argument(
-        "--supervised", action="store_true", help="read the settings from stdin, and end when it closes"
-    )
+    parser.add_argument("--supervised", action="store_true", help="read settings from stdin; end when it closes")
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
         settings = Settings(**json.loads(sys.stdin.readline())) if chosen.supervised else load_settings()
-        store = open_store(settings.resolved_database_url)
+        if chosen.supervised:
+            threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
+        return run(settings, slots=chosen.slots, owner=chosen.owner, queues=chosen.queue, steps=chosen.steps, stop=stop)
     except BitwrightError as error:
         _log.error("the worker cannot start: %s", error)
         return error.exit_code
-    if chosen.supervised:
-        threading.Thread(target=_stop_at_end_of_stdin, args=(stop,), daemon=True).start()
-    pool = Pool(store, settings, slots=chosen.slots, owner=chosen.owner, queues=chosen.queue, steps=chosen.steps)
-    pool.start()
-    stop.wait()
-    pool.stop()
-    store.close()
-    return 0
 
 
 def _stop_at_end_of_stdin(stop: threading.Event) -> None:

@@ -34,6 +34,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
+    #: Name of an optional positional that may also stand behind the options: argparse itself gives it up as soon as
+    #: an option follows the positionals before it.
+    late: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        found, extra = super().parse_known_args(args, namespace)
+        if self.late and getattr(found, self.late) is None and len(extra) == 1 and not extra[0].startswith("-"):
+            setattr(found, self.late, Path(extra.pop()))
+        return found, extra
+
     def error(self, message: str) -> NoReturn:
         raise InvalidInput(message, hint=f"{self.prog} --help")
 

@@ -26,6 +26,26 @@ ROUNDING = 1e-12
 STATUSES = ("optimal", "bounded", "infeasible")
 
 
+#: What each member of a certificate must be when it comes from outside.
+_MEMBERS = {
+    **dict.fromkeys(("status", "proof", "blame"), "text"),
+    **dict.fromkeys(("loss", "lower_bound", "gap"), "a finite number"),
+    **dict.fromkeys(("cost", "limits", "multipliers", "smallest_limit"), "finite numbers by name"),
+}  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1.7e308
+
+
+def _is_readable(name: str, value: Any) -> bool:
+    if _MEMBERS[name] == "text":
+        return isinstance(value, str)
+    if _MEMBERS[name] == "a finite number":
+        return _is_number(value)
+    return isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
+
+
 @dataclass(frozen=True)
 class Certificate:
     """status: `optimal`, `bounded` or `infeasible`; multipliers by limit name and `rule:<index>`.
@@ -66,6 +86,9 @@ class Certificate:
     def from_json(data: Mapping[str, Any]) -> Certificate:
         try:
             known = {name: data[name] for name in Certificate.__dataclass_fields__ if data.get(name) is not None}
+            for name, value in known.items():
+                if not _is_readable(name, value):
+                    raise InvalidPlan(f"the certificate's {name} cannot be read", expected=_MEMBERS[name], got=repr(value)[:80])
             certificate = Certificate(**known)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidPlan("the certificate cannot be read", got=str(error)[:120]) from error

@@ -22,9 +22,9 @@ class Unit:
     tensor, index: where the weights lie: tensor name in the file, and the leading index of a stacked tensor.
     shape: (out, in) of the unit's matrix. dtype: as stored, safetensors spelling.
     module: role such as `self_attn.q_proj`, the column of the heat map. layer, expert: indices, or None.
-    families: tie kinds to keys: units with the same key under a kind share a format where an engine ties that kind
-    (kinds: `qkv`, `gate_up`; for experts `expert` = one expert's matrices, `expert_role` = one role over a block's experts,
-    `experts` = all of a block, `all_experts` = all of the model).
+    families: tie kinds to keys: units with the same key under a kind share a format where an engine ties that kind.
+    Kinds: `qkv`, `gate_up`; of experts `expert` (one expert's matrices), `expert_role` (one role over a block),
+    `experts` (all of a block), `all_experts` (all of the model).
     """
 
     name: str

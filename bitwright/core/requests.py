@@ -18,8 +18,8 @@ def _printable(text: str) -> str:
     return text
 
 
-def _format_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    for name in names or ():
+def _format_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
         parse_format(name)
     return names
 
@@ -31,7 +31,9 @@ def _budget(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
-FormatNames = Annotated[tuple[Annotated[str, Field(max_length=64)], ...] | None, AfterValidator(_format_names), Field(max_length=64)]
+FormatNames = (
+    Annotated[tuple[Annotated[str, Field(max_length=64)], ...], AfterValidator(_format_names), Field(max_length=64)] | None
+)
 Container = Literal["packed", "compressed-tensors"]
 
 

@@ -95,7 +95,7 @@ class SensitivityTable:
             "meta": np.array(canonical_json(self._meta()).decode(), dtype=np.str_),
         }  # fmt: skip
         with atomic_write(Path(path)) as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_table(path: str | Path) -> SensitivityTable:

@@ -35,7 +35,10 @@ def parse_profile(text: str, *, origin: str) -> EngineProfile:
 def shipped_profiles() -> dict[str, EngineProfile]:
     """Every profile by name, in alphabetical order."""
     folder = resources.files("bitwright.engines") / "profiles"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".toml")),
+        key=lambda file: file.name.removesuffix(".toml"),
+    )
     found = [parse_profile(file.read_text("utf-8"), origin=file.name) for file in files]
     return {profile.name: profile for profile in found}
 

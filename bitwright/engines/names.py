@@ -6,6 +6,8 @@ translates (transformers 5.23, conversion_mapping, entry ViTModel); configs that
 
 from __future__ import annotations
 
+import re
+
 #: (old part of the name, new part), applied in this order, by the beginning of the architecture's class name.
 _VIT = (
     ("encoder.layer.", "layers."),
@@ -17,6 +19,23 @@ _VIT = (
     ("output.dense", "mlp.fc2"),
 )
 _RENAMED = {"ViTFor": _VIT, "ViTModel": _VIT, "DeiT": _VIT, "ViTMSN": _VIT}
+
+
+#: Listed and stacked experts: transformers 5 keeps both as two stacked parameters a block (entries mixtral, qwen2_moe).
+_EXPERT = re.compile(
+    r"(?P<block>.+)\.(?:block_sparse_moe|mlp)\.experts\."
+    r"(?:[0-9]+\.(?P<listed>[a-z_0-9]+)\.weight|(?P<stacked>[a-z_]+)(?:\.weight)?\[[0-9]+\])"
+)
+_GATE_UP = frozenset({"w1", "w3", "gate_proj", "up_proj", "gate_up_proj"})
+
+
+def fused_experts(unit: str) -> str | None:
+    """The stacked parameter that holds an expert's matrix in memory; None for a unit that is no expert's."""
+    match = _EXPERT.fullmatch(unit)
+    if match is None:
+        return None
+    role = match["listed"] or match["stacked"]
+    return f"{match['block']}.mlp.experts.{'gate_up_proj' if role in _GATE_UP else 'down_proj'}"
 
 
 def transformers_module(module: str, architecture: str) -> str:

@@ -66,20 +66,23 @@ class IntRule(_Rule):
                 format.symmetric in self.symmetric,
                 f"only {'symmetric' if self.symmetric == (True,) else 'asymmetric'} formats",
             ),
-            *self._group_checks(inputs, format),
+            *self._group_checks(unit, format),
             (inputs % self.in_multiple == 0, f"{inputs} inputs are no multiple of {self.in_multiple}"),
             (out % self.out_multiple == 0, f"{out} outputs are no multiple of {self.out_multiple}"),
             (self.stacked or unit.index is None, "stacked expert tensors are not loaded quantized"),
         )
         return [why for fine, why in checks if not fine]
 
-    def _group_checks(self, inputs: int, format: IntFormat) -> list[tuple[bool, str]]:
-        """A group that holds a whole row is stored as per channel, where the engine has that."""
-        group = format.group
-        if self.channel and format.groups(inputs) == 1:
+    def _group_checks(self, unit: Unit, format: IntFormat) -> list[tuple[bool, str]]:
+        """A group longer than the row is stored as per channel, where the engine has that.
+
+        Not for experts: their matrices differ in inputs but are loaded fused, by one scheme.
+        """
+        group, inputs = format.group, unit.shape[1]
+        if self.channel and group is not None and group > inputs and unit.expert is None:
             return []
         if group is None:
-            return [(False, "no per-channel scales")]
+            return [(self.channel, "no per-channel scales")]
         return [
             (not self.groups or group in self.groups, f"groups here are {_listed(self.groups)}, not {group}"),
             (not self.group_divides or inputs % group == 0, f"the group {group} does not divide the {inputs} inputs"),

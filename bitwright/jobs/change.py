@@ -34,12 +34,9 @@ def record(tx: Transaction, job_id: str, kind: str, data: Mapping[str, Any] | No
 
 
 def ring(tx: Transaction, job: Job) -> None:
-    """Put a doorbell message in the outbox: the relay publishes it after the commit (research/06 B3)."""
-    tx.connection.execute(
-        insert(outbox).values(
-            topic=f"jobs.{job.queue}", payload={"job_id": job.id, "due": job.run_after}, created_at=tx.now
-        )
-    )
+    """Put a doorbell message in the outbox: the relay publishes it after the commit, when it is due."""
+    values = {"topic": job.queue, "payload": {"job_id": job.id}, "created_at": tx.now, "due": job.run_after}
+    tx.connection.execute(insert(outbox).values(**values))
 
 
 def requeue(
@@ -50,7 +47,7 @@ def requeue(
     job = change(
         tx,
         where,
-        {"state": "queued", "owner": None, "lease_until": None, "run_after": run_after, "rung_at": tx.now, **values},
+        {"state": "queued", "owner": None, "lease_until": None, "run_after": run_after, **values},
     )
     if job is not None:
         record(tx, job.id, "requeued", {"reason": reason, "tries": job.tries, "delay": delay})

@@ -122,7 +122,6 @@ def _insert(tx: Transaction, new: NewJob, job_id: str, earlier: Job | None) -> J
         "queue": new.queue,
         "priority": new.priority,
         "run_after": tx.now if new.run_after is None else new.run_after,
-        "rung_at": tx.now,
         "created_at": tx.now,
         "deadline": new.deadline,
         "stage": "",

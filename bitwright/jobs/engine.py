@@ -110,8 +110,12 @@ def _sqlite(url: URL, busy_seconds: float) -> Engine:
             "the job database must be a file: several processes share it", expected="sqlite:///path", got=str(url)
         )
     path = Path(url.database)
-    with typed_errors():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(
+            f"the state folder cannot be made: {error.strerror}", got=str(path.parent), hint="check BITWRIGHT_STATE_DIR"
+        ) from error
     refuse_network_filesystem(path.parent)
     engine = create_engine(
         url,
@@ -165,10 +169,6 @@ def typed_errors() -> Iterator[None]:
         raise
     except (sql.OperationalError, sql.InterfaceError, sql.TimeoutError) as error:
         raise _typed(error) from error
-    except OSError as error:
-        raise OutOfResources(
-            f"the state folder cannot be used: {error.strerror or error}", hint="check BITWRIGHT_STATE_DIR"
-        ) from error
 
 
 def _typed(error: Exception) -> BitwrightError:

@@ -1,39 +1,52 @@
-"""Doorbell messages on their way out: written with the job, published after the commit, at least once."""
+"""Doorbell messages on their way out: written with the job, published after the commit, at least once.
+
+A message says only that a queue has work: losing, doubling or reordering messages changes nothing but the time that a
+job waits. Messages of jobs that are due later (a retry after a pause) stay here until then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import func, select, update
 
+from bitwright.jobs import states
 from bitwright.jobs.engine import Transaction
-from bitwright.jobs.tables import outbox
+from bitwright.jobs.tables import jobs, outbox
 
 
 @dataclass(frozen=True)
 class Message:
+    """queue: where the work waits; job_id: the job that rang."""
+
     id: int
-    topic: str
-    payload: Mapping[str, Any]
+    queue: str
+    job_id: str
 
 
-def unsent(tx: Transaction, limit: int = 500) -> list[Message]:
-    """Oldest first; rows that another relay holds are passed over."""
+def due_messages(tx: Transaction, limit: int = 200) -> list[Message]:
+    """Unsent and due, oldest first; those that another relay holds are passed over. Held until the transaction ends."""
     statement = (
         select(outbox)
-        .where(outbox.c.sent_at.is_(None))
+        .where(outbox.c.sent_at.is_(None), outbox.c.due <= tx.now)
         .order_by(outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [Message(row["id"], row["topic"], row["payload"]) for row in tx.connection.execute(statement).mappings()]
+    rows = tx.connection.execute(statement).mappings()
+    return [Message(row["id"], row["topic"], row["payload"]["job_id"]) for row in rows]
 
 
 def mark_sent(tx: Transaction, ids: Sequence[int]) -> None:
     tx.connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(sent_at=tx.now))
 
 
-def forget_sent(tx: Transaction, before: float) -> None:
-    tx.connection.execute(delete(outbox).where(outbox.c.sent_at < before))
+def waiting_longer_than(tx: Transaction, seconds: float) -> dict[str, int]:
+    """Queue -> jobs that have been due for so long. Their messages may be lost (the broker was emptied, say)."""
+    statement = (
+        select(jobs.c.queue, func.count())
+        .where(jobs.c.state == states.QUEUED, jobs.c.run_after <= tx.now - seconds)
+        .group_by(jobs.c.queue)
+    )
+    return {row[0]: row[1] for row in tx.connection.execute(statement)}

@@ -1,4 +1,4 @@
-"""What nobody holds any more: expired leases, passed deadlines, lost doorbell messages, old rows."""
+"""What nobody holds any more: expired leases, passed deadlines, old rows."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ from sqlalchemy import CursorResult, delete, select, update
 
 from bitwright.core.errors import OutOfResources, WorkerLost
 from bitwright.jobs import states
-from bitwright.jobs.change import end, ring
+from bitwright.jobs.change import end
 from bitwright.jobs.claim import spend_try
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.tables import events, idempotency, jobs, outbox
-from bitwright.jobs.values import job_of
 
 #: Rows taken at once, so that a sweep never holds the write lock for long.
 BATCH = 100
-#: Seconds after which a job that nobody fetched is rung again (research/06 B3).
-RING_AGAIN = 60.0
 
 
 @dataclass(frozen=True)
 class Swept:
-    """lost: leases taken back; overdue: jobs failed by their deadline; rung: doorbells pressed again."""
+    """lost: leases taken back; overdue: jobs failed by their deadline."""
 
     lost: int = 0
     overdue: int = 0
-    rung: int = 0
 
 
 def reap(tx: Transaction, max_attempts: int) -> Swept:
     """Only expired leases are taken back, never 'everything from before I started' (research/06 B5)."""
-    return Swept(_take_back(tx, max_attempts), _fail_overdue(tx), _ring_again(tx))
+    return Swept(_take_back(tx, max_attempts), _fail_overdue(tx))
 
 
 def expire_owner(tx: Transaction, owner: str) -> int:
@@ -45,12 +41,16 @@ def expire_owner(tx: Transaction, owner: str) -> int:
 
 
 def collect_garbage(tx: Transaction, before: float) -> int:
-    """Remove jobs that ended before that time with their events, and used-up keys and messages; the number of jobs."""
+    """Remove jobs that ended before that time, with their events; the number of jobs."""
     old = select(jobs.c.id).where(jobs.c.state.in_(states.TERMINAL), jobs.c.finished_at < before)
     tx.connection.execute(delete(events).where(events.c.job_id.in_(old)))
-    tx.connection.execute(delete(idempotency).where(idempotency.c.created_at < before))
-    tx.connection.execute(delete(outbox).where(outbox.c.created_at < before))
     return _count(tx, delete(jobs).where(jobs.c.state.in_(states.TERMINAL), jobs.c.finished_at < before))
+
+
+def forget_messages(tx: Transaction, before: float) -> None:
+    """Remove doorbell messages and idempotency keys from before that time; a job still queued is rung by the relay."""
+    tx.connection.execute(delete(outbox).where(outbox.c.due < before))
+    tx.connection.execute(delete(idempotency).where(idempotency.c.created_at < before))
 
 
 def _take_back(tx: Transaction, max_attempts: int) -> int:
@@ -90,20 +90,6 @@ def _fail_overdue(tx: Transaction) -> int:
         end(tx, (jobs.c.id == found, jobs.c.state == states.QUEUED), states.FAILED, error=problem) for found in ids
     )
     return sum(job is not None for job in ended)
-
-
-def _ring_again(tx: Transaction) -> int:
-    silent = (
-        select(jobs)
-        .where(jobs.c.state == states.QUEUED, jobs.c.run_after <= tx.now, jobs.c.rung_at < tx.now - RING_AGAIN)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    rows = tx.connection.execute(silent).mappings().all()
-    for row in rows:
-        ring(tx, job_of(row))
-    tx.connection.execute(update(jobs).where(jobs.c.id.in_([row["id"] for row in rows])).values(rung_at=tx.now))
-    return len(rows)
 
 
 def _count(tx: Transaction, statement: object) -> int:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bitwright.core.errors import BitwrightError
 from bitwright.jobs import cancel as cancelling
 from bitwright.jobs import claim as claiming
-from bitwright.jobs import query, reap
+from bitwright.jobs import outbox, query, reap
 from bitwright.jobs.create import NewJob, create
 from bitwright.jobs.engine import Clock, Database
 from bitwright.jobs.migrate import upgrade
+from bitwright.jobs.outbox import Message
 from bitwright.jobs.values import Created, Event, Job, Statistics
 
 
@@ -122,6 +123,23 @@ class JobStore:
     def collect_garbage(self, older_than_seconds: float) -> int:
         with self.database.write() as tx:
             return reap.collect_garbage(tx, tx.now - older_than_seconds)
+
+    def forget_messages(self, older_than_seconds: float) -> None:
+        with self.database.write() as tx:
+            reap.forget_messages(tx, tx.now - older_than_seconds)
+
+    def publish_due(self, publish: Callable[[Message], None]) -> int:
+        """Hand due doorbell messages to `publish` and mark them sent; what it raises leaves them all unsent."""
+        with self.database.write() as tx:
+            messages = outbox.due_messages(tx)
+            for message in messages:
+                publish(message)
+            outbox.mark_sent(tx, [message.id for message in messages])
+        return len(messages)
+
+    def waiting_longer_than(self, seconds: float) -> dict[str, int]:
+        with self.database.read() as tx:
+            return outbox.waiting_longer_than(tx, seconds)
 
     def close(self) -> None:
         self.database.close()

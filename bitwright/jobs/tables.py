@@ -32,7 +32,6 @@ jobs = Table(
     Column("owner", String(128)),
     Column("lease_until", Double),
     Column("run_after", Double, nullable=False),
-    Column("rung_at", Double, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
@@ -71,8 +70,9 @@ outbox = Table(
     Column("topic", String(64), nullable=False),
     Column("payload", Json, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("due", Double, nullable=False),
     Column("sent_at", Double),
-    Index("outbox_unsent", "sent_at", "id"),
+    Index("outbox_unsent", "sent_at", "due"),
     sqlite_autoincrement=True,
 )
 

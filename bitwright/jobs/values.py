@@ -29,7 +29,6 @@ class Job:
     owner: str | None
     lease_until: float | None
     run_after: float
-    rung_at: float
     created_at: float
     started_at: float | None
     finished_at: float | None

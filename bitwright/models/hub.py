@@ -16,6 +16,7 @@ from typing import Any
 from bitwright.core.errors import BitwrightError, InvalidModel, InvalidReference, Temporary, Unsupported
 from bitwright.core.refs import HubRef
 from bitwright.models.limits import DEFAULT_LIMITS, Limits
+from bitwright.models.shards import refuse
 
 ALLOW = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -46,7 +47,10 @@ def hub_cache(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def fetch(ref: HubRef, *, offline: bool | None = None, limits: Limits = DEFAULT_LIMITS) -> Snapshot:
-    """The revision's folder in the cache, downloaded if need be. Raises InvalidReference, InvalidModel, Temporary."""
+    """The revision's folder in the cache, downloaded if need be.
+
+    Raises InvalidReference, InvalidModel, UnsafeFormat (a repository of pickles), Temporary.
+    """
     offline = is_offline() if offline is None else offline
     cache = hub_cache()
     pinned = ref.revision is not None and COMMIT.fullmatch(ref.revision) is not None
@@ -98,6 +102,8 @@ def _download(ref: HubRef, cache: Path, limits: Limits) -> Path:
     options = {"revision": ref.revision, "cache_dir": cache, "allow_patterns": list(ALLOW)}
     try:
         planned = library.snapshot_download(ref.repo, dry_run=True, **options)
+        if not any(file.filename.endswith(".safetensors") for file in planned):
+            refuse(Path(ref.repo), tuple(library.list_repo_files(ref.repo, revision=ref.revision)))
         total = sum(file.file_size for file in planned)
         if total > limits.model_bytes:
             raise InvalidModel(

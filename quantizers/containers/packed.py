@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from bitwright.core.inventory import Inventory, Unit
-from gpu_kernels.reference import pack, unpack
+from gpu_kernels.kernels import pack, unpack
 from quantizers.base import PassThrough, Quantized
 from quantizers.containers.base import Container, float_tensor, stored_words
 from quantizers.containers.tensorfile import TensorSpec

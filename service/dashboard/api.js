@@ -62,11 +62,11 @@ export function once(path) {
 export function watch(id, seen, failed) {
   const stopper = new AbortController();
   let source = null;
-  const refresh = async (event) => {
+  const refresh = async () => {
     try {
       const job = await get(`/v1/jobs/${encodeURIComponent(id)}`, { signal: stopper.signal });
       if (stopper.signal.aborted) return null;
-      seen(job, event);
+      seen(job, null);
       if (job.done) stop();
       return job;
     } catch (error) {
@@ -93,9 +93,9 @@ export function watch(id, seen, failed) {
     let waiting = null;
     const take = (message) => {
       const event = message.data ? JSON.parse(message.data) : null;
-      if (event?.data?.fraction !== undefined) seen(null, event);
+      if (event) seen(null, event);
       clearTimeout(waiting);
-      waiting = setTimeout(() => refresh(event), event?.type === "progress" ? 400 : 30);
+      waiting = setTimeout(refresh, event?.type === "progress" ? 400 : 30);
     };
     for (const type of ["queued", "started", "progress", "requeued", "cancel-requested", "succeeded", "failed", "cancelled"]) source.addEventListener(type, take);
     source.onopen = () => online(true);

@@ -3,11 +3,11 @@
 import { h, s } from "./dom.js";
 import { byteUnit, number, power } from "./format.js";
 
-const LEFT = 64, RIGHT = 20, TOP = 34, BOTTOM = 46;
+const LEFT = 64, RIGHT = 20, TOP = 52, BOTTOM = 46;
 
 // points [[bytes, loss]], uniform [{name, bytes, loss}], knee {bytes, loss}, weights: for bits per weight on the upper axis.
 // onbudget(bytes) is called while the budget is dragged. Returns {element, move(bytes, loss)}.
-export function frontierChart({ points, uniform, knee, weights, lossUnit, width = 900, height = 430, onbudget }) {
+export function frontierChart({ points, uniform, knee, weights, lossUnit, width = 900, height = width < 600 ? 340 : 430, onbudget }) {
   const shown = [...points, ...uniform.map((u) => [u.bytes, u.loss])].filter(([, loss]) => loss > 0);
   const least = points[0][0], most = Math.max(...shown.map(([b]) => b));
   const floor = Math.min(...shown.map(([, loss]) => loss)), roof = Math.max(...shown.map(([, loss]) => loss));
@@ -19,7 +19,7 @@ export function frontierChart({ points, uniform, knee, weights, lossUnit, width 
   const inside = (loss) => Math.min(height - BOTTOM, Math.max(TOP, y(loss)));
   const line = s("line", { class: "here", y1: TOP, y2: height - BOTTOM });
   const dot = s("circle", { class: "dot", r: 6 });
-  const grip = s("rect", { class: "grip", width: 16, height: 22, rx: 5, y: height - BOTTOM - 11 });
+  const grip = s("rect", { class: "grip", width: 16, height: 22, rx: 5, y: height - BOTTOM - 34 });
   const chart = s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "predicted loss against bytes, logarithmic" },
     xAxis(least, most, x, width, height, weights), yAxis(low - pad, high + pad, y, width, height, lossUnit),
     s("polyline", { class: "curve", points: points.filter(([, loss]) => loss > 0).map(([b, loss]) => `${x(b).toFixed(1)},${inside(loss).toFixed(1)}`).join(" ") }),
@@ -53,7 +53,7 @@ function labelled(uniform, x, y, width) {
   let last = -Infinity;
   return [...uniform].sort((a, b) => b.loss - a.loss).map((u) => {
     const px = x(u.bytes), py = y(u.loss);
-    const text = Math.max(py - 7, last + 13);
+    const text = Math.max(py - 7, last + 13, TOP + 13);
     last = text;
     const left = px > width - 130;
     return s("g", {}, s("circle", { class: "uniform", cx: px, cy: py, r: 5 }, s("title", {}, u.name)), s("text", { class: "label", x: left ? px - 9 : px + 9, y: text, "text-anchor": left ? "end" : "start" }, u.name));
@@ -70,10 +70,10 @@ export function ticks(low, high, wanted = 6) {
 
 function xAxis(least, most, x, width, height, weights) {
   const [size, unit] = byteUnit(most);
-  const below = ticks(least / size, most / size, 7).map((v) => s("g", {}, s("line", { class: "grid", x1: x(v * size), x2: x(v * size), y1: TOP, y2: height - BOTTOM }), s("text", { x: x(v * size), y: height - BOTTOM + 18, "text-anchor": "middle" }, v)));
-  const above = weights ? ticks((8 * least) / weights, (8 * most) / weights, 8).map((v) => s("g", {}, s("line", { class: "axis", x1: x((v * weights) / 8), x2: x((v * weights) / 8), y1: TOP - 5, y2: TOP }), s("text", { x: x((v * weights) / 8), y: TOP - 9, "text-anchor": "middle" }, v))) : [];
+  const below = ticks(least / size, most / size, width / 130).map((v) => s("g", {}, s("line", { class: "grid", x1: x(v * size), x2: x(v * size), y1: TOP, y2: height - BOTTOM }), s("text", { x: x(v * size), y: height - BOTTOM + 18, "text-anchor": "middle" }, v)));
+  const above = weights ? ticks((8 * least) / weights, (8 * most) / weights, width / 110).map((v) => s("g", {}, s("line", { class: "axis", x1: x((v * weights) / 8), x2: x((v * weights) / 8), y1: TOP - 5, y2: TOP }), s("text", { x: x((v * weights) / 8), y: TOP - 9, "text-anchor": "middle" }, v))) : [];
   return s("g", {}, below, above, s("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM }), weights && s("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: TOP, y2: TOP }),
-    s("text", { x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle", class: "label" }, `bytes of the planned units (${unit})`), weights && s("text", { x: LEFT - 8, y: TOP - 9, "text-anchor": "end" }, "bits/weight"));
+    s("text", { x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle", class: "label" }, `bytes of the planned units (${unit})`), weights && s("text", { x: (LEFT + width - RIGHT) / 2, y: 15, "text-anchor": "middle", class: "label" }, "bits per weight of the planned units"));
 }
 
 function yAxis(low, high, y, width, height, lossUnit) {

@@ -1,12 +1,14 @@
 // Bits as colours: viridis (van der Walt and Smith, 2015), even in lightness and safe for the colour-blind.
 
 const STOPS = [[68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140], [40, 174, 128], [94, 201, 98], [173, 220, 48], [253, 231, 37]];
+// Where each width lies on the palette: the widths that plans mix most (2 to 6) get the most room.
 const SCALE = [1, 2, 3, 4, 5, 6, 8, 16];
+const PLACE = [0, 0.07, 0.27, 0.5, 0.68, 0.8, 0.92, 1];
 
 export function position(bits) {
   if (bits <= SCALE[0]) return 0;
   for (let i = 1; i < SCALE.length; i++) {
-    if (bits <= SCALE[i]) return (i - 1 + (bits - SCALE[i - 1]) / (SCALE[i] - SCALE[i - 1])) / (SCALE.length - 1);
+    if (bits <= SCALE[i]) return PLACE[i - 1] + ((bits - SCALE[i - 1]) / (SCALE[i] - SCALE[i - 1])) * (PLACE[i] - PLACE[i - 1]);
   }
   return 1;
 }

@@ -18,7 +18,7 @@ export function number(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(digits - 1).replace("e-", "·10⁻").replace("e+", "·10⁺").replace(/([⁻⁺])(\d+)$/, (_, sign, d) => (sign === "⁻" ? "⁻" : "") + superscript(d));
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(digits - 1).replace("e-", "·10⁻").replace("e+", "·10⁺").replace(/([⁻⁺])(\d+)$/, (_, sign, d) => (sign === "⁻" ? "⁻" : "") + superscript(d));
   return String(Number(value.toPrecision(digits)));
 }
 

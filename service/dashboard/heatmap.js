@@ -24,13 +24,13 @@ export class HeatMap {
       layers.set(layer, true);
     });
     this.modules = [...rows.entries()];
-    this.layers = [...layers.keys()].sort((a, b) => a - b);
+    this.layers = [...layers.keys()].sort((a, b) => (a < 0) - (b < 0) || a - b); // what lies outside the layers comes last
     this.experts = units.some((unit) => unit.expert !== null && unit.expert !== undefined);
     this.#draw();
   }
 
   #draw() {
-    const room = Math.max(320, Math.min(1150, document.getElementById("main").clientWidth - 40)) - 130;
+    const room = Math.max(320, Math.min(1150, document.getElementById("main").clientWidth - 78)) - 140;
     const size = Math.max(MIN_CELL, Math.min(MAX_CELL, Math.floor(room / this.layers.length) - 2));
     this.wordy = size >= 20;
     const every = Math.max(1, Math.ceil(26 / (size + 2)));

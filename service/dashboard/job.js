@@ -23,7 +23,7 @@ export async function jobView(root, { parts: [id] }) {
   const stop = watch(id, (found, event) => {
     note(event);
     if (found) current = found;
-    else if (event && !current.done) current = { ...current, state: "running", progress: { ...current.progress, ...event.data } };
+    else if (event?.type === "progress" && !current.done) current = { ...current, state: "running", progress: { ...current.progress, ...event.data } };
     draw();
   }, (error) => put(body, problem(error)));
   draw();
@@ -46,7 +46,7 @@ const story = (events) => events.filter((event, i) => event.type !== "progress" 
 function line(event) {
   const data = event.data ?? {};
   const words = event.type === "progress" ? `${percent(data.fraction ?? 0)} ${data.message ?? ""}` : data.error ? data.error.detail : data.reason ?? (data.attempt ? `attempt ${data.attempt}` : data.queue ? `queue ${data.queue}` : "");
-  return h("li", {}, h("time", { datetime: event.at }, event.at.slice(11, 19)), h("span", {}, event.type === "progress" ? data.stage : event.type), h("span", { class: "muted" }, words));
+  return h("li", {}, h("time", { datetime: event.at }, new Date(event.at).toLocaleTimeString("en-GB")), h("span", {}, event.type === "progress" ? data.stage : event.type), h("span", { class: "muted" }, words));
 }
 
 function page(job) {

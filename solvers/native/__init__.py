@@ -105,14 +105,11 @@ def solve_table(
     loss = np.ascontiguousarray(loss)
     n, k = loss.shape
     keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
-    one = 0
-    if keep[1] is not None and bool((keep[1] == keep[1][0]).all()):
-        one, keep[1] = int(keep[1][0]), None
     choice, out = np.empty(n, np.uint8), np.zeros(7)
     pointers = [None if a is None else a.ctypes.data for a in keep]
     single = int(loss.dtype == np.float32)
     status = native.bw_solve_table(
-        loss.ctypes.data, single, n, k, pointers[0], pointers[1], one, pointers[2], limit, threads,
+        loss.ctypes.data, single, n, k, pointers[0], pointers[1], 0, pointers[2], limit, threads,
         full_rows, WORK, seconds, seed & (2**64 - 1), choice.ctypes.data, out,
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):

@@ -34,7 +34,7 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
                        int64_t one_size, const int64_t* rate, int64_t limit, int32_t threads, int64_t full_rows,
                        int64_t work, double seconds, uint64_t seed, uint8_t* choice, double* out) {
     try {
-        Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate},
+        Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate, 0, 0},
                     {limit, threads, full_rows, work, seconds, seed}, choice);
         const Answer a = solve.run();
         const double values[] = {a.slope, a.gap, a.bound, static_cast<double>(a.passes), static_cast<double>(a.listed),

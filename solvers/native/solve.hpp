@@ -25,27 +25,32 @@ struct Answer {
 
 class Solve {
   public:
-    Solve(const Table& table, const Options& options, uint8_t* choice) : t_(table), o_(options), choice_(choice) {}
+    Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice) {}
 
     Answer run() {
         end_ = now() + o_.seconds;
         if (!(t_.n <= o_.full_rows || !streams() ? all_rows() : bracketed())) return answer_;
         select();
-        complete();
+        if (!complete()) {
+            // The gap is too large for the sieve: the same bracket once more, in double precision.
+            precise_ = true;
+            if (!bracketed()) return answer_;
+            select();
+            complete();
+        }
         return answer_;
     }
 
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
     static constexpr int64_t kNear = 4096;
+    static constexpr int64_t kFastRows = 1 << 22;
 
     // The vector pass serves compact costs whose totals over a block stay exact in a double.
     bool streams() const {
         if (t_.matrix != nullptr || choose_for<double>(t_.k) == nullptr) return false;
         const int64_t top = *std::max_element(t_.rate, t_.rate + t_.k);
-        int64_t size = t_.one_size;
-        if (t_.size != nullptr) size = *std::max_element(t_.size, t_.size + t_.n);
-        return static_cast<double>(top) * static_cast<double>(size) * kBlock < 9e15;
+        return static_cast<double>(top) * static_cast<double>(t_.top_size) * kBlock < 9e15;
     }
 
     // Every row from its cheapest format on. False when even that does not fit.
@@ -73,9 +78,15 @@ class Solve {
 
     // Bracket of the critical slope from a sample, then one pass; the bracket is widened when it missed.
     bool bracketed() {
-        sample();
+        if (answer_.passes == 0) sample();
         for (int attempt = 0; attempt < 8; ++attempt) {
-            Tally tally = fused_pass(t_, high_, low_, o_.threads, choice_);
+            // Single precision from a few million rows on, where gaps are far below its own effect on the bound.
+            const bool fast = !precise_ && t_.n >= kFastRows && fast_takes(t_);
+            const double widen = fast ? 1e-5 : 0.0;
+            high_ *= 1 + widen;
+            low_ *= 1 - widen;
+            Tally tally = fused_pass(t_, high_, low_, fast, o_.threads, choice_);
+            sieve_ = fast;
             ++answer_.passes;
             room_ = o_.limit - tally.cost;
             const double wider = std::ldexp(1.0, 2 << attempt);
@@ -87,23 +98,19 @@ class Solve {
             loss_ = tally.loss;
             magnitude_ = tally.magnitude;
             cost_ = tally.cost;
-            steps_.clear();
-            double l[kMaxFormats];
-            int64_t c[kMaxFormats], spent = 0;
-            for (int64_t i : tally.rows) {
-                t_.row(i, l, c);
-                walk(l, c, t_.k, i, choice_[i], low_, steps_);
-            }
+            int64_t spent = 0;
+            steps_.swap(tally.steps);
             for (const Step& s : steps_) spent += s.dcost;
             if (spent <= room_ && low_ > 0) {
                 high_ = low_;
                 low_ = attempt >= 3 ? 0.0 : low_ / wider;
                 continue;
             }
-            answer_.listed = static_cast<int64_t>(tally.rows.size());
+            answer_.listed = tally.listed;
             return true;
         }
         steps_.clear();
+        sieve_ = false;
         loss_ = magnitude_ = 0.0;
         return all_rows();
     }
@@ -115,20 +122,21 @@ class Solve {
         return z ^ (z >> 31);
     }
 
-    // Slopes at the target +- 4.5 standard deviations of a sample of 2 n^(2/3) rows (Floyd-Rivest, on slopes).
+    // Slopes at the target +- 3.5 standard deviations of a sample of n^(2/3) rows (Floyd-Rivest, on slopes).
     void sample() {
         state_ = o_.seed;
-        const int64_t m = static_cast<int64_t>(2 * std::cbrt(static_cast<double>(t_.n) * static_cast<double>(t_.n))) + 64;
+        const int64_t m = static_cast<int64_t>(std::cbrt(static_cast<double>(t_.n) * static_cast<double>(t_.n))) + 64;
+        std::vector<int64_t> rows(m);
+        for (int64_t& i : rows) i = static_cast<int64_t>(random() % static_cast<uint64_t>(t_.n));
+        std::sort(rows.begin(), rows.end());   // ascending: the hardware prefetcher and the page table like it
         std::vector<Step> steps;
         std::vector<double> base(m), weight(m);
         double l[kMaxFormats];
         int64_t c[kMaxFormats];
-        double sizes = 0.0, total = 0.0, floor_cost = 0.0, widest = 0.0;
-        if (t_.size == nullptr) total = static_cast<double>(t_.one_size) * static_cast<double>(t_.n);
-        else
-            for (int64_t i = 0; i < t_.n; ++i) total += static_cast<double>(t_.size[i]);
+        double sizes = 0.0, floor_cost = 0.0;
         for (int64_t q = 0; q < m; ++q) {
-            const int64_t i = static_cast<int64_t>(random() % static_cast<uint64_t>(t_.n));
+            const int64_t i = rows[q];
+            if (q + 16 < m) t_.prefetch(rows[q + 16]);
             t_.row(i, l, c);
             const int x = cheapest(l, c, t_.k);
             weight[q] = static_cast<double>(t_.weight(i));
@@ -138,51 +146,47 @@ class Solve {
             walk(l, c, t_.k, q, x, 0.0, steps);
         }
         // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
-        const double ratio = static_cast<double>(o_.limit) / std::max(total, 1.0), target = ratio * sizes - floor_cost;
-        std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.slope > b.slope; });
+        const double total = static_cast<double>(std::max<int64_t>(t_.total_size, 1));
+        const double ratio = static_cast<double>(o_.limit) / total, target = ratio * sizes - floor_cost;
         std::vector<double> spent(base);
-        double cumulative = 0.0;
-        size_t at = 0;
-        for (; at < steps.size() && cumulative + static_cast<double>(steps[at].dcost) <= target; ++at) {
-            cumulative += static_cast<double>(steps[at].dcost);
-            spent[steps[at].row] += static_cast<double>(steps[at].dcost);
+        const double middle = slope_at(steps, target, 0.0);
+        double widest = 0.0, square = 0.0, steepest = 0.0;
+        for (const Step& s : steps) {
+            if (s.slope > middle) spent[s.row] += static_cast<double>(s.dcost);
+            widest = std::max(widest, static_cast<double>(s.dcost));
+            steepest = std::max(steepest, s.slope);
         }
-        double square = 0.0;
         for (int64_t q = 0; q < m; ++q) square += (spent[q] - ratio * weight[q]) * (spent[q] - ratio * weight[q]);
-        for (const Step& s : steps) widest = std::max(widest, static_cast<double>(s.dcost));
-        const double margin = 4.5 * std::sqrt(square) + 2 * widest;
+        const double margin = 3.5 * std::sqrt(square) + 2 * widest;
         // Beyond the sample's steepest slope: far, but not so far that the losses vanish beside the costs.
-        const double beyond = steps.empty() ? 1.0 : std::ldexp(steps.front().slope, 20);
-        high_ = slope_at(steps, target - margin, beyond);
+        const double beyond = steepest > 0 ? std::ldexp(steepest, 20) : 1.0;
+        high_ = std::min(beyond, slope_at(steps, target - margin, beyond));
         low_ = slope_at(steps, target + margin, 0.0);
     }
 
-    // Slope of the step at which the cumulative cost passes `target`; `end` before the first step or after the last.
-    static double slope_at(const std::vector<Step>& steps, double target, double end) {
-        double cumulative = 0.0;
-        if (target < 0 || steps.empty()) return end;
-        for (const Step& s : steps) {
-            cumulative += static_cast<double>(s.dcost);
-            if (cumulative > target) return s.slope;
-        }
-        return std::min(end, steps.back().slope);
+    // Slope of the step at which the cumulative cost, by falling slope, passes `target`; `none` when target is negative,
+    // 0 when all steps fit.
+    static double slope_at(std::vector<Step>& steps, double target, double none) {
+        if (target < 0) return none;
+        const size_t at = weighted_select(steps, target);
+        return at < steps.size() ? steps[at].slope : 0.0;
     }
 
-    // The critical step by weighted selection, in linear time; steps before it are taken.
-    void select() {
-        const size_t count = steps_.size();
-        std::vector<uint32_t> order(count);
-        for (size_t i = 0; i < count; ++i) order[i] = static_cast<uint32_t>(i);
-        auto before = [&](uint32_t a, uint32_t b) {
-            return steps_[a].slope != steps_[b].slope ? steps_[a].slope > steps_[b].slope : a < b;
-        };
-        size_t from = 0, to = count;
-        int64_t room = room_;
+    static bool steeper(const Step& a, const Step& b) {
+        if (a.slope != b.slope) return a.slope > b.slope;
+        return a.row != b.row ? a.row < b.row : a.order < b.order;
+    }
+
+    // Reorder so that the steps before the returned place are the steepest ones whose total cost fits into `room` (which
+    // becomes what is left), in linear time: selection instead of sorting.
+    template <class Room>
+    static size_t weighted_select(std::vector<Step>& steps, Room& room) {
+        size_t from = 0, to = steps.size();
         while (to - from > 64) {
             const size_t middle = from + (to - from) / 2;
-            std::nth_element(order.begin() + from, order.begin() + middle, order.begin() + to, before);
-            int64_t sum = 0;
-            for (size_t q = from; q < middle; ++q) sum += steps_[order[q]].dcost;
+            std::nth_element(steps.begin() + from, steps.begin() + middle, steps.begin() + to, steeper);
+            Room sum = 0;
+            for (size_t q = from; q < middle; ++q) sum += static_cast<Room>(steps[q].dcost);
             if (sum <= room) {
                 room -= sum;
                 from = middle;
@@ -190,17 +194,22 @@ class Solve {
                 to = middle;
             }
         }
-        std::sort(order.begin() + from, order.begin() + to, before);
-        while (from < to && steps_[order[from]].dcost <= room) room -= steps_[order[from++]].dcost;
-        answer_.slope = from < count ? steps_[order[from]].slope : 0.0;
-        slack_ = room;
-        std::vector<uint8_t> taken(count, 0);
-        for (size_t q = 0; q < from; ++q) taken[order[q]] = 1;
+        std::sort(steps.begin() + from, steps.begin() + to, steeper);
+        while (from < to && static_cast<Room>(steps[from].dcost) <= room) room -= static_cast<Room>(steps[from++].dcost);
+        return from;
+    }
+
+    // The critical step; the steps before it are taken.
+    void select() {
+        slack_ = room_;
+        const size_t count = steps_.size(), taken = weighted_select(steps_, slack_);
+        answer_.slope = taken < count ? steps_[taken].slope : 0.0;
         double saved = 0.0;
-        for (size_t q = 0; q < count; ++q) {   // in the order of each row's hull: the deepest step is written last
-            if (!taken[q]) continue;
-            choice_[steps_[q].row] = steps_[q].after;
-            saved += steps_[q].slope * static_cast<double>(steps_[q].dcost);
+        for (size_t q = 0; q < taken; ++q) {
+            const Step& s = steps_[q];
+            saved += s.slope * static_cast<double>(s.dcost);
+            uint8_t& x = choice_[s.row];   // of several steps of one row the dearest counts
+            if (t_.matrix != nullptr ? t_.cost_at(s.row, s.after) > t_.cost_at(s.row, x) : t_.rate[s.after] > t_.rate[x]) x = s.after;
         }
         answer_.gap = answer_.slope * static_cast<double>(slack_);
         answer_.bound = loss_ - saved - answer_.gap;
@@ -285,7 +294,9 @@ class Solve {
         return rows;
     }
 
-    void complete() {
+    // False when the sieve's choice is too coarse for the search that would prove it.
+    bool complete() {
+        moves_.clear();
         const double tiny = kTiny * (magnitude_ + answer_.slope * static_cast<double>(o_.limit));
         bool proved = answer_.gap <= tiny;
         std::vector<int64_t> rows;
@@ -298,12 +309,14 @@ class Solve {
                 if (proved || work_ >= o_.work || now() > end_) break;
             }
         }
+        if (!proved && sieve_ && now() < end_) return false;
         if (!proved && work_ < o_.work && now() < end_) {
             if (static_cast<int64_t>(rows.size()) < t_.n) rows = everything();
             proved = search(rows, int64_t{1} << 60, 1 << 20, tiny) || answer_.gap <= tiny;
         }
         for (const Cell& move : moves_) choice_[move.row] = static_cast<uint8_t>(move.format);
-        answer_.status = proved ? Status::kOptimal : Status::kBounded;
+        answer_.status = proved && !sieve_ ? Status::kOptimal : Status::kBounded;
+        return true;
     }
 
     std::vector<int64_t> everything() const {
@@ -321,6 +334,8 @@ class Solve {
     double low_ = 0.0, high_ = 0.0, loss_ = 0.0, magnitude_ = 0.0, end_ = 0.0;
     int64_t cost_ = 0, room_ = 0, slack_ = 0, work_ = 0;
     uint64_t state_ = 0;
+    bool precise_ = false;
+    bool sieve_ = false;   // the pass was in single precision: optimality is for the certificate to find
 };
 
 }  // namespace bitwright

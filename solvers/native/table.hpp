@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "fast.hpp"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BW_AVX2 __attribute__((target("avx2")))
 #define BW_HAS_AVX2 __builtin_cpu_supports("avx2")
@@ -23,6 +25,7 @@ namespace bitwright {
 constexpr int kMaxFormats = 64;
 
 // loss: (n, k) row-major float or double. Costs: `matrix` (n, k), or size[i] * rate[j] (size null: all `one_size`).
+// total_size, top_size: sum and maximum of the sizes (found by `measured`).
 struct Table {
     const void* loss;
     bool single;
@@ -32,12 +35,18 @@ struct Table {
     const int64_t* size;
     int64_t one_size;
     const int64_t* rate;
+    int64_t total_size = 0, top_size = 0;
 
     double loss_at(int64_t i, int j) const {
         return single ? static_cast<const float*>(loss)[i * k + j] : static_cast<const double*>(loss)[i * k + j];
     }
     int64_t weight(int64_t i) const { return size != nullptr ? size[i] : one_size; }
     int64_t cost_at(int64_t i, int j) const { return matrix != nullptr ? matrix[i * k + j] : weight(i) * rate[j]; }
+
+    void prefetch(int64_t i) const {
+        __builtin_prefetch(static_cast<const char*>(loss) + i * k * (single ? 4 : 8));
+        if (size != nullptr) __builtin_prefetch(size + i);
+    }
 
     void row(int64_t i, double* l, int64_t* c) const {
         for (int j = 0; j < k; ++j) {
@@ -47,12 +56,34 @@ struct Table {
     }
 };
 
-// One hull step of one row: `before` -> `after` costs dcost > 0 more and saves slope * dcost.
+// The same table with its sizes summed up in one scan; equal sizes are found and kept as one number.
+inline Table measured(Table t) {
+    if (t.matrix != nullptr || t.n == 0) return t;
+    if (t.size != nullptr) {
+        int64_t sum = 0, high = t.size[0], low = t.size[0];
+        for (int64_t i = 0; i < t.n; ++i) {
+            sum += t.size[i];
+            high = std::max(high, t.size[i]);
+            low = std::min(low, t.size[i]);
+        }
+        t.total_size = sum;
+        t.top_size = high;
+        if (low != high) return t;
+        t.one_size = high;
+        t.size = nullptr;
+    }
+    t.total_size = t.one_size * t.n;
+    t.top_size = t.one_size;
+    return t;
+}
+
+// One hull step of one row, the `order`-th of its walk: to format `after`, which costs dcost > 0 more and saves
+// slope * dcost.
 struct Step {
     double slope;
     int64_t dcost;
     int64_t row;
-    uint8_t before, after;
+    uint8_t order, after;
 };
 
 // Least-cost allowed format of a row, least loss among equals.
@@ -68,7 +99,7 @@ inline int cheapest(const double* l, const int64_t* c, int k) {
 // Hull steps from format `x` on, as long as they are steeper than `low`; slopes never rise within a row.
 inline void walk(const double* l, const int64_t* c, int k, int64_t row, int x, double low, std::vector<Step>& out) {
     double last = std::numeric_limits<double>::infinity();
-    for (;;) {
+    for (uint8_t order = 0;; ++order) {
         double best = low;
         int64_t dcost = 0;
         int next = -1;
@@ -84,16 +115,25 @@ inline void walk(const double* l, const int64_t* c, int k, int64_t row, int x, d
         }
         if (next < 0) return;
         last = std::min(last, best);
-        out.push_back({last, dcost, row, static_cast<uint8_t>(x), static_cast<uint8_t>(next)});
+        out.push_back({last, dcost, row, order, static_cast<uint8_t>(next)});
         x = next;
     }
 }
 
-// What one pass over a range of rows gives: totals of the choice at `high`, and the rows whose choice at `low` differs.
+// What one pass over a range of rows gives: totals of the choice at `high`, and the hull steps between the multipliers
+// of the rows whose choice at `low` differs (`listed` of them).
 struct Tally {
-    int64_t cost = 0;
+    int64_t cost = 0, listed = 0;
     double loss = 0.0, magnitude = 0.0;
-    std::vector<int64_t> rows;
+    std::vector<Step> steps;
+
+    void list(const Table& t, int64_t i, int x, double low) {
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats];
+        t.row(i, l, c);
+        walk(l, c, t.k, i, x, low, steps);
+        ++listed;
+    }
 };
 
 constexpr int kBlock = 256;
@@ -186,18 +226,70 @@ void pass_range(const Table& t, double high, double low, int64_t begin, int64_t 
         tally.cost += static_cast<int64_t>(c0);
         if (differ == 0) continue;
         for (int i = 0; i < count; ++i)
-            if (lanes.high[i] != lanes.low[i]) tally.rows.push_back(at + i);
+            if (lanes.high[i] != lanes.low[i]) tally.list(t, at + i, choice[at + i], low);
     }
 }
 
-// The fused pass over all rows, in chunks whose results are joined in order: the same for any number of threads.
-inline Tally fused_pass(const Table& t, double high, double low, int threads, uint8_t* choice) {
+#if BW_FAST
+template <int K, bool kEqual>
+void fast_range(const Table& t, double high, double low, int64_t begin, int64_t end, uint8_t* choice, Tally& tally) {
+    const float* loss = static_cast<const float*>(t.loss);
+    const double scale = kEqual ? static_cast<double>(t.one_size) : 1.0;
+    int32_t rate[8] = {};
+    float high_rate[8], low_rate[8];
+    for (int j = 0; j < K; ++j) {   // counted from the first rate: smaller terms, less rounding
+        rate[j] = static_cast<int32_t>(t.rate[j]);
+        high_rate[j] = static_cast<float>(high * scale * static_cast<double>(t.rate[j] - t.rate[0]));
+        low_rate[j] = static_cast<float>(low * scale * static_cast<double>(t.rate[j] - t.rate[0]));
+    }
+    for (int64_t at = begin; at < end; at += 512) {
+        const int count = static_cast<int>(std::min<int64_t>(512, end - at));
+        const int64_t* size = kEqual ? nullptr : t.size + at;
+        const FastBlock b = fast_block<K, kEqual>(loss + at * K, size, rate, high_rate, low_rate, count, choice + at);
+        tally.cost += kEqual ? b.cost * t.one_size : b.cost;
+        tally.loss += b.loss;
+        tally.magnitude += b.magnitude;
+        for (int g = 0; g < count / 8; ++g)
+            for (unsigned bits = b.differ[g]; bits != 0; bits &= bits - 1) {
+                const int64_t i = at + 8 * g + __builtin_ctz(bits);
+                tally.list(t, i, choice[i], low);
+            }
+    }
+}
+
+// Whether the single-precision pass takes this table: small integers, 4 or 8 formats.
+inline bool fast_takes(const Table& t) {
+    if (!t.single || (t.k != 4 && t.k != 8) || !BW_HAS_AVX2) return false;
+    for (int j = 0; j < t.k; ++j)
+        if (t.rate[j] >= (1 << 24)) return false;
+    return t.top_size < (int64_t{1} << 32);
+}
+
+inline void fast_any(const Table& t, double high, double low, int64_t begin, int64_t end, uint8_t* choice, Tally& tally) {
+    if (t.k == 4 && t.size == nullptr) fast_range<4, true>(t, high, low, begin, end, choice, tally);
+    else if (t.k == 4) fast_range<4, false>(t, high, low, begin, end, choice, tally);
+    else if (t.size == nullptr) fast_range<8, true>(t, high, low, begin, end, choice, tally);
+    else fast_range<8, false>(t, high, low, begin, end, choice, tally);
+}
+#else
+inline bool fast_takes(const Table&) { return false; }
+inline void fast_any(const Table&, double, double, int64_t, int64_t, uint8_t*, Tally&) {}
+#endif
+
+// The fused pass over all rows (`fast`: in single precision where whole groups of eight allow), in chunks whose results are joined in order: the same for any number of threads.
+inline Tally fused_pass(const Table& t, double high, double low, bool fast, int threads, uint8_t* choice) {
     constexpr int64_t chunk = 1 << 17;
     const int64_t chunks = (t.n + chunk - 1) / chunk;
     std::vector<Tally> parts(chunks);
     auto work = [&](int me) {
         for (int64_t c = me; c < chunks; c += threads) {
-            const int64_t begin = c * chunk, end = std::min(t.n, begin + chunk);
+            int64_t begin = c * chunk;
+            const int64_t end = std::min(t.n, begin + chunk);
+            if (fast) {
+                const int64_t whole = begin + (end - begin) / 8 * 8;
+                fast_any(t, high, low, begin, whole, choice, parts[c]);
+                begin = whole;
+            }
             if (t.single) pass_range<float>(t, high, low, begin, end, choice, parts[c]);
             else pass_range<double>(t, high, low, begin, end, choice, parts[c]);
         }
@@ -207,15 +299,16 @@ inline Tally fused_pass(const Table& t, double high, double low, int threads, ui
     work(0);
     for (std::thread& one : crew) one.join();
     Tally all;
-    size_t rows = 0;
-    for (const Tally& part : parts) rows += part.rows.size();
-    all.rows.reserve(rows);
+    size_t steps = 0;
+    for (const Tally& part : parts) steps += part.steps.size();
+    all.steps.reserve(steps);
     for (Tally& part : parts) {
         all.cost += part.cost;
         all.loss += part.loss;
         all.magnitude += part.magnitude;
-        all.rows.insert(all.rows.end(), part.rows.begin(), part.rows.end());
-        std::vector<int64_t>().swap(part.rows);
+        all.listed += part.listed;
+        all.steps.insert(all.steps.end(), part.steps.begin(), part.steps.end());
+        std::vector<Step>().swap(part.steps);
     }
     return all;
 }

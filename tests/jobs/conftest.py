@@ -1,7 +1,8 @@
-"""One contract for every database: each test that takes `store` runs on SQLite and, where it can be started, PostgreSQL."""
+"""One contract for every database: a test that takes `store` runs on SQLite and, where it starts, PostgreSQL."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,10 +53,19 @@ def postgresql() -> Iterator[PostgresqlOnDemand]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with the newest schema and no rows, to copy."""
+    path = tmp_path_factory.mktemp("template") / "jobs.db"
+    open_store(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
+        shutil.copy(migrated_file, tmp_path / "jobs.db")
         return f"sqlite:///{tmp_path / 'jobs.db'}"
     url: str = request.getfixturevalue("postgresql").url()
     empty(url)

@@ -9,7 +9,6 @@ from sqlalchemy import exc as sql
 from sqlalchemy import text
 
 from bitwright.core.errors import IdempotencyMismatch, InvalidInput, NotFound, OutOfResources, from_problem
-from bitwright.jobs.outbox import mark_sent, unsent
 from bitwright.jobs.store import JobStore
 from bitwright.jobs.values import timestamp
 
@@ -34,11 +33,17 @@ def event_types(store: JobStore, job_id: str) -> list[str]:
 def test_a_created_job_is_queued_with_its_event_and_doorbell(store):
     created = store.create(REQUEST, tenant="acme", queue="gpu", priority=7, deadline=2e9)
     job = created.job
-    assert (job.state, job.kind, job.tenant, job.queue, job.priority, job.deadline) == ("queued", "inspect", "acme", "gpu", 7, 2e9)
+    assert (job.state, job.kind, job.tenant, job.queue, job.priority, job.deadline) == (
+        "queued",
+        "inspect",
+        "acme",
+        "gpu",
+        7,
+        2e9,
+    )
     assert store.get(job.id) == job
     assert event_types(store, job.id) == ["queued"]
-    with store.database.write() as tx:
-        assert [(m.topic, m.payload["job_id"]) for m in unsent(tx)] == [("jobs.gpu", job.id)]
+    assert store.statistics().unsent == 1
 
 
 def test_ids_are_uuid7_and_sort_by_time(store, clock):
@@ -279,16 +284,43 @@ def test_a_deadline_that_passes_in_the_queue_fails_the_job(store, clock):
     assert isinstance(from_problem(store.get(job_id).error), OutOfResources)
 
 
-def test_a_job_that_nobody_fetches_is_rung_again(store, clock):
+def test_messages_are_published_once_when_due(store, clock):
+    job_id, attempt = running(store)
+    rung = []
+    assert store.publish_due(rung.append) == 1
+    assert store.publish_due(rung.append) == 0
+    store.retry(job_id, attempt, PROBLEM, 3)
+    assert store.publish_due(rung.append) == 0
+    clock.tick(1.1)
+    assert store.publish_due(rung.append) == 1
+    assert [(message.queue, message.job_id) for message in rung] == [("cpu", job_id)] * 2
+
+
+def test_messages_that_the_broker_refuses_stay(store):
     store.create(REQUEST)
-    with store.database.write() as tx:
-        mark_sent(tx, [message.id for message in unsent(tx)])
-    clock.tick(59)
-    assert store.reap(3).rung == 0
-    clock.tick(2)
-    assert store.reap(3).rung == 1
-    with store.database.write() as tx:
-        assert len(unsent(tx)) == 1
+
+    def refuse(_):
+        raise ConnectionError("no broker")
+
+    with pytest.raises(ConnectionError):
+        store.publish_due(refuse)
+    assert store.publish_due(lambda _: None) == 1
+
+
+def test_waiting_jobs_are_counted_by_queue(store, clock):
+    store.create(REQUEST, queue="gpu")
+    store.create(REQUEST, run_after=clock.now + 100)
+    assert store.waiting_longer_than(5) == {}
+    clock.tick(6)
+    assert store.waiting_longer_than(5) == {"gpu": 1}
+
+
+def test_old_messages_and_keys_are_forgotten(store, clock):
+    first = store.create(REQUEST, key="k").job.id
+    clock.tick(100)
+    store.forget_messages(50)
+    assert store.statistics().unsent == 0
+    assert store.create(REQUEST, key="k").job.id != first
 
 
 # -- cancel --------------------------------------------------------------------------------------------------------
@@ -386,7 +418,11 @@ def test_events_replay_from_any_point(store):
 def test_each_change_counts_the_version_up(store):
     job_id, attempt = running(store)
     versions = [store.version_of(job_id)]
-    for action in (lambda: store.renew(job_id, attempt), lambda: store.progress(job_id, attempt, "s", 0, "m"), lambda: store.cancel(job_id)):
+    for action in (
+        lambda: store.renew(job_id, attempt),
+        lambda: store.progress(job_id, attempt, "s", 0, "m"),
+        lambda: store.cancel(job_id),
+    ):
         action()
         versions.append(store.version_of(job_id))
     assert versions == list(range(versions[0], versions[0] + 4))

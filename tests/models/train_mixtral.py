@@ -20,7 +20,11 @@ EXPERTS_PER_TOKEN = 2
 
 
 def mixtral_config() -> MixtralConfig:
-    """Eight experts, two per token; the auxiliary loss keeps the router from leaving experts unused."""
+    """Eight experts, two per token, with the auxiliary loss that evens out their use.
+
+    transformers averages that loss over the layers, so it evens out expert e of all layers taken together; within
+    one layer a few experts may still get next to no tokens. expert_facts shows how it came out.
+    """
     return MixtralConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=128,

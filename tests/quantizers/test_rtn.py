@@ -191,12 +191,13 @@ def test_other_arrays_are_refused(weight: np.ndarray) -> None:
 def test_every_quantizer_keeps_the_contract(entry: object) -> None:
     quantizer = entry.load()  # type: ignore[attr-defined]
     weight = np.random.default_rng(0).standard_normal((9, 70)).astype(np.float32)
+    hessian = np.diag(np.arange(1.0, 71))
     for name in ("int1-g32", "int3-g64", "int4-sym-channel", "int8-sym-g7", "bf16", "fp16"):
-        value = quantizer.quantize(weight.copy(), parse_format(name), name="unit")
-        again = quantizer.quantize(weight.copy(), parse_format(name), name="unit")
+        value = quantizer.quantize(weight.copy(), parse_format(name), name="unit", hessian=hessian)
+        again = quantizer.quantize(weight.copy(), parse_format(name), name="unit", hessian=hessian)
         assert value.format == parse_format(name)
         assert dequantize(value).shape == weight.shape
         assert dequantize(value).dtype == np.float32
         assert np.array_equal(dequantize(value), dequantize(again))
     with pytest.raises(BitwrightError):
-        quantizer.quantize(np.full((2, 8), np.nan, np.float32), parse_format("int4-g8"), name="unit")
+        quantizer.quantize(np.full((2, 8), np.nan, np.float32), parse_format("int4-g8"), name="unit", hessian=np.eye(8))

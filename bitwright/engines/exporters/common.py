@@ -85,9 +85,9 @@ def require(
 
 
 def effective_group(unit: PlanUnit, format: IntFormat) -> int | None:
-    """The group, or None (per channel) when one group holds a whole row."""
+    """The group, or None (per channel) when it is longer than a row."""
     size = inputs(unit)
-    return None if size is not None and format.groups(size) == 1 else format.group
+    return None if size is not None and format.group is not None and format.group > size else format.group
 
 
 def ragged(unit: PlanUnit, format: IntFormat) -> str | None:

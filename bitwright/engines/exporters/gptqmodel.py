@@ -9,7 +9,7 @@ from bitwright.core.formats import IntFormat
 from bitwright.core.plan import Plan, PlanUnit
 from bitwright.engines.exporters.common import (
     anchored,
-    base_format,
+    commonest,
     group_size,
     inputs,
     module_names,
@@ -31,15 +31,13 @@ def export(plan: Plan) -> str:
     """
     ints, kept = split(plan)
     require(ints, _why_not, TARGET, "2 to 8 bits, inputs and outputs in multiples of 32")
-    base = base_format(ints, TARGET)
-    settings = {name: _fields(format) for unit, format in ints for name in module_names(unit)}
+    base = commonest(ints, _fields, TARGET)
+    settings = {name: _fields(unit, format) for unit, format in ints for name in module_names(unit)}
     dynamic: dict[str, dict[str, Any]] = {"-:" + anchored(name): {} for unit in kept for name in module_names(unit)}
-    dynamic |= {
-        "+:" + anchored(name): fields for name, fields in _with_fused(settings).items() if fields != _fields(base)
-    }
+    dynamic |= {"+:" + anchored(name): fields for name, fields in _with_fused(settings).items() if fields != base}
     planar = any(format.width in {5, 6, 7} for _, format in ints)
     config = {
-        "quant_method": "gptq", **_fields(base), "desc_act": False, "pack_dtype": "int32",
+        "quant_method": "gptq", **base, "desc_act": False, "pack_dtype": "int32",
         "checkpoint_format": "gptq_p" if planar else "gptq", "dynamic": dynamic,
     }  # fmt: skip
     return json.dumps(config, indent=2) + "\n"
@@ -54,8 +52,8 @@ def _why_not(unit: PlanUnit, format: IntFormat) -> str | None:
     return ragged(unit, format)
 
 
-def _fields(format: IntFormat) -> dict[str, Any]:
-    return {"bits": format.width, "group_size": group_size(format), "sym": format.symmetric}
+def _fields(unit: PlanUnit, format: IntFormat) -> dict[str, Any]:
+    return {"bits": format.width, "group_size": group_size(unit, format), "sym": format.symmetric}
 
 
 def _with_fused(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from bitwright.core.formats import IntFormat
 from bitwright.core.plan import Plan, PlanUnit
-from bitwright.engines.exporters.common import base_format, one_format_each, ragged, require, split, unit_format
+from bitwright.engines.exporters.common import commonest, inputs, one_format_each, require, split, unit_format
 
 TARGET = "MLX"
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -26,15 +27,19 @@ def export(plan: Plan) -> str:
     """
     ints, _ = split(plan)
     require(ints, _why_not, TARGET, "2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128")
-    base = base_format(ints, TARGET)
-    entries: dict[str, object] = {"group_size": base.group, "bits": base.width, "mode": "affine"}
+    base = commonest(ints, _fields, TARGET)
+    entries: dict[str, object] = dict(base)
     for name, unit in one_format_each(plan, module_paths, TARGET).items():
         format = unit_format(unit)
         if not isinstance(format, IntFormat):
             entries[name] = False
-        elif (format.width, format.group) != (base.width, base.group):
-            entries[name] = {"group_size": format.group, "bits": format.width, "mode": "affine"}
+        elif _fields(unit, format) != base:
+            entries[name] = _fields(unit, format)
     return json.dumps({"quantization": entries}, indent=2) + "\n"
+
+
+def _fields(unit: PlanUnit, format: IntFormat) -> dict[str, Any]:
+    return {"group_size": format.group, "bits": format.width, "mode": "affine"}
 
 
 def module_paths(unit: PlanUnit) -> tuple[str, ...]:
@@ -52,4 +57,5 @@ def _why_not(unit: PlanUnit, format: IntFormat) -> str | None:
         return f"MLX has no {format.width} bits"
     if format.group not in GROUPS:
         return "MLX has groups of 32, 64 and 128"
-    return ragged(unit, format)
+    size = inputs(unit)
+    return f"the group does not divide {size} inputs" if size is not None and size % format.group else None

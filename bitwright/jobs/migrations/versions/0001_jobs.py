@@ -54,7 +54,6 @@ def _create_jobs() -> None:
         sa.Column("owner", sa.String(128)),
         sa.Column("lease_until", sa.Double),
         sa.Column("run_after", sa.Double, nullable=False),
-        sa.Column("rung_at", sa.Double, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("started_at", sa.Double),
         sa.Column("finished_at", sa.Double),
@@ -92,10 +91,11 @@ def _create_others() -> None:
         sa.Column("topic", sa.String(64), nullable=False),
         sa.Column("payload", _JSON, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("due", sa.Double, nullable=False),
         sa.Column("sent_at", sa.Double),
         sqlite_autoincrement=True,
     )
-    op.create_index("outbox_unsent", "outbox", ["sent_at", "id"])
+    op.create_index("outbox_unsent", "outbox", ["sent_at", "due"])
     op.create_table(
         "idempotency",
         sa.Column("tenant", sa.String(64), primary_key=True),

@@ -1,0 +1,153 @@
+"""The kernels that the rest of bitwright calls: native where it was built, numpy otherwise, the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidInput
+from gpu_kernels import reference, reference_quantize
+from gpu_kernels.library import library
+from gpu_kernels.reference import words
+
+_TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
+#: What `rtn_rows` reports instead of codes.
+NOT_FINITE, SCALE_TOO_LARGE = 1, 2
+
+
+def pack(codes: NDArray[np.uint8], bits: int, *, fast: bool = True) -> NDArray[np.uint32]:
+    """See reference.pack."""
+    native = library()
+    if native is None or codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or codes.size == 0:
+        return reference.pack(codes, bits)
+    if bits < 8 and int(codes.max()) >> bits:
+        raise InvalidInput("a code does not fit its width", expected=f"codes below {1 << bits}", got=str(codes.max()))
+    codes = np.ascontiguousarray(codes)
+    rows, columns = codes.shape
+    out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
+    native.bw_pack(codes.ctypes.data, rows, columns, bits, out.ctypes.data, out.shape[1] * 4, int(fast))
+    return out
+
+
+def unpack(packed: NDArray[np.uint32], bits: int, columns: int, *, fast: bool = True) -> NDArray[np.uint8]:
+    """See reference.unpack."""
+    native = library()
+    if native is None or not _are_words(packed, bits, columns) or packed.size == 0:
+        return reference.unpack(packed, bits, columns)
+    packed = np.ascontiguousarray(packed)
+    out = np.empty((packed.shape[0], columns), dtype=np.uint8)
+    native.bw_unpack(
+        packed.ctypes.data, packed.shape[0], columns, bits, out.ctypes.data, packed.shape[1] * 4, int(fast)
+    )
+    return out
+
+
+def quantize_pack(
+    values: NDArray[Any],
+    inverse: NDArray[np.float32],
+    zero: NDArray[np.float32],
+    bits: int,
+    group: int,
+    *,
+    fast: bool = True,
+) -> NDArray[np.uint32]:
+    """Codes clip(rint(x * inverse) + zero) of (rows, columns) values, packed, in one pass.
+
+    values: float32, float16, or uint16 holding bfloat16 bits. inverse, zero: float32 (rows, ceil(columns / group)).
+    NaN gives the top code. Raises InvalidInput.
+    """
+    rows, columns = _check_values(values, bits, group)
+    for parameters in (inverse, zero):
+        _check_parameters(parameters, rows, columns, group, (np.float32,))
+    native = library()
+    if native is None or values.size == 0:
+        return reference_quantize.quantize_pack(values, inverse, zero, bits, group)
+    values, inverse, zero = (np.ascontiguousarray(a) for a in (values, inverse, zero))
+    out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
+    native.bw_quantize(
+        values.ctypes.data, _TYPES[values.dtype], rows, columns, group, bits, inverse.ctypes.data, zero.ctypes.data,
+        out.ctypes.data, out.shape[1] * 4, int(fast),
+    )  # fmt: skip
+    return out
+
+
+def unpack_dequantize(
+    packed: NDArray[np.uint32],
+    scales: NDArray[np.float16],
+    zeros: NDArray[np.uint8] | None,
+    bits: int,
+    group: int,
+    columns: int,
+    *,
+    fast: bool = True,
+) -> NDArray[np.float32]:
+    """float32 (rows, columns) weights (code - zero) * scale from words, float16 scales, and zero points or None."""
+    if not _are_words(packed, bits, columns) or group < 1:
+        raise InvalidInput(
+            "packed codes do not fit",
+            expected=f"32-bit words (rows, ceil({columns} * bits / 32)), 1 to 8 bits, groups of at least 1",
+            got=f"{packed.dtype} {packed.shape}, {bits} bits, groups of {group}",
+        )
+    _check_parameters(scales, packed.shape[0], columns, group, (np.float16,))
+    if zeros is not None:
+        _check_parameters(zeros, packed.shape[0], columns, group, (np.uint8,))
+    native = library()
+    if native is None or packed.size == 0:
+        return reference_quantize.unpack_dequantize(packed, scales, zeros, bits, group, columns)
+    packed, scales = np.ascontiguousarray(packed), np.ascontiguousarray(scales)
+    zeros = None if zeros is None else np.ascontiguousarray(zeros)
+    out = np.empty((packed.shape[0], columns), dtype=np.float32)
+    native.bw_dequantize(
+        packed.ctypes.data, out.shape[0], columns, group, bits, scales.ctypes.data,
+        None if zeros is None else zeros.ctypes.data, out.ctypes.data, packed.shape[1] * 4, int(fast),
+    )  # fmt: skip
+    return out
+
+
+def rtn_rows(
+    weight: NDArray[np.float32], bits: int, symmetric: bool, group: int, correct: bool, *, fast: bool = True
+) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:
+    """Codes, scales and zero points as quantizers.rtn defines them for 2 to 8 bits; None when there is no native code.
+
+    An int says why there are none: NOT_FINITE or SCALE_TOO_LARGE.
+    """
+    native = library()
+    if native is None or not 2 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype != np.float32:
+        return None
+    weight = np.ascontiguousarray(weight)
+    rows, columns = weight.shape
+    groups = -(-columns // group)
+    codes = np.empty((rows, columns), dtype=np.uint8)
+    scales = np.empty((rows, groups), dtype=np.float16)
+    zeros = None if symmetric else np.empty((rows, groups), dtype=np.uint8)
+    status = native.bw_rtn(
+        weight.ctypes.data, rows, columns, group, bits, int(symmetric), int(correct), codes.ctypes.data,
+        scales.ctypes.data, None if zeros is None else zeros.ctypes.data, int(fast),
+    )  # fmt: skip
+    return int(status) if status else (codes, scales, zeros)
+
+
+def _are_words(packed: NDArray[Any], bits: int, columns: int) -> bool:
+    kind = packed.dtype.kind in "ui" and packed.dtype.itemsize == 4 and packed.dtype.isnative
+    return kind and packed.ndim == 2 and 1 <= bits <= 8 and packed.shape[1] == words(columns, bits)
+
+
+def _check_values(values: NDArray[Any], bits: int, group: int) -> tuple[int, int]:
+    if values.ndim != 2 or values.dtype not in _TYPES or not 1 <= bits <= 8 or group < 1:
+        raise InvalidInput(
+            "these values cannot be quantized",
+            expected="float32, float16 or uint16 (bfloat16 bits) of (rows, columns), 1 to 8 bits, groups of at least 1",
+            got=f"{values.dtype} {values.shape}, {bits} bits, groups of {group}",
+        )
+    return values.shape[0], values.shape[1]
+
+
+def _check_parameters(array: NDArray[Any], rows: int, columns: int, group: int, dtypes: tuple[Any, ...]) -> None:
+    if array.shape != (rows, -(-columns // group)) or array.dtype not in [np.dtype(d) for d in dtypes]:
+        raise InvalidInput(
+            "scales or zero points do not fit the matrix",
+            expected=f"{np.dtype(dtypes[0])} ({rows}, {-(-columns // group)})",
+            got=f"{array.dtype} {array.shape}",
+        )

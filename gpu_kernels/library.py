@@ -1,0 +1,48 @@
+"""Loading the native library with ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import lru_cache
+from typing import Any
+
+from gpu_kernels.build import library_path
+
+ABI = 1
+_P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "bw_abi": (_I, []),
+    "bw_has_avx2": (_I, []),
+    "bw_pack": (None, [_P, _N, _N, _I, _P, _N, _I]),
+    "bw_unpack": (None, [_P, _N, _N, _I, _P, _N, _I]),
+    "bw_quantize": (None, [_P, _I, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
+    "bw_dequantize": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
+    "bw_rtn": (_I, [_P, _N, _N, _N, _I, _I, _I, _P, _P, _P, _I]),
+}
+
+
+@lru_cache(maxsize=1)
+def library() -> Any | None:
+    """The loaded library, or None: not built, not loadable here, or BITWRIGHT_NATIVE=0. numpy then does the work."""
+    if os.environ.get("BITWRIGHT_NATIVE", "1") == "0":
+        return None
+    path = library_path()
+    if not path.is_file():
+        return None
+    try:
+        native = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(native, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError):
+        return None
+    return native if native.bw_abi() == ABI else None
+
+
+def backend() -> str:
+    """What does the work: `avx2`, `scalar` (native code without AVX2) or `numpy`."""
+    native = library()
+    if native is None:
+        return "numpy"
+    return "avx2" if native.bw_has_avx2() else "scalar"

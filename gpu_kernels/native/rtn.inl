@@ -1,0 +1,118 @@
+// ---- round to nearest: range, parameters, codes, correction (quantizers/rtn.py is the truth) ----------------------
+static inline bool range_of(const float *x, int64_t n, float *low, float *high) { // false: NaN or infinity
+    float lo = x[0], hi = x[0];
+    uint32_t worst = 0;
+    int64_t i = 0;
+#if defined(BW_AVX2)
+    if (n >= 8) {
+        __m256 l = _mm256_loadu_ps(x), h = l;
+        __m256i w = _mm256_setzero_si256();
+        const __m256i sign = _mm256_set1_epi32(0x7fffffff);
+        for (; i + 8 <= n; i += 8) {
+            const __m256 v = _mm256_loadu_ps(x + i);
+            l = _mm256_min_ps(l, v);
+            h = _mm256_max_ps(h, v);
+            w = _mm256_max_epi32(w, _mm256_and_si256(_mm256_castps_si256(v), sign));
+        }
+        alignas(32) float ls[8], hs[8];
+        alignas(32) uint32_t ws[8];
+        _mm256_store_ps(ls, l);
+        _mm256_store_ps(hs, h);
+        _mm256_store_si256((__m256i *)ws, w);
+        for (int k = 0; k < 8; ++k) {
+            lo = ls[k] < lo ? ls[k] : lo;
+            hi = hs[k] > hi ? hs[k] : hi;
+            worst = ws[k] > worst ? ws[k] : worst;
+        }
+    }
+#endif
+    for (; i < n; ++i) {
+        bw_float_bits v;
+        v.f = x[i];
+        const uint32_t magnitude = v.u & 0x7fffffffu;
+        worst = magnitude > worst ? magnitude : worst;
+        lo = x[i] < lo ? x[i] : lo;
+        hi = x[i] > hi ? x[i] : hi;
+    }
+    *low = lo;
+    *high = hi;
+    return worst < 0x7f800000u;
+}
+
+// sum x * step and sum x * x in doubles, in eight lanes: every product is exact, the order is fixed.
+static inline void lane_sums(const float *x, const uint8_t *codes, int64_t n, float zero, double *along, double *norm) {
+    double a[8] = {0}, b[8] = {0};
+    int64_t i = 0;
+#if defined(BW_AVX2)
+    __m256d a0 = _mm256_setzero_pd(), a1 = a0, b0 = a0, b1 = a0;
+    const __m256 zv = _mm256_set1_ps(zero);
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        const __m256 s = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(codes + i)))), zv);
+        const __m256d v0 = _mm256_cvtps_pd(_mm256_castps256_ps128(v)), v1 = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+        const __m256d s0 = _mm256_cvtps_pd(_mm256_castps256_ps128(s)), s1 = _mm256_cvtps_pd(_mm256_extractf128_ps(s, 1));
+        a0 = _mm256_add_pd(a0, _mm256_mul_pd(v0, s0));
+        a1 = _mm256_add_pd(a1, _mm256_mul_pd(v1, s1));
+        b0 = _mm256_add_pd(b0, _mm256_mul_pd(v0, v0));
+        b1 = _mm256_add_pd(b1, _mm256_mul_pd(v1, v1));
+    }
+    _mm256_storeu_pd(a, a0);
+    _mm256_storeu_pd(a + 4, a1);
+    _mm256_storeu_pd(b, b0);
+    _mm256_storeu_pd(b + 4, b1);
+#endif
+    for (; i < n; ++i) {
+        a[i & 7] += (double)x[i] * (double)((float)codes[i] - zero);
+        b[i & 7] += (double)x[i] * (double)x[i];
+    }
+    *along = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+    *norm = ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));
+}
+
+static const float TINY = 5.9604644775390625e-08f; // 2^-24
+static const float MAX_HALF = 65504.0f;
+
+static inline bool half_scale(float scale, bw_u16 *out) { // false: does not fit
+    float magnitude = scale < 0 ? -scale : scale;
+    magnitude = magnitude > TINY ? magnitude : TINY;
+    if (magnitude > MAX_HALF) return false;
+    *out = bw_to_half(scale < 0 ? -(double)magnitude : (double)magnitude);
+    return true;
+}
+
+static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, float zero, bw_u16 scale) {
+    double along, norm;
+    lane_sums(x, codes, n, zero, &along, &norm);
+    const double before = (double)bw_from_half(scale);
+    const double after = along != 0 ? norm / along : before;
+    double gain = after / before;
+    gain = gain < 0.7 ? 0.7 : gain;
+    gain = gain > 1.5 ? 1.5 : gain;
+    double held = gain * before;
+    held = held < -65504.0 ? -65504.0 : held;
+    held = held > 65504.0 ? 65504.0 : held;
+    return bw_to_half((held < 0 ? -held : held) >= (double)TINY ? held : before);
+}
+
+// One group; 0 ok, 1 NaN or infinity, 2 the scale does not fit float16.
+static inline int rtn_group(const float *x, int64_t n, int bits, int symmetric, int correct, uint8_t *codes, bw_u16 *scale, uint8_t *zero_point) {
+    float low, high;
+    if (!range_of(x, n, &low, &high)) return 1;
+    const float top = (float)((1 << bits) - 1), half = (float)(1 << (bits - 1));
+    if (symmetric) {
+        const float extreme = high > -low ? high : low;
+        if (!half_scale(extreme / -half + 0.0f, scale)) return 2;
+        quantize_run<F32>(x, n, 1.0f / bw_from_half(*scale), half, top, codes);
+        if (correct) *scale = unshrunk(x, codes, n, half, *scale);
+        return 0;
+    }
+    low = low < 0 ? low : 0.0f;
+    high = high > 0 ? high : 0.0f;
+    if (!half_scale(high / top - low / top, scale)) return 2;
+    const float inverse = 1.0f / bw_from_half(*scale);
+    float zero = bw_rint(-low * inverse);
+    zero = zero < 0 ? 0 : (zero < top ? zero : top);
+    *zero_point = (uint8_t)(int)zero;
+    quantize_run<F32>(x, n, inverse, zero, top, codes);
+    return 0;
+}

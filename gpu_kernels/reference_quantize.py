@@ -1,0 +1,70 @@
+"""Quantize-and-pack and unpack-and-dequantize in numpy: the truth for the fused native kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_kernels.reference import pack, unpack
+
+_Float32 = NDArray[np.float32]
+
+
+def to_float32(values: NDArray[Any]) -> _Float32:
+    """float32 of float32, float16, or uint16 holding bfloat16 bits; exact."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def per_column(parameters: NDArray[Any], columns: int, group: int) -> _Float32:
+    """(rows, groups) parameters repeated to (rows, columns)."""
+    return np.repeat(parameters.astype(np.float32), min(group, max(1, columns)), axis=1)[:, :columns]
+
+
+def codes_of(values: _Float32, inverse: _Float32, zero: _Float32, bits: int) -> NDArray[np.uint8]:
+    """clip(rint(x * inverse) + zero, 0, 2^bits - 1), inverse and zero broadcast against x; NaN gives the top code."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        work = values * inverse
+        np.rint(work, out=work)
+        work += zero
+    top = np.float32((1 << bits) - 1)
+    np.maximum(work, 0, out=work)
+    clipped: NDArray[np.float32] = np.fmin(work, top)
+    return clipped.astype(np.uint8)
+
+
+def quantize_pack(values: NDArray[Any], inverse: _Float32, zero: _Float32, bits: int, group: int) -> NDArray[np.uint32]:
+    """Codes of (rows, columns) values with given (rows, groups) inverse scales and zero points, packed."""
+    columns = values.shape[1]
+    wide = [per_column(p, columns, group) for p in (inverse, zero)]
+    return pack(codes_of(to_float32(values), wide[0], wide[1], bits), bits)
+
+
+def unpack_dequantize(
+    words: NDArray[np.uint32],
+    scales: NDArray[np.float16],
+    zeros: NDArray[np.uint8] | None,
+    bits: int,
+    group: int,
+    columns: int,
+) -> _Float32:
+    """(code - zero) * scale in float32; without zeros the zero point is 2^(bits-1)."""
+    out = unpack(words, bits, columns).astype(np.float32)
+    out -= np.float32(1 << (bits - 1)) if zeros is None else per_column(zeros, columns, group)
+    with np.errstate(invalid="ignore"):
+        out *= per_column(scales, columns, group)
+    return out
+
+
+def lane_sum(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over the last axis in eight lanes, one order for all machines and kernels."""
+    size = products.shape[-1]
+    lanes = np.zeros((*products.shape[:-1], 8), np.float64)
+    for start in range(0, size, 8):
+        part = products[..., start : start + 8]
+        lanes[..., : part.shape[-1]] += part
+    pairs = lanes[..., :4] + lanes[..., 4:]
+    return np.asarray((pairs[..., 0] + pairs[..., 2]) + (pairs[..., 1] + pairs[..., 3]))

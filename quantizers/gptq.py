@@ -1,0 +1,165 @@
+"""GPTQ (Frantar et al. 2023, arXiv:2210.17323): round one input at a time, let the inputs still to come make up for it.
+
+With H the damped second moment of the inputs and U the upper Cholesky factor of its inverse (H^-1 = U'U), column j is
+rounded and every later column k takes  w_k -= (w_j - q_j) / U_jj * U_jk.  Columns go in blocks; a block's effect on
+the columns behind it is one matrix product. All in float64.
+
+Scales: those of `rtn` for the group's weights as they stand when the group begins; with `order="activation"` (largest
+diagonal of H first) those of the original weights, since a group's columns no longer come together. Unlike in `rtn`
+the scale that rounds is the scale that is stored: the errors passed on must be the real ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
+from bitwright.core.formats import FloatFormat, Format, IntFormat
+from quantizers.base import (
+    Float32Matrix,
+    PassThrough,
+    Quantized,
+    check_weight,
+    group_spans,
+    not_finite,
+    pass_through,
+)
+from quantizers.hessian import Float64, checked_hessian, damped
+from quantizers.rtn import group_parameters
+
+#: Share of the mean diagonal added to the diagonal (the paper's 1 %), and how it grows while H is not definite.
+DAMPING, DAMPING_GROWTH, DAMPING_TRIES = 0.01, 10.0, 5
+BLOCK = 128
+ORDERS = ("natural", "activation")
+
+
+class Gptq:
+    """The `gptq` quantizer."""
+
+    name = "gptq"
+
+    def quantize(
+        self,
+        weight: Float32Matrix,
+        format: Format,
+        *,
+        name: str = "weight",
+        hessian: NDArray[Any] | None = None,
+        damping: float = DAMPING,
+        order: str = "natural",
+        block: int = BLOCK,
+        **context: Any,
+    ) -> Quantized | PassThrough:
+        """See quantizers.base.Quantizer. hessian: (in, in) sum of x x' over calibration tokens, any scale.
+
+        Raises InvalidCalibration without a usable Hessian. A Hessian of zeros (an expert that saw no token) is allowed
+        and rounds to nearest.
+        """
+        if isinstance(format, FloatFormat):
+            return pass_through(weight, format, name)
+        if not isinstance(format, IntFormat):
+            raise Unsupported("gptq cannot make this format", expected="an int, bf16 or fp16 format", got=format.name)
+        check_weight(weight, name)
+        if not np.isfinite(weight).all():
+            raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
+        if order not in ORDERS or block < 1 or damping < 0:
+            raise InvalidInput(
+                "gptq cannot work with these settings",
+                expected=f"order one of {', '.join(ORDERS)}; block >= 1; damping >= 0",
+                got=f"order={order!r}, block={block}, damping={damping}",
+            )
+        moments = checked_hessian(hessian, weight.shape[1], name)
+        if moments is None:
+            raise InvalidCalibration(
+                f"{name}: gptq needs the second moments of the inputs",
+                expected="hessian=(in, in)",
+                got="none",
+                hint="give calibration data, or use the quantizer rtn",
+            )
+        return _sweep(weight, format, inverse_factor(moments, damping, order, name), order, block, name)
+
+
+QUANTIZER = Gptq()
+
+
+def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> tuple[Float64, NDArray[np.intp]]:
+    """(U, order of the columns) with H^-1 = U'U, H damped and permuted; damping grows until H is definite."""
+    columns = hessian.shape[0]
+    permutation = np.arange(columns)
+    if order == "activation":
+        permutation = np.argsort(-np.diag(hessian), kind="stable")
+    for step in range(DAMPING_TRIES):
+        work = damped(hessian, damping * DAMPING_GROWTH**step)[np.ix_(permutation, permutation)]
+        try:
+            # The Cholesky factor of H read backwards, turned round again, is an upper R with H = RR'; U is its inverse.
+            upper = np.linalg.cholesky(work[::-1, ::-1])[::-1, ::-1]
+            return np.asarray(solve_triangular(upper, np.eye(columns))), permutation
+        except np.linalg.LinAlgError:
+            continue
+    raise InvalidCalibration(
+        f"{name}: the Hessian is not positive definite, even damped",
+        expected=f"definite with {damping * DAMPING_GROWTH ** (DAMPING_TRIES - 1):g} of its mean diagonal added",
+        hint="use more calibration data or a larger damping",
+    )
+
+
+def _sweep(
+    weight: Float32Matrix,
+    format: IntFormat,
+    factor: tuple[Float64, NDArray[np.intp]],
+    order: str,
+    block: int,
+    name: str,
+) -> Quantized:
+    upper, permutation = factor
+    rows, columns = weight.shape
+    work = weight.astype(np.float64)[:, permutation]
+    spans = group_spans(columns, format)
+    group_of = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
+    scales = np.empty((rows, len(spans)), np.float16)
+    zeros = np.empty((rows, len(spans)), np.uint8)
+    codes = np.empty((rows, columns), np.uint8)
+    if order == "activation":
+        for index, (start, stop) in enumerate(spans):
+            scales[:, index], zeros[:, index] = _parameters(weight[:, start:stop], format, name)
+    top = (1 << format.width) - 1
+    for first in range(0, columns, block):
+        last = min(first + block, columns)
+        errors = np.empty((rows, last - first))
+        for j in range(first, last):
+            column = int(permutation[j])
+            index = int(group_of[column])
+            if order == "natural" and j == spans[index][0]:
+                group = _current_group(work, upper, errors, first, last, spans[index])
+                scales[:, index], zeros[:, index] = _parameters(group, format, name)
+            scale, zero = scales[:, index].astype(np.float64), zeros[:, index].astype(np.float64)
+            rounded = np.clip(np.rint(work[:, j] / scale) + zero, 0, top)
+            codes[:, column] = rounded
+            errors[:, j - first] = (work[:, j] - (rounded - zero) * scale) / upper[j, j]
+            work[:, j + 1 : last] -= np.outer(errors[:, j - first], upper[j, j + 1 : last])
+        work[:, last:] -= errors @ upper[first:last, last:]
+    return Quantized(codes, scales, None if format.symmetric else zeros, format)
+
+
+def _current_group(
+    work: Float64, upper: Float64, errors: Float64, first: int, last: int, span: tuple[int, int]
+) -> Float32Matrix:
+    """The weights of a group as they stand now: its columns beyond the block still lack this block's errors."""
+    start, stop = span
+    group = work[:, start:stop].copy()
+    if stop > last:
+        done = start - first
+        group[:, last - start :] -= errors[:, :done] @ upper[first:start, last:stop]
+    return group.astype(np.float32)
+
+
+def _parameters(
+    group: Float32Matrix, format: IntFormat, name: str
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    grouped = group[:, None, :]
+    scale, zero = group_parameters(grouped, grouped.min(axis=-1), grouped.max(axis=-1), format, name)
+    return scale[:, 0], zero[:, 0]

@@ -1,0 +1,49 @@
+"""Second moments of a unit's inputs, which the calibrated quantizers weigh errors by: H = sum over tokens of x x'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration
+
+Float64 = NDArray[np.float64]
+
+
+def checked_hessian(hessian: NDArray[Any] | None, columns: int, name: str) -> Float64 | None:
+    """The Hessian in float64, or None. Raises InvalidCalibration for another shape, NaN, infinity, or asymmetry."""
+    if hessian is None:
+        return None
+    found = np.asarray(hessian, dtype=np.float64)
+    if found.shape != (columns, columns):
+        raise InvalidCalibration(
+            f"{name}: the Hessian does not fit", expected=f"({columns}, {columns})", got=str(found.shape)
+        )
+    if not np.isfinite(found).all():
+        raise InvalidCalibration(
+            f"{name}: the Hessian holds NaN or infinity",
+            hint="the model gave NaN on the calibration data; look at the data, or run in float32",
+        )
+    largest = float(np.abs(found).max(initial=0))
+    if not np.allclose(found, found.T, rtol=1e-4, atol=1e-6 * largest):
+        raise InvalidCalibration(f"{name}: the Hessian is not symmetric", expected="a sum of x x'")
+    return found
+
+
+def damped(hessian: Float64, damping: float) -> Float64:
+    """A positive definite copy: dead inputs decoupled, `damping` times the mean diagonal added to the diagonal.
+
+    An input that no token excited says nothing about its weights: it gets the mean diagonal and no neighbours, so
+    that its weights are simply rounded to nearest (GPTQ's own code sets them to zero; a later token may need them).
+    """
+    work = hessian.copy()
+    diagonal = np.diag(work).copy()
+    dead = diagonal <= 0
+    mean = float(diagonal[~dead].mean()) if not dead.all() else 1.0
+    work[dead, :] = 0
+    work[:, dead] = 0
+    diagonal[dead] = mean
+    np.fill_diagonal(work, diagonal + damping * mean)
+    return work

@@ -1,0 +1,51 @@
+// Why one unit got its format: its losses over the menu, its slope against the price of a byte, what binds it, and what
+// the next better or cheaper format would cost the whole.
+
+import { lowerHull } from "./allocate.js";
+import { bitsOf, colour } from "./color.js";
+import { card, facts, h, table } from "./dom.js";
+import { bytes, number, plural } from "./format.js";
+
+export function whyPanel(plan, sensitivities, i) {
+  const unit = plan.units[i];
+  const title = `Why ${unit.format} for ${unit.name}?`;
+  if (!sensitivities) return card(title, h("p", { class: "muted" }, "The sensitivity table of this plan is not on this server."));
+  const row = sensitivities.units.findIndex((known) => known.name === unit.name);
+  if (row < 0) return card(title, h("p", { class: "muted" }, "The sensitivity table does not hold this unit."));
+  const tied = (plan.ties ?? []).find((group) => group.includes(i)) ?? [i];
+  const rows = tied.map((j) => sensitivities.units.findIndex((known) => known.name === plan.units[j].name));
+  const menu = sensitivities.formats.map((format, j) => ({
+    format, j, cost: sum(rows.map((r) => sensitivities.cost_bytes[r][j])), loss: sum(rows.map((r) => sensitivities.loss[r][j] ?? Infinity)), stderr: Math.hypot(...rows.map((r) => sensitivities.stderr[r][j] ?? 0)),
+  }));
+  const price = plan.certificate.multipliers?.bytes ?? 0;
+  const chosen = menu.find((entry) => entry.format === unit.format);
+  if (!chosen) return card(title, h("p", { class: "muted" }, "The table does not hold this format."));
+  const hull = lowerHull(menu.map((m) => m.loss), menu.map((m) => m.cost), 0, menu.length);
+  const at = hull.indexOf(chosen.j);
+  const better = at >= 0 && at + 1 < hull.length ? menu[hull[at + 1]] : null, cheaper = at > 0 ? menu[hull[at - 1]] : null;
+  const scored = menu.map((m) => ({ ...m, score: m.loss + price * m.cost }));
+  const best = Math.min(...scored.map((m) => m.score));
+  return card(title,
+    h("p", {}, sentence(chosen, better, cheaper, price, at)),
+    table([
+      { title: "format", cell: (m) => [h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(m.format)) } }), m.format === unit.format ? h("b", {}, `${m.format} (chosen)`) : m.format] },
+      { title: "bytes", number: true, cell: (m) => bytes(m.cost) }, { title: "predicted loss", number: true, cell: (m) => (Number.isFinite(m.loss) ? `${number(m.loss)}${m.stderr ? ` ± ${number(m.stderr, 2)}` : ""}` : "not allowed") },
+      { title: "loss + price × bytes", number: true, cell: (m) => (Number.isFinite(m.score) ? `${number(m.score, 4)}${m.score <= best * (1 + 1e-9) ? " ◂ least" : ""}` : "–") },
+      { title: "whole plan", number: true, cell: (m) => (m.j === chosen.j || !Number.isFinite(m.loss) ? "–" : `${signed(m.loss - chosen.loss)} loss, ${m.cost >= chosen.cost ? "+" : "−"}${bytes(Math.abs(m.cost - chosen.cost))}`) },
+    ], scored, { label: "the menu of this unit" }),
+    facts([["price of a byte", `${number(price)} of loss (the certificate's multiplier)`], ["tied with", tied.length > 1 ? `${plural(tied.length - 1, "other unit")}: ${tied.filter((j) => j !== i).slice(0, 6).map((j) => plan.units[j].name).join(", ")}${tied.length > 7 ? " …" : ""}` : null]]));
+}
+
+const sum = (values) => values.reduce((a, b) => a + b, 0);
+const signed = (value) => `${value < 0 ? "−" : "+"}${number(Math.abs(value))}`;
+
+function sentence(chosen, better, cheaper, price, at) {
+  const parts = [];
+  if (better) parts.push(`The next better format, ${better.format}, would save ${number((chosen.loss - better.loss) / (better.cost - chosen.cost))} of loss a byte, ${price ? `${(chosen.loss - better.loss) / (better.cost - chosen.cost) <= price ? "less" : "more"} than a byte is worth here (${number(price)})` : "and the budget does not bind"}.`);
+  else parts.push("No format of the menu predicts a lower loss.");
+  if (cheaper) parts.push(`The next cheaper, ${cheaper.format}, would free ${bytes(chosen.cost - cheaper.cost)} and cost ${number((cheaper.loss - chosen.loss) / (chosen.cost - cheaper.cost))} of loss a byte.`);
+  else if (at === 0) parts.push("It is the cheapest format that pays.");
+  if (at < 0) parts.unshift("This format lies off the unit's lower hull: it fills what was left of the budget.");
+  return parts.join(" ");
+}
+

@@ -1,0 +1,99 @@
+"""Plans, tables, exports and catalogs."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from bitwright.core.plan import Plan
+from bitwright.core.problem_file import read_npz
+from bitwright.core.table import SensitivityTable
+from tests.api.running import Running, assert_problem
+from tests.dashboard.sample_state import llama_units, plan_of, store_table, table_of
+
+UNKNOWN = "sha256:" + "f" * 64
+
+
+@pytest.fixture(scope="module")
+def table(api: Running) -> SensitivityTable:
+    found = table_of("hf:org/small", llama_units(2), 5)
+    store_table(api.blobs, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def plan(api: Running, table: SensitivityTable) -> Plan:
+    found = plan_of(table, 4.0)
+    api.blobs.put_as("plans", found.digest, found)
+    return found
+
+
+def test_plan_is_served_for_ever_under_its_digest(api: Running, plan: Plan) -> None:
+    answer = api.http.get(f"/v1/plans/{plan.digest}")
+    assert answer.json() == plan.to_json()
+    assert "immutable" in answer.headers["cache-control"]
+    again = api.http.get(f"/v1/plans/{plan.digest}", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize("digest", [UNKNOWN, "sha256:short", "..%2f..%2fetc", "%00"])
+def test_unknown_digests_are_404(api: Running, digest: str) -> None:
+    assert_problem(api.http.get(f"/v1/plans/{digest}"), 404, "not-found")
+    assert_problem(api.http.get(f"/v1/sensitivities/{digest}"), 404, "not-found")
+
+
+def test_table_as_json_and_as_file(api: Running, table: SensitivityTable) -> None:
+    path = f"/v1/sensitivities/{table.digest}"
+    data = api.http.get(path).json()
+    assert data["formats"] == list(table.formats)
+    assert data["loss"] == table.loss.tolist()
+    assert data["cost_bytes"] == table.cost_bytes().tolist()
+    assert data["weights"] == table.inventory.weights
+    assert [unit["name"] for unit in data["units"]] == [unit.name for unit in table.inventory.units]
+    file = api.http.get(path, headers={"Accept": "application/octet-stream"})
+    assert (read_npz(io.BytesIO(file.content))["loss"] == table.loss).all()
+
+
+def test_stored_table_can_be_solved_at_any_budget(api: Running, table: SensitivityTable) -> None:
+    limit = int(4.5 * table.inventory.weights / 8)
+    answer = api.http.post("/v1/solve", json={"table": table.digest, "ties": ["qkv"], "limits": {"bytes": limit}}).json()
+    assert answer["certificate"]["cost"]["bytes"] <= limit
+    assert len(answer["choice"]) == len(table.inventory.units)
+
+
+def test_plan_is_verified_alone_and_against_its_table(api: Running, plan: Plan, table: SensitivityTable) -> None:
+    alone = api.http.post("/v1/plans:verify", json={"plan": plan.to_json()}).json()
+    assert alone["ok"]
+    whole = api.http.post("/v1/plans:verify", json={"plan": plan.to_json(), "table": table.digest}).json()
+    assert whole["ok"], whole
+    lying: dict[str, Any] = plan.to_json()
+    lying["units"][0]["bytes"] -= 8
+    assert not api.http.post("/v1/plans:verify", json={"plan": lying}).json()["ok"]
+    assert_problem(api.http.post("/v1/plans:verify", json={"plan": plan.to_json(), "table": UNKNOWN}), 404, "not-found")
+
+
+def test_every_export_target_answers_with_text_or_a_reason(api: Running, plan: Plan) -> None:
+    targets = [entry["name"] for entry in api.http.get("/v1/engines").json()["exporters"]]
+    done = 0
+    for target in targets:
+        answer = api.http.get(f"/v1/plans/{plan.digest}/export/{target}")
+        if answer.status_code == 200:
+            assert answer.headers["content-type"].startswith("text/plain")
+            assert api.http.post("/v1/plans:export", params={"target": target}, json=plan.to_json()).text == answer.text
+            done += 1
+        else:
+            assert_problem(answer, 422, "unsupported")
+    assert done
+    assert_problem(api.http.get(f"/v1/plans/{plan.digest}/export/no-such"), 422, "unknown-name")
+    assert_problem(api.http.get(f"/v1/plans/{UNKNOWN}/export/mlx"), 404, "not-found")
+
+
+@pytest.mark.parametrize("name", ["solvers", "metrics", "formats", "recipes", "engines"])
+def test_catalogs_list_named_members_and_revalidate(api: Running, name: str) -> None:
+    answer = api.http.get(f"/v1/{name}")
+    members = answer.json()[name]
+    assert members
+    assert all(member["name"] for member in members)
+    assert api.http.get(f"/v1/{name}", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304

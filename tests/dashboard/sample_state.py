@@ -1,0 +1,145 @@
+"""Jobs, plans and tables as workers would leave them, put straight into the store: data to look at without a worker.
+
+`python tests/dashboard/sample_state.py STATE_DIR` fills a folder; `bitwright serve --workers 0 --state-dir STATE_DIR` shows it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import solvers
+from bitwright.core.inventory import Inventory, RestTensor, Unit
+from bitwright.core.errors import NotFinite
+from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals, Uniform
+from bitwright.core.table import SensitivityTable
+from bitwright.jobs.blobs import BlobStore
+from bitwright.jobs.store import JobStore, open_store
+from bitwright.settings import Settings
+
+FORMATS = ("int2-g64", "int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-g64", "fp16")
+WIDTHS = np.array([2, 3, 4, 5, 6, 8, 14.0])
+LLAMA_SHAPES = {
+    "self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576),
+    "self_attn.o_proj": (576, 576), "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576), "mlp.down_proj": (576, 1536),
+}  # fmt: skip
+MOE_SHAPES = {"mlp.gate_proj": (256, 128), "mlp.up_proj": (256, 128), "mlp.down_proj": (128, 256)}
+
+
+def llama_units(layers: int = 30) -> list[Unit]:
+    units = []
+    for layer in range(layers):
+        for module, shape in LLAMA_SHAPES.items():
+            families = {"qkv": f"{layer}"} if module[-6:-5] in "qkv" and "attn" in module and "o_proj" not in module else {}
+            if module in ("mlp.gate_proj", "mlp.up_proj"):
+                families = {"gate_up": f"{layer}"}
+            name = f"model.layers.{layer}.{module}.weight"
+            units.append(Unit(name, name, shape, "BF16", module, layer=layer, families=families))
+    units.append(Unit("lm_head.weight", "lm_head.weight", (4096, 576), "BF16", "lm_head"))
+    return units
+
+
+def moe_units(layers: int = 8, experts: int = 16) -> list[Unit]:
+    return [
+        Unit(f"model.layers.{layer}.mlp.experts.{e}.{m}.weight", f"model.layers.{layer}.mlp.experts.{e}.{m}.weight", shape, "BF16",
+             f"experts.{m.removeprefix('mlp.')}", layer=layer, expert=e, families={"expert": f"{layer}/{e}"})
+        for layer in range(layers) for e in range(experts) for m, shape in MOE_SHAPES.items()
+    ]  # fmt: skip
+
+
+def table_of(ref: str, units: list[Unit], seed: int) -> SensitivityTable:
+    """Losses that fall by about four for each bit, larger at both ends and in v and down projections, with noise."""
+    rng = np.random.default_rng(seed)
+    layers = 1 + max((unit.layer or 0) for unit in units)
+    rest = (RestTensor("model.embed_tokens.weight", (4096, 576), "BF16", "embeddings are looked up, not multiplied", "embedding"),
+            RestTensor("model.norm.weight", (576,), "BF16", "one number a channel", "norm"))  # fmt: skip
+    inventory = Inventory(ref, f"sha256:{seed:064x}", "LlamaForCausalLM", "llama", "causal-lm", layers, tuple(units), rest)
+    depth = np.array([0.5 if u.layer is None else u.layer / max(1, layers - 1) for u in units])
+    role = np.array([3.0 if "v_proj" in u.name or "down" in u.name else 1.0 for u in units])
+    base = role * (0.4 + 2.5 * (depth - 0.45) ** 2) * np.exp(rng.normal(0, 0.6, len(units))) * 0.06
+    loss = base[:, None] * 4.0 ** -(WIDTHS - 2) * np.exp(rng.normal(0, 0.12, (len(units), len(WIDTHS))))
+    provenance = {"metric": "fisher", "quantizer": "rtn", "seed": seed, "samples": 8, "version": "0.1.0"}
+    return SensitivityTable(inventory, FORMATS, loss, loss * 0.08, "fisher", "nats of KL per token", provenance)
+
+
+def plan_of(table: SensitivityTable, bits: float, *, measured: bool = True) -> Plan:
+    inventory = table.inventory
+    problem = table.problem(int(bits * inventory.weights / 8))
+    solution = solvers.solve(problem)
+    choice = solution.choice.tolist()
+    cost = table.cost_bytes()
+    rows = tuple(
+        PlanUnit(name=u.name, format=FORMATS[j], elements=u.elements, bytes=int(cost[i, j]), loss=float(table.loss[i, j]),
+                 stderr=float(table.stderr[i, j]), shape=u.shape, module=u.module, layer=u.layer, expert=u.expert)
+        for i, (u, j) in enumerate(zip(inventory.units, choice, strict=True))
+    )  # fmt: skip
+    total, predicted = sum(r.bytes for r in rows), float(solution.loss or 0)
+    uniform = min((j for j in range(len(FORMATS)) if cost[:, j].sum() >= total), key=lambda j: cost[:, j].sum())
+    uniform_loss = float(table.loss[:, uniform].sum())
+    real = Measured(
+        kl=predicted * 1.13, stderr=predicted * 0.05, tokens=16384,
+        uniform=Uniform(format=FORMATS[uniform], kl=uniform_loss * 1.07, stderr=uniform_loss * 0.05, bytes=int(cost[:, uniform].sum()), predicted_loss=uniform_loss),
+    )  # fmt: skip
+    return Plan(
+        model=PlanModel(ref=inventory.ref, digest=inventory.digest, architecture=inventory.architecture, task=inventory.task),
+        units=rows,
+        totals=Totals(bits_per_weight=8 * total / inventory.weights, bytes=total, unquantized_bytes=inventory.rest_bytes,
+                      predicted_loss=predicted, predicted_stderr=predicted * 0.03, file_bytes=total + inventory.rest_bytes + 20480),
+        certificate=solution.certificate.to_json(), measured=real if measured else None, budget=f"{bits}bpw",
+        provenance={"metric": "fisher", "loss_unit": table.loss_unit, "solver": solution.solver, "recipe": "auto", "quantizer": "rtn",
+                    "seed": 0, "calibration_tokens": 16384, "table": table.digest, "version": "0.1.0"},
+    )  # fmt: skip
+
+
+def store_table(blobs: BlobStore, table: SensitivityTable) -> str:
+    table.save(blobs.path("tables", table.digest))
+    return table.digest
+
+
+def finished_plan(store: JobStore, blobs: BlobStore, table: SensitivityTable, bits: float) -> str:
+    """One succeeded plan job; gives the plan's digest."""
+    plan = plan_of(table, bits)
+    blobs.put_as("plans", plan.digest, plan)
+    digest = store_table(blobs, table)
+    job = store.create({"kind": "plan", "model": table.inventory.ref, "budget": f"{bits}bpw", "metric": "fisher", "seed": 0}).job
+    claimed = store.claim("sample")
+    assert claimed is not None
+    assert claimed.id == job.id
+    for stage, fraction in (("inspect", 0.02), ("score", 0.3), ("score", 0.6), ("solve", 0.8), ("confirm", 0.95)):
+        store.progress(job.id, claimed.attempt, stage, fraction, f"{stage} at {fraction:.0%}")
+    result = {"feasible": True, "plan_digest": plan.digest, "plan": plan.to_json(), "table_digest": digest, "checkpoint": None, "infeasible": None}
+    store.succeed(job.id, claimed.attempt, result)
+    return plan.digest
+
+
+def fill(settings: Settings) -> dict[str, str]:
+    """Jobs in every state. Gives the digests and job ids by name."""
+    store, blobs = open_store(settings.resolved_database_url), BlobStore(settings.blob_dir)
+    llama = table_of("hf:HuggingFaceTB/SmolLM2-135M", llama_units(), 1)
+    moe = table_of("file:models/mixtral-small", moe_units(), 2)
+    made = {"llama_table": llama.digest, "moe_table": moe.digest}
+    made["plan"] = finished_plan(store, blobs, llama, 3.5)
+    made["plan4"] = finished_plan(store, blobs, llama, 4.25)
+    made["moe_plan"] = finished_plan(store, blobs, moe, 3.0)
+    failed = store.create({"kind": "plan", "model": "file:models/broken-" + "very-long-name-" * 12, "budget": "4bpw"}).job
+    claim = store.claim("sample")
+    assert claim is not None
+    error = NotFinite("layer 3 gave NaN", expected="finite activations", got="NaN at token 17", hint="check the weights of layer 3")
+    store.fail(failed.id, claim.attempt, error)
+    cancelled = store.create({"kind": "inspect", "model": "hf:org/cancelled"}).job
+    store.cancel(cancelled.id)
+    running = store.create({"kind": "plan", "model": "hf:Qwen/Qwen3-0.6B", "budget": "420MiB", "engine": "vllm"}).job
+    claim = store.claim("sample", lease_seconds=3600)
+    assert claim is not None
+    store.progress(running.id, claim.attempt, "inspect", 0.01, "196 units, 440,401,920 weights")
+    store.progress(running.id, claim.attempt, "score", 0.42, "fisher: sequence 27 of 64")
+    store.create({"kind": "plan", "model": "<img src=x onerror=alert(1)>", "budget": "3bpw", "to": "packed"})
+    made |= {"failed": failed.id, "running": running.id}
+    store.close()
+    return made
+
+
+if __name__ == "__main__":
+    print(fill(Settings(state_dir=Path(sys.argv[1]))))

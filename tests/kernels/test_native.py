@@ -1,0 +1,216 @@
+"""Native kernels, scalar and AVX2, against numpy: byte for byte, on every kind of float and every shape."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.core.errors import InvalidInput, InvalidModel, JobFailed, Unsupported
+from bitwright.core.formats import parse_format
+from gpu_kernels import build, kernels, reference, reference_quantize
+from gpu_kernels.library import backend, library
+from quantizers import rtn
+from quantizers.base import Quantized
+
+NATIVE = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
+SPEEDS = (False, True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    build.build()
+    library.cache_clear()
+
+
+def floats(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Normal numbers salted with NaN, infinities, denormals, huge values, zeros of both signs and ties."""
+    values = (rng.standard_normal(shape) * 3).astype(np.float32)
+    salt = np.array([np.nan, np.inf, -np.inf, 1e-40, -1e-45, 3e38, 0.0, -0.0, 0.5, 1.5, -2.5], np.float32)
+    where = rng.random(shape) < 0.3
+    values[where] = rng.choice(salt, int(where.sum()))
+    return values
+
+
+def as_type(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "bf16":
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    with np.errstate(over="ignore"):
+        return values.astype(kind)
+
+
+@NATIVE
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(1, 8), st.integers(1, 4), st.integers(1, 300), st.integers(1, 320),
+    st.sampled_from(["float32", "float16", "bf16"]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_native_equals_numpy(bits: int, rows: int, columns: int, group: int, kind: str, seed: int) -> None:
+    assert library() is not None
+    rng = np.random.default_rng(seed)
+    groups = -(-columns // group)
+    codes = rng.integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
+    packed = reference.pack(codes, bits)
+    values = as_type(floats(rng, (rows, columns)), kind)
+    inverse = (rng.standard_normal((rows, groups)) * 2).astype(np.float32)
+    zero = rng.integers(0, 1 << bits, (rows, groups))
+    scales = as_type(rng.standard_normal((rows, groups)).astype(np.float32) * 1e-4, "float16")
+    quantized = reference_quantize.quantize_pack(values, inverse, zero.astype(np.float32), bits, group)
+    dense = {
+        z is None: reference_quantize.unpack_dequantize(packed, scales, z, bits, group, columns)
+        for z in (None, zero.astype(np.uint8))
+    }
+    for fast in SPEEDS:
+        assert np.array_equal(kernels.pack(codes, bits, fast=fast), packed)
+        assert np.array_equal(kernels.unpack(packed, bits, columns, fast=fast), codes)
+        got = kernels.quantize_pack(values, inverse, zero.astype(np.float32), bits, group, fast=fast)
+        assert np.array_equal(got, quantized)
+        for z in (None, zero.astype(np.uint8)):
+            again = kernels.unpack_dequantize(packed, scales, z, bits, group, columns, fast=fast)
+            assert np.array_equal(again.view(np.uint32), dense[z is None].view(np.uint32))
+
+
+@NATIVE
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(2, 8), st.booleans(), st.integers(1, 4), st.integers(1, 200), st.integers(1, 220),
+    st.sampled_from([1.0, 1e-7, 1e-5, 2000.0]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_native_rtn_equals_numpy(
+    bits: int, symmetric: bool, rows: int, columns: int, group: int, spread: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = (rng.standard_normal((rows, columns)) * spread).astype(np.float32)
+    weight[rng.random(weight.shape) < 0.2] = 0.0
+    weight[rng.random(weight.shape) < 0.1] = -0.0
+    weight[rng.random(weight.shape) < 0.1] = np.float32(0.25 * spread)
+    format = parse_format(f"int{bits}{'-sym' if symmetric else ''}-g{group}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rtn, "rtn_rows", lambda *a: None)
+        expected = rtn.QUANTIZER.quantize(weight, format)
+    assert isinstance(expected, Quantized)
+    for fast in SPEEDS:
+        got = kernels.rtn_rows(weight, bits, symmetric, group, rtn.corrects(expected.format), fast=fast)
+        assert isinstance(got, tuple)
+        assert np.array_equal(got[0], expected.codes)
+        assert np.array_equal(got[1].view(np.uint16), expected.scales.view(np.uint16))
+        assert (got[2] is None and expected.zeros is None) or np.array_equal(got[2], expected.zeros)
+
+
+@NATIVE
+def test_every_half_converts_like_numpy() -> None:
+    """All 65536 halves as inputs, and as scales."""
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    inverse, zero = np.full((256, 1), 3.7, np.float32), np.full((256, 1), 100, np.float32)
+    expected = reference_quantize.quantize_pack(halves, inverse, zero, 8, 256)
+    words = np.full((65536, 1), 3, np.uint32)
+    scales = halves.reshape(-1, 1)
+    for fast in SPEEDS:
+        assert np.array_equal(kernels.quantize_pack(halves, inverse, zero, 8, 256, fast=fast), expected)
+        got = kernels.unpack_dequantize(words, scales, None, 2, 1, 1, fast=fast)
+        assert np.array_equal(got, reference_quantize.unpack_dequantize(words, scales, None, 2, 1, 1), equal_nan=True)
+
+
+@NATIVE
+@pytest.mark.parametrize("offset", range(1, 8))
+def test_unaligned_and_strided_buffers(offset: int) -> None:
+    raw = np.random.default_rng(0).integers(0, 8, 10_000).astype(np.uint8)
+    codes = raw[offset : offset + 3 * 77].reshape(3, 77)
+    assert np.array_equal(kernels.pack(codes, 3), reference.pack(codes, 3))
+    strided = raw[: 6 * 77].reshape(6, 77)[::2, ::-1]
+    assert np.array_equal(kernels.pack(strided, 3), reference.pack(strided, 3))
+    weight = np.random.default_rng(1).standard_normal((6, 70)).astype(np.float32)
+    part = weight[::2, offset:]
+    value = rtn.QUANTIZER.quantize(part, parse_format("int4-g32"))
+    assert np.array_equal(
+        value.dequantize(), rtn.QUANTIZER.quantize(part.copy(), parse_format("int4-g32")).dequantize()
+    )
+
+
+@NATIVE
+@pytest.mark.parametrize(("bad", "error"), [(np.nan, InvalidModel), (-np.inf, InvalidModel), (1e9, Unsupported)])
+@pytest.mark.parametrize("at", [0, 8, 31, 69])
+def test_native_code_reports_what_numpy_refuses(bad: float, error: type[Exception], at: int) -> None:
+    weight = np.ones((3, 70), np.float32)
+    weight[1, at] = bad
+    status = kernels.rtn_rows(weight, 4, True, 64, True)
+    assert status == (kernels.NOT_FINITE if error is InvalidModel else kernels.SCALE_TOO_LARGE)
+    with pytest.raises(error):
+        rtn.QUANTIZER.quantize(weight, parse_format("int4-sym-g64"), name="w")
+
+
+ONES = np.ones((2, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "inverse", "bits", "group"),
+    [
+        (np.ones((2, 8), np.float64), np.ones((2, 1), np.float32), 4, 8),
+        (np.ones(8, np.float32), np.ones((2, 1), np.float32), 4, 8),
+        (ONES, np.ones((2, 2), np.float32), 4, 8),
+        (ONES, np.ones((2, 1), np.float64), 4, 8),
+        (ONES, np.ones((2, 1), np.float32), 9, 8),
+        (ONES, np.ones((2, 1), np.float32), 4, 0),
+    ],
+)
+def test_wrong_buffers_are_refused(values: np.ndarray, inverse: np.ndarray, bits: int, group: int) -> None:
+    with pytest.raises(InvalidInput):
+        kernels.quantize_pack(values, inverse, np.zeros((2, 1), np.float32), bits, group)
+
+
+def test_wrong_words_are_refused() -> None:
+    words, scales = np.zeros((2, 3), np.uint32), np.ones((2, 1), np.float16)
+    for packed, s, bits, columns in [
+        (words, scales, 4, 8),
+        (words.astype(np.uint64), scales, 4, 24),
+        (words, scales.astype(np.float32), 4, 24),
+        (words, np.ones((2, 3), np.float16), 4, 24),
+    ]:
+        with pytest.raises(InvalidInput):
+            kernels.unpack_dequantize(packed, s, None, bits, 64, columns)
+
+
+def test_a_group_far_longer_than_the_row_costs_nothing() -> None:
+    one = np.ones((2, 1), np.float32)
+    expected = reference_quantize.quantize_pack(ONES, one, one, 4, 10**9)
+    assert np.array_equal(kernels.quantize_pack(ONES, one, one, 4, 10**9), expected)
+
+
+def test_without_native_code_numpy_does_the_work() -> None:
+    script = (
+        "import numpy as np; from gpu_kernels.library import backend; from gpu_kernels.kernels import pack;"
+        "print(backend(), pack(np.full((1, 8), 5, np.uint8), 4)[0, 0])"
+    )
+    env = {**os.environ, "BITWRIGHT_NATIVE": "0"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], env=env, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["numpy", str(0x55555555)]
+
+
+def test_no_compiler_builds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build, "OUTPUT", tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build.build() is None
+    assert build.main() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_compiler_is_a_typed_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setattr(build, "OUTPUT", tmp_path)
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(JobFailed, match="could not be compiled"):
+        build.build()
+    assert build.main() == 0
+    assert "numpy does the work" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_backend_says_what_works() -> None:
+    assert backend() in ("avx2", "scalar", "numpy")

@@ -1,0 +1,207 @@
+"""One job after another: every way in which work can end gives one typed end."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from bitwright.core import errors
+from tests.worker.conftest import alive, request_for, wait_until
+
+
+def error_of(job) -> errors.BitwrightError:
+    assert job.state == "failed"
+    return errors.from_problem(job.error)
+
+
+def start_running(store, runner, work: str) -> tuple[str, threading.Thread]:
+    """A job that runs in a thread of its own."""
+    job_id = store.create(request_for(work)).job.id
+    thread = threading.Thread(target=runner.run_next)
+    thread.start()
+    wait_until(lambda: store.get(job_id).state == "running")
+    return job_id, thread
+
+
+def test_a_job_succeeds_with_its_result_and_progress(make_runner, finish, store):
+    job = finish(make_runner(), "answer/yes")
+    assert (job.state, job.result, job.tries, job.fraction) == ("succeeded", {"value": "yes"}, 0, 1.0)
+    assert [event.type for event in store.events_after(job.id)] == ["queued", "started", "progress", "succeeded"]
+
+
+def test_no_job_is_no_work(make_runner):
+    assert not make_runner().run_next()
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        ("typed", errors.InvalidModel),
+        ("untyped", errors.JobFailed),
+        ("memory", errors.OutOfResources),
+        ("disk", errors.OutOfResources),
+        ("nan", errors.NotFinite),
+    ],
+)
+def test_errors_of_the_work_end_it_at_once_and_typed(make_runner, finish, work, expected):
+    job = finish(make_runner(), work)
+    assert type(error_of(job)) is expected
+    assert (job.tries, job.attempt) == (0, 1)
+
+
+def test_a_traceback_is_in_the_log_and_nowhere_else(make_runner, finish, store, settings):
+    job = finish(make_runner(), "untyped")
+    assert "secret internals" in (settings.state_dir / "logs" / f"{job.id}.log").read_text()
+    assert "secret" not in str(job.error)
+    assert "secret" not in str([event.to_json() for event in store.events_after(job.id)])
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [("exit/3", "status 3"), ("crash/11", "SIGSEGV"), ("crash/9", "memory limit"), ("exit/0", "no result")],
+)
+def test_a_child_that_dies_is_tried_three_times(make_runner, finish, monkeypatch, work, words):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    job = finish(make_runner(), work)
+    error = error_of(job)
+    assert isinstance(error, errors.WorkerLost)
+    assert words in error.detail
+    assert (job.attempt, job.error["attempts"]) == (3, 3)
+
+
+def test_a_child_that_dies_twice_may_still_succeed(make_runner, finish, monkeypatch):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    job = finish(make_runner(), "fail-until/3")
+    assert (job.state, job.attempt, job.tries) == ("succeeded", 3, 2)
+
+
+def test_temporary_trouble_is_tried_again_then_reported(make_runner, finish, monkeypatch):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    job = finish(make_runner(), "temporary")
+    assert isinstance(error_of(job), errors.Temporary)
+    assert job.attempt == 3
+
+
+def test_work_that_never_ends_is_killed(make_runner, finish, settings):
+    job = finish(make_runner(job_seconds=1.0), "hang")
+    assert "in time" in error_of(job).detail
+    assert not alive(int((settings.state_dir / "hanging").read_text()))
+
+
+def test_work_that_passes_its_deadline_is_killed(make_runner, finish, store):
+    with store.database.read() as tx:
+        deadline = tx.now + 1.0
+    job = finish(make_runner(), "hang", deadline=deadline)
+    assert "deadline" in error_of(job).detail
+
+
+def test_limits_of_the_sandbox_hold(make_runner, finish):
+    assert type(error_of(finish(make_runner(job_file_bytes=1 << 20), "big-file"))) is errors.OutOfResources
+    too_much = error_of(finish(make_runner(job_report_bytes=1 << 16), "oversized"))
+    assert "too large" in too_much.detail
+    assert finish(make_runner(), "oversized").state == "succeeded"
+
+
+def test_processor_time_is_limited(make_runner, finish, monkeypatch):
+    job = finish(make_runner(job_cpu_seconds=1, max_attempts=1), "burn")
+    assert isinstance(error_of(job), errors.WorkerLost)
+
+
+def test_progress_of_a_talkative_job_is_thinned_but_ends_complete(make_runner, finish, store):
+    job = finish(make_runner(progress_seconds=60.0), "talk/2000")
+    told = [event.data for event in store.events_after(job.id) if event.type == "progress"]
+    assert len(told) < 10
+    assert told[-1]["message"] == "line 1999"
+
+
+def test_a_cancelled_job_stops_its_child_and_grandchildren(make_runner, store, settings):
+    job_id, thread = start_running(store, make_runner(), "grandchild")
+    wait_until((settings.state_dir / "hanging").exists)
+    pids = [int((settings.state_dir / name).read_text()) for name in ("hanging", "grandchild")]
+    store.cancel(job_id)
+    thread.join(30)
+    assert store.get(job_id).state == "cancelled"
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_stopping_worker_gives_its_job_back_uncounted(make_runner, store, settings):
+    runner = make_runner()
+    job_id, thread = start_running(store, runner, "hang")
+    wait_until((settings.state_dir / "hanging").exists)
+    runner.stopping.set()
+    thread.join(30)
+    job = store.get(job_id)
+    assert (job.state, job.tries) == ("queued", 0)
+    assert not alive(int((settings.state_dir / "hanging").read_text()))
+    assert [event.data.get("reason") for event in store.events_after(job_id)][-1] == "worker-stopping"
+
+
+def test_a_worker_that_lost_its_lease_kills_the_child_and_writes_nothing(make_runner, store, settings):
+    job_id, thread = start_running(store, make_runner(renew_seconds=0.1), "hang")
+    wait_until((settings.state_dir / "hanging").exists)
+    store.expire_owner(store.get(job_id).owner)
+    store.reap(3)
+    thread.join(30)
+    assert not alive(int((settings.state_dir / "hanging").read_text()))
+    job = store.get(job_id)
+    assert (job.state, job.tries) == ("queued", 1)
+
+
+def test_the_lease_is_renewed_while_the_child_works(make_runner, finish, store):
+    job = finish(make_runner(lease_seconds=0.6, renew_seconds=0.1), "sleep/1.5")
+    assert (job.state, job.attempt) == ("succeeded", 1)
+    assert job.version > 5
+
+
+def test_scratch_is_private_and_gone_afterwards(make_runner, finish, settings):
+    left_behind = Path(finish(make_runner(), "scratch").result["value"])
+    assert settings.state_dir in left_behind.parents
+    assert not left_behind.exists()
+    assert list((settings.state_dir / "tmp").glob("*/*")) == []
+
+
+def test_a_child_sees_no_secret_of_its_worker(make_runner, finish, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "S3CR3T-hf")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3CR3T-aws")
+    monkeypatch.setenv("BITWRIGHT_BROKER_URL", "redis://:S3CR3T@host")
+    seen = finish(make_runner(), "environment").result["value"]
+    assert "S3CR3T" not in str(seen)
+    assert {"PATH", "TMPDIR", "PYTHONPATH"} <= set(seen)
+
+
+def test_an_end_is_stored_with_patience(make_runner, store, monkeypatch):
+    runner = make_runner()
+    job = store.create(request_for("answer")).job
+    real, failures = store.succeed, [errors.Temporary("locked"), errors.Temporary("locked")]
+
+    def flaky(*arguments):
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(store, "succeed", flaky)
+    runner.run_next()
+    assert store.get(job.id).state == "succeeded"
+    assert failures == []
+
+
+def test_a_short_failure_of_the_database_does_not_lose_the_lease(make_runner, store, finish, monkeypatch):
+    real, failures = store.renew, [errors.Temporary("locked")] * 2
+
+    def flaky(*arguments):
+        if failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(store, "renew", flaky)
+    job = finish(make_runner(renew_seconds=0.2, lease_seconds=5.0), "sleep/1.2")
+    assert (job.state, job.attempt) == ("succeeded", 1)
+
+
+def test_a_child_that_cannot_be_started_is_a_typed_error(make_runner, finish, settings, monkeypatch):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    (settings.state_dir / "logs").write_text("in the way")
+    job = finish(make_runner(), "answer")
+    assert isinstance(error_of(job), errors.Internal)
