@@ -3,8 +3,8 @@
     with Client("http://127.0.0.1:8321") as client:
         result = client.run({"kind": "plan", "model": "hf:org/name", "budget": "3.5bpw"})
 
-Requests are repeated when the connection breaks or the server answers 503; creating a job carries an idempotency key, so
-that a repeat never makes a second one.
+Requests are repeated when the connection breaks or the server answers 503; creating a job carries an idempotency key,
+so that a repeat never makes a second one.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class Client:
         targets: list[dict[str, Any]] = self._json("GET", "/v1/engines")["exporters"]
         return targets
 
-    # -- transport ------------------------------------------------------------------------------------------------------
+    # -- transport ----------------------------------------------------------------------------------------------
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return _object(self._request(method, path, **options))
@@ -287,9 +287,10 @@ def _error(answer: httpx.Response) -> BitwrightError:
     if isinstance(problem, dict) and "type" in problem:
         return from_problem(problem)
     return BitwrightError(
-        f"the server answered {answer.status_code} without a problem document", got=answer.text[:200],
+        f"the server answered {answer.status_code} without a problem document",
+        got=answer.text[:200],
         hint="is this address a bitwright server?",
-    )  # fmt: skip
+    )
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Heavy parts (pydantic, torch) are imported by the functions that need them: `bitwright solve` stays fast.
 
 Everything here raises `bitwright.BitwrightError`. Work that was done before (headers, scores) is taken from the cache
-under `BITWRIGHT_STATE_DIR` (default ./.bitwright). `progress(stage, fraction, message)` is called from the working thread.
+under `BITWRIGHT_STATE_DIR` (default ./.bitwright). `progress(stage, fraction, message)` is called while work goes on.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def inspect(model: str | Path, *, progress: Progress | None = None) -> Inventory
 def score(
     model: str | Path, *, out: str | Path | None = None, progress: Progress | None = None, **options: Any
 ) -> SensitivityTable:
-    """The sensitivity table of a model. Options: metric, formats, calibration, calibration_tokens, samples, engine, seed."""
+    """The sensitivity table of a model.
+
+    Options: metric, formats, calibration, calibration_tokens, samples, engine, recipe, seed.
+    """
     from bitwright.core.table import load_table
 
     context = _context(progress)
@@ -100,7 +103,12 @@ def plan(
 
 
 def solve(
-    problem: Problem | str | Path, *, solver: str = "auto", time_limit: float = 10.0, seed: int = 0, out: str | Path | None = None
+    problem: Problem | str | Path,
+    *,
+    solver: str = "auto",
+    time_limit: float = 10.0,
+    seed: int = 0,
+    out: str | Path | None = None,
 ) -> Solution:
     """The certified solution of a problem; `certificate.status` is `infeasible` when nothing fits."""
     import solvers
@@ -202,5 +210,15 @@ def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
 
 
 __all__ = [
-    "Certificate", "PlanResult", "evaluate", "execute", "export", "frontier", "inspect", "plan", "score", "solve", "verify",
-]  # fmt: skip
+    "Certificate",
+    "PlanResult",
+    "evaluate",
+    "execute",
+    "export",
+    "frontier",
+    "inspect",
+    "plan",
+    "score",
+    "solve",
+    "verify",
+]

@@ -106,6 +106,46 @@ def unpack_dequantize(
     return out
 
 
+def dequantize_codes(
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float16],
+    zeros: NDArray[np.uint8] | None,
+    bits: int,
+    group: int,
+    *,
+    fast: bool = True,
+) -> NDArray[np.float32]:
+    """float32 (rows, columns) weights (code - zero) * scale from codes as bytes. Raises InvalidInput."""
+    if codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or group < 1:
+        raise InvalidInput("codes must be a matrix of bytes", expected="uint8 (rows, columns)", got=str(codes.dtype))
+    rows, columns = codes.shape
+    _check_parameters(scales, rows, columns, group, (np.float16,))
+    if zeros is not None:
+        _check_parameters(zeros, rows, columns, group, (np.uint8,))
+    native = library()
+    if native is None or codes.size == 0:
+        return reference_quantize.dequantize_codes(codes, scales, zeros, bits, group)
+    codes, scales = np.ascontiguousarray(codes), np.ascontiguousarray(scales)
+    zeros = None if zeros is None else np.ascontiguousarray(zeros)
+    out = np.empty((rows, columns), dtype=np.float32)
+    native.bw_expand(
+        codes.ctypes.data, rows, columns, group, bits, scales.ctypes.data,
+        None if zeros is None else zeros.ctypes.data, out.ctypes.data, int(fast),
+    )  # fmt: skip
+    return out
+
+
+def widen(values: NDArray[Any], *, fast: bool = True) -> NDArray[np.float32]:
+    """float32 of float32 (itself), float16, or uint16 holding bfloat16 bits; exact, any shape."""
+    native = library()
+    if native is None or values.size == 0 or values.dtype not in (np.float16, np.uint16):
+        return reference_quantize.to_float32(values)
+    values = np.ascontiguousarray(values)
+    out = np.empty(values.shape, dtype=np.float32)
+    native.bw_widen(values.ctypes.data, _TYPES[values.dtype], values.size, out.ctypes.data, int(fast))
+    return out
+
+
 def rtn_rows(
     weight: NDArray[np.float32], bits: int, symmetric: bool, group: int, correct: bool, *, fast: bool = True
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:

@@ -16,7 +16,18 @@ def to_float32(values: NDArray[Any]) -> _Float32:
     """float32 of float32, float16, or uint16 holding bfloat16 bits; exact."""
     if values.dtype == np.uint16:
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32, copy=False)
+    if values.dtype != np.float16:
+        return values.astype(np.float32, copy=False)
+    # Shifted into place a half is its value times 2^-112; much faster than numpy's own conversion without F16C.
+    bits = np.ascontiguousarray(values).view(np.uint16).astype(np.uint32)
+    rest = bits & np.uint32(0x7FFF)
+    wide = (rest << np.uint32(13)).view(np.float32) * np.float32(2.0**112)
+    special = rest >= 0x7C00
+    if special.any():
+        wide.view(np.uint32)[special] = 0x7F800000 | ((rest[special] & 0x3FF) << np.uint32(13))
+        wide.view(np.uint32)[rest > 0x7C00] |= np.uint32(0x400000)
+    wide.view(np.uint32)[...] |= (bits & np.uint32(0x8000)) << np.uint32(16)
+    return wide
 
 
 def per_column(parameters: NDArray[Any], columns: int, group: int) -> _Float32:
@@ -52,7 +63,15 @@ def unpack_dequantize(
     columns: int,
 ) -> _Float32:
     """(code - zero) * scale in float32; without zeros the zero point is 2^(bits-1)."""
-    out = unpack(words, bits, columns).astype(np.float32)
+    return dequantize_codes(unpack(words, bits, columns), scales, zeros, bits, group)
+
+
+def dequantize_codes(
+    codes: NDArray[np.uint8], scales: NDArray[np.float16], zeros: NDArray[np.uint8] | None, bits: int, group: int
+) -> _Float32:
+    """(code - zero) * scale in float32 from codes as bytes; without zeros the zero point is 2^(bits-1)."""
+    out = codes.astype(np.float32)
+    columns = codes.shape[1]
     out -= np.float32(1 << (bits - 1)) if zeros is None else per_column(zeros, columns, group)
     with np.errstate(invalid="ignore"):
         out *= per_column(scales, columns, group)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
+from gpu_kernels.kernels import dequantize_codes, widen
 
 Float32Matrix = NDArray[np.float32]
 #: Weights handled at once: temporaries of a few tens of MB, whatever the size of the matrix.
@@ -36,14 +37,9 @@ class Quantized:
 
     def dequantize(self) -> Float32Matrix:
         """float32 (out, in) = float32(scale) * (float32(code) - float32(zero)), in this order."""
-        columns = self.codes.shape[1]
-        out = self.codes.astype(np.float32)
-        half = np.float32(1 << (self.format.width - 1))
-        for index, (start, stop) in enumerate(group_spans(columns, self.format)):
-            part = out[:, start:stop]
-            part -= half if self.zeros is None else self.zeros[:, index, None].astype(np.float32)
-            part *= self.scales[:, index, None].astype(np.float32)
-        return out
+        columns = max(1, self.codes.shape[1])
+        group = min(self.format.group or columns, columns)
+        return dequantize_codes(self.codes, self.scales, self.zeros, self.format.width, group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +56,7 @@ class PassThrough:
 
     def dequantize(self) -> Float32Matrix:
         """The exact float32 values of the stored 16-bit numbers."""
-        return bf16_to_float32(self.array) if self.format.dtype == "BF16" else self.array.astype(np.float32)
+        return widen(self.array)
 
 
 class Quantizer(Protocol):
@@ -141,7 +137,3 @@ def float32_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The upper 16 bits, rounded to nearest even (finite input)."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-
-
-def bf16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -8,7 +8,10 @@ QUANTIZERS = Catalog(
     "quantizer",
     (
         Entry(
-            "rtn", "quantizers.rtn:QUANTIZER", "round to nearest, scales from each group's range", traits={"data": "none"}
+            "rtn",
+            "quantizers.rtn:QUANTIZER",
+            "round to nearest, scales from each group's range",
+            traits={"data": "none"},
         ),
         Entry(
             "clip",

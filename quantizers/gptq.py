@@ -4,13 +4,16 @@ With H the damped second moment of the inputs and U the upper Cholesky factor of
 rounded and every later column k takes  w_k -= (w_j - q_j) / U_jj * U_jk.  Columns go in blocks; a block's effect on
 the columns behind it is one matrix product. All in float64.
 
-Scales: those of `rtn` for the group's weights as they stand when the group begins; with `order="activation"` (largest
-diagonal of H first) those of the original weights, since a group's columns no longer come together. Unlike in `rtn`
-the scale that rounds is the scale that is stored: the errors passed on must be the real ones.
+Scales (`scales="range"`): those of `rtn` for the group's weights as they stand when the group begins; with
+`order="activation"` (largest diagonal of H first) those of the original weights, since a group's columns no longer come
+together. Unlike in `rtn` the scale that rounds is the scale that is stored: the errors passed on must be the real ones.
+With `scales="clip"` they come from the gain-corrected range search of `clip` over the same weights, weighed by the
+group's block of H.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ from quantizers.base import (
     not_finite,
     pass_through,
 )
+from quantizers.clip import RATIOS, search
 from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.rtn import group_parameters
 
@@ -35,6 +39,7 @@ from quantizers.rtn import group_parameters
 DAMPING, DAMPING_GROWTH, DAMPING_TRIES = 0.01, 10.0, 5
 BLOCK = 128
 ORDERS = ("natural", "activation")
+SCALES = ("range", "clip")
 
 
 class Gptq:
@@ -51,6 +56,7 @@ class Gptq:
         hessian: NDArray[Any] | None = None,
         damping: float = DAMPING,
         order: str = "natural",
+        scales: str = "range",
         block: int = BLOCK,
         **context: Any,
     ) -> Quantized | PassThrough:
@@ -66,11 +72,11 @@ class Gptq:
         check_weight(weight, name)
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
-        if order not in ORDERS or block < 1 or damping < 0:
+        if order not in ORDERS or scales not in SCALES or block < 1 or damping < 0:
             raise InvalidInput(
                 "gptq cannot work with these settings",
-                expected=f"order one of {', '.join(ORDERS)}; block >= 1; damping >= 0",
-                got=f"order={order!r}, block={block}, damping={damping}",
+                expected=f"order in {ORDERS}, scales in {SCALES}, block >= 1, damping >= 0",
+                got=f"order={order!r}, scales={scales!r}, block={block}, damping={damping}",
             )
         moments = checked_hessian(hessian, weight.shape[1], name)
         if moments is None:
@@ -80,7 +86,9 @@ class Gptq:
                 got="none",
                 hint="give calibration data, or use the quantizer rtn",
             )
-        return _sweep(weight, format, inverse_factor(moments, damping, order, name), order, block, name)
+        factor = inverse_factor(moments, damping, order, name)
+        parameters = _Parameters(format, damped(moments, damping) if scales == "clip" else None, name)
+        return _sweep(weight, parameters, factor, order, block)
 
 
 QUANTIZER = Gptq()
@@ -107,14 +115,30 @@ def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> t
     )
 
 
+@dataclass(frozen=True)
+class _Parameters:
+    """How a group gets its scales (rows,) and zero points (rows,). moments: damped H for the clip search, or None."""
+
+    format: IntFormat
+    moments: Float64 | None
+    name: str
+
+    def of(self, group: Float32Matrix, span: tuple[int, int]) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        if self.moments is not None:
+            start, stop = span
+            block = self.moments[start:stop, start:stop].astype(np.float32)
+            _, scale, zero = search(np.ascontiguousarray(group), self.format, block, RATIOS, self.name)
+            return scale, zero
+        grouped = group[:, None, :]
+        low, high = grouped.min(axis=-1), grouped.max(axis=-1)
+        scales, zeros = group_parameters(grouped, low, high, self.format, self.name)
+        return scales[:, 0], zeros[:, 0]
+
+
 def _sweep(
-    weight: Float32Matrix,
-    format: IntFormat,
-    factor: tuple[Float64, NDArray[np.intp]],
-    order: str,
-    block: int,
-    name: str,
+    weight: Float32Matrix, parameters: _Parameters, factor: tuple[Float64, NDArray[np.intp]], order: str, block: int
 ) -> Quantized:
+    format = parameters.format
     upper, permutation = factor
     rows, columns = weight.shape
     work = weight.astype(np.float64)[:, permutation]
@@ -125,7 +149,7 @@ def _sweep(
     codes = np.empty((rows, columns), np.uint8)
     if order == "activation":
         for index, (start, stop) in enumerate(spans):
-            scales[:, index], zeros[:, index] = _parameters(weight[:, start:stop], format, name)
+            scales[:, index], zeros[:, index] = parameters.of(weight[:, start:stop], (start, stop))
     top = (1 << format.width) - 1
     for first in range(0, columns, block):
         last = min(first + block, columns)
@@ -135,7 +159,7 @@ def _sweep(
             index = int(group_of[column])
             if order == "natural" and j == spans[index][0]:
                 group = _current_group(work, upper, errors, first, last, spans[index])
-                scales[:, index], zeros[:, index] = _parameters(group, format, name)
+                scales[:, index], zeros[:, index] = parameters.of(group, spans[index])
             scale, zero = scales[:, index].astype(np.float64), zeros[:, index].astype(np.float64)
             rounded = np.clip(np.rint(work[:, j] / scale) + zero, 0, top)
             codes[:, column] = rounded
@@ -155,11 +179,3 @@ def _current_group(
         done = start - first
         group[:, last - start :] -= errors[:, :done] @ upper[first:start, last:stop]
     return group.astype(np.float32)
-
-
-def _parameters(
-    group: Float32Matrix, format: IntFormat, name: str
-) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    grouped = group[:, None, :]
-    scale, zero = group_parameters(grouped, grouped.min(axis=-1), grouped.max(axis=-1), format, name)
-    return scale[:, 0], zero[:, 0]

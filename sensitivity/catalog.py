@@ -20,5 +20,67 @@ METRICS = Catalog(
             "squared error of the weights; needs no data, knows nothing of the model's function",
             traits={"data": "none", "loss_unit": "squared error", "passes": "none"},
         ),
+        Entry(
+            "fisher-token",
+            "sensitivity.fisher_token:METRIC",
+            "as fisher, with positions taken as independent",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "nats of KL",
+                "passes": "1 forward + K backward + formats x local products",
+            },
+        ),
+        Entry(
+            "fisher-pooled",
+            "sensitivity.fisher_pooled:METRIC",
+            "fisher-token times one sequence factor a unit; steadier on little text",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "nats of KL",
+                "passes": "1 forward + K backward + formats x local products",
+            },
+        ),
+        Entry(
+            "kl-probe",
+            "sensitivity.kl_probe:METRIC",
+            "every unit quantized alone in every format, and the KL measured",
+            needs=("torch", "transformers"),
+            traits={"data": "calibration", "loss_unit": "nats of KL", "passes": "units x formats forward"},
+        ),
+        Entry(
+            "grad-output",
+            "sensitivity.grad_output:METRIC",
+            "ModelOpt's formula: output error weighted by squared gradients (baseline)",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "weighted squared output error",
+                "passes": "1 forward + 1 backward + formats x local products",
+            },
+        ),
+        Entry(
+            "taylor",
+            "sensitivity.taylor:METRIC",
+            "AutoRound's formula: first-order change without signs (baseline)",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "absolute first-order change",
+                "passes": "1 forward + 1 backward",
+            },
+        ),
+        Entry(
+            "hessian",
+            "sensitivity.hessian:METRIC",
+            "error of each layer's own output, the GPTQ proxy (baseline)",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "squared output error",
+                "passes": "1 forward + formats x local products",
+            },
+        ),
     ),
 )

@@ -60,6 +60,10 @@ class Head(Protocol):
         """Directions of a batch. rows: the items' numbers; draws depend on (seed, row) only, never on batching."""
         ...
 
+    def observed(self, output: torch.Tensor, data: Data, rows: np.ndarray[Any, Any], seed: int) -> Direction:
+        """The gradient of the log-probability of the data's own labels, for metrics of others that use those."""
+        ...
+
 
 def _inputs(data: Data) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in data.inputs.items()}
@@ -126,6 +130,13 @@ class CausalLmHead(_LabelHead):
     def norm(self, output: torch.Tensor) -> int:
         return output.shape[1]
 
+    def observed(self, output: torch.Tensor, data: Data, rows: np.ndarray[Any, Any], seed: int) -> Direction:
+        gradient = -torch.softmax(output.detach(), dim=-1)
+        targets = torch.from_numpy(np.ascontiguousarray(data.inputs["input_ids"]))[:, 1:, None]
+        gradient[:, :-1].scatter_add_(-1, targets, torch.ones(targets.shape, dtype=gradient.dtype))
+        gradient[:, -1] = 0
+        return Direction(gradient, torch.ones(len(rows), dtype=torch.float64))
+
 
 class ClassifierHead(_LabelHead):
     """Class logits (items, classes). Up to 64 classes are enumerated; 64 samples otherwise (research/08 section 2e)."""
@@ -141,6 +152,12 @@ class ClassifierHead(_LabelHead):
 
     def norm(self, output: torch.Tensor) -> int:
         return 1
+
+    def observed(self, output: torch.Tensor, data: Data, rows: np.ndarray[Any, Any], seed: int) -> Direction:
+        logits = output.detach()
+        labels = logits.argmax(-1) if data.labels is None else torch.from_numpy(data.labels)
+        gradient = torch.nn.functional.one_hot(labels, logits.shape[-1]) - torch.softmax(logits, dim=-1)
+        return Direction(gradient, torch.ones(len(rows), dtype=torch.float64))
 
 
 class EmbeddingHead:
@@ -180,6 +197,10 @@ class EmbeddingHead:
         weight = torch.full((len(rows),), 1.0 / samples, dtype=torch.float64)
         for sample in range(samples):
             yield Direction(noise[:, :, sample].contiguous(), weight)
+
+    def observed(self, output: torch.Tensor, data: Data, rows: np.ndarray[Any, Any], seed: int) -> Direction:
+        """Embeddings have no labels: one noise direction stands in."""
+        return next(self.directions(output, rows, 1, seed))
 
 
 HEADS: dict[str, Head] = {

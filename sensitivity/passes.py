@@ -115,16 +115,22 @@ def _batch_items(calls: list[Call], formats: int, directions: int) -> int:
     return max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * max(1, floats))))
 
 
+def ordered_batches(data: Data, plan: Plan, progress: Progress) -> Iterator[tuple[NDArray[np.int64], Data]]:
+    """(rows, items) from the shortest to the longest, padding trimmed."""
+    order = np.argsort(_lengths(data), kind="stable").astype(np.int64)
+    for start in range(0, len(order), plan.batch_items):
+        rows = order[start : start + plan.batch_items]
+        yield rows, data.take(rows).trimmed()
+        done = start + len(rows)
+        progress("score", done / len(order), f"{done} of {len(order)} items")
+
+
 def batches(runner: Runner, data: Data, deltas: Deltas, plan: Plan, seed: int, progress: Progress) -> Iterator[Batch]:
     """Signed scores of every item along every direction. Raises NotFinite, Unsupported, OutOfResources."""
-    order = np.argsort(_lengths(data), kind="stable").astype(np.int64)
     names = {place.parameter for place in plan.listener.others.values()}
     with _trainable(runner, names):
-        for start in range(0, len(order), plan.batch_items):
-            rows = order[start : start + plan.batch_items]
-            yield _one_batch(runner, data.take(rows).trimmed(), deltas, plan, rows, seed)
-            done = min(len(order), start + plan.batch_items)
-            progress("score", done / len(order), f"{done} of {len(order)} items")
+        for rows, batch in ordered_batches(data, plan, progress):
+            yield _one_batch(runner, batch, deltas, plan, rows, seed)
 
 
 def _one_batch(runner: Runner, data: Data, deltas: Deltas, plan: Plan, rows: NDArray[np.int64], seed: int) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ def read_arrays(path: Path) -> tuple[str, NDArray[Any], NDArray[np.int64] | None
             "the calibration file is too large", expected=f"at most {ARRAY_BYTES >> 30} GiB", got=path.name
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError, MemoryError) as error:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InvalidCalibration(
             "the calibration file is no readable numpy file", expected=".npz or .npy without pickles",
             got=f"{path.name}: {str(error)[:120]}",

@@ -76,26 +76,32 @@ def _check_references(request: JobRequest, blobs: BlobStore) -> None:
 def _check_text(member: str, digest: str, blobs: BlobStore) -> None:
     if not digest.startswith(_DIGEST):
         raise InvalidCalibration(
-            f"a server takes a stored text as '{member}', not a path", expected="sha256:... as POST /v1/texts returned it",
-            got=digest[:80], errors=[{"pointer": f"/{member}", "message": "not a digest"}],
-        )  # fmt: skip
+            f"a server takes a stored text as '{member}', not a path",
+            expected="sha256:... as POST /v1/texts returned it",
+            got=digest[:80],
+            errors=[{"pointer": f"/{member}", "message": "not a digest"}],
+        )
     try:
         known = blobs.path("texts", digest).is_file()
     except NotFound:
         known = False
     if not known:
         raise InvalidCalibration(
-            "this server has no text of that digest", got=digest[:80], hint="upload it with POST /v1/texts first",
+            "this server has no text of that digest",
+            got=digest[:80],
+            hint="upload it with POST /v1/texts first",
             errors=[{"pointer": f"/{member}", "message": "unknown digest"}],
-        )  # fmt: skip
+        )
 
 
 def _check_names(request: Scoring) -> None:
     if request.recipe.endswith(".toml"):
         raise InvalidReference(
-            "a server takes recipes by name, not by file", got=request.recipe[:80], hint="GET /v1/recipes lists them",
+            "a server takes recipes by name, not by file",
+            got=request.recipe[:80],
+            hint="GET /v1/recipes lists them",
             errors=[{"pointer": "/recipe", "message": "a path"}],
-        )  # fmt: skip
+        )
     from bitwright.engines import load_profile
     from bitwright.recipes import find_recipe
     from sensitivity.catalog import METRICS

@@ -1,4 +1,7 @@
-"""The application: routes, problems and the guard put together. Importing it loads no framework and no solver library."""
+"""The application.
+
+Routes, problems and the guard put together. Importing it loads no framework and no solver library.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,19 @@ class Service(FastAPI):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The whole HTTP face over the state of `settings`. Raises InvalidSetting or OutOfResources when it cannot be used."""
+    """The whole HTTP face over the state of `settings`.
+
+    Raises InvalidSetting or OutOfResources when it cannot be used.
+    """
     app = Service(
-        title="bitwright", version=bitwright.__version__, lifespan=_lifespan, docs_url=None, redoc_url=None,
-        openapi_url=None, redirect_slashes=False,
-    )  # fmt: skip
+        title="bitwright",
+        version=bitwright.__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     app.state.bitwright = State(settings)
     problems.install(app)
     for module in (jobs, texts, solve, plans, catalogs, health, pages):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.core.certificate import Verdict, verify
 from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.plan_check import verify_plan
-from bitwright.core.certificate import Verdict, verify
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_json
 from bitwright.core.solution import solution_from_json
@@ -52,11 +52,16 @@ def table_document(table: SensitivityTable) -> dict[str, Any]:
     inventory = table.inventory
     units = [
         {
-            "name": u.name, "module": u.module, "layer": u.layer, "expert": u.expert, "shape": list(u.shape),
-            "elements": u.elements, "families": dict(u.families),
+            "name": u.name,
+            "module": u.module,
+            "layer": u.layer,
+            "expert": u.expert,
+            "shape": list(u.shape),
+            "elements": u.elements,
+            "families": dict(u.families),
         }
         for u in inventory.units
-    ]  # fmt: skip
+    ]
     return {
         "model": {
             "ref": inventory.ref,
@@ -82,7 +87,10 @@ def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
 
 
 def verify_document(data: Any, blobs: BlobStore) -> Verdict:
-    """Check {plan | solution, problem?, table?} with `bitwright.core.certificate` alone. Raises InvalidInput and its kin."""
+    """Check {plan | solution, problem?, table?} with `bitwright.core.certificate` alone.
+
+    Raises InvalidInput and its kin.
+    """
     if not isinstance(data, dict):
         raise InvalidInput(
             "the body must be an object", expected="plan or solution, and problem", got=type(data).__name__
@@ -90,10 +98,11 @@ def verify_document(data: Any, blobs: BlobStore) -> Verdict:
     unknown = sorted(set(data) - {"plan", "solution", "problem", "table"})
     if unknown or ("plan" in data) == ("solution" in data):
         raise InvalidInput(
-            "name what is to be verified once", expected="either plan or solution; problem or table beside it",
+            "name what is to be verified once",
+            expected="either plan or solution; problem or table beside it",
             got=", ".join(map(str, data))[:120] or "an empty object",
             errors=[{"pointer": f"/{name}"[:80], "message": "unknown member"} for name in unknown[:10]],
-        )  # fmt: skip
+        )
     if "solution" in data:
         if data.get("problem") is None:
             raise InvalidInput("a solution can only be verified against its problem", expected="a member 'problem'")

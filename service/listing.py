@@ -69,7 +69,9 @@ def _after(state: State, filters: Filters, token: str) -> tuple[float, str]:
     walk = state.sealer.open(token)
     if walk["filters"] != _plain(filters):
         raise InvalidInput(
-            "the filters changed in the middle of a walk", expected="the filters of the first page",
-            hint="start again without page_token", errors=[{"parameter": "page_token", "in": "query", "message": "other filters"}],
-        )  # fmt: skip
+            "the filters changed in the middle of a walk",
+            expected="the filters of the first page",
+            hint="start again without page_token",
+            errors=[{"parameter": "page_token", "in": "query", "message": "other filters"}],
+        )
     return float(walk["at"]), str(walk["id"])

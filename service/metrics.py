@@ -14,12 +14,26 @@ def exposition(state: State) -> str:
     found = state.store.statistics()
     lines = [
         *_family("bitwright_info", "gauge", "version of this server", [(f'version="{bitwright.__version__}"', 1)]),
-        *_family("bitwright_jobs", "gauge", "jobs by state", [(f'state="{s}"', found.states.get(s, 0)) for s in STATES]),
-        *_family("bitwright_queue_depth", "gauge", "jobs waiting by queue", [(f'queue="{q}"', n) for q, n in sorted(found.queued.items())]),
-        *_family("bitwright_queue_oldest_seconds", "gauge", "age of the oldest job that could run now", [("", found.oldest_queued_seconds)]),
-        *_family("bitwright_expired_leases", "gauge", "running jobs whose lease has passed", [("", found.expired_leases)]),
+        *_family(
+            "bitwright_jobs", "gauge", "jobs by state", [(f'state="{s}"', found.states.get(s, 0)) for s in STATES]
+        ),
+        *_family(
+            "bitwright_queue_depth",
+            "gauge",
+            "jobs waiting by queue",
+            [(f'queue="{q}"', n) for q, n in sorted(found.queued.items())],
+        ),
+        *_family(
+            "bitwright_queue_oldest_seconds",
+            "gauge",
+            "age of the oldest job that could run now",
+            [("", found.oldest_queued_seconds)],
+        ),
+        *_family(
+            "bitwright_expired_leases", "gauge", "running jobs whose lease has passed", [("", found.expired_leases)]
+        ),
         *_family("bitwright_outbox_unsent", "gauge", "rings not yet delivered", [("", found.unsent)]),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -22,8 +22,8 @@ log = logging.getLogger("bitwright.service")
 
 #: Content-Security-Policy of everything served: own files only, no inline script or style, no framing.
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
-    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": CSP,
@@ -86,9 +86,11 @@ class Guard:
         if encoding not in ("", "identity"):
             await self._drain(receive)
             raise UnsupportedMedia(
-                "compressed request bodies are not taken", expected="no Content-Encoding", got=encoding[:40],
+                "compressed request bodies are not taken",
+                expected="no Content-Encoding",
+                got=encoding[:40],
                 hint="send the body as it is; the limit is on its plain size",
-            )  # fmt: skip
+            )
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self.max_bytes:
             if len(length) < 20 and int(length) <= DRAIN_FACTOR * self.max_bytes:
@@ -97,9 +99,11 @@ class Guard:
 
     def _too_large(self, got: str) -> TooLarge:
         return TooLarge(
-            "the request body is too large", expected=f"at most {self.max_bytes} bytes", got=got,
+            "the request body is too large",
+            expected=f"at most {self.max_bytes} bytes",
+            got=got,
             hint="use the command line for larger problems, or raise BITWRIGHT_MAX_REQUEST_BYTES",
-        )  # fmt: skip
+        )
 
     def _counted(self, receive: Receive) -> Receive:
         total = 0

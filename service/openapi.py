@@ -21,8 +21,8 @@ from service.problem_pages import problem_pages
 SUMMARY = """Mixed-precision plans under a budget, with a certificate anyone can recompute.
 
 Work is a job (POST /v1/jobs); small problems are solved at once (POST /v1/solve). Every error is an RFC 9457 problem
-document. Jobs are read with ETags, `wait`, or server-sent events that resume at `Last-Event-ID`. An `Idempotency-Key` makes
-creating a job safe to repeat for 24 hours. An infeasible budget is an answer, not an error."""
+document. Jobs are read with ETags, `wait`, or server-sent events that resume at `Last-Event-ID`. An
+`Idempotency-Key` makes creating a job safe to repeat for 24 hours. An infeasible budget is an answer, not an error."""
 METHODS = ("get", "post")
 
 
@@ -75,10 +75,14 @@ def _complete(operation: dict[str, Any], known: Operation) -> dict[str, Any]:
 
 def _problem_response() -> Schema:
     example = {
-        "type": "https://bitwright.dev/problems/invalid-budget", "title": "The budget is not valid", "status": 422,
-        "detail": "the unit of the budget is unknown", "expected": "a number with a unit, such as 3.5bpw, 4.2GiB, 120MB or 35000000B",
-        "got": "'parsecs'", "instance": "urn:bitwright:request:5f0c9a1e7d3b4c2a9e8f7a6b",
-    }  # fmt: skip
+        "type": "https://bitwright.dev/problems/invalid-budget",
+        "title": "The budget is not valid",
+        "status": 422,
+        "detail": "the unit of the budget is unknown",
+        "expected": "a number with a unit, such as 3.5bpw, 4.2GiB, 120MB or 35000000B",
+        "got": "'parsecs'",
+        "instance": "urn:bitwright:request:5f0c9a1e7d3b4c2a9e8f7a6b",
+    }
     content = {"application/problem+json": {"schema": ref("Problem"), "examples": {"example": {"value": example}}}}
     return {"description": "What went wrong and what to do", "content": content}
 

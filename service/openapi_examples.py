@@ -13,9 +13,14 @@ _PROBLEM = {
     "unit_names": ["layers.0.q_proj", "layers.0.k_proj", "layers.0.mlp"],
 }
 _CERTIFICATE = {
-    "status": "optimal", "loss": 0.7, "lower_bound": 0.7, "gap": 0.0, "cost": {"bytes": 1536}, "limits": {"bytes": 1536},
+    "status": "optimal",
+    "loss": 0.7,
+    "lower_bound": 0.7,
+    "gap": 0.0,
+    "cost": {"bytes": 1536},
+    "limits": {"bytes": 1536},
     "multipliers": {"bytes": 0.003125},
-}  # fmt: skip
+}
 _SOLUTION = {"choice": [1, 1, 1], "loss": 0.7, "certificate": _CERTIFICATE, "solver": "hull"}
 
 EXAMPLES: Mapping[str, Any] = {
@@ -25,10 +30,20 @@ EXAMPLES: Mapping[str, Any] = {
     "verify": {"problem": _PROBLEM, "solution": _SOLUTION},
     "solution": _SOLUTION,
     "job": {
-        "id": "019abc12-3456-7abc-8def-0123456789ab", "kind": "plan", "state": "queued", "done": False, "cancelling": False,
-        "version": 1, "attempt": 0, "queue": "cpu", "priority": 0,
-        "progress": {"fraction": 0.0, "stage": "", "message": ""}, "created_at": "2026-01-02T03:04:05.678Z",
-        "started_at": None, "finished_at": None, "deadline": None,
+        "id": "019abc12-3456-7abc-8def-0123456789ab",
+        "kind": "plan",
+        "state": "queued",
+        "done": False,
+        "cancelling": False,
+        "version": 1,
+        "attempt": 0,
+        "queue": "cpu",
+        "priority": 0,
+        "progress": {"fraction": 0.0, "stage": "", "message": ""},
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "started_at": None,
+        "finished_at": None,
+        "deadline": None,
         "request": {"kind": "plan", "model": "hf:org/name", "budget": "3.5bpw"},
         "links": {
             "self": "/v1/jobs/019abc12-3456-7abc-8def-0123456789ab",
@@ -37,4 +52,4 @@ EXAMPLES: Mapping[str, Any] = {
             "cancel": "/v1/jobs/019abc12-3456-7abc-8def-0123456789ab:cancel",
         },
     },
-}  # fmt: skip
+}

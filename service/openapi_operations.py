@@ -44,41 +44,66 @@ _STATUS = Operation(_ok("Status"))
 
 OPERATIONS: Mapping[str, Operation] = {
     "createJob": Operation(
-        {202: ("Accepted: the job is on disk", ref("Job"), JSON),
-         200: ("The job has ended (Prefer: wait), or the request is valid (validate_only)", {"anyOf": [ref("Job"), ref("Validated")]}, JSON)},
-        (409, 503, *BODY_PROBLEMS), _json_body("JobBody", "plan", "inspect"),
-        {202: {**_JOB_HEADERS, "Preference-Applied": "the wait that was honoured", "Idempotency-Replayed": "true for a known key"}},
+        {
+            202: ("Accepted: the job is on disk", ref("Job"), JSON),
+            200: (
+                "The job has ended (Prefer: wait), or the request is valid (validate_only)",
+                {"anyOf": [ref("Job"), ref("Validated")]},
+                JSON,
+            ),
+        },
+        (409, 503, *BODY_PROBLEMS),
+        _json_body("JobBody", "plan", "inspect"),
+        {
+            202: {
+                **_JOB_HEADERS,
+                "Preference-Applied": "the wait that was honoured",
+                "Idempotency-Replayed": "true for a known key",
+            }
+        },
         {202: EXAMPLES["job"]},
     ),
     "listJobs": Operation(_ok("JobList"), (422, 503)),
-    "getJob": Operation({**_ok("Job"), **_UNCHANGED}, (404, 422, 503), headers={200: _TAG}, examples={200: EXAMPLES["job"]}),
+    "getJob": Operation(
+        {**_ok("Job"), **_UNCHANGED}, (404, 422, 503), headers={200: _TAG}, examples={200: EXAMPLES["job"]}
+    ),
     "cancelJob": Operation(
         {202: ("Cancelling: the worker has been told", ref("Job"), JSON), 200: ("The job has ended", ref("Job"), JSON)},
         (404, 412, 413, 415, 503),
     ),
     "watchJob": Operation(
-        {200: ("Events until the job has ended", {**ref("JobEvent")}, EVENTS), 204: ("The job has ended and everything was seen", {}, "")},
+        {
+            200: ("Events until the job has ended", {**ref("JobEvent")}, EVENTS),
+            204: ("The job has ended and everything was seen", {}, ""),
+        },
         (404, 422, 503),
     ),
     "getResult": Operation(
-        {200: ("The result", {"description": "depends on the job's kind"}, JSON), **_UNCHANGED}, (404, 409, 503),
+        {200: ("The result", {"description": "depends on the job's kind"}, JSON), **_UNCHANGED},
+        (404, 409, 503),
         headers={200: _TAG},
     ),
     "storeText": Operation(
         {201: ("Stored", ref("StoredText"), JSON)}, BODY_PROBLEMS, {PLAIN: {"schema": {"type": "string"}}}
     ),
     "solve": Operation(
-        _ok("Solution", "The certified solution; status `infeasible` is an answer"), (404, 503, *BODY_PROBLEMS),
-        {**_json_body("SolveRequest", "solve"), **_NPZ_BODY}, examples={200: EXAMPLES["solution"]},
+        _ok("Solution", "The certified solution; status `infeasible` is an answer"),
+        (404, 503, *BODY_PROBLEMS),
+        {**_json_body("SolveRequest", "solve"), **_NPZ_BODY},
+        examples={200: EXAMPLES["solution"]},
     ),
     "frontier": Operation(
         _ok("Frontier"), (404, 503, *BODY_PROBLEMS), {**_json_body("FrontierRequest", "solve"), **_NPZ_BODY}
     ),
     "verifyPlan": Operation(
-        _ok("Verdict", "The verdict; `ok: false` is an answer"), (404, 500, *BODY_PROBLEMS), _json_body("VerifyRequest", "verify"),
+        _ok("Verdict", "The verdict; `ok: false` is an answer"),
+        (404, 500, *BODY_PROBLEMS),
+        _json_body("VerifyRequest", "verify"),
     ),
     "getPlan": Operation({**_ok("Plan"), **_UNCHANGED}, (404,), headers={200: _TAG}),
-    "exportPlan": Operation({200: ("The exported text", {"type": "string"}, PLAIN), **_UNCHANGED}, (404, 422), headers={200: _TAG}),
+    "exportPlan": Operation(
+        {200: ("The exported text", {"type": "string"}, PLAIN), **_UNCHANGED}, (404, 422), headers={200: _TAG}
+    ),
     "exportGivenPlan": Operation(
         {200: ("The exported text", {"type": "string"}, PLAIN)}, BODY_PROBLEMS, {JSON: {"schema": ref("Plan")}}
     ),
@@ -92,4 +117,4 @@ OPERATIONS: Mapping[str, Operation] = {
     "readyz": Operation(_ok("Status"), (503,)),
     "startupz": Operation(_ok("Status"), (503,)),
     "metrics": Operation({200: ("Prometheus text", {"type": "string"}, PLAIN)}, (503,)),
-}  # fmt: skip
+}

@@ -70,36 +70,57 @@ def _job() -> Schema:
     progress = record({"fraction": {**NUMBER, "minimum": 0, "maximum": 1}, "stage": TEXT, "message": TEXT})
     return record(
         {
-            "id": TEXT, "kind": TEXT, "state": {**TEXT, "enum": list(STATES)}, "done": FLAG, "cancelling": FLAG,
-            "version": COUNT, "attempt": COUNT, "queue": TEXT, "priority": {"type": "integer"}, "progress": progress,
-            "created_at": TIME, "started_at": maybe(TIME), "finished_at": maybe(TIME), "deadline": maybe(TIME), "request": ANY,
+            "id": TEXT,
+            "kind": TEXT,
+            "state": {**TEXT, "enum": list(STATES)},
+            "done": FLAG,
+            "cancelling": FLAG,
+            "version": COUNT,
+            "attempt": COUNT,
+            "queue": TEXT,
+            "priority": {"type": "integer"},
+            "progress": progress,
+            "created_at": TIME,
+            "started_at": maybe(TIME),
+            "finished_at": maybe(TIME),
+            "deadline": maybe(TIME),
+            "request": ANY,
             "links": {"type": "object", "additionalProperties": TEXT},
         },
         {"result": {"description": "present once succeeded"}, "error": ref("Problem")},
         description="A long-running operation (AIP-151). Once done, exactly one of result and error is there.",
-    )  # fmt: skip
+    )
 
 
 def _certificate() -> Schema:
     return record(
         {"status": {**TEXT, "enum": ["optimal", "bounded", "infeasible"]}},
         {
-            "loss": maybe(NUMBER), "lower_bound": maybe(NUMBER), "gap": maybe(NUMBER), "cost": NUMBERS, "limits": NUMBERS,
-            "multipliers": NUMBERS, "proof": TEXT, "smallest_limit": NUMBERS, "blame": TEXT,
+            "loss": maybe(NUMBER),
+            "lower_bound": maybe(NUMBER),
+            "gap": maybe(NUMBER),
+            "cost": NUMBERS,
+            "limits": NUMBERS,
+            "multipliers": NUMBERS,
+            "proof": TEXT,
+            "smallest_limit": NUMBERS,
+            "blame": TEXT,
         },
         description="Anyone can recompute it from the problem: DESIGN section 5.",
-    )  # fmt: skip
+    )
 
 
 def _frontier() -> Schema:
     return record(
         {
-            "limit": TEXT, "breakpoints": COUNT, "points": rows(record({"cost": NUMBER, "loss": NUMBER, "gain_per_unit": NUMBER})),
+            "limit": TEXT,
+            "breakpoints": COUNT,
+            "points": rows(record({"cost": NUMBER, "loss": NUMBER, "gain_per_unit": NUMBER})),
             "uniform": rows(record({"format": COUNT, "name": TEXT, "cost": NUMBER, "loss": NUMBER})),
             "knee": record({"cost": NUMBER, "loss": NUMBER, "rule": TEXT}),
         },
         {"solutions": rows(ref("Solution"))},
-    )  # fmt: skip
+    )
 
 
 def _table() -> Schema:
@@ -110,11 +131,21 @@ def _table() -> Schema:
     cells = rows(rows(maybe(NUMBER)))
     return record(
         {
-            "digest": DIGEST, "model": ANY, "metric": TEXT, "loss_unit": TEXT, "formats": rows(TEXT), "units": rows(unit),
-            "loss": cells, "stderr": cells, "cost_bytes": rows(rows(COUNT)), "weights": COUNT, "coverage": ANY, "provenance": ANY,
+            "digest": DIGEST,
+            "model": ANY,
+            "metric": TEXT,
+            "loss_unit": TEXT,
+            "formats": rows(TEXT),
+            "units": rows(unit),
+            "loss": cells,
+            "stderr": cells,
+            "cost_bytes": rows(rows(COUNT)),
+            "weights": COUNT,
+            "coverage": ANY,
+            "provenance": ANY,
         },
         description="null in loss: this unit may not take this format; null in stderr: unknown.",
-    )  # fmt: skip
+    )
 
 
 def _event() -> Schema:
@@ -127,9 +158,14 @@ def _event() -> Schema:
 def _answers() -> dict[str, Schema]:
     verdict = record({"ok": FLAG, "failures": rows(TEXT), "notes": rows(TEXT), "certificate": ref("Certificate")})
     solution = record(
-        {"choice": {**rows(COUNT), "description": "format index of each unit; empty when infeasible"}, "loss": maybe(NUMBER),
-         "certificate": ref("Certificate"), "solver": TEXT}, {"info": ANY},
-    )  # fmt: skip
+        {
+            "choice": {**rows(COUNT), "description": "format index of each unit; empty when infeasible"},
+            "loss": maybe(NUMBER),
+            "certificate": ref("Certificate"),
+            "solver": TEXT,
+        },
+        {"info": ANY},
+    )
     return {
         "Problem": _problem(),
         "Job": _job(),
@@ -161,9 +197,10 @@ def _inputs() -> dict[str, Schema]:
     for name in [str(branch["$ref"]).rpartition("/")[2] for branch in found["JobBody"]["oneOf"]]:
         found[name]["properties"].update(Envelope.model_json_schema()["properties"])
     found["VerifyRequest"] = record(
-        {}, {"plan": ref("Plan"), "solution": ref("Solution"), "problem": ANY, "table": DIGEST},
-        description="Either plan or solution; a solution needs its problem, a plan may have it, or the table it came from.",
-    )  # fmt: skip
+        {},
+        {"plan": ref("Plan"), "solution": ref("Solution"), "problem": ANY, "table": DIGEST},
+        description="Either plan or solution; a solution needs its problem, a plan may have it, or its table.",
+    )
     return found
 
 

@@ -29,9 +29,11 @@ def idempotency_key(header: str | None) -> str | None:
         text = re.sub(r"\\([\"\\])", r"\1", text[1:-1])
     if not _KEY.fullmatch(text):
         raise InvalidInput(
-            "the Idempotency-Key cannot be used", expected="1 to 255 printable ASCII characters, such as a UUID", got=repr(header)[:80],
+            "the Idempotency-Key cannot be used",
+            expected="1 to 255 printable ASCII characters, such as a UUID",
+            got=repr(header)[:80],
             errors=[{"parameter": "Idempotency-Key", "in": "header", "message": "not valid"}],
-        )  # fmt: skip
+        )
     return text
 
 

@@ -59,9 +59,11 @@ class Sealer:
 
 def _bad_token() -> InvalidInput:
     return InvalidInput(
-        "the page token is not one of this server's", expected="the next_page_token of the page before",
-        hint="start again without page_token", errors=[{"parameter": "page_token", "in": "query", "message": "not valid"}],
-    )  # fmt: skip
+        "the page token is not one of this server's",
+        expected="the next_page_token of the page before",
+        hint="start again without page_token",
+        errors=[{"parameter": "page_token", "in": "query", "message": "not valid"}],
+    )
 
 
 def load_secret(path: Path) -> bytes:

@@ -27,10 +27,18 @@ class Server(uvicorn.Server):
         self._bitwright = app.state.bitwright
         super().__init__(
             uvicorn.Config(
-                app, log_config=None, access_log=False, server_header=False, lifespan="on", http="h11", ws="none",
-                timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=30, proxy_headers=False,
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="on",
+                http="h11",
+                ws="none",
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_keep_alive=30,
+                proxy_headers=False,
             )
-        )  # fmt: skip
+        )
 
     @property
     def address(self) -> tuple[str, int]:

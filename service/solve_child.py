@@ -52,9 +52,11 @@ def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
         problem = _problem(request.problem, request.table, request.ties, header)
     if problem.n > header["max_units"]:
         raise TooLarge(
-            "the problem has too many units for a synchronous solve", expected=f"at most {header['max_units']}", got=str(problem.n),
+            "the problem has too many units for a synchronous solve",
+            expected=f"at most {header['max_units']}",
+            got=str(problem.n),
             hint="use `bitwright solve` on the command line, or raise BITWRIGHT_MAX_SOLVE_UNITS",
-        )  # fmt: skip
+        )
     for name, value in request.limits.items():
         problem = problem.with_limit(name, value)
     return request.run(problem, float(header["seconds"]))

@@ -37,9 +37,14 @@ class SolveProcess:
     def __init__(self, memory: int) -> None:
         command = [sys.executable, "-P", "-m", "service.solve_child", str(memory)]
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=child_environment(), start_new_session=True, close_fds=True,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=child_environment(),
+            start_new_session=True,
+            close_fds=True,
+        )
         self._ready = False
 
     @property
@@ -47,7 +52,10 @@ class SolveProcess:
         return self._child.poll() is None
 
     def call(self, header: Mapping[str, Any], payload: bytes, seconds: float) -> bytes:
-        """The JSON answer. Raises the typed error of the child, OutOfResources past `seconds`, WorkerLost if it died."""
+        """The JSON answer.
+
+        Raises the typed error of the child, OutOfResources past `seconds`, WorkerLost if it died.
+        """
         late = threading.Event()
 
         def expire() -> None:
@@ -140,9 +148,14 @@ class SolvePool:
         """JSON bytes of the answer. A process that died is replaced and the request tried once more."""
         limits = self._limits
         header = {
-            "operation": operation, "encoding": encoding, "options": dict(options or {}), "seconds": limits.seconds,
-            "max_units": limits.max_units, "max_bytes": limits.max_bytes, "tables": self._tables,
-        }  # fmt: skip
+            "operation": operation,
+            "encoding": encoding,
+            "options": dict(options or {}),
+            "seconds": limits.seconds,
+            "max_units": limits.max_units,
+            "max_bytes": limits.max_bytes,
+            "tables": self._tables,
+        }
         try:
             process = self._idle.get(timeout=QUEUE_SECONDS)
         except queue.Empty:

@@ -19,7 +19,10 @@ MIN_SECONDS = 0.1
 
 
 class _Synchronous(BaseModel):
-    """Exactly one of `problem` and `table`; `limits` sets or replaces limits by name, so one table serves every budget."""
+    """Exactly one of `problem` and `table`.
+
+    `limits` sets or replaces limits by name, so one table serves every budget.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -1,4 +1,7 @@
-"""What the routes share: settings, job store, blobs, solver processes, secrets. Made by `create_app`, opened at start-up."""
+"""What the routes share.
+
+Settings, job store, blobs, solver processes, secrets. Made by `create_app`, opened at start-up.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ SOLVE_WAITERS = 64
 
 
 class State:
-    """`start` opens what touches the disk, so that making an application (for its OpenAPI document, say) leaves no trace."""
+    """`start` opens what touches the disk: making an application (for its OpenAPI document, say) leaves no trace."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

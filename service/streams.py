@@ -38,7 +38,10 @@ def frame(event: Event) -> bytes:
 
 
 async def job_events(state: State, job_id: str, last: int) -> AsyncIterator[bytes]:
-    """Frames until the job's last event, the server's stop, or `stream_seconds`; comment lines while nothing happens."""
+    """Frames until the job's last event, the server's stop, or `stream_seconds`.
+
+    Comment lines while nothing happens.
+    """
     settings = state.settings
     end = time.monotonic() + settings.stream_seconds
     yield f"retry: {RETRY_MS}\n\n".encode()

@@ -1,4 +1,7 @@
-"""Strict JSON: every way in which a body can be wrong gets a typed answer, before validation begins. Standard library only."""
+"""Strict JSON.
+
+Every way in which a body can be wrong gets a typed answer, before validation begins. Standard library only.
+"""
 
 from __future__ import annotations
 

@@ -31,30 +31,35 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
 
 
 def choose(problem: Problem) -> tuple[str, str]:
-    """(solver, why): the first available exact solver of the catalog that takes every feature of the problem."""
+    """(solver, why): the first available solver of the catalog that takes every feature and can prove its answer.
+
+    Beyond the size at which a prover declares itself slow, the next that takes every feature, proof or not.
+    """
     from solvers.capabilities import capabilities, features
     from solvers.catalog import SOLVERS
 
     wanted = features(problem)
-    passed = []
+    passed: list[str] = []
+    slow: str | None = None
     for entry in SOLVERS:
         able = capabilities(entry)
         missing = able.missing(wanted)
         if missing:
             passed.append(f"{entry.name} does not take {', '.join(missing)}")
-        elif not able.exact:
-            passed.append(f"{entry.name} cannot prove its answer")
         elif not entry.available:
             passed.append(f"{entry.name} is not installed")
+        elif able.exact and wanted.cells > able.large:
+            slow = slow or entry.name
+            passed.append(f"{entry.name} is slow beyond {able.large:.0f} cells")
+        elif not able.exact and slow is None:
+            passed.append(f"{entry.name} cannot prove its answer")
         else:
-            return entry.name, "; ".join(
-                [*passed, f"{entry.name} takes all that the problem asks for and can prove it"]
-            )
-    raise Unsupported(
-        "no installed solver takes this problem",
-        got="; ".join(passed),
-        hint="pip install highspy for the solver 'milp'",
-    )
+            proof = " and can prove it" if able.exact else " and states its gap"
+            return entry.name, "; ".join([*passed, f"{entry.name} takes all that the problem asks for{proof}"])
+    if slow is not None:
+        return slow, "; ".join([*passed, f"{slow} is the only one that takes all that the problem asks for"])
+    hint = "pip install highspy for the solver 'milp'"
+    raise Unsupported("no installed solver takes this problem", got="; ".join(passed), hint=hint)
 
 
 __all__ = ["AUTO", "choose", "solve"]

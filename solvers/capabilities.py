@@ -19,6 +19,7 @@ class Features:
     """What a problem uses."""
 
     groups: int
+    cells: int
     limits: int
     subset_limits: bool
     rules: bool
@@ -28,7 +29,10 @@ class Features:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a solver takes. `limits`: how many at once; `max_states`: most choices it enumerates; `exact`: can prove."""
+    """What a solver takes. `limits`: how many at once; `max_states`: most choices it enumerates; `exact`: can prove.
+
+    large: cells (groups x formats) beyond which `auto` prefers a solver that gives a bound only, but in bounded time.
+    """
 
     limits: int = 1
     subset_limits: bool = True
@@ -37,6 +41,7 @@ class Capabilities:
     ties: bool = True
     exact: bool = False
     max_states: float = float("inf")
+    large: float = float("inf")
 
     def missing(self, features: Features) -> list[str]:
         """Every feature of the problem that is not supported, in words."""
@@ -58,16 +63,11 @@ def traits(**declared: Any) -> dict[str, Any]:
     """Catalog traits of a solver: every capability by name, JSON-ready."""
     capabilities = Capabilities(**declared)
     values = {name: getattr(capabilities, name) for name in Capabilities.__dataclass_fields__}
-    if values["max_states"] == float("inf"):
-        values["max_states"] = None
-    return values
+    return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
 def capabilities(entry: Entry) -> Capabilities:
-    values = dict(entry.traits)
-    if values.get("max_states") is None:
-        values["max_states"] = float("inf")
-    return Capabilities(**values)
+    return Capabilities(**{name: float("inf") if value is None else value for name, value in entry.traits.items()})
 
 
 def features(problem: Problem) -> Features:
@@ -80,6 +80,7 @@ def features(problem: Problem) -> Features:
         states = float(np.exp2(np.log2(allowed.sum(axis=1)).sum()))
     return Features(
         groups=problem.groups,
+        cells=problem.groups * problem.k,
         limits=len(problem.limits),
         subset_limits=any(limit.units is not None for limit in problem.limits),
         rules=bool(problem.rules),

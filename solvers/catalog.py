@@ -19,7 +19,7 @@ SOLVERS = Catalog(
             "solvers.milp:SOLVER",
             "mixed-integer program through HiGHS: several limits, rules and pair terms",
             needs=("highspy",),
-            traits=traits(limits=MANY, rules=True, pairs=True, exact=True),
+            traits=traits(limits=MANY, rules=True, pairs=True, exact=True, large=20_000),
         ),
         Entry(
             "vector",

@@ -18,11 +18,14 @@ from solvers.base import Deadline, Outcome, Solver
 from solvers.infeasibility import alone, conflict
 from solvers.linear_model import Program, build
 from solvers.reduce import Reduced
+from solvers.vector import vector
 
 #: Excess of the relaxation after scaling, and the largest loss that HiGHS may then see.
 EXCESS, LARGEST = 1e4, 1e8
 #: How often a plan that breaks a row by rounding inside HiGHS is sent back with that row tightened.
 REPAIRS = 3
+#: Seconds for another plan when HiGHS has found none in its time.
+RESCUE = 2.0
 
 
 def milp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -50,14 +53,22 @@ def _branch(
         if answer.status == highs.INFEASIBLE and exact:
             return _infeasible(reduced, deadline, seed)
         if answer.x is None:
-            return Outcome(None, multipliers)
+            return _without_incumbent(reduced, multipliers, seed)
         choice = program.choice(answer.x, reduced.groups)
         broken = [r for r, row in enumerate(program.rows) if not row.holds(choice)]
         if not broken:
             done = answer.status == highs.OPTIMAL and exact
             return Outcome(choice, multipliers, proof="HiGHS branch and bound" if done else None)
         model, exact = _tightened(reduced, program, model, choice, broken), False
-    return Outcome(None, multipliers)
+    return _without_incumbent(reduced, multipliers, seed)
+
+
+def _without_incumbent(reduced: Reduced, multipliers: dict[str, float], seed: int) -> Outcome:
+    """HiGHS ran out of time without a plan: the repaired plan of `vector`, and its multipliers where there are none."""
+    if not reduced.rows:
+        return Outcome(reduced.loss.argmin(axis=1), multipliers)
+    other = vector(reduced, Deadline.after(RESCUE), seed)
+    return Outcome(other.choice, multipliers or other.multipliers, info={"plan": "vector"})
 
 
 def _tightened(

@@ -1,10 +1,12 @@
-"""A feasible choice near the dual's: moves of one or two groups that lower penalty plus priced slack.
+"""A feasible choice near the dual's: single moves first, then a beam search over the nearest groups.
 
-At multipliers m every choice x satisfies loss(x) - L(m) = sum of penalties + m.slack(x) where it is feasible (the gap form,
-with a vector of multipliers). The search lowers that sum; broken rows are priced above their multiplier.
+At multipliers m every feasible choice x satisfies loss(x) - L(m) = sum of penalties + m.slack(x) (the gap form, with a
+vector of multipliers): that sum is what is lowered here. Broken rows are priced above their multiplier.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,48 +14,65 @@ from numpy.typing import NDArray
 from bitwright.core.problem import IntArray
 from solvers.base import Deadline
 from solvers.dual import Rows
-from solvers.reduce import Reduced
+from solvers.reduce import Reduced, Row
 
 Floats = NDArray[np.float64]
-#: Cells considered for single moves and, of those, for moves in pairs.
-CELLS, PAIRED = 4_000, 1_500
-ROUNDS = 400
+#: Cells considered for single moves; groups and states of the beam search.
+CELLS, GROUPS, STATES = 4_000, 400, 3_000
+#: Beam searches, each from the best choice so far; single moves in each.
+ROUNDS, MOVES = 6, 2_000
 #: A broken row costs this many times its multiplier (raised while it stays broken).
 BROKEN = 4.0
 
 
+@dataclass(frozen=True, eq=False)
+class Field:
+    """What the search looks at: penalties (g, k), candidate cells, multipliers and the price of breaking each row."""
+
+    rows: Rows
+    exact: tuple[Row, ...]
+    penalty: Floats
+    group: IntArray
+    cell: IntArray
+    m: Floats
+    price: Floats
+
+    def slack(self, choice: IntArray) -> Floats:
+        """What is left of each row: exact in integers, then scaled (a rounded sum would hide the last unit)."""
+        left = [-row.sense * (row.bound - row.total(choice)) for row in self.exact]
+        return np.array(left, np.float64) / self.rows.scale
+
+    def gap(self, choice: IntArray) -> float:
+        return float(self.penalty[np.arange(len(choice)), choice].sum() + self.m @ self.slack(choice))
+
+    def moves(self, choice: IntArray) -> tuple[IntArray, IntArray, Floats, Floats]:
+        """(group, cell, extra penalty, use (r, moves)) of every candidate that differs from `choice`."""
+        moving = choice[self.group] != self.cell
+        g, c = self.group[moving], self.cell[moving]
+        use = self.rows.weight[:, g, c] - self.rows.weight[:, g, choice[g]]
+        return g, c, self.penalty[g, c] - self.penalty[g, choice[g]], use
+
+
 def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntArray | None:
     """The best feasible choice found, or None."""
-    price = np.tensordot(m, rows.weight, axes=1)
-    value = reduced.loss + price
-    choice = value.argmin(axis=1)
+    value = reduced.loss + np.tensordot(m, rows.weight, axes=1)
     penalty = value - value.min(axis=1, keepdims=True)
+    choice = value.argmin(axis=1)
     group, cell = _nearest(penalty, choice)
+    positive = penalty[group, cell][penalty[group, cell] > 0]
+    price = np.maximum(m, 0.02 * float(m.max()) if m.any() else float(np.median(positive)) if positive.size else 1.0)
+    field = Field(rows, reduced.rows, penalty, group, cell, m, price)
     best, best_gap = None, np.inf
-    dear = np.maximum(m, _floor(penalty, group, cell)) * BROKEN
     for _ in range(ROUNDS):
-        slack = rows.bound - _totals(rows, choice)
-        feasible = all(row.holds(choice) for row in reduced.rows)
-        gap = float(penalty[np.arange(len(choice)), choice].sum() + m @ slack)
-        if feasible and gap < best_gap:
-            best, best_gap = choice.copy(), gap
-        moved = _improve(rows, penalty, choice, group, cell, m, dear, slack)
-        if not moved:
-            if feasible or deadline.passed:
-                break
-            dear = dear * np.where(slack < 0, 4.0, 1.0)
+        choice, before = _singles(field, choice), best_gap
+        for candidate in (choice, _beam(field, choice)):
+            if candidate is not None and all(row.holds(candidate) for row in reduced.rows):
+                gap = field.gap(candidate)
+                if gap < best_gap:
+                    best, best_gap, choice = candidate, gap, candidate
+        if deadline.passed or not best_gap < before:
+            break
     return best
-
-
-def _floor(penalty: Floats, group: IntArray, cell: IntArray) -> float:
-    """A price for breaking rows whose multiplier is zero."""
-    positive = penalty[group, cell]
-    positive = positive[positive > 0]
-    return float(np.median(positive)) if positive.size else 1.0
-
-
-def _totals(rows: Rows, choice: IntArray) -> Floats:
-    return np.array(rows.weight[:, np.arange(len(choice)), choice].sum(axis=1))
 
 
 def _nearest(penalty: Floats, choice: IntArray) -> tuple[IntArray, IntArray]:
@@ -70,46 +89,67 @@ def _nearest(penalty: Floats, choice: IntArray) -> tuple[IntArray, IntArray]:
     return group[order], cell[order]
 
 
-def _improve(
-    rows: Rows,
-    penalty: Floats,
-    choice: IntArray,
-    group: IntArray,
-    cell: IntArray,
-    m: Floats,
-    dear: Floats,
-    slack: Floats,
-) -> bool:
-    """Apply the best single move, or the best pair when no single move helps. False at a local optimum."""
-    moving = choice[group] != cell
-    g, c = group[moving], cell[moving]
-    if not len(g):
-        return False
-    extra = penalty[g, c] - penalty[g, choice[g]]
-    use = rows.weight[:, g, c] - rows.weight[:, g, choice[g]]
-    now = _priced(slack[:, None], m, dear)[0]
-    merit = extra + _priced(slack[:, None] - use, m, dear) - now
-    tolerance = 1e-12 * abs(now)
-    first = int(merit.argmin())
-    if merit[first] < -tolerance:
-        choice[g[first]] = c[first]
-        return True
-    # A pair whose penalty alone exceeds what is to be gained cannot help.
-    pick = np.argsort(extra, kind="stable")[:PAIRED]
-    pick = pick[extra[pick] + extra[pick[0]] < now]
-    if len(pick) < 2:
-        return False
-    left = slack[:, None, None] - use[:, pick][:, :, None] - use[:, pick][:, None, :]
-    both = extra[pick][:, None] + extra[pick][None, :] + _priced(left, m, dear) - now
-    both[g[pick][:, None] == g[pick][None, :]] = np.inf
-    a, b = np.unravel_index(int(both.argmin()), both.shape)
-    if not both[a, b] < -tolerance:
-        return False
-    choice[g[pick[a]]], choice[g[pick[b]]] = c[pick[a]], c[pick[b]]
-    return True
-
-
 def _priced(slack: Floats, m: Floats, dear: Floats) -> Floats:
     """Summed over rows: multiplier times slack where a row holds, `dear` times the excess where it is broken."""
-    shape = (-1,) + (1,) * (slack.ndim - 1)
-    return np.array(np.where(slack >= 0, m.reshape(shape) * slack, -dear.reshape(shape) * slack).sum(axis=0))
+    return np.array(np.where(slack >= 0, m[:, None] * slack, -dear[:, None] * slack).sum(axis=0))
+
+
+def _singles(field: Field, choice: IntArray) -> IntArray:
+    """Best single moves until none helps; then broken rows get dearer, up to a point."""
+    choice, dear = choice.copy(), BROKEN * field.price
+    slack = field.slack(choice)
+    for _ in range(MOVES):
+        g, c, extra, use = field.moves(choice)
+        now = float(_priced(slack[:, None], field.m, dear)[0])
+        merit = extra + _priced(slack[:, None] - use, field.m, dear) - now
+        best = int(merit.argmin()) if len(merit) else -1
+        if best >= 0 and merit[best] < -1e-12 * abs(now):
+            choice[g[best]] = c[best]
+            slack = slack - use[:, best]
+        elif (slack < 0).any() and (dear < 1e6 * field.price).all():
+            dear = dear * np.where(slack < 0, 4.0, 1.0)
+        else:
+            break
+    return choice
+
+
+def _beam(field: Field, choice: IntArray) -> IntArray | None:
+    """Beam search over the groups whose moves are cheapest for what they shift; the best feasible state on the way.
+
+    Groups come by rising rate (penalty per priced shift); a state is kept for its penalty plus that rate times its
+    priced distance from the bounds, so the window closes as the moves get dearer.
+    """
+    g, c, extra, use = field.moves(choice)
+    if not len(g):
+        return None
+    rate = np.maximum(extra, 0.0) / np.maximum(field.price @ np.abs(use), 1e-300)
+    order = np.argsort(rate, kind="stable")
+    owners = g[order][np.sort(np.unique(g[order], return_index=True)[1])][:GROUPS]
+    state, value = field.slack(choice)[:, None], np.zeros(1)
+    layers: list[tuple[IntArray, IntArray]] = []
+    best, trace = np.inf, (-1, -1)
+    for owner in owners.tolist():
+        cells = np.flatnonzero(g == owner)
+        shifted = [state] + [state - use[:, q : q + 1] for q in cells]
+        parent = np.tile(np.arange(state.shape[1]), len(cells) + 1)
+        moved = np.repeat(np.append(-1, cells), state.shape[1])
+        value = np.concatenate([value] + [value + extra[q] for q in cells])
+        state = np.concatenate(shifted, axis=1)
+        final = np.where((state >= 0).all(axis=0), value + field.m @ state, np.inf)
+        place = int(final.argmin())
+        share = min(1.0, float(rate[cells].min()))
+        score = value + share * (field.price @ np.abs(state))
+        keep = np.argpartition(score, STATES)[:STATES] if len(score) > STATES else np.arange(len(score))
+        if final[place] < best:
+            best, keep = float(final[place]), np.append(keep[keep != place], place)
+            trace = (len(layers), len(keep) - 1)
+        layers.append((parent[keep], moved[keep]))
+        state, value = state[:, keep], value[keep]
+    if trace[0] < 0:
+        return None
+    found, at = choice.copy(), trace[1]
+    for parents, moves in reversed(layers[: trace[0] + 1]):
+        if moves[at] >= 0:
+            found[g[moves[at]]] = c[moves[at]]
+        at = int(parents[at])
+    return found

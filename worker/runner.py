@@ -23,6 +23,8 @@ from worker.sandbox import Child, Order, Oversized
 STEPS = "worker.work:run"
 #: Longest time that a stop signal waits to be seen while a job runs, in seconds.
 TICK = 0.25
+#: A stopping worker tries no longer than this to store the end of its job, in seconds.
+STOP_PATIENCE = 5.0
 #: Writes the end of a job; False when the job is no longer ours.
 Verdict = Callable[[], bool]
 _log = logging.getLogger("bitwright.worker")
@@ -140,9 +142,11 @@ class Runner:
                 return verdict()
             except (Temporary, OutOfResources) as error:
                 _log.warning("the end of a job could not be stored yet: %s", error.detail, extra={"job": job.id})
-                if time.monotonic() > give_up:
-                    return False
-            self.stopping.wait(1.0)
+            if self.stopping.is_set():
+                give_up = min(give_up, time.monotonic() + STOP_PATIENCE)
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(TICK)
 
 
 def scratch_folder(state: Path, owner: str) -> Path:

@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     #: an option follows the positionals before it.
     late: str | None = None
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         found, extra = super().parse_known_args(args, namespace)
         if self.late and getattr(found, self.late) is None and len(extra) == 1 and not extra[0].startswith("-"):
             setattr(found, self.late, Path(extra.pop()))

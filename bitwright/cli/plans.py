@@ -64,6 +64,7 @@ def _add_execute(commands: Any) -> None:
     execute.add_argument(
         "out", metavar="DIR", type=Path, nargs="?", help="folder to write (with --server: leave it out)"
     )
+    execute.late = "out"
     execute.add_argument("--plan", metavar="PLAN", type=Path, required=True, help="the plan file")
     execute.add_argument("--to", metavar="CONTAINER", default="packed", help=f"{CONTAINERS} (default packed)")
     add_progress(execute)

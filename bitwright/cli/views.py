@@ -37,23 +37,21 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
 
 
 def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:
-    """The measured quality, and the uniform plan of no fewer bytes beside it; errors are 95% half-widths."""
+    """The measured quality beside the uniform plans above and below it in bytes; errors are 95% half-widths."""
     found: list[tuple[str, str | None]] = [
-        (
-            "measured",
-            f"{_with_error(measured.kl, measured.stderr, measured.unit)}, {measured.tokens:,} held-out tokens or items",
-        )
+        ("measured", f"{_with_error(measured.kl, measured.stderr, measured.unit)}, {measured.tokens:,} held-out tokens")
     ]
     if measured.uniform is not None:
-        u = measured.uniform
-        found.append(
-            (
-                "uniform",
-                f"{_with_error(u.kl, u.stderr, measured.unit)} for {u.format} everywhere, {render.byte_text(u.bytes)}",
-            )
-        )
+        found.append(("  no fewer bytes", _uniform_text(measured.uniform.model_dump())))
+    if measured.extra.get("feasible_uniform"):
+        found.append(("  within budget", _uniform_text(measured.extra["feasible_uniform"])))
     found.append(("taken instead", measured.fallback))
     return found
+
+
+def _uniform_text(uniform: Mapping[str, Any]) -> str:
+    quality = _with_error(uniform["kl"], uniform["stderr"], "")
+    return f"{quality} for {uniform['format']} everywhere, {render.byte_text(uniform['bytes'])}"
 
 
 def _with_error(value: float, stderr: float | None, unit: str) -> str:

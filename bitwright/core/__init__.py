@@ -1,1 +1,1 @@
-"""Shared vocabulary: problem, plan, certificate, formats, budget, refs, recipe, errors. Needs numpy and pydantic only."""
+"""Shared vocabulary: problem, plan, certificate, formats, budget, refs, recipe, errors. Needs numpy and pydantic."""

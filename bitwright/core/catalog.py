@@ -76,4 +76,6 @@ def unknown_name(kind: str, name: str, known: tuple[str, ...]) -> UnknownName:
     """The error for a name that is not in a catalog, with the nearest known names."""
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of: {', '.join(known)}"
-    return UnknownName(f"there is no {kind} of that name", expected=f"one of {', '.join(known)}", got=repr(name), hint=hint)
+    return UnknownName(
+        f"there is no {kind} of that name", expected=f"one of {', '.join(known)}", got=repr(name), hint=hint
+    )

@@ -88,12 +88,16 @@ class Certificate:
             known = {name: data[name] for name in Certificate.__dataclass_fields__ if data.get(name) is not None}
             for name, value in known.items():
                 if not _is_readable(name, value):
-                    raise InvalidPlan(f"the certificate's {name} cannot be read", expected=_MEMBERS[name], got=repr(value)[:80])
+                    raise InvalidPlan(
+                        f"the certificate's {name} cannot be read", expected=_MEMBERS[name], got=repr(value)[:80]
+                    )
             certificate = Certificate(**known)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidPlan("the certificate cannot be read", got=str(error)[:120]) from error
         if certificate.status not in STATUSES:
-            raise InvalidPlan("unknown certificate status", expected=", ".join(STATUSES), got=repr(certificate.status)[:40])
+            raise InvalidPlan(
+                "unknown certificate status", expected=", ".join(STATUSES), got=repr(certificate.status)[:40]
+            )
         return certificate
 
 
@@ -135,7 +139,9 @@ def _clean_multipliers(problem: Problem, multipliers: Mapping[str, float]) -> di
     clean: dict[str, float] = {}
     for name, value in multipliers.items():
         if name not in known:
-            raise VerificationFailed("a multiplier names no limit or rule", expected=", ".join(sorted(known)), got=str(name)[:80])
+            raise VerificationFailed(
+                "a multiplier names no limit or rule", expected=", ".join(sorted(known)), got=str(name)[:80]
+            )
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise VerificationFailed(f"the multiplier of {name} must be finite and not negative", got=repr(value)[:40])
         clean[name] = float(value)
@@ -257,8 +263,11 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "ok": self.ok, "failures": list(self.failures), "notes": list(self.notes), "certificate": self.certificate.to_json(),
-        }  # fmt: skip
+            "ok": self.ok,
+            "failures": list(self.failures),
+            "notes": list(self.notes),
+            "certificate": self.certificate.to_json(),
+        }
 
 
 def _close(a: float | None, b: float | None, scale: float) -> bool:
@@ -284,14 +293,18 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
         failures.append(f"the gap is {gap!r}, the certificate says {claimed.gap!r}")
     costs = total_costs(problem, choice)
     for name, value in claimed.cost.items():
-        if name not in costs or (costs[name] != value if isinstance(value, int) else not _close(costs[name], value, 0.0)):
+        if name not in costs or (
+            costs[name] != value if isinstance(value, int) else not _close(costs[name], value, 0.0)
+        ):
             failures.append(f"the cost of {name} is {costs.get(name)!r}, the certificate says {value!r}")
     if claimed.status == "optimal" and gap > 0:
         if claimed.proof is None:
             failures.append("status is optimal with a gap, but no complete search is named")
         else:
             notes.append(f"taken on trust: the gap of {gap!r} was closed by {claimed.proof}")
-    return Verdict(not failures, tuple(failures), tuple(notes), certify(problem, choice, claimed.multipliers, proof=claimed.proof))
+    return Verdict(
+        not failures, tuple(failures), tuple(notes), certify(problem, choice, claimed.multipliers, proof=claimed.proof)
+    )
 
 
 def _verify_infeasible(problem: Problem, claimed: Certificate) -> Verdict:
@@ -299,7 +312,9 @@ def _verify_infeasible(problem: Problem, claimed: Certificate) -> Verdict:
     broken = [name for name, value in smallest.items() if value > {m.name: m.value for m in problem.limits}[name]]
     certificate = infeasible(problem, claimed.blame or "")
     if broken:
-        return Verdict(True, (), (f"recomputed: the least total of {', '.join(broken)} exceeds its limit",), certificate)
+        return Verdict(
+            True, (), (f"recomputed: the least total of {', '.join(broken)} exceeds its limit",), certificate
+        )
     if problem.rules or len(problem.limits) > 1:
         return Verdict(True, (), ("taken on trust: limits and rules together admit no choice",), certificate)
     return Verdict(False, ("every limit can be met: the problem is feasible",), (), certificate)

@@ -168,7 +168,9 @@ def parse_formats(names: str | tuple[str, ...] | list[str]) -> tuple[Format, ...
     return tuple(parse_format(text) for text in dict.fromkeys(texts))
 
 
-def default_formats(*, symmetric: bool = False, group: int = DEFAULT_GROUP, passthrough: str | None = None) -> tuple[str, ...]:
+def default_formats(
+    *, symmetric: bool = False, group: int = DEFAULT_GROUP, passthrough: str | None = None
+) -> tuple[str, ...]:
     """Names of the default menu, narrowest first; `passthrough` adds the model's own 16-bit format at the end."""
     sym = "-sym" if symmetric else ""
     names = [f"int{width}{sym}-g{group}" for width in DEFAULT_WIDTHS]
@@ -177,5 +179,5 @@ def default_formats(*, symmetric: bool = False, group: int = DEFAULT_GROUP, pass
 
 def listed_formats() -> tuple[Format, ...]:
     """A representative list for catalogs and help: every width at the default group, and the pass-through formats."""
-    ints = [IntFormat(b, s, g) for s in (False, True) for g in (DEFAULT_GROUP, 128, None) for b in range(1, 9)]
+    ints = [IntFormat(b, s, g) for s in (False, True) for g in (32, DEFAULT_GROUP, 128, None) for b in range(1, 9)]
     return (*ints, *FLOAT_FORMATS.values())

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from bitwright.core.errors import Unsupported
 
 #: Bytes of one element by safetensors dtype name.
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
+
+
+#: Role of rest tensors that could be units, but stay unquantized because an engine asks for it.
+KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,23 @@ class Inventory:
                     a, b = find(first.setdefault((kind, key), i)), find(i)
                     parent[max(a, b)] = min(a, b)
         return tuple(find(i) for i in range(len(self.units)))
+
+    def keep(self, names: Collection[str], reason: str) -> Inventory:
+        """The same model with these units left unquantized: they join the rest, for `reason`.
+
+        Raises Unsupported when only some matrices of a stacked tensor would stay.
+        """
+        stay = [unit for unit in self.units if unit.name in names]
+        units = tuple(unit for unit in self.units if unit.name not in names)
+        torn = {unit.tensor for unit in stay} & {unit.tensor for unit in units}
+        if torn:
+            raise Unsupported("a stacked tensor cannot stay unquantized in part", got=min(torn))
+        merged: dict[str, RestTensor] = {}
+        for unit in stay:
+            count = sum(other.tensor == unit.tensor for other in stay) if unit.index is not None else None
+            shape = unit.shape if count is None else (count, *unit.shape)
+            merged[unit.tensor] = RestTensor(unit.tensor, shape, unit.dtype, reason, KEPT)
+        return replace(self, units=units, rest=(*self.rest, *merged.values()))
 
     def coverage(self) -> dict[str, Any]:
         """What is not quantized and what that costs: bytes and share by role, for people and for JSON."""

@@ -91,6 +91,7 @@ class Plan(_Frozen):
     engine: str | None = None
     budget: str | None = None
     ties: tuple[tuple[int, ...], ...] = ()
+    kept: tuple[str, ...] = Field(default=(), description="units that stay unquantized because the engine asks for it")
     warnings: tuple[str, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
@@ -109,6 +110,7 @@ class Plan(_Frozen):
             "version": self.bitwright_plan,
             "model": self.model.digest,
             "units": [[unit.name, unit.format] for unit in self.units],
+            "kept": list(self.kept),
             "budget": self.budget,
             "engine": self.engine,
             "provenance": {key: value for key, value in self.provenance.items() if key != "table"},
@@ -136,7 +138,9 @@ def plan_from_json(data: Any, *, folder: Path | None = None) -> Plan:
     if not isinstance(data, dict) or "bitwright_plan" not in data:
         raise InvalidPlan("this is not a bitwright plan", expected='an object with "bitwright_plan": 1')
     if data["bitwright_plan"] != PLAN_VERSION:
-        raise InvalidPlan("the plan has another version", expected=str(PLAN_VERSION), got=repr(data["bitwright_plan"])[:40])
+        raise InvalidPlan(
+            "the plan has another version", expected=str(PLAN_VERSION), got=repr(data["bitwright_plan"])[:40]
+        )
     units = data.get("units")
     if isinstance(units, dict):
         data = {**data, "units": _read_units(units, folder)}
@@ -145,7 +149,9 @@ def plan_from_json(data: Any, *, folder: Path | None = None) -> Plan:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = "/" + "/".join(str(part) for part in first["loc"])
-        raise InvalidPlan(f"the plan is wrong at {where}", expected=first["msg"], got=repr(first.get("input"))[:80]) from error
+        raise InvalidPlan(
+            f"the plan is wrong at {where}", expected=first["msg"], got=repr(first.get("input"))[:80]
+        ) from error
     names = {unit.name for unit in plan.units}
     if len(names) != len(plan.units):
         raise InvalidPlan("a unit stands twice in the plan")

@@ -1,4 +1,4 @@
-"""The independent check of a plan document: exact bytes from shapes, totals, ties; and the certificate, given the problem."""
+"""The independent check of a plan document: exact bytes from shapes, totals, ties; with its problem the bound too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
     for name, value in certificate.limits.items():
         limited = limited.with_limit(name, value)
     verdict = verify(limited, choice, certificate)
-    return Verdict(verdict.ok and not failures, (*failures, *verdict.failures), (*notes, *verdict.notes), verdict.certificate)
+    return Verdict(
+        verdict.ok and not failures, (*failures, *verdict.failures), (*notes, *verdict.notes), verdict.certificate
+    )
 
 
 def _unit_failures(plan: Plan) -> list[str]:
@@ -44,7 +46,9 @@ def _unit_failures(plan: Plan) -> list[str]:
             continue
         storage, elements = parse_format(unit.format).storage(unit.shape), math.prod(unit.shape)
         if (storage.bytes, elements) != (unit.bytes, unit.elements):
-            found.append(f"{unit.name}: {unit.bytes} bytes of {unit.elements} weights, recomputed {storage.bytes} of {elements}")
+            found.append(
+                f"{unit.name}: {unit.bytes} bytes of {unit.elements} weights, recomputed {storage.bytes} of {elements}"
+            )
     return found[:20]
 
 
@@ -79,6 +83,8 @@ def _certificate_failures(plan: Plan, certificate: Certificate) -> list[str]:
     limit = certificate.limits.get("bytes")
     if limit is not None and plan.totals.bytes > limit:
         found.append(f"the plan's {plan.totals.bytes} bytes exceed its limit of {limit}")
-    if certificate.loss is not None and not math.isclose(certificate.loss, plan.totals.predicted_loss, rel_tol=1e-9, abs_tol=ROUNDING):
+    if certificate.loss is not None and not math.isclose(
+        certificate.loss, plan.totals.predicted_loss, rel_tol=1e-9, abs_tol=ROUNDING
+    ):
         found.append(f"the certificate's loss is {certificate.loss!r}, the plan's {plan.totals.predicted_loss!r}")
     return found

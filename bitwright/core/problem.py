@@ -131,7 +131,9 @@ class Problem:
             if resource.name == name:
                 return resource
         raise InvalidProblem(
-            f"there is no resource '{name}'", expected=", ".join(r.name for r in self.resources) or "cost arrays", got=name
+            f"there is no resource '{name}'",
+            expected=", ".join(r.name for r in self.resources) or "cost arrays",
+            got=name,
         )
 
     @cached_property
@@ -182,7 +184,9 @@ exact_sum = _exact_sum
 def _validate(p: Problem) -> None:
     loss = p.loss
     if not isinstance(loss, np.ndarray) or loss.ndim != 2:
-        raise InvalidProblem("loss must be a matrix", expected="shape (units, formats)", got=str(getattr(loss, "shape", type(loss))))
+        raise InvalidProblem(
+            "loss must be a matrix", expected="shape (units, formats)", got=str(getattr(loss, "shape", type(loss)))
+        )
     if loss.dtype not in (np.float32, np.float64):
         raise InvalidProblem("loss has the wrong type", expected="float32 or float64", got=str(loss.dtype))
     n, k = loss.shape
@@ -192,13 +196,17 @@ def _validate(p: Problem) -> None:
         raise InvalidProblem("too many formats", expected=f"at most {MAX_FORMATS}", got=str(k))
     if np.isnan(loss).any():
         row, column = np.argwhere(np.isnan(loss))[0]
-        raise InvalidProblem("a loss is NaN", expected="finite, or inf for a forbidden cell", got=f"loss[{row}, {column}]")
+        raise InvalidProblem(
+            "a loss is NaN", expected="finite, or inf for a forbidden cell", got=f"loss[{row}, {column}]"
+        )
     if np.isneginf(loss).any():
         raise InvalidProblem("a loss is -inf", expected="finite, or inf for a forbidden cell", got="-inf")
     _check_names("unit", p.unit_names, n)
     _check_names("format", p.format_names, k)
     if p.tie is not None and (p.tie.shape != (n,) or not np.issubdtype(p.tie.dtype, np.integer)):
-        raise InvalidProblem("tie must hold one integer a unit", expected=f"int64 ({n},)", got=f"{p.tie.dtype} {p.tie.shape}")
+        raise InvalidProblem(
+            "tie must hold one integer a unit", expected=f"int64 ({n},)", got=f"{p.tie.dtype} {p.tie.shape}"
+        )
     for resource in p.resources:
         _check_resource(resource, n, k)
     if len({r.name for r in p.resources}) != len(p.resources):
@@ -219,7 +227,9 @@ def _validate(p: Problem) -> None:
     if len(empty):
         unit = int(np.flatnonzero(p.group_index == empty[0])[0])
         name = p.unit_names[unit] if p.unit_names else f"unit {unit}"
-        raise InvalidProblem("a unit (or its tie group) may take no format at all", got=name, hint="leave one finite loss a row")
+        raise InvalidProblem(
+            "a unit (or its tie group) may take no format at all", got=name, hint="leave one finite loss a row"
+        )
 
 
 def _check_names(kind: str, names: tuple[str, ...] | None, count: int) -> None:
@@ -242,7 +252,9 @@ def _check_resource(r: Resource, n: int, k: int) -> None:
         if r.matrix.shape != (n, k):
             raise InvalidProblem(f"cost_{r.name} has the wrong shape", expected=f"({n}, {k})", got=str(r.matrix.shape))
         if r.matrix.dtype not in (np.int64, np.float64):
-            raise InvalidProblem(f"cost_{r.name} has the wrong type", expected="int64 or float64", got=str(r.matrix.dtype))
+            raise InvalidProblem(
+                f"cost_{r.name} has the wrong type", expected="int64 or float64", got=str(r.matrix.dtype)
+            )
         if not np.isfinite(r.matrix).all() or (r.matrix < 0).any():
             raise InvalidProblem(f"cost_{r.name} must be finite and not negative")
         if r.integral and _max_total(r.matrix) > INT64_MAX:
@@ -257,7 +269,9 @@ def _check_resource(r: Resource, n: int, k: int) -> None:
     # Python integers: the check itself must not overflow.
     total_size = sum(int(block.astype(object).sum()) for block in np.array_split(r.size, max(1, n // 65536)))
     if total_size * int(r.rate.max()) > INT64_MAX:
-        raise InvalidProblem("the total of size x rate overflows int64", hint="divide the sizes by their common divisor")
+        raise InvalidProblem(
+            "the total of size x rate overflows int64", hint="divide the sizes by their common divisor"
+        )
 
 
 def _max_total(matrix: NDArray[Any]) -> int:

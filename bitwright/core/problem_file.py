@@ -85,7 +85,9 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError) as error:
             raise InvalidProblem(f"array '{member.filename}' has a damaged header", got=str(error)[:120]) from error
         if dtype.hasobject:
-            raise InvalidProblem(f"array '{member.filename}' holds Python objects (a pickle)", hint="store plain numbers")
+            raise InvalidProblem(
+                f"array '{member.filename}' holds Python objects (a pickle)", hint="store plain numbers"
+            )
         count = math.prod(shape)
         if any(d < 0 for d in shape) or count * dtype.itemsize > member.file_size:
             raise InvalidProblem(
@@ -133,7 +135,9 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
         raise InvalidProblem("the problem has no 'loss' array", got=", ".join(sorted(arrays)) or "no arrays")
     unknown = [a for a in arrays if a not in _KNOWN and not a.startswith(("cost_", "limit_", "subset_", "meta"))]
     if unknown:
-        raise InvalidProblem("unknown array names", got=", ".join(sorted(unknown))[:200], expected="see docs/problem.md")
+        raise InvalidProblem(
+            "unknown array names", got=", ".join(sorted(unknown))[:200], expected="see docs/problem.md"
+        )
     resources = [Resource(a[5:], matrix=_cost(arrays[a], a)) for a in sorted(arrays) if a.startswith("cost_")]
     if "size" in arrays or "rate" in arrays:
         if "size" not in arrays or "rate" not in arrays:
@@ -175,7 +179,9 @@ def _limits(arrays: Mapping[str, Any]) -> list[Limit]:
         units = None
         if subset:
             if f"subset_{subset}" not in arrays:
-                raise InvalidProblem(f"'{name}' names a subset that is not there", expected=f"an array 'subset_{subset}'")
+                raise InvalidProblem(
+                    f"'{name}' names a subset that is not there", expected=f"an array 'subset_{subset}'"
+                )
             units = _integers(arrays, f"subset_{subset}")
         limits.append(Limit(resource, _scalar(arrays, name), subset or None, units))
     return limits
@@ -232,8 +238,12 @@ def problem_to_arrays(problem: Problem) -> dict[str, NDArray[Any]]:
     if problem.tie is not None:
         arrays["tie"] = problem.tie
     if problem.rules:
-        arrays["rule_subset"] = np.array([(r, u) for r, rule in enumerate(problem.rules) for u in rule.units], np.int64).reshape(-1, 2)
-        arrays["rule_format"] = np.array([(r, f) for r, rule in enumerate(problem.rules) for f in rule.formats], np.int64).reshape(-1, 2)
+        arrays["rule_subset"] = np.array(
+            [(r, u) for r, rule in enumerate(problem.rules) for u in rule.units], np.int64
+        ).reshape(-1, 2)
+        arrays["rule_format"] = np.array(
+            [(r, f) for r, rule in enumerate(problem.rules) for f in rule.formats], np.int64
+        ).reshape(-1, 2)
         arrays["rule_sense"] = np.array([rule.sense for rule in problem.rules], np.int64)
         arrays["rule_count"] = np.array([rule.count for rule in problem.rules], np.int64)
     if len(problem.pairs):
@@ -272,15 +282,25 @@ def problem_from_json(data: Any) -> Problem:
         raise InvalidProblem("a problem is a JSON object", got=type(data).__name__)
     loss = data.get("loss")
     if not isinstance(loss, list) or len(loss) > MAX_JSON_UNITS:
-        raise InvalidProblem("'loss' must be a list of rows", expected=f"at most {MAX_JSON_UNITS} rows; .npz beyond that")
+        raise InvalidProblem(
+            "'loss' must be a list of rows", expected=f"at most {MAX_JSON_UNITS} rows; .npz beyond that"
+        )
     arrays = {key: value for key, value in data.items() if value is not None}
     try:
-        arrays["loss"] = np.array([[math.inf if v is None or v == "inf" else v for v in row] for row in loss], np.float64)
+        arrays["loss"] = np.array(
+            [[math.inf if v is None or v == "inf" else v for v in row] for row in loss], np.float64
+        )
         for key, value in data.items():
             if key in {"unit_names", "format_names"} and value is not None:
                 arrays[key] = np.array(value, dtype=np.str_)
             elif key != "loss" and isinstance(value, list):
-                arrays[key] = np.array(value) if value else np.zeros((0, 2) if key in {"rule_subset", "rule_format", "pair_unit", "pair_format"} else 0, np.int64)
+                arrays[key] = (
+                    np.array(value)
+                    if value
+                    else np.zeros(
+                        (0, 2) if key in {"rule_subset", "rule_format", "pair_unit", "pair_format"} else 0, np.int64
+                    )
+                )
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidProblem("a problem array is ragged or not numeric", got=str(error)[:120]) from error
     return problem_from_arrays(arrays)

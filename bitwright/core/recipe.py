@@ -43,9 +43,13 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         member = ".".join(str(part) for part in first["loc"])
-        line = next((i for i, row in enumerate(text.splitlines(), 1) if row.strip().startswith(member.split(".")[0])), 1)
+        line = next(
+            (i for i, row in enumerate(text.splitlines(), 1) if row.strip().startswith(member.split(".")[0])), 1
+        )
         raise InvalidInput(
-            f"the recipe {origin} is wrong at line {line}, member '{member}'", expected=first["msg"], got=repr(first.get("input"))[:80]
+            f"the recipe {origin} is wrong at line {line}, member '{member}'",
+            expected=first["msg"],
+            got=repr(first.get("input"))[:80],
         ) from error
     for name in recipe.formats:
         parse_format(name)

@@ -1,8 +1,8 @@
 """Model references: parsed once into a typed value; only the value is used afterwards. Opens nothing.
 
-    path        a local directory, CLI and library only:  ./model  /data/model
-    file:       under a configured root:                  file:ROOT/relative/dir
-    hf:         a hub repository:                         hf:org/name  hf:org/name@revision
+path        a local directory, CLI and library only:  ./model  /data/model
+file:       under a configured root:                  file:ROOT/relative/dir
+hf:         a hub repository:                         hf:org/name  hf:org/name@revision
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ ModelRef = PathRef | FileRef | HubRef
 
 def parse_ref(text: str, *, allow_path: bool = True) -> ModelRef:
     """Raises InvalidReference. `allow_path=False` (a server) refuses bare paths."""
-    if not isinstance(text, str) or not text or len(text) > MAX_LENGTH or any(ord(c) < 32 or ord(c) == 127 for c in text):
+    if (
+        not isinstance(text, str)
+        or not text
+        or len(text) > MAX_LENGTH
+        or any(ord(c) < 32 or ord(c) == 127 for c in text)
+    ):
         raise InvalidReference("the model reference cannot be read", expected=EXPECTED, got=repr(text)[:80])
     if text.startswith("hf:"):
         return _hub(text)
@@ -76,7 +81,9 @@ def _hub(text: str) -> HubRef:
     if bad or not _REPO.fullmatch(repo):
         raise InvalidReference("the hub name cannot be read", expected="hf:org/name[@revision]", got=repr(text)[:120])
     if at and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise InvalidReference("the revision cannot be read", expected="a commit, tag or branch", got=repr(revision)[:80])
+        raise InvalidReference(
+            "the revision cannot be read", expected="a commit, tag or branch", got=repr(revision)[:80]
+        )
     return HubRef(repo, revision or None)
 
 

@@ -32,7 +32,8 @@ def _budget(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 FormatNames = (
-    Annotated[tuple[Annotated[str, Field(max_length=64)], ...], AfterValidator(_format_names), Field(max_length=64)] | None
+    Annotated[tuple[Annotated[str, Field(max_length=64)], ...], AfterValidator(_format_names), Field(max_length=64)]
+    | None
 )
 Container = Literal["packed", "compressed-tensors"]
 
@@ -49,9 +50,13 @@ class Scoring(_Request):
 
     model: Text = Field(description="file:ROOT/path or hf:org/name@revision; locally also a directory")
     metric: Name | None = Field(default=None, description="default: the recipe's metric (fisher)")
-    formats: FormatNames = Field(default=None, description="menu of formats; default: the engine's or int2..int8 at g64")
+    formats: FormatNames = Field(
+        default=None, description="menu of formats; default: the engine's or int2..int8 at g64"
+    )
     granularity: Granularity | None = None
-    calibration: Text | None = Field(default=None, description="a text file (local) or a stored text (sha256:...); default: bundled")
+    calibration: Text | None = Field(
+        default=None, description="a text file (local) or a stored text (sha256:...); default: bundled"
+    )
     calibration_tokens: int = Field(default=16_384, ge=64, le=4_194_304, description="tokens scored")
     samples: int | None = Field(default=None, ge=1, le=1024, description="label samples a sequence (fisher)")
     engine: Name | None = Field(default=None, description="cut the menu to what this engine loads, and apply its ties")
@@ -72,7 +77,9 @@ class PlanRequest(Scoring):
     budget: Annotated[str, AfterValidator(_budget)] = Field(max_length=64, description="3.5bpw, 4.2GiB, 120MB")
     solver: Name | None = None
     time_limit: float = Field(default=10.0, gt=0, le=300, description="seconds for the solver")
-    confirm: bool = Field(default=True, description="measure the plan and the uniform plan on held-out calibration data")
+    confirm: bool = Field(
+        default=True, description="measure the plan and the uniform plan on held-out calibration data"
+    )
     confirm_tokens: int = Field(default=16_384, ge=64, le=4_194_304)
     to: Container | None = Field(default=None, description="also write a checkpoint in this container")
 
@@ -89,7 +96,9 @@ class EvaluateRequest(_Request):
     model: Text
     plan: dict[str, Any] | None = None
     checkpoint: Text | None = None
-    text: Text | None = Field(default=None, description="evaluation text: a file (local) or sha256:...; default: bundled")
+    text: Text | None = Field(
+        default=None, description="evaluation text: a file (local) or sha256:...; default: bundled"
+    )
     tokens: int = Field(default=16_384, ge=64, le=16_777_216)
 
 

@@ -88,7 +88,13 @@ def solution_from_json(data: Any, *, folder: Path | None = None) -> Solution:
     if loss is not None and not isinstance(loss, int | float):
         raise InvalidPlan("the loss must be a number", got=repr(loss)[:40])
     info = data.get("info")
-    return Solution(choice, loss, Certificate.from_json(data["certificate"]), str(data.get("solver", "")), info if isinstance(info, dict) else {})
+    return Solution(
+        choice,
+        loss,
+        Certificate.from_json(data["certificate"]),
+        str(data.get("solver", "")),
+        info if isinstance(info, dict) else {},
+    )
 
 
 def load_solution(path: str | Path) -> Solution:

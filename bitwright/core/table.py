@@ -44,7 +44,9 @@ class SensitivityTable:
     def __post_init__(self) -> None:
         shape = (len(self.inventory.units), len(self.formats))
         if self.loss.shape != shape or self.stderr.shape != shape:
-            raise InvalidPlan("the table has the wrong shape", expected=str(shape), got=f"{self.loss.shape}, {self.stderr.shape}")
+            raise InvalidPlan(
+                "the table has the wrong shape", expected=str(shape), got=f"{self.loss.shape}, {self.stderr.shape}"
+            )
         if np.isnan(self.loss).any() or np.isneginf(self.loss).any():
             raise InvalidPlan("a loss of the table is NaN or -inf", hint="score again; see the log of the scoring run")
 
@@ -77,9 +79,17 @@ class SensitivityTable:
         columns = [self.formats.index(name) for name in formats]
         return replace(self, formats=formats, loss=self.loss[:, columns], stderr=self.stderr[:, columns])
 
+    def without_units(self, inventory: Inventory) -> SensitivityTable:
+        """The rows of the units that `inventory` (this one with some units kept unquantized) still plans."""
+        names = {unit.name for unit in inventory.units}
+        rows = [i for i, unit in enumerate(self.inventory.units) if unit.name in names]
+        return replace(self, inventory=inventory, loss=self.loss[rows], stderr=self.stderr[rows])
+
     @property
     def digest(self) -> str:
-        return digest_json({**self._meta(), "loss": self.loss.tolist(), "stderr": np.nan_to_num(self.stderr, nan=-1).tolist()})
+        return digest_json(
+            {**self._meta(), "loss": self.loss.tolist(), "stderr": np.nan_to_num(self.stderr, nan=-1).tolist()}
+        )
 
     def _meta(self) -> dict[str, Any]:
         return {
@@ -109,7 +119,9 @@ def load_table(path: str | Path) -> SensitivityTable:
     meta = parse_json(str(arrays["meta"].reshape(-1)[0]).encode())
     try:
         if meta["bitwright_table"] != TABLE_VERSION:
-            raise InvalidPlan("the table has another version", expected=str(TABLE_VERSION), got=str(meta["bitwright_table"]))
+            raise InvalidPlan(
+                "the table has another version", expected=str(TABLE_VERSION), got=str(meta["bitwright_table"])
+            )
         inventory = Inventory.from_json(meta["inventory"])
         return SensitivityTable(
             inventory, tuple(meta["formats"]), arrays["loss"].astype(np.float64), arrays["stderr"].astype(np.float64),

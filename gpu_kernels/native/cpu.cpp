@@ -7,6 +7,8 @@ typedef unsigned short bw_u16;
     void unpack(const uint8_t *, int64_t, int64_t, int, uint8_t *, int64_t); \
     void quantize(const void *, int, int64_t, int64_t, int64_t, int, const float *, const float *, uint8_t *, int64_t); \
     void dequantize(const uint8_t *, int64_t, int64_t, int64_t, int, const bw_u16 *, const uint8_t *, float *, int64_t); \
+    void expand(const uint8_t *, int64_t, int64_t, int64_t, int, const bw_u16 *, const uint8_t *, float *); \
+    void widen(const void *, int, int64_t, float *); \
     int rtn(const float *, int64_t, int64_t, int64_t, int, int, int, uint8_t *, bw_u16 *, uint8_t *);
 namespace bw_scalar { DECLARE }
 #if defined(__x86_64__)
@@ -29,7 +31,7 @@ static bool avx2() {
 #endif
 
 extern "C" {
-int bw_abi() { return 1; }
+int bw_abi() { return 2; }
 int bw_has_avx2() { return avx2(); }
 
 void bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
@@ -45,6 +47,13 @@ void bw_quantize(const void *x, int type, int64_t rows, int64_t columns, int64_t
 void bw_dequantize(const uint8_t *in, int64_t rows, int64_t columns, int64_t group, int bits, const bw_u16 *scales,
                    const uint8_t *zeros, float *out, int64_t nbytes, int fast) {
     DISPATCH(dequantize(in, rows, columns, group, bits, scales, zeros, out, nbytes));
+}
+void bw_expand(const uint8_t *codes, int64_t rows, int64_t columns, int64_t group, int bits, const bw_u16 *scales,
+               const uint8_t *zeros, float *out, int fast) {
+    DISPATCH(expand(codes, rows, columns, group, bits, scales, zeros, out));
+}
+void bw_widen(const void *x, int type, int64_t n, float *out, int fast) {
+    DISPATCH(widen(x, type, n, out));
 }
 int bw_rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct,
            uint8_t *codes, bw_u16 *scales, uint8_t *zeros, int fast) {

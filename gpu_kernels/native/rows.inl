@@ -96,6 +96,28 @@ void dequantize(const uint8_t *in, int64_t rows, int64_t columns, int64_t group,
     BW_BITS(CALL)
 #undef CALL
 }
+// Codes as bytes back to floats.
+void expand(const uint8_t *codes, int64_t rows, int64_t columns, int64_t group, int bits, const bw_u16 *scales, const uint8_t *zeros, float *out) {
+    const int64_t groups = (columns + group - 1) / group;
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t g = 0; g < groups; ++g) {
+            const int64_t at = r * columns + g * group, n = (g + 1) * group < columns ? group : columns - g * group;
+            const float zero = zeros ? (float)zeros[r * groups + g] : (float)(1 << (bits - 1));
+            dequantize_run(codes + at, n, zero, bw_from_half(scales[r * groups + g]), out + at);
+        }
+}
+// 16-bit floats to float32; type 1 half, 2 bfloat16.
+template <class T> static void widen_all(const typename T::type *x, int64_t n, float *out) {
+    int64_t i = 0;
+#if defined(BW_AVX2)
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, T::eight(x + i));
+#endif
+    for (; i < n; ++i) out[i] = T::one(x + i);
+}
+void widen(const void *x, int type, int64_t n, float *out) {
+    if (type == 1) widen_all<F16>((const bw_u16 *)x, n, out);
+    else widen_all<BF16>((const bw_u16 *)x, n, out);
+}
 int rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct, uint8_t *codes, bw_u16 *scales, uint8_t *zeros) {
     const int64_t groups = (columns + group - 1) / group;
     uint8_t unused;

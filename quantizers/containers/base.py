@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,18 +183,23 @@ class Container(ABC):
         plan_json: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         context: Callable[[Unit], Mapping[str, Any]] | None = None,
+        context_key: str | None = None,
         max_shard_bytes: int = MAX_SHARD_BYTES,
     ) -> ContainerReport:
         """Quantize, write, read back and compare, then give the folder its final name.
 
         One unit is in memory at a time. A killed run resumes where it stood when called again. `context` gives the
-        quantizer what it needs for a unit (a Hessian). Raises Unsupported, InvalidModel, OutOfResources,
+        quantizer what it needs for a unit (a Hessian); `context_key` names that (a digest), and without it a run with
+        a context starts afresh. Raises Unsupported, InvalidModel, OutOfResources,
         VerificationFailed, Temporary (another process is writing there).
         """
         from quantizers.containers.writer import write_checkpoint
 
         blueprint = self.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes)
-        request = WriteRequest(self, source, inventory, tuple(formats), Path(out_dir), blueprint, quantizer, plan_json)
+        key = context_key or ("" if context is None else secrets.token_hex(8))
+        request = WriteRequest(
+            self, source, inventory, tuple(formats), Path(out_dir), blueprint, quantizer, plan_json, key
+        )
         return write_checkpoint(request, progress or (lambda stage, fraction, message: None), context)
 
     def read(self, path: Path) -> Any:
@@ -215,6 +221,7 @@ class WriteRequest:
     blueprint: Blueprint
     quantizer: str
     plan_json: Mapping[str, Any] | None
+    context_key: str
 
 
 def arrange(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bitwright.core.errors import BitwrightError, InvalidModel, UnknownName
 from bitwright.core.formats import Format, parse_format
 from bitwright.core.inventory import Unit
-from quantizers.base import PassThrough, Quantized, bf16_to_float32
+from gpu_kernels.kernels import widen
+from quantizers.base import PassThrough, Quantized
 from quantizers.containers.base import MANIFEST, Container
 from quantizers.containers.tensorfile import StoredTensor, read_header
 
@@ -77,11 +78,14 @@ class Checkpoint:
         """A whole model tensor in float32 by its original name: units dequantized, stacked experts put together."""
         mine = [unit for unit in self.units if unit.tensor == name]
         if not mine:
-            data = self.raw(name)
-            return bf16_to_float32(data) if self.tensors[name].dtype == "BF16" else data.astype(np.float32)
+            return _float32(self.raw(name), self.tensors[name].dtype)
         if mine[0].index is None:
             return self.dequantized(mine[0].name)
         return np.stack([self.dequantized(u.name) for u in sorted(mine, key=lambda u: u.index or 0)])
+
+
+def _float32(data: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    return widen(data) if dtype in ("BF16", "F16") else data.astype(np.float32)
 
 
 def open_checkpoint(container: Container, path: Path) -> Checkpoint:

@@ -43,6 +43,7 @@ async function show() {
   const holder = h("div", {}, h("p", { class: "muted" }, "Loading …"));
   put(main, holder);
   window.scrollTo(0, 0);
+  delete main.dataset.ready;
   try {
     const cleanup = await view(holder, { parts: match.slice(1).map(decodeURIComponent), query: new URLSearchParams(query) });
     if (mine !== turn) cleanup?.();
@@ -50,6 +51,7 @@ async function show() {
   } catch (error) {
     if (mine === turn) put(holder, problem(error, show));
   }
+  if (mine === turn) main.dataset.ready = path;
 }
 
 function theme(name) {

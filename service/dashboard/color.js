@@ -28,7 +28,14 @@ export function ink(bits) {
   return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff";
 }
 
+const known = new Map();
+
 export function bitsOf(format) {
+  if (!known.has(format)) known.set(format, width(format));
+  return known.get(format);
+}
+
+function width(format) {
   const found = /^int(\d)/.exec(format);
   if (found) return Number(found[1]);
   if (format === "bf16" || format === "fp16") return 16;

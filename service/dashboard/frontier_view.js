@@ -18,7 +18,7 @@ export async function frontierView(root, { parts: [digest], query }) {
   const map = new HeatMap(table.units);
   const chartHolder = h("div", {}), readout = h("div", { class: "readout", "aria-live": "polite" }), proof = h("div", {});
   const slider = h("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": "budget", oninput: () => move(allocator.least + (slider.value / 1000) * (allocator.most - allocator.least)) });
-  let allocator, chart, budget, pending = null;
+  let allocator, chart, budget, pending = null, resting = null;
 
   put(root,
     h("div", { class: "head" }, h("div", {}, h("h1", {}, table.model.ref), h("p", { class: "muted" }, `${plural(table.units.length, "unit")} × ${plural(table.formats.length, "format")} · ${table.metric} · ${table.loss_unit}`)),
@@ -53,9 +53,11 @@ export async function frontierView(root, { parts: [digest], query }) {
       entry("planned units", bytes(plan.bytes), `${number((8 * plan.bytes) / table.weights, 4)} bits a weight`), entry("with the rest", bytes(plan.bytes + rest), `${bytes(rest)} stays as it is`),
       entry("predicted loss", number(plan.loss), table.loss_unit), entry("no plan is better than", number(plan.bound), `gap ${plan.gap <= 1e-12 * plan.loss ? "0" : percent(plan.gap / plan.loss, 3)}`),
       entry("next byte saves", number(plan.multiplier), "of loss"), uniform && entry("next uniform plan", `${number(uniform.loss / plan.loss)} × the loss`, `${uniform.name}, ${percent(uniform.bytes / plan.bytes - 1, 1)} more bytes`));
-    history.replaceState(null, "", `#/frontier/${digest}?bytes=${budget}${tied.size ? `&ties=${[...tied].join(",")}` : ""}`);
+    clearTimeout(resting); // browsers refuse an address that changes with each frame
+    resting = setTimeout(() => history.replaceState(null, "", `#/frontier/${digest}?bytes=${budget}${tied.size ? `&ties=${[...tied].join(",")}` : ""}`), 150);
     document.getElementById("start").href = `#/new?model=${encodeURIComponent(table.model.ref)}&budget=${((8 * budget) / table.weights).toFixed(4)}&unit=bpw&metric=${encodeURIComponent(table.metric)}`;
     put(proof);
+    root.dataset.budget = budget;
     root.dataset.milliseconds = (performance.now() - begun).toFixed(2);
   }
 
@@ -68,4 +70,5 @@ export async function frontierView(root, { parts: [digest], query }) {
   }
 
   rebuild();
+  return () => clearTimeout(resting);
 }

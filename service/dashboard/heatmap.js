@@ -81,33 +81,34 @@ export class HeatMap {
     return this.cells.filter((c) => Math.sign(c.y - here.y) === dy).sort((a, b) => Math.abs(a.y - here.y) - Math.abs(b.y - here.y) || Math.abs(a.x - here.x) - Math.abs(b.x - here.x))[0];
   }
 
-  // Colours for one plan; called again for each budget while it is dragged.
+  // Colours for one plan; called again for each budget while it is dragged, so only cells that change are touched.
   show(chosen) {
     this.chosen = chosen;
     const used = new Map();
-    for (const { cell, members } of this.cells) {
-      let weight = 0, sum = 0, mixed = false, first = null;
-      for (const i of members) {
-        const { format } = chosen(i);
-        const elements = this.units[i].elements || 1;
-        used.set(format, (used.get(format) ?? 0) + 1);
-        sum += bitsOf(format) * elements;
-        weight += elements;
-        if (first === null) first = format;
-        else if (first !== format) mixed = true;
-      }
-      const bits = sum / weight;
-      cell.style.setProperty("--tone", colour(bits));
-      cell.style.setProperty("--text", ink(bits));
-      const words = mixed ? bits.toFixed(1) : String(Math.round(bits * 10) / 10);
-      const shown = this.wordy || words.length === 1 ? words : "";
-      if (cell.textContent !== shown) cell.textContent = shown;
-      cell.bits = bits;
-    }
+    for (const entry of this.cells) this.#paint(entry, chosen, used);
     const order = [...used.entries()].sort((a, b) => bitsOf(a[0]) - bitsOf(b[0]) || (a[0] < b[0] ? -1 : 1));
     put(this.legend, h("span", { class: "muted" }, "bits a weight:"), order.map(([format, n]) => h("span", {}, h("i", { vars: { "--tone": colour(bitsOf(format)) } }), `${bitsOf(format)} · ${format} `, h("span", { class: "muted" }, `(${plural(n, "unit")})`))));
-    for (const entry of this.cells) entry.cell.setAttribute("aria-label", `${entry.module}, ${entry.layer < 0 ? "outside the layers" : `layer ${entry.layer}`}: ${number(entry.cell.bits, 3)} bits`);
     if (this.unfolded) this.#unfold(this.unfolded);
+  }
+
+  #paint(entry, chosen, used) {
+    let weight = 0, sum = 0, mixed = false, first = null;
+    for (const i of entry.members) {
+      const format = chosen(i).format, elements = this.units[i].elements || 1;
+      used.set(format, (used.get(format) ?? 0) + 1);
+      sum += bitsOf(format) * elements;
+      weight += elements;
+      if (first === null) first = format;
+      else if (first !== format) mixed = true;
+    }
+    const bits = sum / weight;
+    if (bits === entry.bits && mixed === entry.mixed) return;
+    Object.assign(entry, { bits, mixed });
+    const words = mixed ? bits.toFixed(1) : String(Math.round(bits * 10) / 10), { cell } = entry;
+    cell.style.setProperty("--tone", colour(bits));
+    cell.style.setProperty("--text", ink(bits));
+    cell.textContent = this.wordy || words.length === 1 ? words : "";
+    cell.setAttribute("aria-label", `${entry.module}, ${entry.layer < 0 ? "outside the layers" : `layer ${entry.layer}`}: ${number(bits, 3)} bits`);
   }
 
   #tell(entry) {

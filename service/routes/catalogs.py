@@ -1,4 +1,7 @@
-"""GET /v1/solvers, /v1/metrics, /v1/formats, /v1/recipes, /v1/engines: what this server knows, with limits and availability."""
+"""GET /v1/solvers, /v1/metrics, /v1/formats, /v1/recipes, /v1/engines.
+
+What this server knows, with limits and availability.
+"""
 
 from __future__ import annotations
 

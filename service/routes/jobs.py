@@ -50,7 +50,10 @@ async def create_job(
         str | None, Header(alias="Prefer", description="wait=N: answer 200 with the ended job if it ends in N s")
     ] = None,
 ) -> Response:
-    """202 with the job and its address; 200 when `Prefer: wait` saw it end. Work that fails later is told by the job."""
+    """202 with the job and its address.
+
+    200 when `Prefer: wait` saw it end. Work that fails later is told by the job.
+    """
     del key, prefer  # documented here; read below with all their repetitions and quotings
     name = idempotency_key(request.headers.get("idempotency-key"))
     data = await read_json(request)
@@ -59,10 +62,14 @@ async def create_job(
         return json_reply({"valid": True, "request": accepted.request})
     created = await to_thread.run_sync(
         lambda: state.store.create(
-            accepted.request, tenant=TENANT, key=name, priority=accepted.priority, deadline=accepted.deadline,
+            accepted.request,
+            tenant=TENANT,
+            key=name,
+            priority=accepted.priority,
+            deadline=accepted.deadline,
             traceparent=_traceparent(request),
         )
-    )  # fmt: skip
+    )
     headers = {"Location": f"/v1/jobs/{created.job.id}"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"

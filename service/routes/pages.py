@@ -1,4 +1,7 @@
-"""GET / and its files: the dashboard, served from the package. Views are named by the address's fragment (deep links)."""
+"""GET / and its files.
+
+The dashboard, served from the package. Views are named by the address's fragment (deep links).
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from service.body import read_json
 from bitwright.core.plan import Plan, plan_from_json
+from service.body import read_json
 from service.documents import stored_plan, stored_table, table_json, verify_document
 from service.replies import IMMUTABLE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import StateOf
@@ -20,7 +20,10 @@ NPZ = "application/octet-stream"
 
 @router.post("/v1/plans:verify", summary="Verify a plan or a solution", operation_id="verifyPlan")
 async def verify_plan(request: Request, state: StateOf) -> Response:
-    """Recompute bytes, loss, feasibility, bound and gap with none of the solver's code. `ok: false` is an answer (200)."""
+    """Recompute bytes, loss, feasibility, bound and gap with none of the solver's code.
+
+    `ok: false` is an answer (200).
+    """
     data = await read_json(request)
     verdict = await to_thread.run_sync(verify_document, data, state.blobs)
     return json_reply(verdict.to_json())

@@ -39,7 +39,10 @@ async def solve(
     ] = 10.0,
     seed: Annotated[int, Query(ge=0, lt=2**31, description="for .npz bodies")] = 0,
 ) -> Response:
-    """The certified solution of one problem (JSON, or the .npz of `bitwright solve`). Infeasible is an answer, not an error."""
+    """The certified solution of one problem (JSON, or the .npz of `bitwright solve`).
+
+    Infeasible is an answer, not an error.
+    """
     return await _run(state, "solve", request, {"solver": solver, "time_limit": time_limit, "seed": seed})
 
 
@@ -50,5 +53,8 @@ async def frontier(
     limit: Annotated[str | None, Query(max_length=64, description="for .npz bodies")] = None,
     points: Annotated[int, Query(ge=2, le=10_000, description="for .npz bodies")] = 1000,
 ) -> Response:
-    """Best loss for every value of one limit, with the uniform plans and the knee; `at` also gives the plans themselves."""
+    """Best loss for every value of one limit, with the uniform plans and the knee.
+
+    `at` also gives the plans themselves.
+    """
     return await _run(state, "frontier", request, {"limit": limit, "points": points})

@@ -16,7 +16,10 @@ router = APIRouter(tags=["texts"])
 
 @router.post("/v1/texts", summary="Store a calibration text", operation_id="storeText", status_code=201)
 async def store_text(request: Request, state: StateOf) -> Response:
-    """UTF-8 text; the digest goes into `calibration` or `text` of a job. Storing the same text again changes nothing."""
+    """UTF-8 text.
+
+    The digest goes into `calibration` or `text` of a job. Storing the same text again changes nothing.
+    """
     require_media(request, "text/plain")
     body = await request.body()
     digest = await to_thread.run_sync(state.blobs.put, "texts", _checked(body))

@@ -58,7 +58,9 @@ def test_table_as_json_and_as_file(api: Running, table: SensitivityTable) -> Non
 
 def test_stored_table_can_be_solved_at_any_budget(api: Running, table: SensitivityTable) -> None:
     limit = int(4.5 * table.inventory.weights / 8)
-    answer = api.http.post("/v1/solve", json={"table": table.digest, "ties": ["qkv"], "limits": {"bytes": limit}}).json()
+    answer = api.http.post(
+        "/v1/solve", json={"table": table.digest, "ties": ["qkv"], "limits": {"bytes": limit}}
+    ).json()
     assert answer["certificate"]["cost"]["bytes"] <= limit
     assert len(answer["choice"]) == len(table.inventory.units)
 

@@ -59,7 +59,9 @@ def test_wrong_parameters_come_with_their_names(api: Running) -> None:
 
 @pytest.mark.parametrize("budget", ["4 parsecs", "0bpw", "9e99GiB", ""])
 def test_wrong_budget_says_what_a_budget_is(api: Running, budget: str) -> None:
-    problem = assert_problem(api.http.post("/v1/jobs", json={"kind": "plan", "model": "hf:a/b", "budget": budget}), 422, "invalid-budget")
+    problem = assert_problem(
+        api.http.post("/v1/jobs", json={"kind": "plan", "model": "hf:a/b", "budget": budget}), 422, "invalid-budget"
+    )
     assert problem["expected"]
 
 
@@ -82,17 +84,28 @@ def test_chunked_body_over_the_limit_is_413(api: Running) -> None:
 def test_length_that_lies_about_a_large_body_is_413_before_it_is_read(api: Running) -> None:
     host, port = api.server.address
     with socket.create_connection((host, port), timeout=20) as raw:
-        raw.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{}")
+        raw.sendall(
+            b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 99999999999\r\n\r\n{}"
+        )
         assert raw.recv(64).startswith(b"HTTP/1.1 413")
 
 
 def test_content_encoding_is_refused(api: Running) -> None:
-    assert_problem(api.http.post("/v1/jobs", content=b"x", headers={**JSON, "Content-Encoding": "gzip"}), 415, "unsupported-media-type")
+    assert_problem(
+        api.http.post("/v1/jobs", content=b"x", headers={**JSON, "Content-Encoding": "gzip"}),
+        415,
+        "unsupported-media-type",
+    )
 
 
-@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", ""])
+@pytest.mark.parametrize(
+    "media", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", ""]
+)
 def test_other_content_types_are_415(api: Running, media: str) -> None:
-    assert_problem(api.http.post("/v1/jobs", content=b"{}", headers={"Content-Type": media}), 415, "unsupported-media-type")
+    assert_problem(
+        api.http.post("/v1/jobs", content=b"{}", headers={"Content-Type": media}), 415, "unsupported-media-type"
+    )
 
 
 def test_unexpected_error_is_500_without_a_trace(tmp_path: Path) -> None:
@@ -134,7 +147,13 @@ def test_head_answers_like_get_without_a_body(api: Running) -> None:
 
 
 def test_nul_and_huge_numbers_in_addresses_are_no_server_error(api: Running) -> None:
-    for path in ("/v1/jobs/%00", "/v1/jobs/%ff%fe", "/v1/plans/%00", "/v1/jobs?page_size=999999999999999999999999", "/v1/jobs/9" + "9" * 400):
+    for path in (
+        "/v1/jobs/%00",
+        "/v1/jobs/%ff%fe",
+        "/v1/plans/%00",
+        "/v1/jobs?page_size=999999999999999999999999",
+        "/v1/jobs/9" + "9" * 400,
+    ):
         assert api.http.get(path).status_code < 500, path
     answer = api.http.get("/v1/jobs/x/events", headers={"Last-Event-ID": "9" * 40})
     assert answer.status_code < 500

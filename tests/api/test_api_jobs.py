@@ -49,14 +49,18 @@ def test_same_key_and_body_give_the_same_job(api: Running, key: str) -> None:
 
 def test_quoted_and_bare_keys_are_one_key(api: Running) -> None:
     text = f"k-{time.time_ns()}"
-    ids = {api.http.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": k}).json()["id"] for k in (text, f'"{text}"')}
+    ids = {
+        api.http.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": k}).json()["id"] for k in (text, f'"{text}"')
+    }
     assert len(ids) == 1
 
 
 def test_same_key_with_another_body_is_422(api: Running) -> None:
     headers = {"Idempotency-Key": f"m-{time.time_ns()}"}
     api.http.post("/v1/jobs", json=BODY, headers=headers)
-    assert_problem(api.http.post("/v1/jobs", json={**BODY, "budget": "4bpw"}, headers=headers), 422, "idempotency-mismatch")
+    assert_problem(
+        api.http.post("/v1/jobs", json={**BODY, "budget": "4bpw"}, headers=headers), 422, "idempotency-mismatch"
+    )
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 300, "käse"])
@@ -95,7 +99,7 @@ def test_200_parallel_posts_with_one_key_make_one_job(tmp_path: Path) -> None:
         ({"deadline": "tomorrow"}, "invalid-input"),
         ({"priority": 1000}, "invalid-input"),
     ],
-)  # fmt: skip
+)
 def test_what_no_worker_could_do_is_refused_at_once(api: Running, members: dict[str, object], slug: str) -> None:
     assert_problem(api.http.post("/v1/jobs", json={**BODY, **members}), 422, slug)
 
@@ -113,14 +117,16 @@ def test_deadline_and_priority_are_kept(api: Running) -> None:
 
 
 def test_stored_text_can_be_named(api: Running) -> None:
-    stored = api.http.post("/v1/texts", content="some text\n".encode(), headers={"Content-Type": "text/plain; charset=utf-8"})
+    stored = api.http.post("/v1/texts", content=b"some text\n", headers={"Content-Type": "text/plain; charset=utf-8"})
     assert stored.status_code == 201
     assert api.http.post("/v1/jobs", json={**BODY, "calibration": stored.json()["digest"]}).status_code == 202
 
 
 @pytest.mark.parametrize("body", [b"", b"   \n", b"\xff\xfe", b"a\x00b"])
 def test_texts_that_are_none_are_refused(api: Running, body: bytes) -> None:
-    assert_problem(api.http.post("/v1/texts", content=body, headers={"Content-Type": "text/plain"}), 422, "invalid-calibration")
+    assert_problem(
+        api.http.post("/v1/texts", content=body, headers={"Content-Type": "text/plain"}), 422, "invalid-calibration"
+    )
 
 
 def test_entity_tag_is_the_version_and_304_has_no_body(api: Running) -> None:
@@ -155,7 +161,9 @@ def test_prefer_wait_gives_200_when_the_job_ends_in_time(api: Running) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    answer = api.http.post("/v1/jobs", json={"kind": "inspect", "model": "hf:org/quick"}, headers={"Prefer": "respond-async, wait=4"})
+    answer = api.http.post(
+        "/v1/jobs", json={"kind": "inspect", "model": "hf:org/quick"}, headers={"Prefer": "respond-async, wait=4"}
+    )
     thread.join()
     assert answer.status_code == 200
     assert answer.headers["preference-applied"] == "wait=4"
@@ -193,7 +201,9 @@ def test_cancel_of_a_running_job_is_202_until_confirmed(api: Running) -> None:
 
 def test_cancel_with_an_old_version_is_412(api: Running) -> None:
     job = api.submit()
-    assert_problem(api.http.post(f"/v1/jobs/{job['id']}:cancel", headers={"If-Match": '"77"'}), 412, "precondition-failed")
+    assert_problem(
+        api.http.post(f"/v1/jobs/{job['id']}:cancel", headers={"If-Match": '"77"'}), 412, "precondition-failed"
+    )
 
 
 def test_unknown_jobs_are_404_everywhere(api: Running) -> None:

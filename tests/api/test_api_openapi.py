@@ -32,7 +32,9 @@ def document(files: dict[str, str]) -> dict[str, Any]:
 def test_generated_files_are_the_golden_ones(files: dict[str, str], repository: Path) -> None:
     for name, text in files.items():
         check_golden(repository / "openapi" / name, text)
-    kept = {str(path.relative_to(repository / "openapi")) for path in (repository / "openapi").rglob("*") if path.is_file()}
+    kept = {
+        str(path.relative_to(repository / "openapi")) for path in (repository / "openapi").rglob("*") if path.is_file()
+    }
     assert kept == set(files)
 
 
@@ -73,9 +75,14 @@ def test_server_serves_the_document(api: Running, document: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(
     ("path", "example"),
-    [("/v1/jobs?validate_only=true", "plan"), ("/v1/jobs?validate_only=true", "inspect"), ("/v1/solve", "solve"),
-     ("/v1/frontier", "solve"), ("/v1/plans:verify", "verify")],
-)  # fmt: skip
+    [
+        ("/v1/jobs?validate_only=true", "plan"),
+        ("/v1/jobs?validate_only=true", "inspect"),
+        ("/v1/solve", "solve"),
+        ("/v1/frontier", "solve"),
+        ("/v1/plans:verify", "verify"),
+    ],
+)
 def test_request_examples_work(api: Running, path: str, example: str) -> None:
     answer = api.http.post(path, json=EXAMPLES[example])
     assert answer.status_code == 200, answer.text

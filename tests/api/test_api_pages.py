@@ -72,7 +72,9 @@ def test_tampered_and_foreign_tokens_are_refused(full: Running, tmp_path: Path) 
 
 def test_token_of_other_filters_is_refused(full: Running) -> None:
     token = full.http.get("/v1/jobs?page_size=2").json()["next_page_token"]
-    problem = assert_problem(full.http.get("/v1/jobs", params={"page_token": token, "state": "queued"}), 422, "invalid-input")
+    problem = assert_problem(
+        full.http.get("/v1/jobs", params={"page_token": token, "state": "queued"}), 422, "invalid-input"
+    )
     assert "filters" in problem["detail"]
 
 

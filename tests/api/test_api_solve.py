@@ -53,7 +53,9 @@ def test_any_problem_gets_a_certificate_or_a_typed_refusal(api: Running, problem
 def test_npz_body_gives_the_same_answer(api: Running) -> None:
     out = io.BytesIO()
     np.savez(out, **problem_to_arrays(problem_from_json(PROBLEM)))  # type: ignore[arg-type]
-    answer = api.http.post("/v1/solve?solver=hull&seed=1", content=out.getvalue(), headers={"Content-Type": "application/octet-stream"})
+    answer = api.http.post(
+        "/v1/solve?solver=hull&seed=1", content=out.getvalue(), headers={"Content-Type": "application/octet-stream"}
+    )
     assert answer.json()["choice"] == api.http.post("/v1/solve", json={"problem": PROBLEM}).json()["choice"]
 
 
@@ -116,7 +118,9 @@ def test_verify_accepts_the_truth_and_tells_a_lie(api: Running) -> None:
     assert verdict["failures"]
 
 
-@pytest.mark.parametrize("body", [[], {}, {"solution": {}}, {"plan": {}, "solution": {}}, {"plan": 3}, {"plan": {}, "x": 1}])
+@pytest.mark.parametrize(
+    "body", [[], {}, {"solution": {}}, {"plan": {}, "solution": {}}, {"plan": 3}, {"plan": {}, "x": 1}]
+)
 def test_verify_refuses_what_it_cannot_read(api: Running, body: Any) -> None:
     answer = api.http.post("/v1/plans:verify", json=body)
     assert answer.status_code == 422
@@ -125,7 +129,9 @@ def test_verify_refuses_what_it_cannot_read(api: Running, body: Any) -> None:
 
 def test_many_at_once_are_all_answered(api: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: api.http.post("/v1/solve", json={"problem": PROBLEM}).json()["choice"], range(40)))
+        answers = list(
+            pool.map(lambda _: api.http.post("/v1/solve", json={"problem": PROBLEM}).json()["choice"], range(40))
+        )
     assert answers == [answers[0]] * 40
 
 

@@ -242,12 +242,12 @@ def test_a_recipe_error_names_the_line_and_the_member() -> None:
 @pytest.mark.parametrize(
     ("data", "pointer"),
     [
-        ({"kind": "plan", "model": "x"}, "/plan/budget"),
-        ({"kind": "plan", "model": "x", "budget": "3.5bpw", "extra": 1}, "/plan/extra"),
-        ({"kind": "inspect", "model": ""}, "/inspect/model"),
-        ({"kind": "inspect", "model": "a\x00"}, "/inspect/model"),
-        ({"kind": "evaluate", "model": "x", "tokens": 1}, "/evaluate/tokens"),
-        ({"kind": "sensitivity", "model": "x", "seed": -1}, "/sensitivity/seed"),
+        ({"kind": "plan", "model": "x"}, "/budget"),
+        ({"kind": "plan", "model": "x", "budget": "3.5bpw", "extra": 1}, "/extra"),
+        ({"kind": "inspect", "model": ""}, "/model"),
+        ({"kind": "inspect", "model": "a\x00"}, "/model"),
+        ({"kind": "evaluate", "model": "x", "tokens": 1}, "/tokens"),
+        ({"kind": "sensitivity", "model": "x", "seed": -1}, "/seed"),
     ],
 )
 def test_a_wrong_request_points_at_its_member(data: dict[str, Any], pointer: str) -> None:

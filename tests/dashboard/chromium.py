@@ -15,17 +15,31 @@ from types import TracebackType
 from typing import Any
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--disable-dev-shm-usage", "--mute-audio",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
+)
 
 
 def find_chromium() -> str | None:
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 class Browser:
-    """One page. `complaints` collects exceptions, console errors and policy violations of everything that was opened."""
+    """One page.
+
+    `complaints` collects exceptions, console errors and policy violations of everything that was opened.
+    """
 
     def __init__(self, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         binary = find_chromium()
@@ -42,9 +56,14 @@ class Browser:
         for handle in (to_browser, from_browser):  # keep 3 and 4 free for plumb
             os.set_inheritable(handle, True)
         self._process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=plumb, close_fds=False, start_new_session=True,
-        )  # fmt: skip
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=plumb,
+            close_fds=False,
+            start_new_session=True,
+        )
         os.close(to_browser)
         os.close(from_browser)
         self._buffer, self._next, self.complaints = b"", 0, list[str]()
@@ -58,7 +77,9 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.kill()
         self._process.wait()
         os.close(self._in)
@@ -67,11 +88,13 @@ class Browser:
 
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
         """Size of the window, and the colour scheme that the system prefers."""
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
 
-    def open(self, url: str, ready: str = "main h1") -> None:
+    def open(self, url: str, ready: str = "main[data-ready]") -> None:
         """Open an address and wait until `ready` (a selector) is there."""
         self._call("Page.navigate", url="about:blank")
         self._call("Page.navigate", url=url)
@@ -86,14 +109,25 @@ class Browser:
     def wait(self, condition: str, seconds: float = 20.0) -> None:
         end = time.monotonic() + seconds
         while not self.evaluate(f"Boolean({condition})"):
-            assert time.monotonic() < end, f"never became true: {condition}; complaints: {self.complaints}; text: {self.text()[:800]}"
+            assert time.monotonic() < end, (
+                f"never became true: {condition}; complaints: {self.complaints}; text: {self.text()[:800]}"
+            )
             time.sleep(0.05)
 
     def text(self, selector: str = "body") -> str:
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     def press(self, key: str) -> None:
-        codes = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "End": 35, "Home": 36}
+        codes = {
+            "Tab": 9,
+            "Enter": 13,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+            "End": 35,
+            "Home": 36,
+        }
         extra = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             more = extra if kind == "keyDown" else {}
@@ -109,7 +143,12 @@ class Browser:
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._next += 1
-        message = {"id": self._next, "method": method, "params": parameters, **({"sessionId": self._session} if self._session else {})}
+        message = {
+            "id": self._next,
+            "method": method,
+            "params": parameters,
+            **({"sessionId": self._session} if self._session else {}),
+        }
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()

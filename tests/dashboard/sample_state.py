@@ -1,6 +1,7 @@
 """Jobs, plans and tables as workers would leave them, put straight into the store: data to look at without a worker.
 
-`python tests/dashboard/sample_state.py STATE_DIR` fills a folder; `bitwright serve --workers 0 --state-dir STATE_DIR` shows it.
+`python -m tests.dashboard.sample_state STATE_DIR` fills a folder,
+`bitwright serve --workers 0 --state-dir STATE_DIR` shows it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import solvers
+from bitwright.core.errors import OutOfResources
 from bitwright.core.inventory import Inventory, RestTensor, Unit
-from bitwright.core.errors import NotFinite
 from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals, Uniform
 from bitwright.core.table import SensitivityTable
 from bitwright.jobs.blobs import BlobStore
@@ -22,9 +23,14 @@ from bitwright.settings import Settings
 FORMATS = ("int2-g64", "int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-g64", "fp16")
 WIDTHS = np.array([2, 3, 4, 5, 6, 8, 14.0])
 LLAMA_SHAPES = {
-    "self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576),
-    "self_attn.o_proj": (576, 576), "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576), "mlp.down_proj": (576, 1536),
-}  # fmt: skip
+    "self_attn.q_proj": (576, 576),
+    "self_attn.k_proj": (192, 576),
+    "self_attn.v_proj": (192, 576),
+    "self_attn.o_proj": (576, 576),
+    "mlp.gate_proj": (1536, 576),
+    "mlp.up_proj": (1536, 576),
+    "mlp.down_proj": (576, 1536),
+}
 MOE_SHAPES = {"mlp.gate_proj": (256, 128), "mlp.up_proj": (256, 128), "mlp.down_proj": (128, 256)}
 
 
@@ -32,7 +38,9 @@ def llama_units(layers: int = 30) -> list[Unit]:
     units = []
     for layer in range(layers):
         for module, shape in LLAMA_SHAPES.items():
-            families = {"qkv": f"{layer}"} if module[-6:-5] in "qkv" and "attn" in module and "o_proj" not in module else {}
+            families = (
+                {"qkv": f"{layer}"} if module[-6:-5] in "qkv" and "attn" in module and "o_proj" not in module else {}
+            )
             if module in ("mlp.gate_proj", "mlp.up_proj"):
                 families = {"gate_up": f"{layer}"}
             name = f"model.layers.{layer}.{module}.weight"
@@ -43,19 +51,35 @@ def llama_units(layers: int = 30) -> list[Unit]:
 
 def moe_units(layers: int = 8, experts: int = 16) -> list[Unit]:
     return [
-        Unit(f"model.layers.{layer}.mlp.experts.{e}.{m}.weight", f"model.layers.{layer}.mlp.experts.{e}.{m}.weight", shape, "BF16",
-             f"experts.{m.removeprefix('mlp.')}", layer=layer, expert=e, families={"expert": f"{layer}/{e}"})
-        for layer in range(layers) for e in range(experts) for m, shape in MOE_SHAPES.items()
-    ]  # fmt: skip
+        Unit(
+            f"model.layers.{layer}.mlp.experts.{e}.{m}.weight",
+            f"model.layers.{layer}.mlp.experts.{e}.{m}.weight",
+            shape,
+            "BF16",
+            f"experts.{m.removeprefix('mlp.')}",
+            layer=layer,
+            expert=e,
+            families={"expert": f"{layer}/{e}"},
+        )
+        for layer in range(layers)
+        for e in range(experts)
+        for m, shape in MOE_SHAPES.items()
+    ]
 
 
 def table_of(ref: str, units: list[Unit], seed: int) -> SensitivityTable:
     """Losses that fall by about four for each bit, larger at both ends and in v and down projections, with noise."""
     rng = np.random.default_rng(seed)
     layers = 1 + max((unit.layer or 0) for unit in units)
-    rest = (RestTensor("model.embed_tokens.weight", (4096, 576), "BF16", "embeddings are looked up, not multiplied", "embedding"),
-            RestTensor("model.norm.weight", (576,), "BF16", "one number a channel", "norm"))  # fmt: skip
-    inventory = Inventory(ref, f"sha256:{seed:064x}", "LlamaForCausalLM", "llama", "causal-lm", layers, tuple(units), rest)
+    rest = (
+        RestTensor(
+            "model.embed_tokens.weight", (4096, 576), "BF16", "embeddings are looked up, not multiplied", "embedding"
+        ),
+        RestTensor("model.norm.weight", (576,), "BF16", "one number a channel", "norm"),
+    )
+    inventory = Inventory(
+        ref, f"sha256:{seed:064x}", "LlamaForCausalLM", "llama", "causal-lm", layers, tuple(units), rest
+    )
     depth = np.array([0.5 if u.layer is None else u.layer / max(1, layers - 1) for u in units])
     role = np.array([3.0 if "v_proj" in u.name or "down" in u.name else 1.0 for u in units])
     base = role * (0.4 + 2.5 * (depth - 0.45) ** 2) * np.exp(rng.normal(0, 0.6, len(units))) * 0.06
@@ -71,26 +95,63 @@ def plan_of(table: SensitivityTable, bits: float, *, measured: bool = True) -> P
     choice = solution.choice.tolist()
     cost = table.cost_bytes()
     rows = tuple(
-        PlanUnit(name=u.name, format=FORMATS[j], elements=u.elements, bytes=int(cost[i, j]), loss=float(table.loss[i, j]),
-                 stderr=float(table.stderr[i, j]), shape=u.shape, module=u.module, layer=u.layer, expert=u.expert)
+        PlanUnit(
+            name=u.name,
+            format=FORMATS[j],
+            elements=u.elements,
+            bytes=int(cost[i, j]),
+            loss=float(table.loss[i, j]),
+            stderr=float(table.stderr[i, j]),
+            shape=u.shape,
+            module=u.module,
+            layer=u.layer,
+            expert=u.expert,
+        )
         for i, (u, j) in enumerate(zip(inventory.units, choice, strict=True))
-    )  # fmt: skip
+    )
     total, predicted = sum(r.bytes for r in rows), float(solution.loss or 0)
     uniform = min((j for j in range(len(FORMATS)) if cost[:, j].sum() >= total), key=lambda j: cost[:, j].sum())
     uniform_loss = float(table.loss[:, uniform].sum())
     real = Measured(
-        kl=predicted * 1.13, stderr=predicted * 0.05, tokens=16384,
-        uniform=Uniform(format=FORMATS[uniform], kl=uniform_loss * 1.07, stderr=uniform_loss * 0.05, bytes=int(cost[:, uniform].sum()), predicted_loss=uniform_loss),
-    )  # fmt: skip
+        kl=predicted * 1.13,
+        stderr=predicted * 0.05,
+        tokens=16384,
+        uniform=Uniform(
+            format=FORMATS[uniform],
+            kl=uniform_loss * 1.07,
+            stderr=uniform_loss * 0.05,
+            bytes=int(cost[:, uniform].sum()),
+            predicted_loss=uniform_loss,
+        ),
+    )
     return Plan(
-        model=PlanModel(ref=inventory.ref, digest=inventory.digest, architecture=inventory.architecture, task=inventory.task),
+        model=PlanModel(
+            ref=inventory.ref, digest=inventory.digest, architecture=inventory.architecture, task=inventory.task
+        ),
         units=rows,
-        totals=Totals(bits_per_weight=8 * total / inventory.weights, bytes=total, unquantized_bytes=inventory.rest_bytes,
-                      predicted_loss=predicted, predicted_stderr=predicted * 0.03, file_bytes=total + inventory.rest_bytes + 20480),
-        certificate=solution.certificate.to_json(), measured=real if measured else None, budget=f"{bits}bpw",
-        provenance={"metric": "fisher", "loss_unit": table.loss_unit, "solver": solution.solver, "recipe": "auto", "quantizer": "rtn",
-                    "seed": 0, "calibration_tokens": 16384, "table": table.digest, "version": "0.1.0"},
-    )  # fmt: skip
+        totals=Totals(
+            bits_per_weight=8 * total / inventory.weights,
+            bytes=total,
+            unquantized_bytes=inventory.rest_bytes,
+            predicted_loss=predicted,
+            predicted_stderr=predicted * 0.03,
+            file_bytes=total + inventory.rest_bytes + 20480,
+        ),
+        certificate=solution.certificate.to_json(),
+        measured=real if measured else None,
+        budget=f"{bits}bpw",
+        provenance={
+            "metric": "fisher",
+            "loss_unit": table.loss_unit,
+            "solver": solution.solver,
+            "recipe": "auto",
+            "quantizer": "rtn",
+            "seed": 0,
+            "calibration_tokens": 16384,
+            "table": table.digest,
+            "version": "0.1.0",
+        },
+    )
 
 
 def store_table(blobs: BlobStore, table: SensitivityTable) -> str:
@@ -103,13 +164,22 @@ def finished_plan(store: JobStore, blobs: BlobStore, table: SensitivityTable, bi
     plan = plan_of(table, bits)
     blobs.put_as("plans", plan.digest, plan)
     digest = store_table(blobs, table)
-    job = store.create({"kind": "plan", "model": table.inventory.ref, "budget": f"{bits}bpw", "metric": "fisher", "seed": 0}).job
+    job = store.create(
+        {"kind": "plan", "model": table.inventory.ref, "budget": f"{bits}bpw", "metric": "fisher", "seed": 0}
+    ).job
     claimed = store.claim("sample")
     assert claimed is not None
     assert claimed.id == job.id
     for stage, fraction in (("inspect", 0.02), ("score", 0.3), ("score", 0.6), ("solve", 0.8), ("confirm", 0.95)):
         store.progress(job.id, claimed.attempt, stage, fraction, f"{stage} at {fraction:.0%}")
-    result = {"feasible": True, "plan_digest": plan.digest, "plan": plan.to_json(), "table_digest": digest, "checkpoint": None, "infeasible": None}
+    result = {
+        "feasible": True,
+        "plan_digest": plan.digest,
+        "plan": plan.to_json(),
+        "table_digest": digest,
+        "checkpoint": None,
+        "infeasible": None,
+    }
     store.succeed(job.id, claimed.attempt, result)
     return plan.digest
 
@@ -123,10 +193,14 @@ def fill(settings: Settings) -> dict[str, str]:
     made["plan"] = finished_plan(store, blobs, llama, 3.5)
     made["plan4"] = finished_plan(store, blobs, llama, 4.25)
     made["moe_plan"] = finished_plan(store, blobs, moe, 3.0)
-    failed = store.create({"kind": "plan", "model": "file:models/broken-" + "very-long-name-" * 12, "budget": "4bpw"}).job
+    failed = store.create(
+        {"kind": "plan", "model": "file:models/broken-" + "very-long-name-" * 12, "budget": "4bpw"}
+    ).job
     claim = store.claim("sample")
     assert claim is not None
-    error = NotFinite("layer 3 gave NaN", expected="finite activations", got="NaN at token 17", hint="check the weights of layer 3")
+    error = OutOfResources(
+        "the disk is full", expected="120 MB free", got="3 MB free", hint="free space and run the job again"
+    )
     store.fail(failed.id, claim.attempt, error)
     cancelled = store.create({"kind": "inspect", "model": "hf:org/cancelled"}).job
     store.cancel(cancelled.id)

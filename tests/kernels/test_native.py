@@ -75,6 +75,11 @@ def test_native_equals_numpy(bits: int, rows: int, columns: int, group: int, kin
         for z in (None, zero.astype(np.uint8)):
             again = kernels.unpack_dequantize(packed, scales, z, bits, group, columns, fast=fast)
             assert np.array_equal(again.view(np.uint32), dense[z is None].view(np.uint32))
+            expanded = kernels.dequantize_codes(codes, scales, z, bits, group, fast=fast)
+            assert np.array_equal(expanded.view(np.uint32), dense[z is None].view(np.uint32))
+        if kind != "float32":
+            wide = reference_quantize.to_float32(values)
+            assert np.array_equal(kernels.widen(values, fast=fast).view(np.uint32), wide.view(np.uint32))
 
 
 @NATIVE
@@ -116,6 +121,9 @@ def test_every_half_converts_like_numpy() -> None:
         assert np.array_equal(kernels.quantize_pack(halves, inverse, zero, 8, 256, fast=fast), expected)
         got = kernels.unpack_dequantize(words, scales, None, 2, 1, 1, fast=fast)
         assert np.array_equal(got, reference_quantize.unpack_dequantize(words, scales, None, 2, 1, 1), equal_nan=True)
+        wide = kernels.widen(halves, fast=fast)
+        assert np.array_equal(wide, halves.astype(np.float32), equal_nan=True)
+        assert np.array_equal(wide.view(np.uint32), reference_quantize.to_float32(halves).view(np.uint32))
 
 
 @NATIVE

@@ -73,12 +73,13 @@ def test_the_factor_is_that_of_the_inverse() -> None:
 
 
 @pytest.mark.parametrize("order", ["natural", "activation"])
+@pytest.mark.parametrize("scales", ["range", "clip"])
 @pytest.mark.parametrize("name", ["int2-g32", "int3-g32", "int4-sym-g32"])
-def test_gptq_lowers_the_output_error(name: str, order: str) -> None:
+def test_gptq_lowers_the_output_error(name: str, scales: str, order: str) -> None:
     weight = np.random.default_rng(2).standard_normal((48, 96)).astype(np.float32)
     hessian = moments(96)
     nearest = RTN.quantize(weight, parse_format(name)).dequantize()
-    ours = QUANTIZER.quantize(weight, parse_format(name), hessian=hessian, order=order).dequantize()
+    ours = QUANTIZER.quantize(weight, parse_format(name), hessian=hessian, order=order, scales=scales).dequantize()
     assert error(weight, ours, hessian) < 0.75 * error(weight, nearest, hessian)
 
 
@@ -120,7 +121,7 @@ def test_unusable_calibration_is_a_typed_error(options: dict[str, Any]) -> None:
         QUANTIZER.quantize(np.ones((2, 8), np.float32), parse_format("int4-g8"), **options)
 
 
-@pytest.mark.parametrize("options", [{"order": "random"}, {"block": 0}, {"damping": -1.0}])
+@pytest.mark.parametrize("options", [{"order": "random"}, {"scales": "best"}, {"block": 0}, {"damping": -1.0}])
 def test_unusable_settings_are_typed_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         QUANTIZER.quantize(np.ones((2, 8), np.float32), parse_format("int4-g8"), hessian=np.eye(8), **options)

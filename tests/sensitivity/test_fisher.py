@@ -67,7 +67,10 @@ def _oracle(opened: Opened, data: Data, samples: int) -> NDArray[np.float64]:
     total = np.zeros((len(inventory.units), len(FORMATS)))
     for row in range(data.items):
         one = data.take(np.array([row]))
-        inputs = {k: torch.from_numpy(v).double() if v.dtype.kind == "f" else torch.from_numpy(v) for k, v in one.inputs.items()}
+        inputs = {
+            k: torch.from_numpy(v).double() if v.dtype.kind == "f" else torch.from_numpy(v)
+            for k, v in one.inputs.items()
+        }
         log_p = torch.log_softmax(model(**inputs).logits[0], -1)
         log_p = log_p if log_p.ndim == 2 else log_p[None]
         for drawn, weight in labels[row]:
@@ -101,7 +104,7 @@ def test_equals_the_definition(tiny: dict[str, Opened], name: str) -> None:
 
 @pytest.mark.parametrize("name", ["vit", "bert"])
 def test_predicts_the_divergence_of_small_changes(tiny: dict[str, Opened], name: str) -> None:
-    """With every class (or direction) enumerated nothing is sampled: prediction and measurement agree to third order."""
+    """With every class (or direction) enumerated nothing is sampled: predicted equals measured to third order."""
     source, inventory = tiny[name]
     data = DATA[name]()
     noise = SmallNoise(3e-3)
@@ -118,11 +121,11 @@ def test_sampled_labels_predict_the_divergence_of_language_models(tiny: dict[str
     source, inventory = tiny["llama"]
     data = DATA["llama"]()
     noise = SmallNoise(3e-3, only="layers.1.mlp.up_proj")
-    table = score(source, inventory, ("bf16",), calibration=calibrated(data), samples=1000, quantizer=noise)
+    table = score(source, inventory, ("bf16",), calibration=calibrated(data), samples=300, quantizer=noise)
     quality = measure(source, inventory, {"c": ["bf16"] * len(inventory.units)}, data, quantizer=noise)["c"]
     number = next(i for i, unit in enumerate(inventory.units) if noise.only in unit.name)
     assert table.loss.sum() == table.loss[number, 0]
-    assert table.loss[number, 0] == pytest.approx(quality.kl, rel=0.15)
+    assert table.loss[number, 0] == pytest.approx(quality.kl, rel=0.2)
 
 
 def test_batches_do_not_change_the_table(tiny: dict[str, Opened], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +170,8 @@ def test_standard_error_is_the_spread_over_items(tiny: dict[str, Opened]) -> Non
     """stderr^2 = variance of single-item losses / items."""
     source, inventory = tiny["vit"]
     data = DATA["vit"]()
-    singles = np.array([
-        score(source, inventory, FORMATS, calibration=calibrated(data.take(np.array([i])))).loss for i in range(data.items)
-    ])  # fmt: skip
+    alone = [calibrated(data.take(np.array([i]))) for i in range(data.items)]
+    singles = np.array([score(source, inventory, FORMATS, calibration=one).loss for one in alone])
     table = score(source, inventory, FORMATS, calibration=calibrated(data))
     np.testing.assert_allclose(table.loss, singles.mean(0), rtol=1e-3)
     np.testing.assert_allclose(table.stderr, singles.std(0, ddof=1) / np.sqrt(data.items), rtol=1e-2)

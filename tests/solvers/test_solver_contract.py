@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bitwright.core.certificate import total_loss, verify, violations
+from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import Limit, Pairs, Problem, Resource
 from bitwright.core.solution import Solution, uniform_choices
 from solvers import solve
@@ -68,7 +69,12 @@ def check(problem: Problem, solution: Solution) -> None:
 @given(data=st.data())
 def test_agrees_with_enumeration(name: str, data: st.DataObject) -> None:
     problem = data.draw(declared(name))
-    solution, best = solve(problem, name), oracle(problem)
+    best = oracle(problem)
+    try:
+        solution = solve(problem, name)
+    except OutOfResources:  # a heuristic may find no plan, but must not call that infeasible
+        assert name not in EXACT
+        return
     check(problem, solution)
     assert solution.feasible == (best is not None)
     if best is None:
@@ -82,7 +88,7 @@ def test_agrees_with_enumeration(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_the_same_twice(name: str, data: st.DataObject) -> None:
-    problem = data.draw(declared(name))
+    problem = data.draw(problems(units=(1, 5), formats=(1, 3)))
     first, second = solve(problem, name, seed=3), solve(problem, name, seed=3)
     assert first.to_json() == second.to_json()
 

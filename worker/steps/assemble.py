@@ -9,7 +9,7 @@ import numpy as np
 
 import bitwright
 from bitwright.core.formats import parse_format
-from bitwright.core.inventory import Inventory
+from bitwright.core.inventory import KEPT, Inventory
 from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals
 from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
@@ -86,6 +86,7 @@ def build_plan(
         engine=menu.profile.name if menu.profile else None,
         budget=request.budget,
         ties=_ties(problem),
+        kept=tuple(tensor.name for tensor in inventory.rest if tensor.role == KEPT),
         warnings=(*menu.warnings, *table.provenance.get("warnings", ())),
         provenance={key: value for key, value in provenance.items() if value is not None},
     )

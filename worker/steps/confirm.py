@@ -41,11 +41,14 @@ def confirm(
     chosen = quality["feasible_uniform" if take_uniform else "plan"]
     extra: dict[str, Any] = dict(chosen.extra)
     if "feasible_uniform" in quality:
-        extra["feasible_uniform"] = _uniform(table, choices["feasible_uniform"], quality["feasible_uniform"]).model_dump()
+        extra["feasible_uniform"] = _uniform(
+            table, choices["feasible_uniform"], quality["feasible_uniform"]
+        ).model_dump()
     fallback = None
     if take_uniform:
         fallback = (
-            f"the best feasible uniform plan measured {chosen.kl:.4g} against {quality['plan'].kl:.4g} of the mixed plan, so it was taken"
+            f"the best feasible uniform plan measured {chosen.kl:.4g} against {quality['plan'].kl:.4g} "
+            "of the mixed plan, so it was taken"
         )
     return (
         Measured(

@@ -38,7 +38,9 @@ class Context:
         if not self.allow_path:
             folder = self.settings.checkpoint_dir / reference
             if folder.parent != self.settings.checkpoint_dir or folder.name in {"", ".", ".."}:
-                raise InvalidReference("a server reads its own checkpoints only", expected="a name that a job returned", got=reference)
+                raise InvalidReference(
+                    "a server reads its own checkpoints only", expected="a name that a job returned", got=reference
+                )
         if not folder.is_dir():
             raise NotFound("there is no such checkpoint folder", got=reference)
         return folder

@@ -29,7 +29,8 @@ def run(request: EvaluateRequest, context: Context) -> dict[str, Any]:
     variants: dict[str, list[str] | None] = {"original": None}
     if request.plan is not None:
         plan = plan_from_json(request.plan)
-        variants = {"plan": match(plan, inventory)}
+        inventory, names = match(plan, inventory)
+        variants = {"plan": names}
     quantizer = "rtn" if request.plan is None else str(plan.provenance.get("quantizer", "rtn"))
     measured = evaluate.measure(source, inventory, variants, data, quantizer=quantizer, progress=context.progress)
     name = next(iter(variants))

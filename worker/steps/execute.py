@@ -21,14 +21,19 @@ def run(request: ExecuteRequest, context: Context) -> dict[str, Any]:
     return {"checkpoint": write_checkpoint(source, inventory, plan, request.to, context), "plan_digest": plan.digest}
 
 
-def match(plan: Plan, inventory: Inventory) -> list[str]:
-    """Format names in the inventory's order. Raises InvalidPlan for a plan of another model or other units."""
+def match(plan: Plan, inventory: Inventory) -> tuple[Inventory, list[str]]:
+    """(the inventory that the plan plans, format names in its order).
+
+    Raises InvalidPlan for a plan of another model or of other units.
+    """
     if plan.model.digest != inventory.digest:
         raise InvalidPlan(
             "the plan was made for another model", expected=plan.model.digest, got=inventory.digest,
             hint=f"the plan names {plan.model.ref}; plan this model again",
         )  # fmt: skip
     formats = plan.formats()
+    kept = {unit.name for unit in inventory.units if unit.tensor in plan.kept}
+    inventory = inventory.keep(kept, f"kept by the plan for {plan.engine}") if kept else inventory
     units = {unit.name for unit in inventory.units}
     missing, extra = sorted(units - formats.keys()), sorted(formats.keys() - units)
     if missing or extra:
@@ -36,14 +41,14 @@ def match(plan: Plan, inventory: Inventory) -> list[str]:
             "the plan's units are not the model's units",
             got=f"{len(missing)} missing (first: {missing[:1]}), {len(extra)} unknown (first: {extra[:1]})",
         )
-    return [formats[unit.name] for unit in inventory.units]
+    return inventory, [formats[unit.name] for unit in inventory.units]
 
 
 def write_checkpoint(
     source: ModelSource, inventory: Inventory, plan: Plan, to: str, context: Context
 ) -> dict[str, Any]:
     """Write, read back, compare. The folder appears under its final name only when all of it is right."""
-    names = match(plan, inventory)
+    inventory, names = match(plan, inventory)
     container = CONTAINERS.load(to)
     out = context.out_dir or context.settings.checkpoint_dir / f"{plan.digest.removeprefix('sha256:')[:16]}-{to}"
     report = container.write(

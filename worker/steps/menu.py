@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import Infeasible, Unsupported
-from bitwright.core.formats import default_formats, parse_format, parse_formats
+from bitwright.core.formats import (
+    DEFAULT_GROUP,
+    FloatFormat,
+    default_formats,
+    listed_formats,
+    parse_format,
+    parse_formats,
+)
 from bitwright.core.inventory import Inventory
 from bitwright.core.recipe import Recipe
 from bitwright.core.requests import Scoring
@@ -17,6 +24,8 @@ from bitwright.recipes import find_recipe
 
 #: Pass-through format that keeps a model's own 16-bit weights; float32 models keep 16 of their bits.
 _PASSTHROUGH = {"BF16": "bf16", "F16": "fp16", "F32": "fp16"}
+#: Group sizes that engines know (research/07 section 2), tried from the engine's own downwards.
+GROUPS = (128, 64, 32)
 GRANULARITIES = ("tensor", "expert")
 
 
@@ -31,6 +40,25 @@ class Menu:
     tie_kinds: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def planned(self, inventory: Inventory) -> Inventory:
+        """The inventory that is planned: units that the engine loads unquantized only are kept as they are.
+
+        Counting them would charge 16 bits a weight to a budget in bits per weight (the accounting trap of research/08
+        section 1).
+        """
+        if self.profile is None:
+            return inventory
+        coded = [name for name in self.formats if not isinstance(parse_format(name), FloatFormat)]
+        coded += [format.name for format in listed_formats() if not isinstance(format, FloatFormat)]
+        table = self.profile.allowed(inventory, self.formats)
+        quantizable = self.profile.allowed(inventory, coded)
+        kept = {
+            unit.name
+            for unit, any_format, any_coded in zip(inventory.units, table, quantizable, strict=True)
+            if any(any_format) and not any(any_coded)
+        }
+        return inventory.keep(kept, f"the engine {self.profile.name} loads it unquantized only") if kept else inventory
+
     def allowed(self, inventory: Inventory) -> NDArray[np.bool_] | None:
         """(units, formats): what the engine loads for each unit; None without an engine."""
         if self.profile is None:
@@ -42,18 +70,24 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
     """Raises UnknownName, Unsupported or InvalidInput."""
     if not inventory.units:
         raise Unsupported(
-            "the model has no unit to plan", got=f"architecture {inventory.architecture}", hint="see `bitwright inspect MODEL`"
+            "the model has no unit to plan",
+            got=f"architecture {inventory.architecture}",
+            hint="see `bitwright inspect MODEL`",
         )
     recipe = find_recipe(request.recipe)
     granularity = request.granularity or recipe.granularity
     if granularity not in GRANULARITIES:
         raise Unsupported(
-            f"granularity '{granularity}' cannot be planned and executed yet", expected=" or ".join(GRANULARITIES), got=granularity
+            f"granularity '{granularity}' cannot be planned and executed yet",
+            expected=" or ".join(GRANULARITIES),
+            got=granularity,
         )
     profile = load_profile(request.engine) if request.engine else None
     metric, warnings = request.metric or recipe.metric, []
     if request.metric is None and inventory.task == "unknown" and metric != "weight-mse":
-        warnings.append(f"the task of this architecture is unknown, so '{metric}' cannot run: 'weight-mse' was used instead")
+        warnings.append(
+            f"the task of this architecture is unknown, so '{metric}' cannot run: 'weight-mse' was used instead"
+        )
         metric = "weight-mse"
     names = request.formats or recipe.formats or _default_menu(inventory, profile)
     formats = tuple(format.name for format in parse_formats(names))
@@ -65,9 +99,20 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
 
 def _default_menu(inventory: Inventory, profile: EngineProfile | None) -> tuple[str, ...]:
     symmetric = profile is not None and profile.symmetric_only
-    group = profile.default_group if profile is not None else 64
+    group = _default_group(inventory, profile) if profile is not None else DEFAULT_GROUP
     kept = _PASSTHROUGH.get(inventory.units[0].dtype)
     return default_formats(symmetric=symmetric, group=group, passthrough=kept)
+
+
+def _default_group(inventory: Inventory, profile: EngineProfile) -> int:
+    """The engine's usual group size, or the largest smaller one it loads for every unit that it loads quantized."""
+    sizes = sorted({profile.default_group, *(g for g in GROUPS if g < profile.default_group)}, reverse=True)
+    for size in sizes:
+        names = default_formats(symmetric=profile.symmetric_only, group=size)
+        rows = profile.allowed(inventory, [*names, *(f"int{b}{s}-channel" for b in (4, 8) for s in ("", "-sym"))])
+        if all(any(row[: len(names)]) for row in rows if any(row)):
+            return size
+    return profile.default_group
 
 
 def require_reachable(allowed: NDArray[np.bool_] | None, inventory: Inventory, menu: Menu) -> None:

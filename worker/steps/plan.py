@@ -12,7 +12,7 @@ from bitwright.core.certificate import certify, violations
 from bitwright.core.errors import Infeasible
 from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory
-from bitwright.core.plan import Measured, Plan
+from bitwright.core.plan import Measured
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution, uniform_choices
@@ -34,11 +34,13 @@ DEFAULT_CONTAINER = "packed"
 def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     source, inventory = context.open(request.model)
     menu = resolve(request, inventory)
-    allowed = menu.allowed(inventory)
-    require_reachable(allowed, inventory, menu)
     confirming = request.confirm_tokens if request.confirm and inventory.task != "unknown" else 0
     calibration = calibrate(request, menu, source, inventory, context, confirming=confirming)
     table = score(request, menu, source, inventory, calibration, context)
+    inventory = menu.planned(inventory)
+    table = table.without_units(inventory)
+    allowed = menu.allowed(inventory)
+    require_reachable(allowed, inventory, menu)
     problem = table.problem(_limit(request, inventory, menu), tie_kinds=menu.tie_kinds, allowed=allowed)
     solution = _solve(request, menu, problem, context)
     if not solution.feasible:
@@ -65,7 +67,9 @@ def _limit(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
     overhead = 0
     if budget.whole_file:
         container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
-        overhead = inventory.rest_bytes + container.max_overhead(inventory, [parse_format(name) for name in menu.formats])
+        overhead = inventory.rest_bytes + container.max_overhead(
+            inventory, [parse_format(name) for name in menu.formats]
+        )
     return budget.unit_bytes(weights=inventory.weights, other_bytes=overhead)
 
 
@@ -86,7 +90,9 @@ def _infeasible(solution: Solution, inventory: Inventory, table: SensitivityTabl
     except Infeasible as error:
         problem = error.to_problem()
     problem["smallest_budget"] = {"bpw": round(bits + 5e-5, 4), "unit_bytes": smallest}
-    problem["hint"] = f"the smallest feasible budget is {problem['smallest_budget']['bpw']}bpw ({smallest} bytes in planned units)"
+    problem["hint"] = (
+        f"the smallest feasible budget is {problem['smallest_budget']['bpw']}bpw ({smallest} bytes in planned units)"
+    )
     return {
         "feasible": False, "plan_digest": None, "plan": None, "checkpoint": None,
         "table_digest": publish(table, context), "infeasible": problem,
@@ -111,12 +117,14 @@ def _confirmed(
     measured, take_uniform = confirm(source, inventory, table, solution, below, above, calibration, menu, context)
     if take_uniform and below is not None:
         certificate = certify(problem, below, solution.certificate.multipliers)
-        solution = Solution(below, certificate.loss, certificate, f"{solution.solver}, uniform by measurement", solution.info)
+        solution = Solution(
+            below, certificate.loss, certificate, f"{solution.solver}, uniform by measurement", solution.info
+        )
     return solution, measured
 
 
 def uniform_neighbours(problem: Problem, choice: IntArray) -> tuple[IntArray | None, IntArray | None]:
-    """(best feasible uniform choice, cheapest uniform choice of no fewer bytes than `choice`); None where there is none."""
+    """(best feasible uniform choice, cheapest uniform one of no fewer bytes than `choice`); None if there is none."""
     bytes_of = problem.resource("bytes").total
     uniform = [candidate for _, candidate in uniform_choices(problem)]
     feasible = [c for c in uniform if not violations(problem, c)]

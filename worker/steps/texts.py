@@ -19,6 +19,8 @@ def locate_text(reference: str | None, context: Context) -> Path | None:
         return path
     if not context.allow_path:
         raise InvalidCalibration(
-            "a server reads stored texts only", expected="sha256:... of an uploaded text, or nothing for the bundled text", got=repr(reference)[:80]
+            "a server reads stored texts only",
+            expected="sha256:... of an uploaded text, or nothing for the bundled text",
+            got=repr(reference)[:80],
         )
     return Path(reference)

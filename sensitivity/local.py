@@ -1,0 +1,147 @@
+"""Metrics that look at one layer at a time: a value of its inputs, output gradients and errors, summed over calls.
+
+Each such metric is a function `cells`; the passes, the moments, the fallback for unreached units are shared. Units that
+are not used through linears (see capture.py) have no positions to look at: they count as unreached and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration, NotFinite
+from sensitivity.base import Scores, ScoringTask
+from sensitivity.capture import Call, per_item
+from sensitivity.directional import differentiate
+from sensitivity.fallback import fill_unmeasured
+from sensitivity.moments import Moments
+from sensitivity.passes import Plan, ordered_batches, plan_passes
+from sensitivity.runner import Runner, load_runner
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One planned unit in one use of its layer. inputs: (items, positions, in); errors: (formats, out, in).
+
+    gradients: one (items, positions, out) a direction; weights: float64 (directions, items).
+    """
+
+    inputs: torch.Tensor
+    errors: torch.Tensor
+    gradients: tuple[torch.Tensor, ...]
+    weights: torch.Tensor
+
+    def output_error(self, column: int) -> torch.Tensor:
+        """(items, positions, out): what quantizing in format `column` does to the layer's own output."""
+        return self.inputs @ self.errors[column].T
+
+
+#: (layer) -> float64 (items, columns)
+Cells = Callable[[Layer], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """directions: `drawn` from the model's own output, `observed` (labels of the data), or `none` (forward only)."""
+
+    directions: str
+    columns_a_format: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    runner: Runner
+    plan: Plan
+    moments: Moments
+    reached: NDArray[np.bool_]
+
+
+def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
+    """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
+    if task.data is None:
+        raise InvalidCalibration(
+            "this metric needs calibration data", hint="leave --calibration out for the bundled one"
+        )
+    runner = load_runner(task.source, task.inventory)
+    plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
+    units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
+    moments, reached = Moments(units, columns), np.zeros(units, np.bool_)
+    for rows, batch in ordered_batches(task.data, plan, task.progress):
+        with plan.listener.listen() as calls:
+            output = runner.output(batch)
+        gradients, weights = _gradients(runner, plan, calls, output, rows, task, passes)
+        values = torch.zeros(len(rows), units, columns, dtype=torch.float64)
+        for number, call in enumerate(calls):
+            for unit, layer in _layers(call, [g[number] for g in gradients], weights, len(rows), task):
+                values[:, unit] += cells(layer) / runner.head.norm(output)
+        if not bool(torch.isfinite(values).all()):
+            raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
+        moments.add(values)
+        reached |= (values != 0).any(0).any(1).numpy()
+    return Measured(runner, plan, moments, reached)
+
+
+def _gradients(
+    runner: Runner, plan: Plan, calls: list[Call], output: torch.Tensor, rows: NDArray[np.int64], task: ScoringTask,
+    passes: Passes,
+) -> tuple[list[list[torch.Tensor | None]], torch.Tensor]:  # fmt: skip
+    if passes.directions == "none" or task.data is None:
+        return [], torch.zeros(0, len(rows), dtype=torch.float64)
+    head = runner.head
+    if passes.directions == "observed":
+        chosen = [head.observed(output, task.data.take(rows), rows, task.seed)]
+    else:
+        chosen = list(head.directions(output, rows, plan.samples, task.seed))
+    found = [
+        differentiate(runner, plan.listener, calls, output, one.gradient, keep=number < len(chosen) - 1)[0]
+        for number, one in enumerate(chosen)
+    ]
+    return found, torch.stack([one.weight for one in chosen])
+
+
+def _layers(
+    call: Call, gradients: list[torch.Tensor | None], weights: torch.Tensor, items: int, task: ScoringTask
+) -> list[tuple[int, Layer]]:
+    shaped = per_item(call, items)
+    if shaped is None:
+        return []
+    inputs, shape = shaped
+    known = [torch.zeros(shape) if g is None else g.reshape(shape) for g in gradients]
+    return [
+        (
+            part.unit,
+            Layer(
+                inputs,
+                torch.from_numpy(task.deltas.stack(part.unit)),
+                tuple(g[..., part.start : part.stop] for g in known),
+                weights,
+            ),
+        )
+        for part in call.parts
+    ]
+
+
+def finished(
+    task: ScoringTask, measured: Measured, loss: NDArray[np.float64], stderr: NDArray[np.float64], loss_unit: str
+) -> Scores:
+    """Scores with unreached units filled and everything counted."""
+    exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
+    loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, measured.reached | exact)
+    items, data = measured.moments.items, task.data
+    return Scores(
+        loss=loss, stderr=stderr, loss_unit=loss_unit, tokens=0 if data is None else data.tokens,
+        samples=items * measured.plan.directions, unmeasured=unmeasured, warnings=measured.runner.warnings,
+        parameters={"items": items, "directions_an_item": measured.plan.directions},
+    )  # fmt: skip
+
+
+def simple_scores(task: ScoringTask, passes: Passes, cells: Cells, loss_unit: str | None) -> Scores:
+    """A metric whose loss is the mean of `cells`; loss_unit None: the head's."""
+    measured = measure_layers(task, passes, cells)
+    moments = measured.moments
+    unit = measured.runner.head.loss_unit if loss_unit is None else loss_unit
+    return finished(task, measured, moments.mean(), moments.stderr(moments.items), unit)

@@ -1,0 +1,239 @@
+"""The dashboard in a real Chromium: every view with data, keyboard, drag, dark, phone, hostile names, a lost server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bitwright.core.plan import plan_from_json
+from bitwright.core.table import load_table
+from tests.api.running import Running, running_server
+from tests.dashboard.chromium import Browser, find_chromium
+from tests.dashboard.sample_state import fill, llama_units, store_table, table_of
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="Chromium is missing; `make test` installs Debian's"),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, dict[str, str]]]:
+    with running_server(tmp_path_factory.mktemp("site")) as server:
+        yield server, fill(server.settings)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_complain_about(browser: Browser) -> Iterator[None]:
+    """No exception, no console error and no policy violation, whatever a test does."""
+    browser.look(1280, 900)
+    browser.complaints.clear()
+    yield
+    assert not browser.complaints
+
+
+def views(made: dict[str, str]) -> dict[str, str]:
+    return {
+        "jobs": "#/jobs",
+        "running job": f"#/jobs/{made['running']}",
+        "failed job": f"#/jobs/{made['failed']}",
+        "new": "#/new",
+        "plan": f"#/plans/{made['plan']}",
+        "plan with experts": f"#/plans/{made['moe_plan']}",
+        "frontier": f"#/frontier/{made['llama_table']}",
+        "compare": f"#/compare?a={made['plan']}&b={made['plan4']}",
+        "solve": "#/solve",
+        "system": "#/system",
+    }
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_every_view_opens_without_complaint_and_fits_the_screen(
+    site: tuple[Running, dict[str, str]], browser: Browser, width: int, dark: bool
+) -> None:
+    server, made = site
+    browser.look(width, 900, dark=dark)
+    for name, fragment in views(made).items():
+        browser.open(f"{server.url}/{fragment}")
+        overflow = browser.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert overflow <= 0, f"{name} is {overflow} px wider than the screen"
+        assert browser.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+        assert "undefined" not in browser.text("main"), name
+        assert "NaN" not in browser.text("main"), name
+
+
+def test_every_control_and_picture_has_a_name(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, made = site
+    script = """[...document.querySelectorAll('button, a, input, select, textarea, svg[role=img], [role=progressbar]')]
+      .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length || e.title))
+      .map(e => e.outerHTML.slice(0, 120))"""
+    for name, fragment in views(made).items():
+        browser.open(f"{server.url}/{fragment}")
+        assert browser.evaluate(script) == [], name
+
+
+def test_hostile_names_are_text(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, _ = site
+    browser.open(f"{server.url}/#/jobs")
+    assert "<img src=x onerror=alert(1)>" in browser.text("main")
+    assert browser.evaluate("document.querySelector('main img') === null")
+
+
+def test_plan_says_its_certificate_and_walks_by_keyboard(
+    site: tuple[Running, dict[str, str]], browser: Browser
+) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/plans/{made['plan']}")
+    plan = plan_from_json(server.http.get(f"/v1/plans/{made['plan']}").json())
+    assert plan.certificate["status"].capitalize() in browser.text(".verdict")
+    cells = browser.evaluate("document.querySelectorAll('.heat td[role=gridcell]').length")
+    assert cells == len(plan.units)
+    browser.evaluate("document.querySelector('.heat td[tabindex=\"0\"]').focus()")
+    first = browser.evaluate("document.activeElement.getAttribute('aria-label')")
+    browser.press("ArrowRight")
+    browser.press("ArrowDown")
+    second = browser.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert "layer 0" in first
+    assert "layer 1" in second
+    assert browser.evaluate("document.querySelectorAll('.heat td[tabindex=\"0\"]').length") == 1
+    assert plan.units[0].format[3] in browser.text(".heat")
+    browser.press("Enter")
+    browser.wait("document.body.innerText.includes('Why int')")
+    assert "least" in browser.text("main")
+
+
+def test_experts_unfold(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/plans/{made['moe_plan']}")
+    browser.evaluate("document.querySelector('.heat td[role=gridcell]').click()")
+    assert browser.evaluate("document.querySelectorAll('.expert').length") == 16
+
+
+def test_plan_exports_or_says_why_not(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/plans/{made['plan']}")
+    browser.evaluate("[...document.querySelectorAll('button')].find(b => b.textContent === 'mlx').click()")
+    browser.wait("document.querySelector('.note-line pre, .note-line .problem') !== null")
+    browser.complaints[:] = [c for c in browser.complaints if "422" not in c]
+
+
+def dragged(server: Running, browser: Browser, digest: str, steps: int = 12) -> list[dict[str, Any]]:
+    browser.open(f"{server.url}/#/frontier/{digest}", ready="svg.chart")
+    box = browser.evaluate("document.querySelector('svg.chart').getBoundingClientRect().toJSON()")
+    y = box["top"] + box["height"] / 2
+    browser.mouse("mousePressed", box["left"] + box["width"] * 0.2, y)
+    found = []
+    for step in range(1, steps + 1):
+        browser.mouse("mouseMoved", box["left"] + box["width"] * (0.2 + 0.7 * step / steps), y)
+        browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        found.append(
+            browser.evaluate(
+                "(({dataset}) => ({bytes: document.querySelector('.readout .value').textContent,"
+                " budget: Number(dataset.budget), ms: Number(dataset.milliseconds)}))"
+                "(document.querySelector('[data-budget]'))"
+            )
+        )
+    browser.mouse("mouseReleased", box["left"] + box["width"] * 0.9, y)
+    return found
+
+
+def test_dragged_budget_moves_plan_and_bytes(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, made = site
+    found = dragged(server, browser, made["llama_table"])
+    assert len({entry["bytes"] for entry in found}) == len(found)
+    last = found[-1]["budget"]
+    assert [entry["budget"] for entry in found] == sorted(entry["budget"] for entry in found)
+    browser.wait(f"location.hash.includes('bytes={last}')")
+    assert "int" in browser.text(".legend")
+
+
+def test_plan_in_the_browser_is_the_solvers_to_within_its_bound(
+    site: tuple[Running, dict[str, str]], browser: Browser
+) -> None:
+    server, made = site
+    table = load_table(server.blobs.path("tables", made["llama_table"]))
+    for bits in (2.5, 3.5, 5.0):
+        limit = int(bits * table.inventory.weights / 8)
+        script = f"""(async () => {{
+          const {{ Allocator }} = await import('/assets/allocate.js');
+          const table = await (await fetch('/v1/sensitivities/{made["llama_table"]}')).json();
+          const plan = new Allocator(table, ['qkv']).at({limit});
+          return {{ choice: [...plan.choice], loss: plan.loss, bound: plan.bound, bytes: plan.bytes }};
+        }})()"""
+        browser.open(f"{server.url}/#/system")
+        found = browser.evaluate(script)
+        body = {"table": made["llama_table"], "ties": ["qkv"], "limits": {"bytes": limit}}
+        solution = server.http.post("/v1/solve", json=body).json()
+        rows, cost = range(len(found["choice"])), table.cost_bytes()
+        assert found["loss"] == pytest.approx(sum(float(table.loss[i, found["choice"][i]]) for i in rows), rel=1e-9)
+        assert found["bytes"] == sum(int(cost[i, found["choice"][i]]) for i in rows) <= limit
+        assert found["bound"] <= solution["loss"] * (1 + 1e-9)
+        assert solution["loss"] <= found["loss"] * (1 + 1e-9)
+        assert found["bound"] == pytest.approx(solution["certificate"]["lower_bound"], rel=1e-6)
+
+
+def test_large_tables_can_be_dragged(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, _ = site
+    digest = store_table(server.blobs, table_of("hf:org/large", llama_units(143), 3))
+    found = dragged(server, browser, digest, steps=4)
+    assert len({entry["bytes"] for entry in found}) == 4
+    print(json.dumps([entry["ms"] for entry in found]))
+
+
+def test_job_is_followed_live_until_its_end(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, _ = site
+    job = server.submit(model="hf:org/live")
+    browser.open(f"{server.url}/#/jobs/{job['id']}")
+    assert "Waiting for a worker" in browser.text("main")
+    claim = server.claim(job["id"])
+    server.store.progress(job["id"], claim.attempt, "score", 0.37, "sequence 3 of 8")
+    browser.wait("document.body.innerText.includes('sequence 3 of 8')")
+    server.store.succeed(job["id"], claim.attempt, {"answer": 1})
+    browser.wait("document.querySelector('.state.succeeded') !== null")
+    assert "started" in browser.text(".timeline")
+
+
+def test_form_starts_a_job_and_shows_what_is_wrong(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, _ = site
+    browser.open(f"{server.url}/#/new")
+    assert "bitwright plan" in browser.text("main")
+    browser.evaluate("document.querySelector('form button.primary').click()")
+    browser.wait("document.querySelector('#field-model').getAttribute('aria-invalid') === 'true'")
+    browser.complaints[:] = [c for c in browser.complaints if "422" not in c]
+    fill_in = """(name, value) => {
+      const e = document.querySelector(name);
+      e.value = value;
+      e.dispatchEvent(new Event('input', { bubbles: true }));
+    }"""
+    browser.evaluate(f"({fill_in})('#field-model', 'hf:org/from-the-form')")
+    assert "hf:org/from-the-form" in browser.text("pre")
+    browser.evaluate("document.querySelector('form button.primary').click()")
+    browser.wait("location.hash.startsWith('#/jobs/')")
+    browser.wait("document.body.innerText.includes('hf:org/from-the-form')")
+
+
+def test_unknown_plan_says_what_to_do(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, _ = site
+    browser.open(f"{server.url}/#/plans/sha256:{'0' * 64}", ready=".problem")
+    assert "What to do" in browser.text(".problem")
+    browser.complaints[:] = [c for c in browser.complaints if "404" not in c]
+
+
+def test_empty_server_invites_and_a_lost_one_is_told(
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser
+) -> None:
+    with running_server(tmp_path_factory.mktemp("empty")) as server:
+        browser.open(f"{server.url}/#/jobs")
+        browser.wait("document.body.innerText.includes('No jobs yet')")
+    browser.wait("!document.getElementById('offline').hidden")
+    assert "does not answer" in browser.text("#offline")
+    browser.complaints[:] = [c for c in browser.complaints if "ERR_CONNECTION_REFUSED" not in c]

@@ -1,0 +1,148 @@
+"""The compiled path against its numpy oracle, and the streaming of large tables against both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitwright.core.certificate import certify
+from bitwright.core.problem import Limit, Problem
+from solvers import native
+from solvers.base import Deadline
+from solvers.core_search import NUMPY, complete
+from solvers.hull import SOLVER, at_limit
+from solvers.hulls import build_hulls, relax
+from solvers.native.build import build
+from solvers.reduce import reduce_problem
+from tests.solvers.instances import instance
+from tests.strategies import problems
+
+needs_native = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+
+
+def tables(problem: Problem) -> dict[str, object]:
+    resource = problem.resources[0]
+    return {"size": resource.size, "rate": resource.rate}
+
+
+@needs_native
+@given(data=st.data())
+def test_small_tables_agree_with_numpy(data: st.DataObject) -> None:
+    problem = data.draw(problems(units=(1, 12), formats=(1, 5)))
+    reduced = reduce_problem(problem)
+    row = reduced.limits[0]
+    ours = native.solve_table(reduced.loss, row.bound, matrix=row.weight)
+    oracle = at_limit(reduced, row, build_hulls(reduced.loss, row.weight), row.bound, Deadline.after(60))
+    assert (ours.status == native.INFEASIBLE) == (oracle.blame is not None)
+    if oracle.choice is not None:
+        assert ours.status == native.OPTIMAL
+        a, b = reduced.objective(ours.choice.astype(np.int64)), reduced.objective(oracle.choice)
+        assert a == pytest.approx(
+            b, rel=1e-12, abs=1e-12 * float(np.abs(reduced.loss[np.isfinite(reduced.loss)]).max())
+        )
+
+
+@needs_native
+@pytest.mark.parametrize("family", ["layers", "hetero", "oddsize"])
+def test_core_search_agrees_with_numpy(family: str) -> None:
+    reduced = reduce_problem(instance(family, 150, 8, 2))
+    row = reduced.limits[0]
+    vertex = relax(build_hulls(reduced.loss, row.weight), row.bound)
+    assert vertex is not None
+    arguments = (reduced.loss, row.weight, vertex.choice, vertex.slope, vertex.slack, 60.0)
+    plain = complete(*arguments, NUMPY)
+    from solvers.hull import engine
+
+    compiled = complete(*arguments, engine())
+    assert engine().name == "native"
+    assert plain.proved
+    assert compiled.proved
+    assert compiled.gap == pytest.approx(plain.gap, rel=1e-9)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("family", "k"), [("groups", 4), ("hetero", 8), ("oddsize", 12)])
+def test_the_bracketed_pass_agrees_with_the_whole_walk(family: str, k: int, dtype: type) -> None:
+    problem = instance(family, 30_000, k, 1, dtype=dtype)
+    bound = int(problem.limits[0].value)
+    whole = native.solve_table(problem.loss, bound, **tables(problem))
+    streamed = native.solve_table(problem.loss, bound, full_rows=0, **tables(problem))
+    assert streamed.listed < whole.listed
+    assert whole.status == streamed.status == native.OPTIMAL
+    assert streamed.bound == pytest.approx(whole.bound, rel=1e-10)
+    one = certify(problem, whole.choice.astype(np.int64), {"bits": whole.slope})
+    other = certify(problem, streamed.choice.astype(np.int64), {"bits": streamed.slope})
+    assert other.loss == pytest.approx(one.loss, rel=1e-12)
+
+
+@needs_native
+@pytest.mark.parametrize("bits", [2.0, 2.001, 7.999, 8.0, 12.0])
+def test_streaming_at_the_ends_of_the_budget(bits: float) -> None:
+    problem = instance("hetero", 20_000, 4, 1, bits=bits)
+    bound = int(problem.limits[0].value)
+    whole = native.solve_table(problem.loss, bound, **tables(problem))
+    streamed = native.solve_table(problem.loss, bound, full_rows=0, **tables(problem))
+    assert streamed.status == whole.status
+    losses = [problem.loss[np.arange(problem.n), a.choice].sum() for a in (whole, streamed)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12)
+
+
+@needs_native
+def test_streaming_knows_infeasible() -> None:
+    problem = instance("groups", 20_000, 4, 1, bits=1.9)
+    answer = native.solve_table(problem.loss, int(problem.limits[0].value), full_rows=0, **tables(problem))
+    assert answer.status == native.INFEASIBLE
+
+
+@needs_native
+@pytest.mark.parametrize("k", [4, 8])
+@pytest.mark.parametrize("family", ["groups", "hetero"])
+def test_single_precision_sieve(family: str, k: int) -> None:
+    """Five million rows: the sieve's plan is certified in double precision, and the number of threads changes nothing."""
+    one = instance(family, 20_000, k, 4, dtype=np.float32)
+    copies = 250
+    rng = np.random.default_rng(0)
+    loss = np.tile(one.loss, (copies, 1))
+    loss *= np.exp(0.1 * rng.standard_normal((len(loss), 1), dtype=np.float32))
+    size, rate = np.tile(one.resources[0].size, copies), one.resources[0].rate
+    bound = int(one.limits[0].value) * copies
+    a = native.solve_table(loss, bound, size=size, rate=rate)
+    b = native.solve_table(loss, bound, size=size, rate=rate, threads=2)
+    assert np.array_equal(a.choice, b.choice)
+    spent = int((size * rate[a.choice]).sum())
+    assert spent <= bound
+    total = float(loss[np.arange(len(loss)), a.choice].astype(np.float64).sum())
+    price, lower = a.slope * rate.astype(np.float64), -a.slope * bound
+    for begin in range(0, len(loss), 1 << 19):
+        part = slice(begin, begin + (1 << 19))
+        lower += float((loss[part] + size[part, None] * price).min(axis=1).sum())
+    assert 0 <= total - lower <= 1e-11 * total + 1e-12 * a.slope * bound
+
+
+@needs_native
+def test_large_problems_take_the_short_cut() -> None:
+    problem = instance("hetero", 70_000, 4, 3)
+    solution = SOLVER.solve(problem)
+    assert solution.certificate.status == "optimal"
+    assert solution.info["engine"] == "native"
+    tight = Problem(problem.loss, problem.resources, (Limit("bits", 1),))
+    assert not SOLVER.solve(tight).feasible
+
+
+def test_numpy_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    problem = instance("hetero", 224, 8, 1)
+    solution = SOLVER.solve(problem)
+    assert solution.certificate.status == "optimal"
+    assert solution.info["engine"] == "numpy"
+
+
+def test_build_writes_where_it_is_told(tmp_path: Path) -> None:
+    path = build(tmp_path / "made")
+    assert path.is_file()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

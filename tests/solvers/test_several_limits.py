@@ -1,0 +1,81 @@
+"""Several limits that truly bind, rules, and what `auto` does with them by size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bitwright.core.certificate import verify
+from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Problem, Resource, Rule
+from solvers import choose, solve
+from tests.solvers.instances import instance
+
+
+def both_bind(family: str, n: int, k: int, seed: int) -> Problem:
+    """Limits are what the plan of a known pair of multipliers uses, less a little."""
+    one = instance(family, n, k, seed)
+    rng = np.random.default_rng([seed, 7])
+    bits = one.resources[0].costs()
+    share = bits / bits.mean()
+    latency = np.rint(1000 * (0.3 + share * rng.uniform(0.3, 2.5, (n, 1)) * rng.uniform(0.8, 1.2, (n, k)))).astype(
+        np.int64
+    )
+    rate = 0.02 * one.loss.sum()
+    choice = (one.loss + rate * bits / bits.sum() + rate * latency / latency.sum()).argmin(axis=1)
+    rows = np.arange(n)
+    resources = (Resource("bits", matrix=bits), Resource("latency_us", matrix=latency))
+    limits = (
+        Limit("bits", int(bits[rows, choice].sum()) - 7),
+        Limit("latency_us", int(latency[rows, choice].sum()) - 11),
+    )
+    return Problem(one.loss, resources, limits)
+
+
+@pytest.mark.parametrize("family", ["layers", "hetero"])
+def test_vector_is_close_to_the_proved_optimum(family: str) -> None:
+    given = both_bind(family, 150, 4, 1)
+    best, ours = solve(given, "milp", time_limit=60), solve(given, "vector")
+    assert best.certificate.status == "optimal"
+    assert min(best.certificate.multipliers.values()) > 0
+    assert min(ours.certificate.multipliers.values()) > 0
+    assert ours.loss <= best.loss * (1 + 2e-3)
+    assert ours.certificate.lower_bound <= best.loss
+    assert ours.certificate.lower_bound == pytest.approx(best.certificate.lower_bound, rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["layers", "hetero"])
+def test_many_units_end_with_a_tiny_gap(family: str) -> None:
+    given = both_bind(family, 20_000, 8, 1)
+    solution = solve(given)
+    assert solution.solver == "vector"
+    assert verify(given, solution.choice, solution.certificate).ok
+    assert min(solution.certificate.multipliers.values()) > 0
+    assert solution.certificate.relative_gap <= 2e-6
+    assert solution.info["passes"] <= 20
+
+
+def test_one_limit_does_not_bind() -> None:
+    given = both_bind("hetero", 500, 4, 2).with_limit("latency_us", 10**12)
+    solution = solve(given, "vector")
+    assert solution.certificate.multipliers["latency_us"] == 0.0
+    assert solution.certificate.relative_gap < 1e-4
+
+
+def test_rules_with_a_bound() -> None:
+    """'At least one unit of each block high, at most two low' (the rule of MC-MoE), at a size for `vector`."""
+    one = instance("experts", 4096, 8, 0)
+    blocks = np.arange(4096).reshape(-1, 64)
+    rules = tuple(Rule(b, np.array([6, 7]), AT_LEAST, 3) for b in blocks[:10])
+    rules += tuple(Rule(b, np.array([0]), AT_MOST, 2) for b in blocks[:10])
+    given = Problem(one.loss, one.resources, one.limits, rules=rules)
+    assert choose(given)[0] == "vector"
+    solution = solve(given, time_limit=60)
+    assert verify(given, solution.choice, solution.certificate).ok
+    assert solution.certificate.relative_gap < 2e-3
+
+
+def test_auto_prefers_the_prover_while_it_is_quick() -> None:
+    assert choose(both_bind("hetero", 224, 8, 0))[0] == "milp"
+    name, why = choose(both_bind("hetero", 5_000, 8, 0))
+    assert name == "vector"
+    assert "slow" in why

@@ -1,0 +1,108 @@
+"""The container files, checked without containers: start commands parse, paths exist, nothing runs privileged."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bitwright.cli.parser import build_parser
+from bitwright.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+MANIFESTS = [
+    document
+    for path in sorted((ROOT / "docker" / "k8s").glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+]
+PODS = [document["spec"]["template"]["spec"] for document in MANIFESTS if document["kind"] == "Deployment"]
+OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+
+
+def commands() -> list[list[str]]:
+    found = [shlex.split(match) for path in DOCKERFILES for match in _json_commands(path)]
+    found += [service["command"] for service in OURS.values()]
+    found += [container["command"] for pod in PODS for container in pod["containers"]]
+    return found
+
+
+def _json_commands(path: Path) -> list[str]:
+    lines = re.findall(r"^CMD (\[.*\])$", path.read_text(), flags=re.MULTILINE)
+    return [shlex.join(yaml.safe_load(line)) for line in lines]
+
+
+def test_there_is_something_to_check():
+    assert len(DOCKERFILES) == 3
+    assert len(commands()) == 9
+    assert {document["kind"] for document in MANIFESTS} == {"Deployment", "Service", "HorizontalPodAutoscaler"}
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_start_command_is_one_of_ours(words):
+    assert words[0] == "bitwright"
+    args = build_parser().parse_args(words[1:])
+    assert callable(args.handler)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_images_run_unprivileged_from_pinned_parts(path):
+    text = path.read_text()
+    last_stage = text.rpartition("\nFROM ")[2]
+    assert "USER 10001" in last_stage
+    assert ":latest" not in text
+    assert "requirements/lock.txt" in text
+    assert not re.search(r"^ADD |curl .*\|", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_compose_services_are_confined_and_set_known_settings(name):
+    service = OURS[name]
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert (ROOT / service["build"]["dockerfile"]).is_file()
+    fields = {f"BITWRIGHT_{field.upper()}" for field in Settings.model_fields}
+    assert set(service["environment"]) <= fields
+
+
+def test_compose_waits_for_health_and_keeps_no_password():
+    for service in OURS.values():
+        for other, how in service["depends_on"].items():
+            assert how == {"condition": "service_healthy"}
+            assert "healthcheck" in COMPOSE["services"][other]
+    text = (ROOT / "docker" / "compose.yaml").read_text()
+    assert set(re.findall(r"bitwright:(.*?)@postgres", text)) == {"${POSTGRES_PASSWORD:?set a password}"}
+    assert "noeviction" in text
+
+
+@pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod["containers"][0]["image"])
+def test_pods_are_confined_and_bounded(pod):
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    security = container["securityContext"]
+    assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert {"requests", "limits"} <= set(container["resources"])
+    fields = {f"BITWRIGHT_{field.upper()}" for field in Settings.model_fields}
+    assert {variable["name"] for variable in container["env"]} <= fields
+    assert all("secretKeyRef" in variable["valueFrom"] for variable in container["env"])
+
+
+def test_the_api_has_all_three_probes():
+    (api,) = [pod["containers"][0] for pod in PODS if "api" in pod["containers"][0]["image"]]
+    paths = {api[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert paths == {"/startupz", "/readyz", "/livez"}
+    health = (ROOT / "service" / "routes" / "health.py").read_text()
+    assert all(f'"{path}"' in health for path in paths)
+
+
+def test_scaling_follows_a_metric_that_the_api_has():
+    (scaler,) = [document for document in MANIFESTS if document["kind"] == "HorizontalPodAutoscaler"]
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["external"]["metric"]["name"] in (ROOT / "service" / "metrics.py").read_text()
