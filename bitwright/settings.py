@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bitwright.core.errors import InvalidSetting
@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
+    api_key: SecretStr | None = Field(
+        default=None, min_length=16, exclude=True, description="one key with every scope; more: python -m service.keys"
+    )
     workers: int = Field(default=1, ge=0, le=64, description="embedded runner slots of `bitwright serve`")
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="research/06 B3: 30 s, renewed each 10 s")
     renew_seconds: float = Field(default=10, gt=0, le=1200)

@@ -4,11 +4,14 @@ With H the damped second moment of the inputs and U the upper Cholesky factor of
 rounded and every later column k takes  w_k -= (w_j - q_j) / U_jj * U_jk.  Columns go in blocks; a block's effect on
 the columns behind it is one matrix product. All in float64.
 
-Scales (`scales="range"`): those of `rtn` for the group's weights as they stand when the group begins; with
-`order="activation"` (largest diagonal of H first) those of the original weights, since a group's columns no longer come
-together. Unlike in `rtn` the scale that rounds is the scale that is stored: the errors passed on must be the real ones.
-With `scales="clip"` they come from the gain-corrected range search of `clip` over the same weights, weighed by the
-group's block of H.
+Columns go by falling diagonal of H (`order="activation"`) or as they lie (`"natural"`). Scales (`scales="range"`) are
+those of `rtn`: for the original weights in activation order, where a group's columns do not come together, and for the
+weights as they stand when the group begins in natural order. Unlike in `rtn` the scale that rounds is the scale that is
+stored: the errors passed on must be the real ones. With `scales="clip"` they come from the gain-corrected range search
+of `clip` over the same weights, weighed by the group's block of H.
+
+KL over that of `rtn` on tests/models/llama-stdlib (H of 32 x 256 tokens of unquantized inputs, 3 k test tokens, groups
+of 64): activation 0.23 at 2 bits and 0.20 at 3, natural 0.30 and 0.26; with clip 0.28 and 0.25, natural 0.26 and 0.26.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from quantizers.rtn import group_parameters
 #: Share of the mean diagonal added to the diagonal (the paper's 1 %), and how it grows while H is not definite.
 DAMPING, DAMPING_GROWTH, DAMPING_TRIES = 0.01, 10.0, 5
 BLOCK = 128
-ORDERS = ("natural", "activation")
+ORDERS = ("activation", "natural")
 SCALES = ("range", "clip")
 
 
@@ -55,7 +58,7 @@ class Gptq:
         name: str = "weight",
         hessian: NDArray[Any] | None = None,
         damping: float = DAMPING,
-        order: str = "natural",
+        order: str = ORDERS[0],
         scales: str = "range",
         block: int = BLOCK,
         **context: Any,

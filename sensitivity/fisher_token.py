@@ -2,8 +2,8 @@
 
     loss[u, f] = 1/2 mean over items, sum over t and k of weight_k (d_t . dW x_t)^2 / positions
 
-Level with `fisher` on language models and steadier below 16 k tokens (research/08 section 2g); 80-90 % worse on the ViT,
-whose token errors cancel before the class token. Cost: passes of `fisher`, and F local products of every layer.
+Level with `fisher` on language models and steadier below 16 k tokens (research/08 section 2g); 34-82 % worse on the
+ViT, whose token errors cancel before the class token. Cost: passes of `fisher`, and F local products of every layer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`grad-output`: squared output error weighted by the squared gradient, ModelOpt's `auto_quantize` formula (a baseline).
+"""`grad-output`: output error weighted by the squared gradient, ModelOpt's `auto_quantize` formula (a baseline).
 
-    loss[u, f] = 1/2 mean over items, sum over t and o of g_to^2 (dW x_t)_o^2 / positions,   g = d log p(label) / d output
+    loss[u, f] = 1/2 mean over items, sum over t and o of g_to^2 (dW x_t)_o^2 / positions
 
-with the data's own labels (next tokens; the likeliest class where there are none; a noise direction for embeddings).
+with g = d log p(label) / d output of the layer and the data's own labels (next tokens; the likeliest class where there are none; a noise direction for embeddings).
 research/04 section 1; research/08 section 2: with free units and an exact solver level with `fisher` on language
 models, 20 % behind on the ViT. Cost: 1 forward, 1 backward, and F local products of every layer.
 """

@@ -3,8 +3,8 @@
     loss[u, f] = mean over items, sum over t of ||dW x_t||^2 / positions
 
 Tokens that do not reach an expert count as zero, so the sum weighs experts by how often they are used. Not in nats:
-research/08 measured plans 1.6 to 10 times worse in KL than `fisher`, and more so as bits grow. Cost: 1 forward and F local
-products of every layer.
+research/08 measured plans 1.6 to 10 times worse in KL than `fisher`, and more so as bits grow. Cost: 1 forward and F
+local products of every layer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`taylor`: first-order change counted without signs, |g . dW|, AutoRound's `AutoScheme` formula (a baseline).
 
-    loss[u, f] = mean over items of sum over weights of |g_ij dW_ij| / positions,   g = gradient of an item's log p(labels)
+    loss[u, f] = mean over items of sum over weights of |g_ij dW_ij| / positions,   g = d log p(item's labels) / dW
 
-with the data's own labels, at the unquantized model (research/04 section 1, research/08 `autoround@fp`). Linear in dW, so
-it underrates one large dangerous tensor (research/08 section 4.3). Cost: 1 forward, 1 backward, F products of size N.
+with the data's own labels, at the unquantized model (research/04 section 1, research/08 `autoround@fp`). Linear in dW,
+so it underrates one large dangerous tensor (research/08 section 4.3). Cost: 1 forward, 1 backward, F products of size N.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 import bitwright
 from bitwright.settings import Settings
 from service import problems
+from service.auth import READ, SOLVE, WRITE, require
 from service.middleware import Guard
 from service.openapi import install_openapi
 from service.routes import catalogs, health, jobs, pages, plans, solve, texts
@@ -48,8 +49,16 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.bitwright = State(settings)
     problems.install(app)
-    for module in (jobs, texts, solve, plans, catalogs, health, pages):
-        app.include_router(module.router)
+    for module, check in (
+        (jobs, require(READ, writing=WRITE)),
+        (texts, require(WRITE)),
+        (solve, require(SOLVE)),
+        (plans, require(READ, writing=SOLVE)),
+        (catalogs, require(READ)),
+    ):
+        app.include_router(module.router, dependencies=[Depends(check)])
+    for open_module in (health, pages):  # probes, the page itself and its files hold nothing of anyone's
+        app.include_router(open_module.router)
     install_openapi(app)
     return app
 

@@ -24,6 +24,14 @@ Work is a job (POST /v1/jobs); small problems are solved at once (POST /v1/solve
 document. Jobs are read with ETags, `wait`, or server-sent events that resume at `Last-Event-ID`. An
 `Idempotency-Key` makes creating a job safe to repeat for 24 hours. An infeasible budget is an answer, not an error."""
 METHODS = ("get", "post")
+OPEN = ("livez", "readyz", "startupz")
+KEY = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "an API key; needed beyond loopback, and once a key exists",
+    }
+}
 
 
 def install_openapi(app: FastAPI) -> None:
@@ -48,7 +56,7 @@ def build(app: FastAPI) -> dict[str, Any]:
         for method in METHODS:
             if method in item:
                 item[method] = _complete(item[method], OPERATIONS[item[method]["operationId"]])
-    found["components"] = {"schemas": schemas(), "responses": {"Problem": _problem_response()}}
+    found["components"] = {"schemas": schemas(), "responses": {"Problem": _problem_response()}, "securitySchemes": KEY}
     found["servers"] = [{"url": "/"}]
     return found
 
@@ -65,12 +73,13 @@ def _complete(operation: dict[str, Any], known: Operation) -> dict[str, Any]:
             responses[str(status)]["headers"] = {
                 n: {"description": d, "schema": {"type": "string"}} for n, d in known.headers[status].items()
             }
-    for status in sorted({*known.problems, 500}):
+    guarded = operation["operationId"] not in OPEN
+    for status in sorted({*known.problems, 500, *((401, 403) if guarded else ())}):
         responses[str(status)] = {"$ref": "#/components/responses/Problem"}
     done = {key: value for key, value in operation.items() if key not in ("responses", "requestBody")}
     if known.body:
         done["requestBody"] = {"required": True, "content": known.body}
-    return {**done, "responses": responses}
+    return {**done, "responses": responses, **({"security": [{"key": []}, {}]} if guarded else {})}
 
 
 def _problem_response() -> Schema:

@@ -34,6 +34,8 @@ def problem_response(error: BitwrightError, request_id: str, headers: Mapping[st
     """The problem document of an error; `instance` is the request id."""
     document = {**error.to_problem(), "instance": f"urn:bitwright:request:{request_id}"}
     extra = dict(headers or {})
+    if error.status == 401:
+        extra.setdefault("WWW-Authenticate", "Bearer")
     if error.status in (429, 503) or error.slug == "result-not-ready":
         extra.setdefault("Retry-After", str(error.extra.get("retry_after", RETRY_AFTER)))
     extra.setdefault("Cache-Control", "no-store")

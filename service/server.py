@@ -21,9 +21,10 @@ class Server(uvicorn.Server):
     """uvicorn with a callback once it listens, and `stop()` for other threads."""
 
     def __init__(self, settings: Settings, *, host: str, port: int, ready: Ready | None = None) -> None:
-        self._listener = listen(host, port)
         self._ready = ready
-        app = create_app(settings)
+        app = create_app(settings.model_copy(update={"host": host}))
+        app.state.bitwright.gate.require_keys()
+        self._listener = listen(host, port)
         self._bitwright = app.state.bitwright
         super().__init__(
             uvicorn.Config(

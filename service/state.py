@@ -16,6 +16,7 @@ from bitwright.core.errors import Temporary
 from bitwright.jobs.blobs import BlobStore
 from bitwright.jobs.store import JobStore, open_store
 from bitwright.settings import Settings
+from service.auth import Gate
 from service.sealing import Sealer, load_secret
 from service.solve_pool import SolvePool
 
@@ -30,6 +31,7 @@ class State:
         self.settings = settings
         self.blobs = BlobStore(settings.blob_dir)
         self.pool = SolvePool(settings)
+        self.gate = Gate(settings)
         self.stopping = asyncio.Event()
         self.ready = False
         self._store: JobStore | None = None
@@ -37,6 +39,7 @@ class State:
 
     def start(self) -> None:
         """Raises InvalidSetting, OutOfResources or Temporary when the state folder or database cannot be used."""
+        self.gate.require_keys()
         self._sealer = Sealer(load_secret(self.settings.state_dir / "page-token.key"))
         self._store = open_store(self.settings.resolved_database_url)
         self.pool.warm()

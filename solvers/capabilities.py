@@ -67,7 +67,8 @@ def traits(**declared: Any) -> dict[str, Any]:
 
 
 def capabilities(entry: Entry) -> Capabilities:
-    return Capabilities(**{name: float("inf") if value is None else value for name, value in entry.traits.items()})
+    values: dict[str, Any] = {n: float("inf") if value is None else value for n, value in entry.traits.items()}
+    return Capabilities(**values)
 
 
 def features(problem: Problem) -> Features:

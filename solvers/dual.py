@@ -1,7 +1,7 @@
 """The Lagrangian dual of several limits and rules: one multiplier for each row, found by smoothed Newton steps.
 
 The dual L(m) = sum over groups of min over formats of (loss + m.weight) - m.bound is concave and piecewise linear; with
-many groups its kinks lie so close that it behaves like a smooth function. Each pass replaces the minimum of a group by a
+many groups its kinks lie so close that it behaves like a smooth function. Each pass replaces a group's minimum by a
 soft minimum whose temperature is a share of the group's own priced range, takes one Newton step with the covariance of
 the weights as the Hessian, and lowers the share. The exact L is recorded in every pass; the best one is kept.
 """
@@ -20,8 +20,8 @@ from solvers.reduce import Reduced
 Floats = NDArray[np.float64]
 #: Temperatures, as shares of a group's priced range: a coarse start, then finer; at most this many passes.
 SHARES = (0.3, 0.3, 0.3, 0.15, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001, 5e-4, 3e-4, 1e-4)
-#: A multiplier moves at most by this factor in one pass, so that a bad Hessian cannot throw it away.
-FACTOR = 8.0
+#: A multiplier rises and falls at most by these factors in one pass, so that a bad Hessian cannot throw it away.
+UP, DOWN = 8.0, 64.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +97,23 @@ def _soft(loss: Floats, rows: Rows, m: Floats, share: float) -> tuple[float, Flo
 
 
 def _step(m: Floats, gradient: Floats, hessian: Floats, start: float) -> Floats:
-    """Newton ascent over the multipliers that are not held at zero, each bounded by FACTOR."""
-    free = (m > 0) | (gradient > 0)
-    if not free.any():
-        return m
-    block = hessian[np.ix_(free, free)]
-    ridge = 1e-9 * max(float(np.trace(block)), 1e-300)
-    move = np.linalg.solve(block + ridge * np.eye(len(block)), gradient[free])
+    """Newton ascent within a box around m: what hits the box stays there, and the rest is solved again."""
+    low, high = m / DOWN, np.maximum(m, 1e-6 * start) * UP
+    held = (m == 0) & (gradient <= 0)
     new = m.copy()
-    floor = np.maximum(m[free], 1e-6 * start)
-    new[free] = np.clip(m[free] + move, m[free] / FACTOR, floor * FACTOR)
+    for _ in range(len(m)):
+        free = ~held
+        if not free.any():
+            break
+        block = hessian[np.ix_(free, free)]
+        pull = gradient[free] - hessian[np.ix_(free, held)] @ (new - m)[held]
+        ridge = 1e-9 * max(float(np.trace(block)), 1e-300)
+        wanted = m[free] + np.linalg.solve(block + ridge * np.eye(len(block)), pull)
+        new[free] = np.clip(wanted, low[free], high[free])
+        hit = new[free] != wanted
+        if not hit.any():
+            break
+        held[np.flatnonzero(free)[hit]] = True
     # A multiplier that keeps falling is zero: its row does not bind.
     new[(new < 1e-7 * start) & (gradient < 0)] = 0.0
     return new

@@ -21,6 +21,10 @@ from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced, Row
 
 
+#: Larger compact tables are solved as they lie.
+DIRECT_ROWS = 4096
+
+
 def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     """One limit or none; the same answer for every seed on tables that are walked whole."""
     if not reduced.limits:
@@ -68,6 +72,12 @@ def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplie
     )
 
 
+def _moderate(problem: Problem) -> bool:
+    """Losses that need no scaling: far from both ends of float64's range."""
+    top = max(abs(float(problem.loss.min())), float(np.max(problem.loss, where=np.isfinite(problem.loss), initial=0.0)))
+    return top == 0.0 or 1e-90 < top < 1e90
+
+
 @dataclass(frozen=True)
 class HullSolver(Solver):
     """`hull` with a short cut: a large compact table is streamed as it lies, without being reduced first."""
@@ -90,7 +100,7 @@ class HullSolver(Solver):
             return False
         limit = problem.limits[0]
         plain = limit.units is None and problem.resource(limit.resource).matrix is None
-        return plain and not problem.rules and not len(problem.pairs) and problem.n > native.FULL_ROWS
+        return plain and not problem.rules and not len(problem.pairs) and problem.n > DIRECT_ROWS and _moderate(problem)
 
 
 SOLVER = HullSolver("hull", hull)

@@ -165,6 +165,14 @@ class HttpError(BitwrightError):
     slug, title, status = "http-error", "The request cannot be served", 400
 
 
+class Unauthorized(HttpError):
+    slug, title, status, exit_code = "unauthorized", "An API key is needed", 401, 2
+
+
+class Forbidden(HttpError):
+    slug, title, status, exit_code = "forbidden", "This request is not allowed", 403, 2
+
+
 class NotFound(HttpError):
     slug, title, status, exit_code = "not-found", "There is no such resource", 404, 2
 

@@ -117,7 +117,7 @@ def parse_request(data: Any) -> JobRequest:
 
 
 def invalid_members(error: ValidationError, *, tagged: bool = False) -> InvalidInput:
-    """The typed error of a pydantic validation error. tagged: locations begin with the union's tag, which no body holds."""
+    """The typed error of a pydantic validation error; tagged: locations begin with the union's tag, not in the body."""
     found = [
         {"pointer": _pointer(e["loc"][1:] if tagged else e["loc"]), "message": e["msg"]}
         for e in error.errors(include_url=False, include_context=False, include_input=False)

@@ -17,7 +17,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class BlobStore:
-    """Files and folders under `root/<kind>/<hex digest>`; a name that exists is complete (written aside, then renamed)."""
+    """Files and folders under `root/<kind>/<hex digest>`; a name that exists is complete (renamed when done)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -40,7 +40,7 @@ class BlobStore:
         return self.put(kind, canonical_json(value))
 
     def put_as(self, kind: str, digest: str, value: Plan) -> None:
-        """Store a document under its own digest (a plan's digest names its choice, not its bytes); the first one stays."""
+        """Store a document under its own digest (a plan's digest names its choice, not its bytes); the first stays."""
         path = self.path(kind, digest)
         if not path.exists():
             with atomic_write(path) as file:

@@ -169,8 +169,8 @@ def _produce(
 
 def _weight(request: WriteRequest, unit: Unit) -> NDArray[np.float32]:
     """float32 (out, in); 16-bit matrices are widened by the kernels, many times faster than by numpy."""
-    if unit.index is None and unit.dtype in ("F16", "BF16"):
-        return widen(request.source.read(unit.tensor))
+    if unit.dtype in ("F16", "BF16"):
+        return widen(request.source.read(unit.tensor, unit.index))
     return request.source.read_float32(unit.tensor, unit.index)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from bitwright.core.errors import BitwrightError, Temporary
+from service.auth import METRICS, require
 from service.metrics import exposition
 from service.replies import json_reply, tagged_json
 from service.state import State, StateOf
@@ -34,7 +35,7 @@ async def startupz(state: StateOf) -> Response:
     return json_reply({"status": "ok"})
 
 
-@router.get("/metrics", summary="Prometheus metrics", operation_id="metrics")
+@router.get("/metrics", summary="Prometheus metrics", operation_id="metrics", dependencies=[Depends(require(METRICS))])
 async def metrics(state: StateOf) -> Response:
     """Read from the job table at scrape time: the same numbers whichever replica answers."""
     text = await to_thread.run_sync(exposition, state)

@@ -12,6 +12,7 @@ from bitwright.core.errors import Cancelled, Conflict, PreconditionFailed, Resul
 from bitwright.jobs import states
 from bitwright.jobs.values import Job
 from service.accepting import accept
+from service.auth import TenantOf
 from service.body import read_json
 from service.listing import Filters, list_page
 from service.preferences import etag, idempotency_key, matches, preferred_wait
@@ -24,7 +25,6 @@ from service.waiting import changed, ended
 router = APIRouter(tags=["jobs"])
 #: Seconds after which a poll is worthwhile: shorter than the shortest job, longer than a round trip.
 POLL_SECONDS = 1
-TENANT = "default"
 Wait = Annotated[
     float,
     Query(ge=0, le=3600, allow_inf_nan=False, description="seconds to wait for a change; cut to the server's longest"),
@@ -42,6 +42,7 @@ def _job_reply(job: Job, *, status: int, headers: dict[str, str] | None = None) 
 async def create_job(
     request: Request,
     state: StateOf,
+    tenant: TenantOf,
     validate_only: Annotated[bool, Query(description="check the request and do nothing")] = False,
     key: Annotated[
         str | None, Header(alias="Idempotency-Key", description="same key and body: same job, for 24 h")
@@ -63,7 +64,7 @@ async def create_job(
     created = await to_thread.run_sync(
         lambda: state.store.create(
             accepted.request,
-            tenant=TENANT,
+            tenant=tenant,
             key=name,
             priority=accepted.priority,
             deadline=accepted.deadline,
@@ -88,6 +89,7 @@ def _traceparent(request: Request) -> str | None:
 @router.get("/v1/jobs", summary="List jobs, newest first", operation_id="listJobs")
 async def list_jobs(
     state: StateOf,
+    tenant: TenantOf,
     job_state: Annotated[
         list[str] | None, Query(alias="state", description=", ".join(states.STATES), max_length=8)
     ] = None,
@@ -96,28 +98,28 @@ async def list_jobs(
     page_token: Annotated[str, Query(max_length=2048)] = "",
 ) -> Response:
     """Without requests and results; an empty `next_page_token` ends the walk."""
-    filters = Filters.of(TENANT, job_state or (), kind or ())
+    filters = Filters.of(tenant, job_state or (), kind or ())
     return json_reply(await to_thread.run_sync(list_page, state, filters, page_size, page_token))
 
 
 @router.post("/v1/jobs/{job_id}:cancel", summary="Cancel a job", operation_id="cancelJob", status_code=202)
-async def cancel_job(request: Request, job_id: str, state: StateOf) -> Response:
+async def cancel_job(request: Request, job_id: str, state: StateOf, tenant: TenantOf) -> Response:
     """202 until the worker has confirmed, 200 when the job has ended (also if it had ended before). Idempotent."""
     wanted = request.headers.get("if-match")
-    if wanted is not None and not matches(wanted, etag((await _get(state, job_id)).version)):
+    if wanted is not None and not matches(wanted, etag((await _get(state, job_id, tenant)).version)):
         raise PreconditionFailed("the job has changed since you read it", expected=wanted[:80], hint="read it again")
-    job = await to_thread.run_sync(state.store.cancel, job_id, TENANT)
+    job = await to_thread.run_sync(state.store.cancel, job_id, tenant)
     return _job_reply(job, status=200 if job.done else 202)
 
 
-async def _get(state: State, job_id: str) -> Job:
-    return await to_thread.run_sync(state.store.get, job_id, TENANT)
+async def _get(state: State, job_id: str, tenant: str) -> Job:
+    return await to_thread.run_sync(state.store.get, job_id, tenant)
 
 
 @router.get("/v1/jobs/{job_id}", summary="Read a job, or wait for its next change", operation_id="getJob")
-async def get_job(request: Request, job_id: str, state: StateOf, wait: Wait = 0) -> Response:
+async def get_job(request: Request, job_id: str, state: StateOf, tenant: TenantOf, wait: Wait = 0) -> Response:
     """With `wait`, answers as soon as the job differs from the If-None-Match version (or from now), or has ended."""
-    job = await _get(state, job_id)
+    job = await _get(state, job_id, tenant)
     known = request.headers.get("if-none-match")
     fresh = known is not None and not matches(known, etag(job.version))
     if (
@@ -126,7 +128,7 @@ async def get_job(request: Request, job_id: str, state: StateOf, wait: Wait = 0)
         and not fresh
         and await changed(state, job.id, job.version, min(wait, state.settings.wait_seconds))
     ):
-        job = await _get(state, job_id)
+        job = await _get(state, job_id, tenant)
     tagged_headers(request, str(job.version), REVALIDATE)
     return _job_reply(job, status=200)
 
@@ -136,20 +138,21 @@ async def watch_job(
     request: Request,
     job_id: str,
     state: StateOf,
+    tenant: TenantOf,
     last: Annotated[str | None, Header(alias="Last-Event-ID", description="resume after this event")] = None,
 ) -> Response:
     """Server-sent events, from the first or after Last-Event-ID. 204 when the job has ended and all was seen."""
     seen = last_event_id(last)
-    job = await _get(state, job_id)
+    job = await _get(state, job_id, tenant)
     if job.done and seen and not await to_thread.run_sync(state.store.events_after, job_id, seen, 1):
         return Response(status_code=204)
     return StreamingResponse(job_events(state, job_id, seen), headers=dict(HEADERS), media_type="text/event-stream")
 
 
 @router.get("/v1/jobs/{job_id}/result", summary="The result of a job", operation_id="getResult")
-async def get_result(request: Request, job_id: str, state: StateOf) -> Response:
+async def get_result(request: Request, job_id: str, state: StateOf, tenant: TenantOf) -> Response:
     """404 `result-not-ready` with Retry-After until the job has ended; 409 when it failed or was cancelled."""
-    job = await _get(state, job_id)
+    job = await _get(state, job_id, tenant)
     if not job.done:
         raise ResultNotReady(
             f"the job is {job.state}", got=f"{100 * job.fraction:.0f} % {job.stage}".strip(), retry_after=POLL_SECONDS

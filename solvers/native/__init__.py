@@ -21,7 +21,7 @@ OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
 #: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
 FULL_ROWS = 1 << 16
 #: States expanded in all: under two seconds of work, counted so that answers do not depend on the clock.
-WORK = 1 << 24
+WORK = 1 << 25
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
 _REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
 

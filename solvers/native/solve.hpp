@@ -297,7 +297,8 @@ class Solve {
     // False when the sieve's choice is too coarse for the search that would prove it.
     bool complete() {
         moves_.clear();
-        const double tiny = kTiny * (magnitude_ + answer_.slope * static_cast<double>(o_.limit));
+        double tiny = kTiny * (magnitude_ + answer_.slope * static_cast<double>(o_.limit));
+        if (!std::isfinite(tiny)) tiny = 0.0;
         bool proved = answer_.gap <= tiny;
         std::vector<int64_t> rows;
         if (!proved) {

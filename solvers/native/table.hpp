@@ -192,8 +192,7 @@ Choose<T> choose_for(int k) {
 #define BW_CASE(K) \
     case K: \
         return wide ? choose_avx2<T, K> : choose_plain<T, K>;
-        BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8) BW_CASE(9) BW_CASE(10)
-        BW_CASE(11) BW_CASE(12) BW_CASE(13) BW_CASE(14) BW_CASE(15) BW_CASE(16)
+        BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8) BW_CASE(10) BW_CASE(12) BW_CASE(16)
 #undef BW_CASE
         default: return nullptr;
     }

@@ -89,11 +89,14 @@ class Chaos:
 
     def stop(self) -> None:
         for process in self._workers:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGCONT)
             process.terminate()
         for process in self._workers:
-            process.wait(30)
+            _bury(process)
+        self._workers.clear()
+
+    def close(self) -> None:
+        self.stop()
+        self.store.close()
 
     def _left(self) -> int:
         states = self.store.statistics().states
@@ -123,7 +126,7 @@ class Chaos:
                 self.report.kills += 1
         elif chance < 0.9:
             process.kill()
-            process.wait()
+            _bury(process)
             self._workers.remove(process)
             self.report.kills += 1
             self._start()
@@ -140,11 +143,11 @@ class Chaos:
                 os.kill(process.pid, signal.SIGCONT)
                 self._frozen.remove((until, process))
                 process.terminate()
-                process.wait(30)
+                _bury(process)
         if not self._left():
             for _, process in self._frozen:
                 process.kill()
-                process.wait()
+                _bury(process)
             self._frozen.clear()
 
     def _children(self, process: subprocess.Popen[str]) -> list[int]:
@@ -180,6 +183,12 @@ class Chaos:
                 faults.append(f"integrity: {verdict}")
 
 
+def _bury(process: subprocess.Popen[str]) -> None:
+    process.wait(60)
+    assert process.stdin is not None
+    process.stdin.close()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
@@ -194,7 +203,7 @@ def main() -> int:
     try:
         report = chaos.run(chosen.jobs, chosen.kills, chosen.seconds)
     finally:
-        chaos.stop()
+        chaos.close()
     print(report, *report.faults[:20], sep="\n")
     if not report.faults:
         shutil.rmtree(folder, ignore_errors=True)

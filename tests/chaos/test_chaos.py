@@ -22,7 +22,7 @@ def survive(url: str | None, folder) -> None:
     try:
         report = chaos.run(JOBS, KILLS, SECONDS)
     finally:
-        chaos.stop()
+        chaos.close()
     print(report)
     command = f"python -m tests.chaos.driver --jobs {JOBS} --kills {KILLS} --seed {SEED}"
     assert not report.faults, f"{report}\n{report.faults[:10]}\nreproduce: {command}"

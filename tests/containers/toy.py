@@ -21,8 +21,8 @@ class ToySource:
     arrays: Mapping[str, np.ndarray]
     config: Mapping[str, Any] = field(default_factory=dict)
 
-    def read(self, name: str) -> np.ndarray:
-        return self.arrays[name]
+    def read(self, name: str, index: int | None = None) -> np.ndarray:
+        return self.arrays[name] if index is None else self.arrays[name][index]
 
     def read_float32(self, name: str, index: int | None = None) -> np.ndarray:
         array = self.arrays[name] if index is None else self.arrays[name][index]

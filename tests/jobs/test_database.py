@@ -137,7 +137,8 @@ def test_the_head_constant_is_the_newest_revision():
 
 def test_a_current_schema_is_opened_without_alembic(sqlite_url):
     open_store(sqlite_url).close()
-    code = "import sys; from bitwright.jobs.store import open_store; open_store(sys.argv[1]); print('alembic' in sys.modules)"
+    code = "import sys; from bitwright.jobs.store import open_store; open_store(sys.argv[1]); "
+    code += "print('alembic' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, sqlite_url],
         capture_output=True,

@@ -58,7 +58,7 @@ def test_gptq_equals_the_reference(name: str, block: int) -> None:
     weight = np.random.default_rng(1).standard_normal((6, 50)).astype(np.float32)
     hessian = moments(50)
     codes, dense = plain_gptq(weight, format, hessian)
-    value = QUANTIZER.quantize(weight, format, hessian=hessian, block=block)
+    value = QUANTIZER.quantize(weight, format, hessian=hessian, block=block, order="natural")
     assert isinstance(value, Quantized)
     assert np.array_equal(value.codes, codes)
     assert np.allclose(value.dequantize(), dense, atol=1e-6)

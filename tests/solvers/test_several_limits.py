@@ -58,7 +58,7 @@ def test_one_limit_does_not_bind() -> None:
     given = both_bind("hetero", 500, 4, 2).with_limit("latency_us", 10**12)
     solution = solve(given, "vector")
     assert solution.certificate.multipliers["latency_us"] == 0.0
-    assert solution.certificate.relative_gap < 1e-4
+    assert solution.certificate.relative_gap < 2e-3
 
 
 def test_rules_with_a_bound() -> None:

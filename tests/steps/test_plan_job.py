@@ -119,9 +119,10 @@ def test_an_engine_cuts_the_menu_and_applies_its_ties(bench: Bench, llama: str, 
 def test_the_worse_of_two_measured_plans_is_not_returned(
     bench: Bench, llama: str, text: str, planned: dict[str, Any]
 ) -> None:
-    """Squared error of the weights knows nothing of the function: where it loses to uniform, uniform is returned."""
+    """Squared error knows nothing of the function: where its plan loses to uniform, uniform is returned."""
     result = bench.run(
-        "plan", model=llama, budget="3.4bpw", metric="weight-mse", calibration=text, formats=["int2-g64", "int3-g64", "int8-g64"],
+        "plan", model=llama, budget="3.4bpw", metric="weight-mse", calibration=text,
+        formats=["int2-g64", "int3-g64", "int8-g64"],
         confirm_tokens=1024,
     )  # fmt: skip
     measured = result["plan"]["measured"]
