@@ -20,7 +20,7 @@ $(STAMP): requirements/lock.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: venv       ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
+demo: native     ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
 	$(BIN)/python demo/run.py
 
 test: venv system native check   ## everything: static checks, then all tests
@@ -39,17 +39,21 @@ format: venv     ## rewrite the sources in the one format
 system:          # servers, browser and compiler that some tests use
 	tools/system_packages.sh
 
-native: venv     ## compile the native kernels
-	@if test -f gpu_kernels/build.py; then $(BIN)/python -m gpu_kernels.build; fi
+native: venv     ## compile the native kernels and solvers (without a compiler, numpy does the work)
+	@if command -v g++ >/dev/null || command -v c++ >/dev/null || command -v clang++ >/dev/null; then \
+	    $(BIN)/python -m gpu_kernels.build && $(BIN)/python -m solvers.native.build; \
+	else echo "no C++ compiler: nothing was compiled, numpy does the work"; fi
 
-bench: venv      ## measure, and write benchmarks/results
-	$(BIN)/python -m benchmarks
+bench: native    ## measure everything that has a benchmark
+	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.solvers ladder
+	$(BIN)/python -m benchmarks.metrics tests/models/llama-stdlib
 
 api: venv        ## openapi/openapi.json anew from the service
-	$(BIN)/python tools/write_openapi.py
+	$(BIN)/python -m service.openapi openapi
 
 golden: venv     ## every golden file anew; review the diff
-	BITWRIGHT_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/cli tests/core
+	BITWRIGHT_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -k golden tests
 
 lock: venv       ## requirements/lock.txt anew from the versions in .venv
 	$(BIN)/python tools/lock.py > requirements/lock.new && mv requirements/lock.new requirements/lock.txt

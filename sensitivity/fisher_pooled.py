@@ -1,7 +1,8 @@
 """`fisher-pooled`: `fisher-token` times one factor a unit.
 
-The factor is the geometric mean of `fisher` / `fisher-token` over formats. It holds what the covariance between positions does to a unit, and is pooled over formats because its noise is
-large and its dependence on the format small. Research/08 (2a, 2g): as good as the largest calibration already at 4 k
+The factor is the geometric mean of `fisher` / `fisher-token` over formats. It holds what the covariance
+between positions does to a unit, and is pooled over formats because its noise is large and its dependence on the format
+small. Research/08 (2a, 2g): as good as the largest calibration already at 4 k
 tokens on language models; not good on the ViT, where the factor does depend on the format. Cost: as `fisher-token`.
 """
 

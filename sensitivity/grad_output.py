@@ -2,7 +2,8 @@
 
     loss[u, f] = 1/2 mean over items, sum over t and o of g_to^2 (dW x_t)_o^2 / positions
 
-with g = d log p(label) / d output of the layer and the data's own labels (next tokens; the likeliest class where there are none; a noise direction for embeddings).
+with g = d log p(label) / d output of the layer and the data's own labels (next
+tokens; the likeliest class where there are none; a noise direction for embeddings).
 research/04 section 1; research/08 section 2: with free units and an exact solver level with `fisher` on language
 models, 20 % behind on the ViT. Cost: 1 forward, 1 backward, and F local products of every layer.
 """

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration, NotFinite
+from bitwright.core.errors import InvalidCalibration, NotFinite, Unsupported
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.capture import Call, per_item
+from sensitivity.capture import Call, Listener, per_item
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import Moments
@@ -68,6 +68,7 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
         )
     runner = load_runner(task.source, task.inventory)
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
+    _check_linears(runner, plan)
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
     moments, reached = Moments(units, columns), np.zeros(units, np.bool_)
     for rows, batch in ordered_batches(task.data, plan, task.progress):
@@ -85,6 +86,17 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     return Measured(runner, plan, moments, reached)
 
 
+def _check_linears(runner: Runner, plan: Plan) -> None:
+    """Raises Unsupported when no planned weight is used by a linear layer (GPT-2's Conv1D, for one)."""
+    if len(plan.listener.others) == len(runner.inventory.units):
+        raise Unsupported(
+            "this metric looks at linear layers, and this model uses its planned weights in other ways",
+            expected="weights used through torch's linear",
+            got=runner.inventory.architecture,
+            hint="use --metric fisher, which works for any use of a weight",
+        )
+
+
 def _gradients(
     runner: Runner, plan: Plan, calls: list[Call], output: torch.Tensor, rows: NDArray[np.int64], task: ScoringTask,
     passes: Passes,
@@ -97,7 +109,7 @@ def _gradients(
     else:
         chosen = list(head.directions(output, rows, plan.samples, task.seed))
     found = [
-        differentiate(runner, plan.listener, calls, output, one.gradient, keep=number < len(chosen) - 1)[0]
+        differentiate(runner, Listener({}, {}), calls, output, one.gradient, keep=number < len(chosen) - 1)[0]
         for number, one in enumerate(chosen)
     ]
     return found, torch.stack([one.weight for one in chosen])

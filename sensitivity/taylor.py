@@ -3,7 +3,7 @@
     loss[u, f] = mean over items of sum over weights of |g_ij dW_ij| / positions,   g = d log p(item's labels) / dW
 
 with the data's own labels, at the unquantized model (research/04 section 1, research/08 `autoround@fp`). Linear in dW,
-so it underrates one large dangerous tensor (research/08 section 4.3). Cost: 1 forward, 1 backward, F products of size N.
+so it underrates one large dangerous tensor (research/08 section 4.3). Cost: 1 forward, 1 backward, F products.
 """
 
 from __future__ import annotations

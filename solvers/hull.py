@@ -20,7 +20,6 @@ from solvers.hulls import Hulls, build_hulls, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced, Row
 
-
 #: Larger compact tables are solved as they lie.
 DIRECT_ROWS = 4096
 
