@@ -1,9 +1,9 @@
 """How well every metric predicts measured KL, and what its plans cost: the numbers of docs/metrics.md.
 
-Usage: python benchmarks/metrics.py MODEL [--metrics fisher,hessian,...] [--tokens 4096] [--test 4096] [--plans 20]
+Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 4096] [--test 4096] [--plans 20]
 
-Scores on one part of the calibration data (the bundled text, or --calibration FILE), measures on the other. Formats: RTN
-int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and median predicted/measured over random mixed plans of nearly
+Scores on one part of the calibration data (the bundled text, or --calibration FILE), measures on the other. Formats:
+RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and median predicted/measured over random mixed plans of nearly
 equal bytes at 2.5, 3 and 3.5 code bits, and the measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits.
 """
 
@@ -14,6 +14,7 @@ import json
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,24 +135,27 @@ def row(
     }  # fmt: skip
 
 
-def markdown(report: dict) -> str:  # type: ignore[type-arg]
-    lines = [
-        f"### {report['model']}: scored on {report['tokens']}, measured on {report['test']}, {report['plans']} random plans a budget",
-        "",
-        "| metric | Spearman 2.5 / 3 / 3.5 | predicted / measured | KL 2.5 | KL 3 | KL 3.5 | KL 4 | gain | own plan, predicted / measured | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        "| *uniform* | | | " + " | ".join(f"{v:.5f}" for v in report["uniform"].values()) + " | 1.00 | | |",
-    ]  # fmt: skip
+HEADER = (
+    "metric", "Spearman 2.5 / 3 / 3.5", "predicted / measured", "KL 2.5", "KL 3", "KL 3.5", "KL 4", "gain over uniform",
+    "own plan, predicted / measured", "CPU s",
+)  # fmt: skip
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a table for docs/metrics.md."""
+    title = f"{report['model']}: scored on {report['tokens']}, measured on {report['test']}"
+    rows = [HEADER, ("---",) * len(HEADER)]
+    rows.append(("*uniform*", "", "", *(f"{v:.5f}" for v in report["uniform"].values()), "1.00", "", ""))
     for name, r in report["metrics"].items():
         nats = name.startswith(("fisher", "kl"))
-        lines.append(
-            f"| {name} | {' / '.join(f'{v:.2f}' for v in r['spearman'])} | {r['ratio']:.2f} | ".replace(
-                f"{r['ratio']:.2f}", f"{r['ratio']:.2f}" if nats else "-"
-            )
-            + " | ".join(f"{v:.5f}" for v in r["kl"])
-            + f" | {r['gain']:.2f} | {' / '.join(f'{v:.2f}' for v in r['own_ratio']) if nats else '-'} | {r['seconds']:.0f} |"
+        own = " / ".join(f"{v:.2f}" for v in r["own_ratio"]) if nats else "-"
+        rho = " / ".join(f"{v:.2f}" for v in r["spearman"])
+        kl = [f"{v:.5f}" for v in r["kl"]]
+        rows.append(
+            (name, rho, f"{r['ratio']:.2f}" if nats else "-", *kl, f"{r['gain']:.2f}", own, f"{r['seconds']:.0f}")
         )
-    return "\n".join(lines) + f"\n\nPeak memory {report['peak_mib']} MiB."
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([f"### {title}, {report['plans']} random plans a budget", "", *lines])
 
 
 if __name__ == "__main__":

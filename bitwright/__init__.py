@@ -36,7 +36,7 @@ _FACE = {
     "BitwrightError": "bitwright.core.errors",
 }
 
-__all__ = ["__version__", *sorted(_FACE)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_FACE)]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -96,9 +96,14 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
-    """Settings from the environment. Raises InvalidSetting naming the variable."""
+    """Settings from the environment, read once. Raises InvalidSetting naming the variable."""
+    return make_settings()
+
+
+def make_settings(**given: Any) -> Settings:
+    """Settings from the environment, with some given instead. Raises InvalidSetting naming the variable."""
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = "BITWRIGHT_" + "_".join(str(p) for p in first["loc"]).upper()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,10 +17,10 @@ T = TypeVar("T")
 
 
 def client(args: Namespace) -> Client:
-    """The client of `--server`."""
+    """The client of `--server`; its key comes from BITWRIGHT_API_KEY, never from the command line that `ps` shows."""
     from bitwright.client import Client
 
-    return Client(args.server)
+    return Client(args.server, key=os.environ.get("BITWRIGHT_API_KEY"))
 
 
 def job(

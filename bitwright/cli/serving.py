@@ -7,10 +7,17 @@ import signal
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitwright.cli.output import note
 from bitwright.cli.parser import command
+
+if TYPE_CHECKING:
+    from bitwright.settings import Settings
+
+
+#: DESIGN section 4: what a worker serves when it names no queue.
+QUEUES = ("cpu", "gpu", "solve")
 
 
 def add(commands: Any) -> None:
@@ -43,38 +50,41 @@ def add(commands: Any) -> None:
         "  bitwright worker --queue gpu --slots 2",
     )  # fmt: skip
     worker.add_argument(
-        "--queue", metavar="NAME", action="append", default=[], help="serve this queue only (repeatable)"
+        "--queue",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help=f"serve this queue only (repeatable; default {', '.join(QUEUES)})",
     )
     worker.add_argument("--slots", metavar="N", type=int, default=1, help="jobs at once (default 1)")
 
 
-def apply_settings(args: Namespace) -> None:
-    """Options become the settings of this process and of its children."""
-    import os
-
+def chosen_settings(args: Namespace) -> Settings:
+    """The settings of the environment, with the options of the command line in their place."""
     from bitwright.core.errors import InvalidInput
+    from bitwright.settings import make_settings
 
+    roots = {}
     for text in args.root:
         name, _, folder = text.partition("=")
         if not name or not folder:
             raise InvalidInput("a root cannot be read", expected="NAME=DIR", got=repr(text)[:80])
+        roots[name] = Path(folder).absolute()
     given = {
-        "HOST": args.host,
-        "PORT": args.port,
-        "STATE_DIR": None if args.state_dir is None else args.state_dir.absolute(),
-        "WORKERS": args.workers,
-        "MODEL_ROOTS": ",".join(args.root) or None,
+        "host": args.host,
+        "port": args.port,
+        "state_dir": None if args.state_dir is None else args.state_dir.absolute(),
+        "workers": args.workers,
+        "model_roots": roots or None,
     }
-    os.environ.update({f"BITWRIGHT_{name}": str(value) for name, value in given.items() if value is not None})
+    return make_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def run_serve(args: Namespace) -> int:
-    apply_settings(args)
-    from bitwright.settings import load_settings
     from service.server import serve
     from worker.embedded import embedded_worker
 
-    settings = load_settings()
+    settings = chosen_settings(args)
     # uvicorn ends gracefully on SIGTERM and then raises it again: without a handler the worker would not be stopped.
     signal.signal(signal.SIGTERM, _leave)
     with embedded_worker(settings):
@@ -101,7 +111,7 @@ class Announce:
 
 
 def run_worker(args: Namespace) -> int:
-    from worker.pool import main as run_pool
+    from bitwright.settings import load_settings
+    from worker.main import work
 
-    queues = [word for name in args.queue for word in ("--queue", name)]
-    return run_pool([*queues, "--slots", str(args.slots)])
+    return work(load_settings(), queues=tuple(args.queue) or QUEUES, slots=args.slots)

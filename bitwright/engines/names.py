@@ -7,6 +7,8 @@ translates (transformers 5.23, conversion_mapping, entry ViTModel); configs that
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 #: (old part of the name, new part), applied in this order, by the beginning of the architecture's class name.
 _VIT = (
@@ -36,6 +38,17 @@ def fused_experts(unit: str) -> str | None:
         return None
     role = match["listed"] or match["stacked"]
     return f"{match['block']}.mlp.experts.{'gate_up_proj' if role in _GATE_UP else 'down_proj'}"
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The class name in a config.json, or an empty text."""
+    names = config.get("architectures") or [""]
+    return str(names[0])
+
+
+def module_in_memory(tensor: str, architecture: str) -> str:
+    """The in-memory name of the module that holds a tensor (`a.b.weight`)."""
+    return transformers_module(tensor.removesuffix(".weight"), architecture)
 
 
 def transformers_module(module: str, architecture: str) -> str:

@@ -20,11 +20,13 @@ def resolve(path: Path, beneath: Path | None) -> Path:
         inside = beneath is None or found.is_relative_to(beneath.resolve(strict=True))
     except FileNotFoundError as error:
         raise InvalidModel(
-            f"there is no {path.name or 'such folder'}", expected="an existing path", got=str(path)
+            f"there is no {path.name or 'such folder'}", expected="an existing path", got=_shown(path, beneath)
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise InvalidModel(
-            f"{path.name} cannot be reached", expected="a readable path", got=str(error)[:200]
+            f"{path.name} cannot be reached",
+            expected="a readable path",
+            got=getattr(error, "strerror", None) or "a bad path",
         ) from error
     if not inside:
         raise InvalidReference(
@@ -34,6 +36,11 @@ def resolve(path: Path, beneath: Path | None) -> Path:
             hint="copy the files into the root",
         )
     return found
+
+
+def _shown(path: Path, beneath: Path | None) -> str:
+    """The path for a message; below a root only the part that the caller named, never where the root lies."""
+    return str(path.relative_to(beneath)) if beneath is not None and path.is_relative_to(beneath) else str(path)
 
 
 def open_regular(path: Path, beneath: Path | None = None) -> BufferedReader:

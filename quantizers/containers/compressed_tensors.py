@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from bitwright.core.inventory import Inventory, Unit
+from bitwright.engines.names import architecture_of, module_in_memory
 from gpu_kernels.kernels import pack, unpack
 from quantizers.base import PassThrough, Quantized
 from quantizers.containers.base import Container, float_tensor, stored_words
-from quantizers.containers.module_names import module_of, target_name
 from quantizers.containers.tensorfile import TensorSpec
 
 #: Expert matrices of every listed-experts architecture (Mixtral, Qwen-MoE).
@@ -61,7 +61,7 @@ class CompressedTensorsContainer(Container):
         if not isinstance(format, IntFormat):
             assert isinstance(format, FloatFormat)
             return float_tensor(unit, format)
-        module, (rows, columns) = module_of(unit.name), unit.shape
+        module, (rows, columns) = unit.name.removesuffix(".weight"), unit.shape
         return (
             TensorSpec(f"{module}.weight_packed", "I32", (rows, stored_words(columns, format))),
             TensorSpec(f"{module}.weight_scale", "F16", (rows, format.groups(columns))),
@@ -72,7 +72,7 @@ class CompressedTensorsContainer(Container):
         """The codes are already offset by 2^(b-1), which is what the library stores."""
         if isinstance(value, PassThrough):
             return {unit.name: value.array}
-        module = module_of(unit.name)
+        module = unit.name.removesuffix(".weight")
         return {
             f"{module}.weight_packed": pack(value.codes, value.format.width).view(np.int32),
             f"{module}.weight_scale": value.scales,
@@ -84,7 +84,7 @@ class CompressedTensorsContainer(Container):
         if isinstance(format, FloatFormat):
             return PassThrough(tensors(unit.name), format)
         assert isinstance(format, IntFormat)
-        module = module_of(unit.name)
+        module = unit.name.removesuffix(".weight")
         shape = tuple(int(d) for d in tensors(f"{module}.weight_shape"))
         if shape != unit.shape:
             raise InvalidModel(f"{module}.weight_shape is wrong", expected=str(unit.shape), got=str(shape))
@@ -112,9 +112,9 @@ class CompressedTensorsContainer(Container):
             raise InvalidModel(
                 "config.json has no readable quantization_config", got=f"{type(error).__name__}: {error}"[:160]
             ) from error
-        model_type = str(config.get("model_type", ""))
+        architecture = architecture_of(config)
         for unit, format in zip(units, formats, strict=True):
-            target = target_name(unit.name, model_type)
+            target = module_in_memory(unit.name, architecture)
             expected = _scheme(unit, format) if isinstance(format, IntFormat) else None
             got = schemes.get(EXPERTS if re.fullmatch(EXPERTS.removeprefix("re:"), target) else target)
             if got != expected:
@@ -163,8 +163,11 @@ def _check_experts(inventory: Inventory, formats: Sequence[Format]) -> None:
 
 
 def _scheme(unit: Unit, format: IntFormat) -> dict[str, Any]:
-    """`weights` of a config group. One group a row is what the library calls `channel`."""
-    per_row = format.groups(unit.shape[1]) == 1
+    """`weights` of a config group. One short group a row is what the library calls `channel`.
+
+    A group of exactly the row stays `group`: all experts must show one scheme, whatever their numbers of inputs.
+    """
+    per_row = format.group is None or format.group > unit.shape[1]
     return {
         "num_bits": format.width,
         "type": "int",
@@ -182,9 +185,10 @@ def quantization_config(inventory: Inventory, formats: Sequence[Format]) -> dict
     group of their own whose only target is the pattern by which transformers finds their scheme.
     """
     groups: dict[str, dict[str, Any]] = {}
-    ignore = [target_name(t.name, inventory.model_type) for t in inventory.rest if _is_linear(t.name, t.shape, t.role)]
+    linear = [t.name for t in inventory.rest if _is_linear(t.name, t.shape, t.role)]
+    ignore = [module_in_memory(name, inventory.architecture) for name in linear]
     for unit, format in zip(inventory.units, formats, strict=True):
-        target = target_name(unit.name, inventory.model_type)
+        target = module_in_memory(unit.name, inventory.architecture)
         if not isinstance(format, IntFormat):
             ignore.append(target)
             continue

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import VerificationFailed
+from bitwright.engines.names import module_in_memory
 from quantizers.containers.checkpoint import Checkpoint
-from quantizers.containers.module_names import target_name
 
 #: Relative difference that rounding to bfloat16 can make; a wrong width or group is orders of magnitude beyond it.
 TOLERANCE = 2.0**-7
@@ -25,7 +25,7 @@ _EXPERT_PARTS: Mapping[str, tuple[str, int | None]] = {
 }  # fmt: skip
 
 
-def check_loaded(checkpoint: Checkpoint, model: Any, model_type: str) -> int:
+def check_loaded(checkpoint: Checkpoint, model: Any, architecture: str) -> int:
     """Number of units compared. Raises VerificationFailed when the model computes with other weights than stored.
 
     model: a torch module as `from_pretrained` gave it, modules still compressed or already dense.
@@ -33,7 +33,7 @@ def check_loaded(checkpoint: Checkpoint, model: Any, model_type: str) -> int:
     modules = dict(model.named_modules())
     bad = []
     for unit_name in checkpoint.formats():
-        target = target_name(unit_name, model_type)
+        target = module_in_memory(unit_name, architecture)
         problem = _compare(modules, target, checkpoint.dequantized(unit_name))
         if problem is not None:
             bad.append(f"{target}: {problem}")

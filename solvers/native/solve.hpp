@@ -34,6 +34,7 @@ class Solve {
         if (!complete()) {
             // The gap is too large for the sieve: the same bracket once more, in double precision.
             precise_ = true;
+            work_ = 0;
             if (!bracketed()) return answer_;
             select();
             complete();
@@ -43,7 +44,7 @@ class Solve {
 
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
-    static constexpr int64_t kNear = 4096;
+    static constexpr int64_t kNear = 1024;
     static constexpr int64_t kFastRows = 1 << 22;
 
     // The vector pass serves compact costs whose totals over a block stay exact in a double.
@@ -304,10 +305,10 @@ class Solve {
         if (!proved) {
             rows = answer_.listed == t_.n && t_.n <= (1 << 17) ? everything() : near();
             const bool whole = static_cast<int64_t>(rows.size()) == t_.n;
-            const int64_t stages[2][2] = {{256, 1 << 10}, {int64_t{1} << 60, 1 << 14}};
+            const int64_t stages[2][2] = {{256, 1 << 10}, {int64_t{1} << 60, whole ? 1 << 14 : 1 << 12}};
             for (const auto& stage : stages) {
                 proved = (search(rows, stage[0], stage[1], tiny) && whole) || answer_.gap <= tiny;
-                if (proved || work_ >= o_.work || now() > end_) break;
+                if (proved || sieve_ || work_ >= o_.work || now() > end_) break;
             }
         }
         if (!proved && sieve_ && now() < end_) return false;

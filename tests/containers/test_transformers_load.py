@@ -12,10 +12,10 @@ import pytest
 from bitwright.core.errors import Unsupported, VerificationFailed
 from bitwright.core.formats import IntFormat, parse_format
 from bitwright.core.inventory import Inventory
+from bitwright.engines.names import architecture_of, module_in_memory
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.containers.load_check import check_loaded
-from quantizers.containers.module_names import target_name
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -50,13 +50,13 @@ def written(folder: Path, out: Path) -> tuple[Any, Any, list[Any]]:
     return CONTAINER.read(out), source, formats
 
 
-def dense_twin(loader: Any, folder: Path, checkpoint: Any, model_type: str) -> Any:
+def dense_twin(loader: Any, folder: Path, checkpoint: Any, architecture: str) -> Any:
     """The original model holding our own dequantized weights."""
     model = loader.from_pretrained(folder, dtype=torch.float32).eval()
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for unit in checkpoint.units:
-            target = parameters.get(target_name(unit.name, model_type) + ".weight")
+            target = parameters.get(module_in_memory(unit.name, architecture) + ".weight")
             if target is not None:
                 target.copy_(torch.from_numpy(checkpoint.dequantized(unit.name)))
     return model
@@ -87,12 +87,12 @@ def test_logits_equal_our_dequantization(case: str, tmp_path: Path, monkeypatch:
     loader = getattr(transformers, loader_name)
     model, info = loader.from_pretrained(tmp_path / "out", dtype=torch.float32, output_loading_info=True)
     assert not any(info.values())
-    model_type = source.config["model_type"]
-    assert check_loaded(checkpoint, model, model_type) == len(formats)
-    ours = output(dense_twin(loader, folder, checkpoint, model_type), inputs)
+    architecture = architecture_of(source.config)
+    assert check_loaded(checkpoint, model, architecture) == len(formats)
+    ours = output(dense_twin(loader, folder, checkpoint, architecture), inputs)
     theirs = output(model.eval(), inputs)
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(ours).max()
-    assert check_loaded(checkpoint, model, model_type) == len(formats)  # decompressed by the forward pass
+    assert check_loaded(checkpoint, model, architecture) == len(formats)  # decompressed by the forward pass
 
 
 def tiny(folder: Path, *, experts: bool) -> Path:
@@ -113,7 +113,7 @@ def tiny(folder: Path, *, experts: bool) -> Path:
 def test_half_precision_and_tied_heads(tmp_path: Path) -> None:
     checkpoint, source, formats = written(tiny(tmp_path / "model", experts=False), tmp_path / "out")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float16)
-    assert check_loaded(checkpoint, model, source.config["model_type"]) == len(formats)
+    assert check_loaded(checkpoint, model, architecture_of(source.config)) == len(formats)
 
 
 def test_the_known_silent_corruption_is_caught(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_known_silent_corruption_is_caught(tmp_path: Path) -> None:
     except (RuntimeError, ValueError):
         return  # a loud failure is fine
     with pytest.raises(VerificationFailed, match="other weights"):
-        check_loaded(checkpoint, model, source.config["model_type"])
+        check_loaded(checkpoint, model, architecture_of(source.config))
 
 
 def test_experts_load_in_one_format_and_only_so(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_experts_load_in_one_format_and_only_so(tmp_path: Path) -> None:
         tmp_path / "out", dtype=torch.float32, output_loading_info=True
     )
     assert not any(info.values())
-    assert check_loaded(checkpoint, model, source.config["model_type"]) == len(formats)
+    assert check_loaded(checkpoint, model, architecture_of(source.config)) == len(formats)
     inventory = inspect(source)
     first = next(i for i, unit in enumerate(inventory.units) if unit.expert is not None)
     for other in ("int4-sym-g32", "fp16"):
