@@ -107,7 +107,7 @@ def dictionary(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
 def bisection(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
     """llama.cpp's way: forty bisections on the multiplier, then one greedy fill."""
     cost, bound, rows = problem.resources[0].costs(), problem.limits[0].value, np.arange(problem.n)
-    low, high = 0.0, 1.0
+    low, high = 0.0, 1e-3 * float(problem.loss.sum()) / float(cost.sum())
     while int(cost[rows, (problem.loss + high * cost).argmin(axis=1)].sum()) > bound:
         high *= 4
     for _ in range(40):

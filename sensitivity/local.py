@@ -68,16 +68,16 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
         )
     runner = load_runner(task.source, task.inventory)
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
-    _check_linears(runner, plan)
+    check_linears(runner, plan)
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
     moments, reached = Moments(units, columns), np.zeros(units, np.bool_)
     for rows, batch in ordered_batches(task.data, plan, task.progress):
         with plan.listener.listen() as calls:
             output = runner.output(batch)
-        gradients, weights = _gradients(runner, plan, calls, output, rows, task, passes)
+        found, weights = gradients(runner, plan, calls, output, rows, task, passes)
         values = torch.zeros(len(rows), units, columns, dtype=torch.float64)
         for number, call in enumerate(calls):
-            for unit, layer in _layers(call, [g[number] for g in gradients], weights, len(rows), task):
+            for unit, layer in layers(call, [g[number] for g in found], weights, len(rows), task):
                 values[:, unit] += cells(layer) / runner.head.norm(output)
         if not bool(torch.isfinite(values).all()):
             raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
@@ -86,7 +86,7 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     return Measured(runner, plan, moments, reached)
 
 
-def _check_linears(runner: Runner, plan: Plan) -> None:
+def check_linears(runner: Runner, plan: Plan) -> None:
     """Raises Unsupported when no planned weight is used by a linear layer (GPT-2's Conv1D, for one)."""
     if len(plan.listener.others) == len(runner.inventory.units):
         raise Unsupported(
@@ -97,10 +97,11 @@ def _check_linears(runner: Runner, plan: Plan) -> None:
         )
 
 
-def _gradients(
+def gradients(
     runner: Runner, plan: Plan, calls: list[Call], output: torch.Tensor, rows: NDArray[np.int64], task: ScoringTask,
     passes: Passes,
 ) -> tuple[list[list[torch.Tensor | None]], torch.Tensor]:  # fmt: skip
+    """Gradients of every call's output along every direction, and float64 (directions, items) weights."""
     if passes.directions == "none" or task.data is None:
         return [], torch.zeros(0, len(rows), dtype=torch.float64)
     head = runner.head
@@ -115,14 +116,15 @@ def _gradients(
     return found, torch.stack([one.weight for one in chosen])
 
 
-def _layers(
-    call: Call, gradients: list[torch.Tensor | None], weights: torch.Tensor, items: int, task: ScoringTask
+def layers(
+    call: Call, grads: list[torch.Tensor | None], weights: torch.Tensor, items: int, task: ScoringTask
 ) -> list[tuple[int, Layer]]:
+    """The planned units of a call, each with its part of the output gradients."""
     shaped = per_item(call, items)
     if shaped is None:
         return []
     inputs, shape = shaped
-    known = [torch.zeros(shape) if g is None else g.reshape(shape) for g in gradients]
+    known = [torch.zeros(shape) if g is None else g.reshape(shape) for g in grads]
     return [
         (
             part.unit,

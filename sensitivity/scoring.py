@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.errors import InvalidCalibration, InvalidInput, NotFinite
+from bitwright.core.errors import InvalidCalibration, InvalidInput, NotFinite, OutOfResources
 from bitwright.core.formats import parse_formats
 from bitwright.core.inventory import Inventory
 from bitwright.core.table import SensitivityTable
@@ -53,7 +53,14 @@ def score(
     data = calibration.scoring if calibration is not None and member.needs_data else None
     deltas = Deltas(source, inventory, menu, quantizer)
     task = ScoringTask(source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent)
-    scores = member.score(task)
+    try:
+        scores = member.score(task)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "not enough memory" not in str(error):
+            raise
+        raise OutOfResources(
+            "memory ran out while scoring", hint="score fewer formats at once, or use --metric weight-mse"
+        ) from error
     _check(scores, inventory)
     return SensitivityTable(
         inventory=inventory, formats=tuple(f.name for f in menu), loss=scores.loss, stderr=scores.stderr,

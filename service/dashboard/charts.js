@@ -24,8 +24,9 @@ export function frontierChart({ points, uniform, knee, weights, lossUnit, width 
     xAxis(least, most, x, width, height, weights), yAxis(low - pad, high + pad, y, width, height, lossUnit),
     s("polyline", { class: "curve", points: points.filter(([, loss]) => loss > 0).map(([b, loss]) => `${x(b).toFixed(1)},${inside(loss).toFixed(1)}`).join(" ") }),
     labelled(uniform.filter((u) => u.loss > 0), x, inside, width),
-    knee && s("path", { class: "knee", d: diamond(x(knee.bytes), inside(knee.loss), 7) }, s("title", {}, "knee")),
-    line, dot, grip);
+    line, dot,
+    knee && s("path", { class: "knee", d: diamond(x(knee.bytes), inside(knee.loss), 6) }, s("title", {}, "knee")),
+    grip);
   const at = (event) => {
     const box = chart.getBoundingClientRect();
     const share = ((event.clientX - box.left) / box.width) * width;
