@@ -3,8 +3,8 @@
 Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 4096] [--test 4096] [--plans 20]
 
 Scores on one part of the calibration data (the bundled text, or --calibration FILE), measures on the other. Formats:
-RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and median predicted/measured over random mixed plans of nearly
-equal bytes at 2.5, 3 and 3.5 code bits, and the measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits.
+RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and median predicted/measured over random mixed plans of
+nearly equal bytes at 2.5, 3 and 3.5 code bits, and the measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits.
 """
 
 from __future__ import annotations

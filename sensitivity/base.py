@@ -70,13 +70,16 @@ class Scores:
 
 
 class Metric(Protocol):
-    """`needs_data`: whether calibration data is required."""
+    """`needs_data`: whether calibration data is required. `options`: names of the options it takes."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def needs_data(self) -> bool: ...
+
+    @property
+    def options(self) -> frozenset[str]: ...
 
     def score(self, task: ScoringTask) -> Scores:
         """Losses of every unit in every format. Raises NotFinite, InvalidCalibration, Unsupported."""

@@ -36,6 +36,7 @@ class Fisher:
 
     name = "fisher"
     needs_data = True
+    options = frozenset[str]()
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

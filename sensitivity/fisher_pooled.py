@@ -35,6 +35,7 @@ class FisherPooled:
 
     name = "fisher-pooled"
     needs_data = True
+    options = frozenset[str]()
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

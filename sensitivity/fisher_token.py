@@ -29,6 +29,7 @@ class FisherToken:
 
     name = "fisher-token"
     needs_data = True
+    options = frozenset[str]()
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

@@ -27,6 +27,7 @@ class Hessian:
 
     name = "hessian"
     needs_data = True
+    options = frozenset[str]()
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

@@ -28,6 +28,7 @@ class KlProbe:
 
     name = "kl-probe"
     needs_data = True
+    options = frozenset({"tokens"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

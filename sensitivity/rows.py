@@ -1,7 +1,10 @@
-"""`fisher` losses of single output rows, from the same passes as those of whole units (research/09: rows are the unit
-that pays most, one width an output row 0.66-0.69 of the tensor plan's KL at equal true bytes).
+"""`fisher` losses of single output rows, from the same passes as those of whole units.
 
-    score[row, f, s, k] = sum over t of d_t,row (dW_f x_t)_row       loss[row, f] = 1/2 mean over s of weight_k score^2 / T
+Rows are the finer unit that pays most: one width an output row gave 0.66-0.69 of the tensor plan's KL at equal true
+bytes (research/09).
+
+    score[row, f, s, k] = sum over t of d_t,row (dW_f x_t)_row
+    loss[row, f]        = 1/2 mean over s of sum over k of weight_k score^2 / positions
 
 Cost: the passes of `fisher`, and F local products of every layer (an inner product with a whole gradient cannot be
 split by rows without as much memory traffic). The sum over rows is not the unit's loss: that also has the covariance

@@ -48,6 +48,13 @@ def score(
             f"the metric {metric} needs calibration data",
             hint="load some with sensitivity.calibration.load(None, source, inventory), or use weight-mse",
         )
+    unknown = sorted(set(options or {}) - member.options)
+    if unknown:
+        raise InvalidInput(
+            f"the metric {metric} has no such option",
+            expected=", ".join(sorted(member.options)) or "no options",
+            got=", ".join(unknown)[:120],
+        )
     if not inventory.units:
         raise InvalidInput("this model has nothing to plan", got="no planned unit", hint="see `bitwright inspect`")
     data = calibration.scoring if calibration is not None and member.needs_data else None

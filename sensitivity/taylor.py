@@ -26,6 +26,7 @@ class Taylor:
 
     name = "taylor"
     needs_data = True
+    options = frozenset[str]()
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

@@ -18,6 +18,7 @@ class WeightMse:
 
     name = "weight-mse"
     needs_data = False
+    options = frozenset[str]()
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

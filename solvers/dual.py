@@ -86,13 +86,15 @@ def _soft(loss: Floats, rows: Rows, m: Floats, share: float) -> tuple[float, Flo
     least = value.min(axis=1, keepdims=True)
     finite = np.isfinite(loss)
     ranges = np.where(finite, price, -np.inf).max(axis=1) - np.where(finite, price, np.inf).min(axis=1)
-    heat = np.maximum(share * ranges, 1e-300)
+    # A group whose formats all cost the same does not answer to the multipliers: any heat serves, and no curvature.
+    heat = np.where(ranges > 1e-12 * float(ranges.max()), share * ranges, 1.0)
+    stiff = np.where(ranges > 1e-12 * float(ranges.max()), 1 / heat, 0.0)
     soft = np.exp(-np.minimum((value - least) / heat[:, None], 700.0)) * finite
     soft /= soft.sum(axis=1, keepdims=True)
     mean = np.einsum("gk,rgk->rg", soft, rows.weight)
     gradient = mean.sum(axis=1) - rows.bound
-    second = np.einsum("gk,rgk,sgk,g->rs", soft, rows.weight, rows.weight, 1 / heat, optimize=True)
-    hessian = second - np.einsum("rg,sg,g->rs", mean, mean, 1 / heat)
+    second = np.einsum("gk,rgk,sgk,g->rs", soft, rows.weight, rows.weight, stiff, optimize=True)
+    hessian = second - np.einsum("rg,sg,g->rs", mean, mean, stiff)
     return float(least.sum()) - float(m @ rows.bound), gradient, hessian
 
 

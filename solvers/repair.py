@@ -122,7 +122,9 @@ def _beam(field: Field, choice: IntArray) -> IntArray | None:
     g, c, extra, use = field.moves(choice)
     if not len(g):
         return None
-    rate = np.maximum(extra, 0.0) / np.maximum(field.price @ np.abs(use), 1e-300)
+    shift = field.price @ np.abs(use)
+    rate = np.full(len(g), np.inf)
+    np.divide(np.maximum(extra, 0.0), shift, out=rate, where=shift > 1e-12 * float(shift.max()))
     order = np.argsort(rate, kind="stable")
     owners = g[order][np.sort(np.unique(g[order], return_index=True)[1])][:GROUPS]
     state, value = field.slack(choice)[:, None], np.zeros(1)

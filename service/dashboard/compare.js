@@ -33,7 +33,7 @@ function difference(a, b) {
   const before = new Map(a.units.map((unit) => [unit.name, unit]));
   const both = b.units.filter((unit) => before.has(unit.name)).map((unit) => ({ name: unit.name, module: unit.module, a: before.get(unit.name), b: unit }));
   const changed = both.filter((row) => row.a.format !== row.b.format).sort((x, y) => Math.abs(y.b.bytes - y.a.bytes) - Math.abs(x.b.bytes - x.a.bytes));
-  const rows = [["bits per weight", (p) => p.totals.bits_per_weight, number], ["planned bytes", (p) => p.totals.bytes, bytes], ["predicted loss", (p) => p.totals.predicted_loss, number], ["measured KL", (p) => p.measured?.kl, number]];
+  const rows = [["bits per weight", (p) => p.totals.bits_per_weight, number], ["planned bytes", (p) => p.totals.bytes, bytes], ["predicted loss", (p) => p.totals.predicted_loss, number], ["measured loss", (p) => p.measured?.kl, number]];
   const delta = (words, x, y) => (x === undefined || y === undefined ? "–" : `${y >= x ? "+" : "−"}${words(Math.abs(y - x))}${x ? ` (${y >= x ? "+" : "−"}${Math.abs(100 * (y / x - 1)).toFixed(1)} %)` : ""}`);
   const modules = new Map();
   for (const row of both) {

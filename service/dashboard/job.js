@@ -86,7 +86,7 @@ function outcome(job) {
     const { totals, measured } = result.plan;
     return card("Result", h("div", { class: "tiles" },
       tile("bits per weight", number(totals.bits_per_weight)), tile("planned units", bytes(totals.bytes)), tile("predicted loss", number(totals.predicted_loss)),
-      measured && tile("measured KL", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %)`)),
+      measured && tile("measured loss", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %)`)),
       links, result.checkpoint && h("p", { class: "note-line" }, "Checkpoint: ", h("code", {}, result.checkpoint.path ?? JSON.stringify(result.checkpoint))));
   }
   if (result.inventory) return inventory(result.inventory);

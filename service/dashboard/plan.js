@@ -48,8 +48,8 @@ function tiles({ totals, measured, units }) {
     tile("planned units", bytes(totals.bytes), `${count(totals.bytes)} bytes`),
     tile("stays as it is", bytes(totals.unquantized_bytes), totals.file_bytes ? `file ${bytes(totals.file_bytes)}` : "unquantized rest"),
     tile("predicted loss", number(totals.predicted_loss), totals.predicted_stderr ? `± ${number(1.96 * totals.predicted_stderr, 2)} (95 %)` : ""),
-    measured && tile("measured KL", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %)`),
-    measured?.uniform && tile("uniform KL", number(measured.uniform.kl), `${measured.uniform.format}, ${bytes(measured.uniform.bytes)}`));
+    measured && tile("measured loss", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %)`),
+    measured?.uniform && tile("uniform loss", number(measured.uniform.kl), `${measured.uniform.format}, ${bytes(measured.uniform.bytes)}`));
 }
 
 const warnings = (plan) => [...plan.warnings, plan.measured?.fallback].filter(Boolean).map((words) => h("p", { class: "problem" }, words));
@@ -80,15 +80,17 @@ function certificate(plan) {
 function quality({ measured, totals, provenance }) {
   if (!measured) return card("Quality", h("p", { class: "muted" }, "This plan was not measured."), h("p", {}, `Predicted loss ${number(totals.predicted_loss)}${provenance.loss_unit ? ` ${provenance.loss_unit}` : ""}.`));
   const wide = (value, stderr) => ({ value, low: value - 1.96 * stderr, high: value + 1.96 * stderr });
-  const same = !provenance.loss_unit || /kl/i.test(provenance.loss_unit);
+  const same = provenance.loss_unit === measured.unit, below = measured.extra?.feasible_uniform;
   const rows = [
     { name: "this plan, measured", tone: "var(--curve)", ...wide(measured.kl, measured.stderr) },
     same && { name: "this plan, predicted", tone: "var(--curve)", hollow: true, ...(totals.predicted_stderr ? wide(totals.predicted_loss, totals.predicted_stderr) : { value: totals.predicted_loss }) },
     measured.uniform && { name: `${measured.uniform.format}, measured`, tone: "var(--other)", ...wide(measured.uniform.kl, measured.uniform.stderr) },
+    below && below.format !== measured.uniform?.format && { name: `${below.format}, measured`, tone: "var(--other)", ...wide(below.kl, below.stderr) },
     same && Number.isFinite(measured.uniform?.predicted_loss) && { name: `${measured.uniform.format}, predicted`, tone: "var(--other)", hollow: true, value: measured.uniform.predicted_loss },
   ].filter(Boolean);
-  const better = measured.uniform && measured.kl > 0 && `The best uniform plan of no fewer bytes, ${measured.uniform.format}, takes ${percent(measured.uniform.bytes / totals.bytes - 1, 1)} more bytes (${bytes(measured.uniform.bytes)}); its KL is ${number(measured.uniform.kl / measured.kl, 3)} times this plan's.`;
-  return card("Measured beside predicted and uniform", h("div", { class: "scroll wrap", tabindex: "0", role: "region", "aria-label": "measured quality" }, intervals(rows, measured.unit)), better && h("p", {}, better), h("p", { class: "note-line" }, `Bars are 95 % intervals, on ${count(measured.tokens)} held-out tokens or items.`));
+  const better = measured.uniform && measured.kl > 0 && `The best uniform plan of no fewer bytes, ${measured.uniform.format}, takes ${percent(measured.uniform.bytes / totals.bytes - 1, 1)} more bytes (${bytes(measured.uniform.bytes)}); its loss is ${number(measured.uniform.kl / measured.kl, 3)} times this plan's.`;
+  const fits = below && measured.kl > 0 && `The best uniform plan within the budget, ${below.format} (${bytes(below.bytes)}), has ${number(below.kl / measured.kl, 3)} times its loss.`;
+  return card("Measured beside predicted and uniform", h("div", { class: "scroll wrap", tabindex: "0", role: "region", "aria-label": "measured quality" }, intervals(rows, measured.unit)), better && h("p", {}, better), fits && h("p", {}, fits), h("p", { class: "note-line" }, `Bars are 95 % intervals, on ${count(measured.tokens)} held-out tokens or items.`));
 }
 
 function grouped(units, name) {

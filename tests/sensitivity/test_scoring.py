@@ -72,6 +72,8 @@ def test_bad_requests(tiny: dict[str, Opened]) -> None:
         score(*tiny["llama"], FORMATS, calibration=calibration, quantizer="none")
     with pytest.raises(InvalidCalibration, match="needs calibration"):
         score(*tiny["llama"], FORMATS)
+    with pytest.raises(InvalidInput, match="no such option"):
+        score(*tiny["llama"], FORMATS, calibration=calibration, options={"tokens": 5})
     with pytest.raises(InvalidInput, match="positive"):
         score(*tiny["llama"], FORMATS, calibration=calibration, samples=0)
     with pytest.raises(InvalidCalibration, match="empty"):
