@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test check format system native bench api golden lock clean
+.PHONY: help venv demo test chaos check format system native bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 	@if command -v g++ >/dev/null || command -v c++ >/dev/null || command -v clang++ >/dev/null; then \
 	    $(BIN)/python -m gpu_kernels.build && $(BIN)/python -m solvers.native.build; \
 	else echo "no C++ compiler: nothing was compiled, numpy does the work"; fi
+
+chaos: native    ## kill workers at random, then check the history; SEED=n repeats a run
+	BITWRIGHT_TEST_CHAOS_JOBS=1000 BITWRIGHT_TEST_CHAOS_KILLS=100 $(BIN)/python -m pytest -q tests/chaos
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing
