@@ -45,7 +45,7 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 	else echo "no C++ compiler: nothing was compiled, numpy does the work"; fi
 
 chaos: native    ## kill workers at random, then check the history; SEED=n repeats a run
-	BITWRIGHT_TEST_CHAOS_JOBS=1000 BITWRIGHT_TEST_CHAOS_KILLS=100 $(BIN)/python -m pytest -q tests/chaos
+	BITWRIGHT_TEST_CHAOS_JOBS=1000 BITWRIGHT_TEST_CHAOS_KILLS=100 $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q tests/chaos
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing
