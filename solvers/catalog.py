@@ -33,6 +33,18 @@ SOLVERS = Catalog(
             "enumeration of every choice: the oracle for small problems",
             traits=traits(limits=MANY, rules=True, pairs=True, exact=True, max_states=2.0**24),
         ),
+        Entry(
+            "dp",
+            "solvers.dp:SOLVER",
+            "dynamic programming over every total of one limit, costs divided by their common divisor",
+            traits=traits(exact=True),
+        ),
+        Entry(
+            "closed-form",
+            "solvers.closed_form:SOLVER",
+            "reverse water-filling on loss = c 4^-bits fitted to each unit, rounded; states its gap",
+            traits=traits(),
+        ),
         Entry("greedy", "solvers.greedy:SOLVER", "steepest hull steps first, what fits: a baseline", traits=traits()),
         Entry(
             "positional",
