@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidReference, NotFound
+from bitwright.core.plan import plan_from_json
 from bitwright.core.refs import parse_ref
-from bitwright.core.requests import JobRequest, Scoring, invalid_members, parse_request
+from bitwright.core.requests import EvaluateRequest, JobRequest, Scoring, invalid_members, parse_request
 from bitwright.jobs.blobs import BlobStore
 
 _DIGEST = "sha256:"
@@ -69,6 +70,11 @@ def _check_references(request: JobRequest, blobs: BlobStore) -> None:
         digest = getattr(request, member, None)
         if digest is not None:
             _check_text(member, digest, blobs)
+    plan = getattr(request, "plan", None)
+    if plan is not None:
+        plan_from_json(plan)
+    if isinstance(request, EvaluateRequest) and plan is not None and request.checkpoint is not None:
+        raise InvalidInput("name a plan or a checkpoint, not both", errors=[{"pointer": "/plan", "message": "beside a checkpoint"}])
     if isinstance(request, Scoring):
         _check_names(request)
 

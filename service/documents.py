@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.certificate import Verdict, verify
-from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound
+from bitwright.core.certificate import Certificate, Verdict, verify
+from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound, VerificationFailed
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.plan_check import verify_plan
 from bitwright.core.problem import Problem
@@ -106,15 +107,33 @@ def verify_document(data: Any, blobs: BlobStore) -> Verdict:
     if "solution" in data:
         if data.get("problem") is None:
             raise InvalidInput("a solution can only be verified against its problem", expected="a member 'problem'")
-        solution = solution_from_json(data["solution"])
-        return verify(problem_from_json(data["problem"]), solution.choice, solution.certificate)
+        solution, problem = solution_from_json(data["solution"]), problem_from_json(data["problem"])
+        return _told(lambda: verify(problem, solution.choice, solution.certificate), solution.certificate)
     plan = plan_from_json(data["plan"])
+    certificate = Certificate.from_json(plan.certificate)
     if data.get("problem") is not None:
-        return verify_plan(plan, problem_from_json(data["problem"]))
+        problem = problem_from_json(data["problem"])
+        return _told(lambda: verify_plan(plan, problem), certificate)
     digest = data.get("table")
-    if digest is not None and not isinstance(digest, str):
+    if digest is None:
+        return _told(lambda: verify_plan(plan), certificate)
+    if not isinstance(digest, str):
         raise InvalidPlan("the table is named by its digest", got=repr(digest)[:80])
-    return verify_plan(plan, None if digest is None else _table_problem(plan, load_table(stored_table(blobs, digest))))
+    table = load_table(stored_table(blobs, digest))
+    verdict = _told(lambda: verify_plan(plan, _table_problem(plan, table)), certificate)
+    if plan.model.digest == table.inventory.digest:
+        return verdict
+    other = f"the table was made for the model {table.inventory.digest}, the plan names {plan.model.digest}"
+    return Verdict(False, (*verdict.failures, other), verdict.notes, verdict.certificate)
+
+
+def _told(check: Callable[[], Verdict], claimed: Certificate) -> Verdict:
+    """A claim so wrong that nothing can be computed from it (a negative multiplier, say) is a failed check too."""
+    try:
+        return check()
+    except VerificationFailed as error:
+        got = f": {error.got}" if error.got else ""
+        return Verdict(False, (f"{error.detail}{got}",), (), claimed)
 
 
 def _table_problem(plan: Plan, table: SensitivityTable) -> Problem:

@@ -32,8 +32,9 @@ def exposition(state: State) -> str:
         *_family(
             "bitwright_expired_leases", "gauge", "running jobs whose lease has passed", [("", found.expired_leases)]
         ),
-        *_family("bitwright_outbox_unsent", "gauge", "rings not yet delivered", [("", found.unsent)]),
     ]
+    if state.settings.broker_url is not None:  # without a broker nobody delivers rings, and none is missing
+        lines += _family("bitwright_outbox_unsent", "gauge", "rings not yet delivered", [("", found.unsent)])
     return "\n".join(lines) + "\n"
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bitwright.core.errors import BitwrightError, InvalidInput, TooLarge
+from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, TooLarge
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_arrays, problem_from_json, read_npz
 from bitwright.core.table import load_table
@@ -50,13 +50,7 @@ def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
     request = parse_solve(header["operation"], options)
     if problem is None:
         problem = _problem(request.problem, request.table, request.ties, header)
-    if problem.n > header["max_units"]:
-        raise TooLarge(
-            "the problem has too many units for a synchronous solve",
-            expected=f"at most {header['max_units']}",
-            got=str(problem.n),
-            hint="use `bitwright solve` on the command line, or raise BITWRIGHT_MAX_SOLVE_UNITS",
-        )
+    _check_units(problem.n, header)
     for name, value in request.limits.items():
         problem = problem.with_limit(name, value)
     return request.run(problem, float(header["seconds"]))
@@ -65,9 +59,29 @@ def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
 def _problem(data: Any, table: str | None, ties: tuple[str, ...], header: dict[str, Any]) -> Problem:
     if (data is None) == (table is None):
         raise InvalidInput("name the problem once", expected="either 'problem' or 'table'")
-    if table is not None:
-        return load_table(Path(header["tables"]) / table.removeprefix("sha256:")).problem(None, tie_kinds=ties)
-    return problem_from_json(data)
+    if table is None:
+        if isinstance(data.get("loss"), list):
+            _check_units(len(data["loss"]), header)
+        return problem_from_json(data)
+    path = Path(header["tables"]) / table.removeprefix("sha256:")
+    if not path.is_file():
+        raise InvalidPlan(
+            "this server has no sensitivity table of that digest",
+            got=table,
+            hint="the `sensitivities` link of a job names its table",
+            errors=[{"pointer": "/table", "message": "unknown digest"}],
+        )
+    return load_table(path).problem(None, tie_kinds=ties)
+
+
+def _check_units(units: int, header: dict[str, Any]) -> None:
+    if units > header["max_units"]:
+        raise TooLarge(
+            "the problem has too many units for a synchronous solve",
+            expected=f"at most {header['max_units']}",
+            got=str(units),
+            hint="use `bitwright solve` on the command line, or raise BITWRIGHT_MAX_SOLVE_UNITS",
+        )
 
 
 def _serve_one(header: dict[str, Any], payload: bytes, out: IO[bytes]) -> None:

@@ -62,9 +62,8 @@ def closed_form(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     ideal, slope = _water(law, np.where(allowed, extra, 0.0).max(axis=1), room / unit)
     choice = _floored(reduced, row, extra, ideal, cheapest)
     choice = filled(reduced.loss, row.weight, choice, row.bound - row.total(choice), deadline)
-    return Outcome(
-        choice, {row.name: reduced.multiplier(row, slope / unit)}, info={"fitted": int((law.size > 0).sum())}
-    )
+    multipliers = {row.name: reduced.multiplier(row, slope / unit)}
+    return Outcome(choice, multipliers, info={"fitted": int((law.size > 0).sum())})
 
 
 def _water(law: Law, most: Floats, room: float) -> tuple[Floats, float]:
@@ -86,14 +85,14 @@ def _floored(reduced: Reduced, row: Row, extra: Floats, ideal: Floats, cheapest:
     for share in SHARES:
         affordable = extra <= (ideal * share)[:, None]
         affordable[np.arange(reduced.groups), cheapest] = True
-        choice = np.where(affordable, reduced.loss, np.inf).argmin(axis=1)
+        choice: IntArray = np.where(affordable, reduced.loss, np.inf).argmin(axis=1)
         if row.total(choice) <= row.bound:
             return choice
     return cheapest
 
 
 def filled(loss: NDArray[np.float64], weight: IntArray, choice: IntArray, room: int, deadline: Deadline) -> IntArray:
-    """Rounds of single changes, most loss saved per cost first, while they fit; changes that cost nothing come first."""
+    """Rounds of single changes that fit, most loss saved per cost first; what costs nothing counts as half a unit."""
     choice, rows = choice.copy(), np.arange(len(loss))
     while not deadline.passed:
         saved = loss[rows, choice][:, None] - loss

@@ -7,6 +7,7 @@ uniform, p = 0, is always scored, so the answer is never worse than uniform.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def _best(scores: Mapping[int, float]) -> int:
 def _next(scores: Mapping[int, float]) -> int:
     """The middle of the wider unscored gap beside the best plan; where there is none, of the widest gap of all."""
     known, best = sorted(scores), _best(scores)
-    gaps = [(b - a, a) for a, b in zip(known, known[1:], strict=False) if b - a > 1]
+    gaps = [(b - a, a) for a, b in itertools.pairwise(known) if b - a > 1]
     beside = [gap for gap in gaps if best in (gap[1], gap[0] + gap[1])]
     wide, start = max(beside or gaps, key=lambda gap: (gap[0], -gap[1]))
     return start + wide // 2

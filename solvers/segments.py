@@ -109,11 +109,19 @@ def _layout(
         raise InvalidProblem("variances must be a vector of finite numbers >= 0", got=f"shape {spread.shape}")
     if objective not in OBJECTIVES:
         raise UnknownName("there is no such objective", expected=", ".join(OBJECTIVES), got=objective[:40])
-    if block < 1 or overhead < 0 or not widths or min(widths) < 1 or max(widths) > 64 or (most or 1) < 1:
+    if (
+        block < 1
+        or overhead < 0
+        or not widths
+        or min(widths) < 1
+        or max(widths) > 64
+        or (most is not None and most < 1)
+    ):
         raise InvalidSetting("block, overhead, widths or most out of range", expected="block >= 1, widths in 1 .. 64")
     if budget < overhead:
         raise InvalidSetting("not even one empty segment fits", expected=f"at least {overhead} bits", got=str(budget))
-    unit, most = math.gcd(block, overhead), min(most or len(spread), len(spread))
+    unit = math.gcd(block, overhead)
+    most = len(spread) if most is None else min(most, len(spread))
     dearest = len(spread) * max(widths) * block + most * overhead
     columns = min(budget, dearest) // unit + 1
     if (most + 1) * (len(spread) + 1) * columns > CELLS:

@@ -34,7 +34,8 @@ class Water:
 def fill(c: Any, s: Any, total: float, lo: Any = 0.0, hi: Any = np.inf) -> Water:
     """Continuous bits. c (n,) >= 0 loss at 0 bits, s (n,) > 0 weights a unit; lo, hi bits, scalar or (n,).
 
-    Raises InvalidProblem for arrays that make no sense and Infeasible when `lo` alone exceeds the budget of `total` bits.
+    total: budget in bits. Raises InvalidProblem for arrays that make no sense and Infeasible when `lo` alone exceeds
+    the budget.
     """
     c, s = _checked(c, s)
     with np.errstate(divide="ignore"):

@@ -32,7 +32,7 @@ def _budget(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 FormatNames = (
-    Annotated[tuple[Annotated[str, Field(max_length=64)], ...], AfterValidator(_format_names), Field(max_length=64)]
+    Annotated[tuple[Annotated[str, Field(max_length=64)], ...], AfterValidator(_format_names), Field(min_length=1, max_length=64)]
     | None
 )
 Container = Literal["packed", "compressed-tensors"]
@@ -105,6 +105,8 @@ class EvaluateRequest(_Request):
 JobRequest = Annotated[
     InspectRequest | SensitivityRequest | PlanRequest | ExecuteRequest | EvaluateRequest, Field(discriminator="kind")
 ]
+#: Every kind of job.
+KINDS = ("inspect", "sensitivity", "plan", "execute", "evaluate")
 ADAPTER: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
 
 
@@ -119,7 +121,9 @@ def parse_request(data: Any) -> JobRequest:
 def invalid_members(error: ValidationError, *, tagged: bool = False) -> InvalidInput:
     """The typed error of a pydantic validation error; tagged: locations begin with the union's tag, not in the body."""
     found = [
-        {"pointer": _pointer(e["loc"][1:] if tagged else e["loc"]), "message": e["msg"]}
+        {"pointer": "/kind", "message": f"the kind of a job is one of {', '.join(KINDS)}"}
+        if e["type"] in ("union_tag_invalid", "union_tag_not_found")
+        else {"pointer": _pointer(e["loc"][1:] if tagged else e["loc"]), "message": e["msg"]}
         for e in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     first = found[0]

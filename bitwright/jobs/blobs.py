@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -64,6 +65,7 @@ class BlobStore:
         holder = Path(tempfile.mkdtemp(prefix=".build.", dir=path.parent))
         try:
             build(holder / "blob")
+            _sync(holder / "blob")
             try:
                 (holder / "blob").rename(path)
             except OSError as error:
@@ -72,3 +74,10 @@ class BlobStore:
         finally:
             shutil.rmtree(holder, ignore_errors=True)
         return path
+
+
+def _sync(blob: Path) -> None:
+    """Bytes reach the disk before the name does: after a power cut a name that exists is still complete."""
+    for path in [blob] if blob.is_file() else [p for p in blob.rglob("*") if p.is_file()]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

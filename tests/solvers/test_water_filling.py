@@ -80,9 +80,9 @@ def test_whole_bits_are_optimal_for_equal_sizes(given_, total: int) -> None:
 def test_roundings_keep_the_budget_and_the_bound(given_, mean: float) -> None:
     c, s = given_
     total = mean * float(s.sum())
-    water = fill(c, s, total)
+    water = fill(c, s, total, 0, 6)
     floor = float(c @ 4.0**-water.bits)
-    bits, levels = round_bits(c, s, water.bits, total), round_levels(c, s, water.bits, total, 1 << 20)
+    bits, levels = round_bits(c, s, water.bits, total, 6), round_levels(c, s, water.bits, total, 64)
     assert float(s @ bits) <= total * (1 + 1e-9)
     assert float(s @ np.log2(levels)) <= total * (1 + 1e-9)
     assert float(c @ 4.0 ** -bits.astype(float)) >= floor * (1 - 1e-9)

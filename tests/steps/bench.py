@@ -15,14 +15,23 @@ TOKENS = {"calibration_tokens": 2048, "confirm_tokens": 2048, "samples": 2}
 
 
 class Bench:
-    """A state folder, and jobs run in it as the local command line does; `stages` records the progress reported."""
+    """A state folder, and jobs run in it as the local command line does; `said` records the progress reported."""
 
     def __init__(self, state: Path) -> None:
         self.settings = Settings(state_dir=state)
-        self.stages: list[str] = []
+        self.said: list[tuple[str, str]] = []
 
     def context(self, *, allow_path: bool = True, out: Path | None = None) -> Context:
-        return Context(self.settings, lambda stage, *_: self.stages.append(stage), allow_path=allow_path, out_dir=out)
+        return Context(
+            self.settings,
+            lambda stage, _, message: self.said.append((stage, message)),
+            allow_path=allow_path,
+            out_dir=out,
+        )
+
+    def worked(self) -> set[str]:
+        """Stages that went through the model item by item since `said` was cleared."""
+        return {stage for stage, message in self.said if stage == "measure" or message.endswith(" items")}
 
     def run(self, kind: str, *, out: Path | None = None, allow_path: bool = True, **members: Any) -> dict[str, Any]:
         return run(parse_request({"kind": kind, **members}), self.context(allow_path=allow_path, out=out))

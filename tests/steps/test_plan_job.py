@@ -17,6 +17,11 @@ from tests.steps.bench import TOKENS, Bench
 from worker.steps.plan import uniform_neighbours
 
 
+def test_the_first_run_scores_and_measures(bench: Bench, planned: dict[str, Any]) -> None:
+    """What `worked` looks for is really said, so that its absence later means something."""
+    assert bench.worked() == {"score", "measure"}
+
+
 def test_the_plan_keeps_its_budget_and_uses_it(planned: dict[str, Any]) -> None:
     totals = planned["plan"]["totals"]
     assert totals["bits_per_weight"] <= 3.5
@@ -59,11 +64,20 @@ def test_prediction_is_near_the_measurement(planned: dict[str, Any]) -> None:
 
 
 def test_another_budget_does_not_score_again(bench: Bench, planned: dict[str, Any], llama: str, text: str) -> None:
-    bench.stages.clear()
+    bench.said.clear()
     again = bench.run("plan", model=llama, budget="3.0bpw", calibration=text, confirm=False, **TOKENS)
     assert again["table_digest"] == planned["table_digest"]
-    assert "capture" not in bench.stages
+    assert bench.worked() == set()
     assert again["plan"]["totals"]["bits_per_weight"] <= 3.0
+
+
+def test_a_job_that_runs_again_neither_scores_nor_measures_again(
+    bench: Bench, planned: dict[str, Any], llama: str, text: str
+) -> None:
+    bench.said.clear()
+    again = bench.run("plan", model=llama, budget="3.5bpw", calibration=text, **TOKENS)
+    assert bench.worked() == set()
+    assert again["plan"] == planned["plan"]
 
 
 def test_same_inputs_and_seed_give_the_same_digest_in_another_state_folder(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from bitwright.core.canonical import canonical_json, digest_json
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Measured, Uniform
 from bitwright.core.problem import IntArray
@@ -11,7 +15,9 @@ from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
 from sensitivity import evaluate
+from sensitivity.base import NUMERICS
 from sensitivity.data import Calibration
+from sensitivity.quality import Quality
 from worker.steps.context import Context
 from worker.steps.menu import Menu
 
@@ -34,9 +40,7 @@ def confirm(
     choices = {"plan": solution.choice}
     choices |= {name: c for name, c in (("uniform", above), ("feasible_uniform", below)) if c is not None}
     variants = {name: [table.formats[j] for j in choice] for name, choice in choices.items()}
-    quality = evaluate.measure(
-        source, inventory, variants, calibration.confirming, quantizer=menu.recipe.quantizer, progress=context.progress
-    )
+    quality = _measure(source, inventory, variants, calibration, menu, context)
     take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
     chosen = quality["feasible_uniform" if take_uniform else "plan"]
     extra: dict[str, Any] = dict(chosen.extra)
@@ -64,7 +68,40 @@ def confirm(
     )
 
 
-def _uniform(table: SensitivityTable, choice: IntArray, quality: evaluate.Quality) -> Uniform:
+def _measure(
+    source: ModelSource,
+    inventory: Inventory,
+    variants: Mapping[str, list[str]],
+    calibration: Calibration,
+    menu: Menu,
+    context: Context,
+) -> dict[str, Quality]:
+    """Measured once, remembered by everything that can change it: a job that starts again does not measure again."""
+    key = {
+        "model": inventory.digest,
+        "units": [unit.name for unit in inventory.units],
+        "variants": dict(variants),
+        "data": calibration.confirming.digest,
+        "quantizer": menu.recipe.quantizer,
+        "numerics": NUMERICS,
+    }
+
+    def build(path: Path) -> None:
+        found = evaluate.measure(
+            source,
+            inventory,
+            variants,
+            calibration.confirming,
+            quantizer=menu.recipe.quantizer,
+            progress=context.progress,
+        )
+        path.write_bytes(canonical_json({name: quality.to_json() for name, quality in found.items()}))
+
+    stored = json.loads(context.blobs.memo("measures", digest_json(key), build).read_bytes())
+    return {name: Quality(**quality) for name, quality in stored.items()}
+
+
+def _uniform(table: SensitivityTable, choice: IntArray, quality: Quality) -> Uniform:
     column = int(choice[0])
     return Uniform(
         format=table.formats[column],
