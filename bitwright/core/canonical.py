@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bitwright.core.errors import OutOfResources
+from bitwright.core.errors import BitwrightError, InvalidInput, OutOfResources
 
 
 def canonical_json(value: Any) -> bytes:
@@ -32,11 +33,21 @@ def digest_file(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
+#: What a full disk (or quota, or a failing one) says; every other refusal is about the place that was named.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside `path` and rename on success: the final name holds the whole content or does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    """Write beside `path` and rename on success: the final name holds the whole content or does not exist.
+
+    Raises OutOfResources when the disk is full, InvalidInput when the place cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -47,13 +58,22 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutOfResources(
-            f"cannot write {path.name}: {error.strerror or error}",
-            hint="free disk space or choose another output folder, then run the same command again",
-        ) from error
+        raise _cannot_write(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _cannot_write(path: Path, error: OSError) -> BitwrightError:
+    words = f"cannot write {path.name[:120]}: {error.strerror or error}"
+    if error.errno in _NO_ROOM:
+        return OutOfResources(
+            words, hint="free disk space or choose another output folder, then run the same command again"
+        )
+    return InvalidInput(
+        words, expected="a place where a file of that name can be written", got=str(path)[:300],
+        hint="choose another output file or folder, or give yourself the right to write there",
+    )  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bitwright.core.canonical import atomic_write, canonical_json, digest_json, write_json
+from bitwright.core.canonical import canonical_json, digest_json, write_json
 from bitwright.core.errors import InvalidPlan
 from bitwright.core.formats import parse_format
-from bitwright.core.problem_file import parse_json, read_npz
+from bitwright.core.problem_file import parse_json
+from bitwright.core.sidecar import load_array, save_array
 from bitwright.core.solution import SIDECAR_UNITS
 
 PLAN_VERSION = 1
@@ -125,11 +126,8 @@ class Plan(_Frozen):
         path = Path(path)
         data = self.to_json()
         if len(self.units) > SIDECAR_UNITS:
-            sidecar = path.with_suffix(".npz")
             blob = np.frombuffer(canonical_json(data["units"]), np.uint8)
-            with atomic_write(sidecar) as file:
-                np.savez_compressed(file, units=blob)
-            data["units"] = {"npz": sidecar.name, "count": len(self.units)}
+            data["units"] = save_array(path, "units", blob)
         write_json(path, data)
 
 
@@ -143,7 +141,7 @@ def plan_from_json(data: Any, *, folder: Path | None = None) -> Plan:
         )
     units = data.get("units")
     if isinstance(units, dict):
-        data = {**data, "units": _read_units(units, folder)}
+        data = {**data, "units": parse_json(load_array(units, "units", folder).tobytes())}
     try:
         plan = Plan.model_validate(data)
     except ValidationError as error:
@@ -158,13 +156,6 @@ def plan_from_json(data: Any, *, folder: Path | None = None) -> Plan:
     for unit in plan.units:
         parse_format(unit.format)
     return plan
-
-
-def _read_units(pointer: dict[str, Any], folder: Path | None) -> Any:
-    name = pointer.get("npz")
-    if folder is None or not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-        raise InvalidPlan("the file with the plan's units is missing", got=repr(name)[:80])
-    return parse_json(read_npz(folder / name)["units"].tobytes())
 
 
 def load_plan(path: str | Path) -> Plan:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.canonical import atomic_write, write_json
+from bitwright.core.canonical import write_json
 from bitwright.core.certificate import Certificate
 from bitwright.core.errors import Infeasible, InvalidPlan
 from bitwright.core.problem import IntArray, Problem
-from bitwright.core.problem_file import parse_json, read_npz
+from bitwright.core.problem_file import parse_json
+from bitwright.core.sidecar import load_array, save_array
 
 SIDECAR_UNITS = 20_000
 
@@ -61,10 +62,7 @@ class Solution:
         path = Path(path)
         data = self.to_json()
         if len(self.choice) > SIDECAR_UNITS:
-            sidecar = path.with_suffix(".npz")
-            with atomic_write(sidecar) as file:
-                np.savez_compressed(file, choice=self.choice)
-            data["choice"] = {"npz": sidecar.name, "units": len(self.choice)}
+            data["choice"] = save_array(path, "choice", self.choice)
         write_json(path, data)
 
 
@@ -73,17 +71,7 @@ def solution_from_json(data: Any, *, folder: Path | None = None) -> Solution:
     if not isinstance(data, dict) or "choice" not in data or not isinstance(data.get("certificate"), dict):
         raise InvalidPlan("this is not a solution", expected="an object with choice, loss, certificate and solver")
     raw = data["choice"]
-    if isinstance(raw, dict):
-        name = raw.get("npz")
-        if folder is None or not isinstance(name, str) or Path(name).name != name:
-            raise InvalidPlan("the choice lies in another file that cannot be named here", got=repr(name)[:80])
-        if not (folder / name).is_file():
-            raise InvalidPlan("the file with the choice is missing", expected=str(folder / name))
-        raw = read_npz(folder / name).get("choice")
-    try:
-        choice = np.asarray(raw, np.int64) if raw is not None and len(raw) else np.zeros(0, np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidPlan("the choice must be a list of integers", got=str(error)[:80]) from error
+    choice = _choice(load_array(raw, "choice", folder) if isinstance(raw, dict) else raw)
     loss = data.get("loss")
     if loss is not None and not isinstance(loss, int | float):
         raise InvalidPlan("the loss must be a number", got=repr(loss)[:40])
@@ -95,6 +83,17 @@ def solution_from_json(data: Any, *, folder: Path | None = None) -> Solution:
         str(data.get("solver", "")),
         info if isinstance(info, dict) else {},
     )
+
+
+def _choice(raw: Any) -> IntArray:
+    """int64 (n,). Numbers that are not whole are refused, not cut: the checker must see what the file says."""
+    try:
+        array = np.asarray(raw) if raw is not None and len(raw) else np.zeros(0, np.int64)
+        if array.dtype.kind in "iu":
+            return array.astype(np.int64, casting="same_kind" if array.dtype.kind == "i" else "unsafe")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidPlan("the choice must be a list of integers", got=str(error)[:80]) from error
+    raise InvalidPlan("the choice must be a list of integers", got=f"{array.dtype} such as {array.reshape(-1)[:1]}"[:80])
 
 
 def load_solution(path: str | Path) -> Solution:

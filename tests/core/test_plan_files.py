@@ -64,7 +64,7 @@ def test_a_large_plan_has_its_units_beside_it(tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.json")
     assert (tmp_path / "plan.json").stat().st_size < 1000
     assert load_plan(tmp_path / "plan.json") == plan
-    (tmp_path / "plan.npz").unlink()
+    (tmp_path / "plan.units.npz").unlink()
     with pytest.raises(InvalidPlan, match="missing"):
         load_plan(tmp_path / "plan.json")
 
@@ -117,7 +117,7 @@ def test_a_large_solution_has_its_choice_beside_it(tmp_path: Path) -> None:
     choice = np.arange(SIDECAR_UNITS + 1) % 5
     Solution(choice, 0.0, Certificate("bounded"), "hull").save(tmp_path / "s.json")
     assert np.array_equal(load_solution(tmp_path / "s.json").choice, choice)
-    (tmp_path / "s.npz").unlink()
+    (tmp_path / "s.choice.npz").unlink()
     with pytest.raises(InvalidPlan, match="missing"):
         load_solution(tmp_path / "s.json")
 
