@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.core.certificate import Certificate, Verdict
-from bitwright.core.certificate import verify as check
 from bitwright.core.errors import InvalidPlan, from_problem
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import load_problem
-from bitwright.core.solution import Solution, load_solution
+from bitwright.core.solution import Solution, load_solution, verify_solution
 
 if TYPE_CHECKING:
     from bitwright.core.inventory import Inventory
@@ -145,7 +144,7 @@ def verify(subject: Plan | Solution | str | Path, problem: Problem | str | Path 
     if isinstance(loaded, Solution):
         if given is None:
             raise InvalidPlan("a solution can only be verified against its problem", hint="add --problem PROBLEM.npz")
-        return check(given, loaded.choice, loaded.certificate)
+        return verify_solution(given, loaded)
     from bitwright.core.plan_check import verify_plan
 
     return verify_plan(loaded, given)

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     api_key: SecretStr | None = Field(
-        default=None, min_length=16, exclude=True, description="one key with every scope; more: python -m service.keys"
+        default=None, min_length=16, exclude=True, description="one key with every scope; more: bitwright keys"
     )
     workers: int = Field(default=1, ge=0, le=64, description="embedded runner slots of `bitwright serve`")
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="research/06 B3: 30 s, renewed each 10 s")

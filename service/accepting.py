@@ -74,7 +74,9 @@ def _check_references(request: JobRequest, blobs: BlobStore) -> None:
     if plan is not None:
         plan_from_json(plan)
     if isinstance(request, EvaluateRequest) and plan is not None and request.checkpoint is not None:
-        raise InvalidInput("name a plan or a checkpoint, not both", errors=[{"pointer": "/plan", "message": "beside a checkpoint"}])
+        raise InvalidInput(
+            "name a plan or a checkpoint, not both", errors=[{"pointer": "/plan", "message": "beside a checkpoint"}]
+        )
     if isinstance(request, Scoring):
         _check_names(request)
 

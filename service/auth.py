@@ -54,7 +54,7 @@ class Gate:
             raise InvalidSetting(
                 "a server beyond this machine needs an API key",
                 expected="a key, or a loopback address such as 127.0.0.1",
-                hint="set BITWRIGHT_API_KEY, or make one with: python -m service.keys create NAME",
+                hint="set BITWRIGHT_API_KEY, or make one with: bitwright keys create NAME",
             )
 
     @property

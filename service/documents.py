@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.certificate import Certificate, Verdict, verify
+from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound, VerificationFailed
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.plan_check import verify_plan
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_json
-from bitwright.core.solution import solution_from_json
+from bitwright.core.solution import solution_from_json, verify_solution
 from bitwright.core.table import SensitivityTable, load_table
 from bitwright.jobs.blobs import BlobStore
 from service.replies import json_bytes
@@ -108,7 +108,7 @@ def verify_document(data: Any, blobs: BlobStore) -> Verdict:
         if data.get("problem") is None:
             raise InvalidInput("a solution can only be verified against its problem", expected="a member 'problem'")
         solution, problem = solution_from_json(data["solution"]), problem_from_json(data["problem"])
-        return _told(lambda: verify(problem, solution.choice, solution.certificate), solution.certificate)
+        return _told(lambda: verify_solution(problem, solution), solution.certificate)
     plan = plan_from_json(data["plan"])
     certificate = Certificate.from_json(plan.certificate)
     if data.get("problem") is not None:

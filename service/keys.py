@@ -1,7 +1,7 @@
 """API keys: made once, shown once, kept as hashes in `state_dir/keys.json`; scopes, tenant and expiry each.
 
 Several keys of one name may be active, so that a key is rotated without a gap: make the new one, move over, revoke the
-old one. `python -m service.keys create|list|revoke` keeps them.
+old one. `bitwright keys create|list|revoke` keeps them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SCOPES = ("jobs:read", "jobs:write", "solve", "metrics")
 PREFIX = "bw"
 SECRET_BYTES = 32
 DEFAULT_TENANT = "default"
+#: A century: beyond it a key may as well never expire.
+LONGEST_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class KeyFile:
                 raise InvalidInput(
                     f"the {what} cannot be used", expected="1 to 64 printable characters", got=ascii(value)[:80]
                 )
+        if days is not None and not 0 < days <= LONGEST_DAYS:
+            raise InvalidInput(
+                "the days cannot be used", expected=f"more than 0, at most {LONGEST_DAYS}", got=str(days)
+            )
         identity, now = secrets.token_hex(6), time.time()
         text = f"{PREFIX}_{identity}_{secrets.token_hex(SECRET_BYTES)}"
         expires = None if days is None else now + 86_400 * days

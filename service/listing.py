@@ -8,23 +8,13 @@ from typing import Any
 
 from bitwright.core.catalog import unknown_name
 from bitwright.core.errors import InvalidInput
-from bitwright.core.requests import (
-    EvaluateRequest,
-    ExecuteRequest,
-    InspectRequest,
-    PlanRequest,
-    SensitivityRequest,
-)
+from bitwright.core.requests import KINDS
 from bitwright.jobs import states
 from service.state import State
 from service.views import job_summary
 
 #: Larger page sizes are cut to this, not refused (AIP-158).
 MAX_PAGE = 1000
-KINDS = tuple(
-    str(cls.model_fields["kind"].default)
-    for cls in (InspectRequest, SensitivityRequest, PlanRequest, ExecuteRequest, EvaluateRequest)
-)
 
 
 @dataclass(frozen=True)

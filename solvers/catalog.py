@@ -45,6 +45,13 @@ SOLVERS = Catalog(
             "reverse water-filling on loss = c 4^-bits fitted to each unit, rounded; states its gap",
             traits=traits(),
         ),
+        Entry(
+            "pulp",
+            "solvers.pulp_cbc:SOLVER",
+            "the peers' way: PuLP binaries through CBC, losses scaled, the gap stated from a bound of our own",
+            needs=("pulp",),
+            traits=traits(limits=MANY, rules=True),
+        ),
         Entry("greedy", "solvers.greedy:SOLVER", "steepest hull steps first, what fits: a baseline", traits=traits()),
         Entry(
             "positional",

@@ -9,6 +9,7 @@ import time
 from bitwright.core.errors import BitwrightError
 from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings
+from worker.leftovers import remove_leftovers
 
 DAY = 24 * 3600.0
 #: How often old rows are removed, in seconds.
@@ -34,7 +35,8 @@ def sweep_until(stopping: threading.Event, store: JobStore, settings: Settings) 
 
 
 def _tidy(store: JobStore, settings: Settings) -> None:
-    """Remove rows that have served their time."""
+    """Remove rows that have served their time, and files that killed processes left."""
+    remove_leftovers(store, settings)
     removed = store.collect_garbage(settings.retention_days * DAY)
     store.forget_messages(DAY)
     if removed:

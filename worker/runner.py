@@ -60,9 +60,9 @@ class Runner:
         job = self.store.claim(self.owner, self.queues, self.settings.lease_seconds)
         if job is None:
             return False
-        _log.info("job started", extra={"job": job.id, "kind": job.kind, "attempt": job.attempt})
+        _log.info("job %s (%s) started, attempt %d", job.id, job.kind, job.attempt)
         kept = self._settle(job, self._run(job))
-        _log.info("job left" if kept else "job lost to another worker", extra={"job": job.id, "attempt": job.attempt})
+        _log.info("job %s left" if kept else "job %s lost to another worker", job.id)
         return True
 
     def _run(self, job: Job) -> Verdict:
@@ -70,7 +70,7 @@ class Runner:
             with Child(self._order(job)) as child:
                 return self._watch(job, child)
         except (OSError, BitwrightError) as error:
-            _log.exception("the child of a job could not be run", extra={"job": job.id})
+            _log.exception("the child of job %s could not be run", job.id)
             problem = Internal(
                 f"the worker could not run the job ({type(error).__name__})", hint="see the worker's log"
             ).to_problem()
@@ -141,7 +141,7 @@ class Runner:
             try:
                 return verdict()
             except (Temporary, OutOfResources) as error:
-                _log.warning("the end of a job could not be stored yet: %s", error.detail, extra={"job": job.id})
+                _log.warning("the end of job %s could not be stored yet: %s", job.id, error.detail)
             if self.stopping.is_set():
                 give_up = min(give_up, time.monotonic() + STOP_PATIENCE)
             if time.monotonic() > give_up:

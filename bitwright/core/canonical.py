@@ -47,7 +47,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise write_error(path, error) from error
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -58,13 +58,14 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise write_error(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _cannot_write(path: Path, error: OSError) -> BitwrightError:
+def write_error(path: Path, error: OSError) -> BitwrightError:
+    """The typed error of a write that the system refused: OutOfResources without room, else InvalidInput."""
     words = f"cannot write {path.name[:120]}: {error.strerror or error}"
     if error.errno in _NO_ROOM:
         return OutOfResources(

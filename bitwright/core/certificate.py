@@ -278,7 +278,7 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
     """Recompute cost, loss, feasibility, bound and gap from the problem alone and compare with the claim."""
     if claimed.status == "infeasible":
         return _verify_infeasible(problem, claimed)
-    failures = violations(problem, choice)
+    failures = violations(problem, choice) + _other_limits(problem, claimed)
     if failures:
         return Verdict(False, tuple(failures), (), claimed)
     loss = total_loss(problem, choice)
@@ -307,8 +307,25 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
     )
 
 
+def _other_limits(problem: Problem, claimed: Certificate) -> list[str]:
+    """Limits that the certificate states otherwise than the problem; members that it leaves out are not claims."""
+    real = {limit.name: limit.value for limit in problem.limits}
+    return [
+        f"the limit {name} is {real.get(name)!r} in the problem, the certificate says {value!r}"
+        for name, value in claimed.limits.items()
+        if real.get(name) != value
+    ]
+
+
 def _verify_infeasible(problem: Problem, claimed: Certificate) -> Verdict:
     smallest = smallest_totals(problem)
+    wrong = _other_limits(problem, claimed) + [
+        f"the smallest total of {name} is {smallest.get(name)!r}, the certificate says {value!r}"
+        for name, value in (claimed.smallest_limit or {}).items()
+        if name not in smallest or not _close(float(smallest[name]), float(value), 0.0)
+    ]
+    if wrong:
+        return Verdict(False, tuple(wrong), (), claimed)
     broken = [name for name, value in smallest.items() if value > {m.name: m.value for m in problem.limits}[name]]
     certificate = infeasible(problem, claimed.blame or "")
     if broken:

@@ -6,10 +6,10 @@ Choices of more than 20,000 units go to an `.npz` beside the JSON (`units` then 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.core.canonical import canonical_json, digest_json, write_json
 from bitwright.core.errors import InvalidPlan
@@ -21,28 +21,38 @@ from bitwright.core.solution import SIDECAR_UNITS
 PLAN_VERSION = 1
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+#: Text that is shown to people: a plan comes from anywhere, and a terminal obeys what it is shown.
+Text = Annotated[str, AfterValidator(_printable)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PlanModel(_Frozen):
-    ref: str
-    digest: str
-    architecture: str = ""
-    task: str = "unknown"
+    ref: Text
+    digest: Text
+    architecture: Text = ""
+    task: Text = "unknown"
 
 
 class PlanUnit(_Frozen):
     """One unit's choice. bytes: exact storage; loss: predicted; layer, module, expert: where it sits, for pictures."""
 
-    name: str = Field(min_length=1, max_length=1024)
+    name: Text = Field(min_length=1, max_length=1024)
     format: str
     elements: int = Field(ge=0)
     bytes: int = Field(ge=0)
     loss: float
     stderr: float | None = None
     shape: tuple[int, ...] | None = None
-    module: str | None = None
+    module: Text | None = None
     layer: int | None = None
     expert: int | None = None
 
@@ -61,7 +71,7 @@ class Totals(_Frozen):
 class Uniform(_Frozen):
     """The best uniform plan of no fewer bytes, measured on the same tokens."""
 
-    format: str
+    format: Text
     kl: float
     stderr: float
     bytes: int
@@ -74,9 +84,9 @@ class Measured(_Frozen):
     kl: float
     stderr: float
     tokens: int
-    unit: str = "nats of KL per token"
+    unit: Text = "nats of KL per token"
     uniform: Uniform | None = None
-    fallback: str | None = Field(default=None, description="why the uniform plan was taken instead, if it was")
+    fallback: Text | None = Field(default=None, description="why the uniform plan was taken instead, if it was")
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -89,11 +99,11 @@ class Plan(_Frozen):
     totals: Totals
     certificate: dict[str, Any]
     measured: Measured | None = None
-    engine: str | None = None
-    budget: str | None = None
+    engine: Text | None = None
+    budget: Text | None = None
     ties: tuple[tuple[int, ...], ...] = ()
-    kept: tuple[str, ...] = Field(default=(), description="units that stay unquantized because the engine asks for it")
-    warnings: tuple[str, ...] = ()
+    kept: tuple[Text, ...] = Field(default=(), description="units that stay unquantized because the engine asks for it")
+    warnings: tuple[Text, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

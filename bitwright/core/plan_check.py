@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import ROUNDING, Certificate, Verdict, verify
 from bitwright.core.formats import parse_format
 from bitwright.core.plan import Plan
@@ -15,8 +16,11 @@ from bitwright.core.problem import Problem
 def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
     """Recompute everything that the document and, if given, its problem allow; `notes` says what was not recomputed."""
     failures = [*_unit_failures(plan), *_total_failures(plan), *_tie_failures(plan)]
-    notes = [f"recomputed: exact bytes of {len(plan.units)} units, totals, ties"]
     certificate = Certificate.from_json(plan.certificate)
+    failures += [*_budget_failures(plan, certificate), *_claim_failures(certificate)]
+    notes = [f"recomputed: exact bytes of {len(plan.units)} units, totals, ties, budget"]
+    if plan.measured is not None:
+        notes.append("not recomputed: the measured quality, which needs the model (`bitwright evaluate`)")
     if problem is None:
         failures += _certificate_failures(plan, certificate)
         notes.append("not recomputed: the lower bound, which needs the problem (--problem)")
@@ -43,6 +47,7 @@ def _unit_failures(plan: Plan) -> list[str]:
     found = []
     for unit in plan.units:
         if unit.shape is None:
+            found.append(f"{unit.name}: without its shape its bytes cannot be recomputed")
             continue
         storage, elements = parse_format(unit.format).storage(unit.shape), math.prod(unit.shape)
         if (storage.bytes, elements) != (unit.bytes, unit.elements):
@@ -78,6 +83,8 @@ def _tie_failures(plan: Plan) -> list[str]:
 
 def _certificate_failures(plan: Plan, certificate: Certificate) -> list[str]:
     found = []
+    if certificate.status == "infeasible":
+        found.append("the certificate says that no plan fits")
     if certificate.cost.get("bytes", plan.totals.bytes) != plan.totals.bytes:
         found.append(f"the certificate's bytes are {certificate.cost['bytes']}, the plan's {plan.totals.bytes}")
     limit = certificate.limits.get("bytes")
@@ -87,4 +94,36 @@ def _certificate_failures(plan: Plan, certificate: Certificate) -> list[str]:
         certificate.loss, plan.totals.predicted_loss, rel_tol=1e-9, abs_tol=ROUNDING
     ):
         found.append(f"the certificate's loss is {certificate.loss!r}, the plan's {plan.totals.predicted_loss!r}")
+    return found
+
+
+def _budget_failures(plan: Plan, certificate: Certificate) -> list[str]:
+    """The limit that was solved for must be the one that the plan's own words ask for."""
+    limit = certificate.limits.get("bytes")
+    if plan.budget is None or limit is None:
+        return []
+    budget = parse_budget(plan.budget)
+    weights = sum(unit.elements for unit in plan.units)
+    most = budget.unit_bytes(weights=weights, other_bytes=plan.totals.unquantized_bytes if budget.whole_file else 0)
+    # In a whole file the metadata takes a part that only the container knows.
+    if limit > most or (limit < most and not budget.whole_file):
+        return [f"the budget {plan.budget} leaves {most} bytes to the units, the certificate's limit is {limit}"]
+    return []
+
+
+def _claim_failures(certificate: Certificate) -> list[str]:
+    """What a certificate must say to agree with itself, whatever the problem."""
+    loss, bound, gap = certificate.loss, certificate.lower_bound, certificate.gap
+    if certificate.status == "infeasible":
+        return []
+    if loss is None or bound is None or gap is None:
+        return ["the certificate lacks its loss, its lower bound or its gap"]
+    slack = 1e-9 * max(abs(loss), abs(bound))
+    found = []
+    if gap < 0 or abs(gap - max(0.0, loss - bound)) > slack:
+        found.append(f"the certificate's gap is {gap!r}, its loss less its bound {loss - bound!r}")
+    if bound > loss + slack:
+        found.append(f"the certificate's lower bound {bound!r} is above its loss {loss!r}")
+    if certificate.status == "optimal" and gap > 0 and certificate.proof is None:
+        found.append("the certificate says optimal with a gap, but names no complete search")
     return found

@@ -237,6 +237,11 @@ def _check_names(kind: str, names: tuple[str, ...] | None, count: int) -> None:
         return
     if len(names) != count:
         raise InvalidProblem(f"{kind}_names has the wrong length", expected=str(count), got=str(len(names)))
+    strange = next((name for name in names if not name.isprintable()), None)
+    if strange is not None:
+        raise InvalidProblem(
+            f"a {kind} name holds control characters", expected="printable text", got=repr(strange)[:80]
+        )
     if len(set(names)) != count:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise InvalidProblem(f"two {kind}s share a name", got=repr(twice)[:80])

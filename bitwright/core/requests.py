@@ -32,7 +32,11 @@ def _budget(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 FormatNames = (
-    Annotated[tuple[Annotated[str, Field(max_length=64)], ...], AfterValidator(_format_names), Field(min_length=1, max_length=64)]
+    Annotated[
+        tuple[Annotated[str, Field(max_length=64)], ...],
+        AfterValidator(_format_names),
+        Field(min_length=1, max_length=64),
+    ]
     | None
 )
 Container = Literal["packed", "compressed-tensors"]
@@ -106,7 +110,10 @@ JobRequest = Annotated[
     InspectRequest | SensitivityRequest | PlanRequest | ExecuteRequest | EvaluateRequest, Field(discriminator="kind")
 ]
 #: Every kind of job.
-KINDS = ("inspect", "sensitivity", "plan", "execute", "evaluate")
+KINDS = tuple(
+    str(cls.model_fields["kind"].default)
+    for cls in (InspectRequest, SensitivityRequest, PlanRequest, ExecuteRequest, EvaluateRequest)
+)
 ADAPTER: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
 
 

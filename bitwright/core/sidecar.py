@@ -53,5 +53,7 @@ def load_array(pointer: Any, name: str, folder: Path | None) -> NDArray[Any]:
     if array is None or array.ndim != 1:
         raise InvalidPlan(f"{file} does not hold the {name}", expected=f"an array '{name}' of one dimension")
     if pointer.get("count", len(array)) != len(array):
-        raise InvalidPlan(f"{file} holds another number of {name}", expected=str(pointer["count"])[:40], got=str(len(array)))
+        raise InvalidPlan(
+            f"{file} holds another number of {name}", expected=str(pointer["count"])[:40], got=str(len(array))
+        )
     return array

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bitwright.core.canonical import write_json
-from bitwright.core.certificate import Certificate
+from bitwright.core.certificate import Certificate, Verdict, verify
 from bitwright.core.errors import Infeasible, InvalidPlan
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.problem_file import parse_json
@@ -93,7 +93,9 @@ def _choice(raw: Any) -> IntArray:
             return array.astype(np.int64, casting="same_kind" if array.dtype.kind == "i" else "unsafe")
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidPlan("the choice must be a list of integers", got=str(error)[:80]) from error
-    raise InvalidPlan("the choice must be a list of integers", got=f"{array.dtype} such as {array.reshape(-1)[:1]}"[:80])
+    raise InvalidPlan(
+        "the choice must be a list of integers", got=f"{array.dtype} such as {array.reshape(-1)[:1]}"[:80]
+    )
 
 
 def load_solution(path: str | Path) -> Solution:
@@ -103,10 +105,19 @@ def load_solution(path: str | Path) -> Solution:
     return solution_from_json(parse_json(path.read_bytes()), folder=path.parent)
 
 
+def verify_solution(problem: Problem, solution: Solution) -> Verdict:
+    """The independent check of the certificate, and that the solution's own `loss` is the certificate's."""
+    verdict = verify(problem, solution.choice, solution.certificate)
+    if solution.loss == solution.certificate.loss:
+        return verdict
+    words = f"loss is {solution.loss!r}, the certificate says {solution.certificate.loss!r}"
+    return replace(verdict, ok=False, failures=(*verdict.failures, words))
+
+
 def uniform_choices(problem: Problem) -> list[tuple[int, IntArray]]:
     """(format, choice) of every uniform plan that respects forbidden cells; the caller checks limits and rules."""
     allowed = np.isfinite(problem.loss).all(axis=0)
     return [(j, np.full(problem.n, j, np.int64)) for j in np.flatnonzero(allowed).tolist()]
 
 
-__all__ = ["SIDECAR_UNITS", "Solution", "load_solution", "solution_from_json", "uniform_choices"]
+__all__ = ["SIDECAR_UNITS", "Solution", "load_solution", "solution_from_json", "uniform_choices", "verify_solution"]

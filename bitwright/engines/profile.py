@@ -90,9 +90,14 @@ class IntRule(_Rule):
 
 
 class FloatRule(_Rule):
-    """Pass-through formats: the unit stays unquantized."""
+    """Pass-through formats: the unit stays unquantized. stacked_only: where one tensor holds all experts of a block."""
 
     formats: tuple[str, ...] = Field(min_length=1)
+    stacked_only: bool = False
+
+    def allows(self, unit: Unit, format: FloatFormat) -> bool:
+        fits = unit.index is not None or not self.stacked_only
+        return fits and unit_class(unit) in self.classes and format.name in self.formats
 
 
 class EngineProfile(_Data):
@@ -137,7 +142,7 @@ class EngineProfile(_Data):
         """Every reason why this engine does not load the unit in this format; empty when it does."""
         kind = unit_class(unit)
         if isinstance(format, FloatFormat):
-            fine = any(kind in rule.classes and format.name in rule.formats for rule in self.floats)
+            fine = any(rule.allows(unit, format) for rule in self.floats)
             return [] if fine else [f"{format.name} is not loaded for units of class '{kind}'"]
         if not isinstance(format, IntFormat):
             return [f"the format {format.name} is not known to this profile"]

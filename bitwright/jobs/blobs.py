@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bitwright.core.canonical import atomic_write, canonical_json, digest_bytes
+from bitwright.core.canonical import atomic_write, canonical_json, digest_bytes, write_error
 from bitwright.core.errors import NotFound, OutOfResources
 from bitwright.core.plan import Plan
 
@@ -61,11 +61,17 @@ class BlobStore:
         path = self.path(kind, key_digest)
         if path.exists():
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=".build.", dir=path.parent))
         try:
-            build(holder / "blob")
-            _sync(holder / "blob")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            holder = Path(tempfile.mkdtemp(prefix=".build.", dir=path.parent))
+        except OSError as error:
+            raise write_error(path, error) from error
+        try:
+            try:
+                build(holder / "blob")
+                _sync(holder / "blob")
+            except OSError as error:
+                raise write_error(path, error) from error
             try:
                 (holder / "blob").rename(path)
             except OSError as error:

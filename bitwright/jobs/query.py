@@ -54,6 +54,12 @@ def page(
     return [job_of(row) for row in tx.connection.execute(statement).mappings()]
 
 
+def running_attempts(tx: Transaction) -> frozenset[tuple[str, int]]:
+    """(job id, attempt) of everything that runs now."""
+    rows = tx.connection.execute(select(jobs.c.id, jobs.c.attempt).where(jobs.c.state == states.RUNNING))
+    return frozenset((row[0], row[1]) for row in rows)
+
+
 def events_after(tx: Transaction, job_id: str, last_id: int = 0, limit: int = 1000) -> list[Event]:
     """Events of one job with ids above `last_id`, in order."""
     last = min(max(last_id, 0), 2**63 - 1)

@@ -67,6 +67,11 @@ class JobStore:
             await asyncio.sleep(delay)
         return await asyncio.to_thread(self.get, job_id)
 
+    def running_attempts(self) -> frozenset[tuple[str, int]]:
+        """(job id, attempt) of everything that runs now."""
+        with self.database.read() as tx:
+            return query.running_attempts(tx)
+
     def statistics(self) -> Statistics:
         with self.database.read() as tx:
             return query.statistics(tx)

@@ -99,6 +99,11 @@ _CONVERT: Mapping[str, Callable[[NDArray[Any]], NDArray[np.float32]]] = {
 }
 
 
+def check_stored(name: str, raw: NDArray[Any], dtype: str) -> None:
+    """`check_finite` of an array as `read_raw` gives it: 8-bit floats and BF16, which come as bits, included."""
+    check_finite(name, raw if dtype not in _CONVERT else to_float32(raw, dtype))
+
+
 def check_finite(name: str, array: NDArray[Any]) -> None:
     """Raises InvalidModel when weights hold NaN or infinity, saying how many and where the first one is."""
     if array.dtype.kind != "f" or np.isfinite(array).all():

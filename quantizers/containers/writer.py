@@ -23,6 +23,7 @@ from bitwright.core.canonical import canonical_json, digest_json, write_json
 from bitwright.core.errors import BitwrightError, InvalidInput, InvalidModel, OutOfResources, VerificationFailed
 from bitwright.core.formats import Format
 from bitwright.core.inventory import Unit
+from bitwright.models import check_stored
 from gpu_kernels.kernels import widen
 from quantizers.base import PassThrough, Quantized, Quantizer
 from quantizers.catalog import QUANTIZERS
@@ -153,6 +154,7 @@ def _produce(
     if index >= len(units):
         spec = request.blueprint.groups[index][0]
         data = request.source.read(spec.name)
+        check_stored(spec.name, data, spec.dtype)
         return {spec.name: data}, zlib.crc32(_bytes(data))
     unit = units[index]
     weight = _weight(request, unit)

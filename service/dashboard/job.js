@@ -58,7 +58,7 @@ function page(job) {
       h("div", {}, h("h1", {}, title), h("p", { class: "muted" }, `${job.kind}${note ? ` · ${note}` : ""}`)),
       h("div", { class: "row" }, state(job), job.done ? h("button", { type: "button", onclick: again }, "Run again") : h("button", { type: "button", disabled: job.cancelling, onclick: cancel }, job.cancelling ? "Cancelling …" : "Cancel"))),
     !job.done && card("Progress", progressBar(job.progress.fraction, "progress"),
-      h("p", { class: "note-line" }, job.state === "queued" ? "Waiting for a worker." : `${percent(job.progress.fraction)} · ${job.progress.stage} · ${job.progress.message}${remaining(job)}`)),
+      h("p", { class: "note-line" }, job.state === "queued" ? "Waiting for a worker." : [percent(job.progress.fraction), job.progress.stage || "starting", job.progress.message].filter(Boolean).join(" · ") + remaining(job))),
     job.error && problem({ document: job.error }),
     job.result && outcome(job),
     h("div", { class: "cards" },
@@ -85,8 +85,8 @@ function outcome(job) {
   if (result.plan) {
     const { totals, measured } = result.plan;
     return card("Result", h("div", { class: "tiles" },
-      tile("bits per weight", number(totals.bits_per_weight)), tile("planned units", bytes(totals.bytes)), tile("predicted loss", number(totals.predicted_loss)),
-      measured && tile("measured loss", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %)`)),
+      tile("bits per weight", number(totals.bits_per_weight)), tile("planned units", bytes(totals.bytes)), tile("predicted loss", number(totals.predicted_loss), result.plan.provenance.loss_unit),
+      measured && tile("measured loss", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %), ${measured.unit}`)),
       links, result.checkpoint && h("p", { class: "note-line" }, "Checkpoint: ", h("code", {}, result.checkpoint.path ?? JSON.stringify(result.checkpoint))));
   }
   if (result.inventory) return inventory(result.inventory);

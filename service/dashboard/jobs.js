@@ -87,5 +87,6 @@ function now(job) {
   }
   if (job.state === "failed") return h("small", { title: job.error?.detail }, job.error?.detail ?? "failed");
   if (job.state === "succeeded" && job.links.plan) return h("a", { href: `#/plans/${job.links.plan.split("/").pop()}` }, "Open the plan");
+  if (job.state === "succeeded" && job.kind === "plan") return job.links.sensitivities ? h("a", { href: `#/frontier/${job.links.sensitivities.split("/").pop()}` }, "No plan fits the budget") : h("small", {}, "no plan fits the budget");
   return h("small", {}, job.state === "queued" ? "waiting for a worker" : "");
 }

@@ -42,13 +42,14 @@ function head(plan, digest, tableDigest) {
       h("button", { type: "button", class: "primary", onclick: () => download("plan.json", JSON.stringify(plan), "application/json") }, "Download")));
 }
 
-function tiles({ totals, measured, units }) {
+function tiles({ totals, measured, units, provenance }) {
+  const within = (stderr, unit) => [stderr ? `± ${number(1.96 * stderr, 2)} (95 %)` : "", unit].filter(Boolean).join(", ");
   return h("div", { class: "tiles" },
     tile("bits per weight", number(totals.bits_per_weight), plural(units.length, "unit")),
     tile("planned units", bytes(totals.bytes), `${count(totals.bytes)} bytes`),
     tile("stays as it is", bytes(totals.unquantized_bytes), totals.file_bytes ? `file ${bytes(totals.file_bytes)}` : "unquantized rest"),
-    tile("predicted loss", number(totals.predicted_loss), totals.predicted_stderr ? `± ${number(1.96 * totals.predicted_stderr, 2)} (95 %)` : ""),
-    measured && tile("measured loss", number(measured.kl), `± ${number(1.96 * measured.stderr, 2)} (95 %)`),
+    tile("predicted loss", number(totals.predicted_loss), within(totals.predicted_stderr, provenance.loss_unit)),
+    measured && tile("measured loss", number(measured.kl), within(measured.stderr, measured.unit)),
     measured?.uniform && tile("uniform loss", number(measured.uniform.kl), `${measured.uniform.format}, ${bytes(measured.uniform.bytes)}`));
 }
 

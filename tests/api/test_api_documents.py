@@ -76,6 +76,14 @@ def test_plan_is_verified_alone_and_against_its_table(api: Running, plan: Plan, 
     assert_problem(api.http.post("/v1/plans:verify", json={"plan": plan.to_json(), "table": UNKNOWN}), 404, "not-found")
 
 
+def test_plan_of_another_model_is_not_the_tables(api: Running, plan: Plan, table: SensitivityTable) -> None:
+    document = plan.to_json()
+    document["model"]["digest"] = "sha256:" + "0" * 64
+    found = api.http.post("/v1/plans:verify", json={"plan": document, "table": table.digest}).json()
+    assert not found["ok"]
+    assert "model" in found["failures"][-1]
+
+
 def test_every_export_target_answers_with_text_or_a_reason(api: Running, plan: Plan) -> None:
     targets = [entry["name"] for entry in api.http.get("/v1/engines").json()["exporters"]]
     done = 0

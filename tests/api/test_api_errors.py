@@ -37,6 +37,9 @@ def test_wrong_method_is_405_and_names_every_method_of_the_address(api: Running)
         (b'{"seed": 123456789012345678901234567890}', "64 bits"),
         (b'{"seed": 1e999}', "float64"),
         (b"9" * 5000, "JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"kind": "inspect", "model": "hf:a/b", "kind": "plan"}', "twice"),
+        (b'{"kind": "inspect", "x": [{"a": 1, "a": 1}]}', "twice"),
         (b"[" * 100_000 + b"]" * 100_000, "deeply"),
         (b"[" * 500_000, "deeply"),
     ],
@@ -50,6 +53,18 @@ def test_wrong_members_come_with_json_pointers(api: Running) -> None:
     body = {"kind": "plan", "model": "hf:org/name", "budget": "4bpw", "seed": -1, "a/b": 1}
     problem = assert_problem(api.http.post("/v1/jobs", json=body), 422, "invalid-input")
     assert {error["pointer"] for error in problem["errors"]} == {"/seed", "/a~1b"}
+
+
+@pytest.mark.parametrize("body", [{}, {"kind": "zzz"}, {"model": "hf:a/b"}])
+def test_unknown_kinds_are_told_the_known_ones(api: Running, body: dict[str, str]) -> None:
+    problem = assert_problem(api.http.post("/v1/jobs", json=body), 422, "invalid-input")
+    assert problem["errors"][0]["pointer"] == "/kind"
+    assert "inspect, sensitivity, plan, execute, evaluate" in problem["detail"]
+
+
+def test_rings_are_counted_only_where_a_broker_takes_them(api: Running) -> None:
+    api.submit()
+    assert "bitwright_outbox_unsent" not in api.http.get("/metrics").text
 
 
 def test_wrong_parameters_come_with_their_names(api: Running) -> None:

@@ -98,10 +98,23 @@ def test_200_parallel_posts_with_one_key_make_one_job(tmp_path: Path) -> None:
         ({"deadline": "2001-01-01T00:00:00Z"}, "invalid-input"),
         ({"deadline": "tomorrow"}, "invalid-input"),
         ({"priority": 1000}, "invalid-input"),
+        ({"formats": []}, "invalid-input"),
     ],
 )
 def test_what_no_worker_could_do_is_refused_at_once(api: Running, members: dict[str, object], slug: str) -> None:
     assert_problem(api.http.post("/v1/jobs", json={**BODY, **members}), 422, slug)
+
+
+@pytest.mark.parametrize(
+    ("body", "slug"),
+    [
+        ({"kind": "execute", "plan": {}}, "invalid-plan"),
+        ({"kind": "execute", "plan": {"bitwright_plan": 1}}, "invalid-plan"),
+        ({"kind": "evaluate", "plan": {"units": []}}, "invalid-plan"),
+    ],
+)
+def test_plans_that_are_none_are_refused_at_once(api: Running, body: dict[str, object], slug: str) -> None:
+    assert_problem(api.http.post("/v1/jobs", json={"model": "hf:a/b", **body}), 422, slug)
 
 
 def test_near_names_are_offered(api: Running) -> None:

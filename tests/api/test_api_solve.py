@@ -99,6 +99,27 @@ def test_too_many_units_is_413(api: Running) -> None:
     assert_problem(api.http.post("/v1/solve", json=body), 413, "too-large")
 
 
+def test_more_rows_than_json_holds_is_413_too(api: Running) -> None:
+    assert_problem(api.http.post("/v1/solve", json={"problem": {"loss": [[1]] * 20_001}}), 413, "too-large")
+
+
+@pytest.mark.parametrize("route", ["solve", "frontier"])
+def test_unknown_table_is_told_by_its_digest_not_by_a_path(api: Running, route: str) -> None:
+    digest = "sha256:" + "0" * 64
+    answer = api.http.post(f"/v1/{route}", json={"table": digest})
+    assert assert_problem(answer, 422, "invalid-plan")["got"] == digest
+    assert str(api.settings.state_dir) not in answer.text
+
+
+def test_verify_tells_a_claim_from_which_nothing_follows(api: Running) -> None:
+    solution = api.http.post("/v1/solve", json={"problem": PROBLEM}).json()
+    solution["certificate"]["multipliers"] = {"bytes": -1}
+    answer = api.http.post("/v1/plans:verify", json={"solution": solution, "problem": PROBLEM})
+    assert answer.status_code == 200
+    assert not answer.json()["ok"]
+    assert "multiplier" in answer.json()["failures"][0]
+
+
 def test_frontier_and_plans_on_it(api: Running) -> None:
     answer = api.http.post("/v1/frontier", json={"problem": PROBLEM, "at": [1024, 1536]}).json()
     losses = [point["loss"] for point in answer["points"]]

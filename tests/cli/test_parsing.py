@@ -16,7 +16,7 @@ from tests.goldens import check_golden
 
 COMMANDS = (
     "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "solve", "verify", "frontier", "serve",
-    "worker", "formats", "metrics", "solvers", "engines", "recipes",
+    "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes",
 )  # fmt: skip
 
 

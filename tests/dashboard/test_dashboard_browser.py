@@ -202,6 +202,51 @@ def test_job_is_followed_live_until_its_end(site: tuple[Running, dict[str, str]]
     assert "started" in browser.text(".timeline")
 
 
+def test_running_job_without_a_word_yet_says_that_it_starts(
+    site: tuple[Running, dict[str, str]], browser: Browser
+) -> None:
+    server, _ = site
+    job = server.submit(model="hf:org/silent")
+    server.claim(job["id"])
+    browser.open(f"{server.url}/#/jobs/{job['id']}")
+    browser.wait("document.body.innerText.includes('0 % · starting')")
+    assert "· ·" not in browser.text("main")
+
+
+def test_plan_that_does_not_fit_is_told_in_the_list(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, made = site
+    job = server.submit(kind="plan", model="hf:org/tight", budget="2bpw")
+    claim = server.claim(job["id"])
+    result = {
+        "feasible": False,
+        "infeasible": {"detail": "no"},
+        "plan_digest": None,
+        "table_digest": made["llama_table"],
+    }
+    server.store.succeed(job["id"], claim.attempt, result)
+    browser.open(f"{server.url}/#/jobs?q={job['id']}")
+    browser.wait("document.body.innerText.includes('No plan fits the budget')")
+
+
+def test_numbers_of_loss_carry_their_unit(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/plans/{made['plan']}")
+    tiles = browser.evaluate("[...document.querySelectorAll('.tile')].map((t) => t.innerText)")
+    measured = [tile for tile in tiles if "measured loss" in tile]
+    assert measured
+    assert all("nats" in tile for tile in measured)
+
+
+def test_words_of_a_request_do_not_overlap_on_a_phone(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+    server, _ = site
+    job = server.submit(kind="plan", model="hf:org/phone", budget="4bpw")
+    browser.look(390, 844)
+    browser.open(f"{server.url}/#/jobs/{job['id']}")
+    wide = "[...document.querySelectorAll('.facts dt')].filter((e) => e.scrollWidth > e.clientWidth).length"
+    assert "calibration_tokens" in browser.text("main")
+    assert browser.evaluate(wide) == 0
+
+
 def test_form_starts_a_job_and_shows_what_is_wrong(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
     server, _ = site
     browser.open(f"{server.url}/#/new")

@@ -11,6 +11,7 @@ from sensitivity import calibration as calibrations
 from sensitivity import evaluate
 from worker.steps.context import Context
 from worker.steps.execute import match
+from worker.steps.finite import require_finite
 from worker.steps.texts import locate_text
 
 
@@ -18,6 +19,7 @@ def run(request: EvaluateRequest, context: Context) -> dict[str, Any]:
     if request.plan is not None and request.checkpoint is not None:
         raise InvalidInput("name a plan or a checkpoint, not both")
     source, inventory = context.open(request.model)
+    require_finite(source, inventory, context)
     data = calibrations.load_data(
         locate_text(request.text, context), source, inventory, tokens_wanted=request.tokens, seed=request.seed
     )

@@ -49,6 +49,7 @@ def write_checkpoint(
 ) -> dict[str, Any]:
     """Write, read back, compare. The folder appears under its final name only when all of it is right."""
     inventory, names = match(plan, inventory)
+    _require_true_bytes(plan, inventory, names)
     container = CONTAINERS.load(to)
     out = context.out_dir or context.settings.checkpoint_dir / f"{plan.digest.removeprefix('sha256:')[:16]}-{to}"
     report = container.write(
@@ -61,3 +62,21 @@ def write_checkpoint(
         progress=context.progress,
     )
     return {"container": to, **report.to_json()}
+
+
+def _require_true_bytes(plan: Plan, inventory: Inventory, names: list[str]) -> None:
+    """A checkpoint is compared with its plan, so the plan must state what its own formats take. Raises InvalidPlan."""
+    stated = {unit.name: unit.bytes for unit in plan.units}
+    for unit, name in zip(inventory.units, names, strict=True):
+        exact = parse_format(name).storage(unit.shape).bytes
+        if stated[unit.name] != exact:
+            raise InvalidPlan(
+                f"the plan states other bytes than {name} takes for {unit.name}",
+                expected=f"{exact} bytes", got=f"{stated[unit.name]} bytes",
+                hint="somebody changed the plan: `bitwright verify` says what; plan again",
+            )  # fmt: skip
+    total = sum(stated.values())
+    if plan.totals.bytes != total:
+        raise InvalidPlan(
+            "the plan's total is not the sum of its units", expected=str(total), got=str(plan.totals.bytes)
+        )

@@ -120,10 +120,13 @@ def require_reachable(allowed: NDArray[np.bool_] | None, inventory: Inventory, m
     if allowed is None or allowed.any(axis=1).all():
         return
     unit = inventory.units[int(np.flatnonzero(~allowed.any(axis=1))[0])]
+    reasons = dict.fromkeys(
+        why for name in menu.formats for why in (menu.profile.refusals(unit, parse_format(name)) if menu.profile else ())
+    )
     raise Infeasible(
         f"the engine loads none of the formats of the menu for {unit.name}",
-        expected="a format whose group size divides the unit's inputs",
-        got=f"shape {unit.shape}, menu {', '.join(menu.formats)}",
+        expected="a format that the engine loads for this unit",
+        got=f"shape {unit.shape}, menu {', '.join(menu.formats)}: {'; '.join(reasons)}"[:600],
         hint="add formats with a smaller group or per channel, such as int4-sym-channel",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     problem = table.problem(_limit(request, inventory, menu), tie_kinds=menu.tie_kinds, allowed=allowed)
     solution = _solve(request, menu, problem, context)
     if not solution.feasible:
-        return _infeasible(solution, inventory, table, context)
+        return _infeasible(request, solution, inventory, menu, table, context)
     solution, measured = _confirmed(request, menu, source, inventory, calibration, table, problem, solution, context)
     provenance = make_provenance(request, menu, table, solution, calibration)
     plan = build_plan(request, menu, inventory, table, problem, solution, measured, provenance)
@@ -63,14 +64,18 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
 
 def _limit(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
     """The limit on the units' bytes that the budget leaves."""
-    budget = parse_budget(request.budget)
-    overhead = 0
-    if budget.whole_file:
-        container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
-        overhead = inventory.rest_bytes + container.max_overhead(
-            inventory, [parse_format(name) for name in menu.formats]
-        )
-    return budget.unit_bytes(weights=inventory.weights, other_bytes=overhead)
+    return parse_budget(request.budget).unit_bytes(
+        weights=inventory.weights, other_bytes=_other_bytes(request, inventory, menu)
+    )
+
+
+def _other_bytes(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
+    """What a whole-file budget pays for besides the units: the unquantized rest and, at most, the metadata."""
+    if not parse_budget(request.budget).whole_file:
+        return 0
+    container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
+    overhead: int = container.max_overhead(inventory, [parse_format(name) for name in menu.formats])
+    return inventory.rest_bytes + overhead
 
 
 def _solve(request: PlanRequest, menu: Menu, problem: Problem, context: Context) -> Solution:
@@ -81,18 +86,30 @@ def _solve(request: PlanRequest, menu: Menu, problem: Problem, context: Context)
     return solution
 
 
-def _infeasible(solution: Solution, inventory: Inventory, table: SensitivityTable, context: Context) -> dict[str, Any]:
-    """An infeasible budget is an answer: it says the smallest budget that can be met."""
+def _infeasible(
+    request: PlanRequest,
+    solution: Solution,
+    inventory: Inventory,
+    menu: Menu,
+    table: SensitivityTable,
+    context: Context,
+) -> dict[str, Any]:
+    """An infeasible budget is an answer: it says the smallest budget that can be met, in the words of the request."""
     smallest = int((solution.certificate.smallest_limit or {}).get("bytes", 0))
     bits = 8 * smallest / inventory.weights
     try:
         solution.require()
     except Infeasible as error:
         problem = error.to_problem()
-    problem["smallest_budget"] = {"bpw": round(bits + 5e-5, 4), "unit_bytes": smallest}
-    problem["hint"] = (
-        f"the smallest feasible budget is {problem['smallest_budget']['bpw']}bpw ({smallest} bytes in planned units)"
-    )
+    bpw = math.ceil(1e4 * bits) / 1e4
+    problem["smallest_budget"] = {"bpw": bpw, "unit_bytes": smallest}
+    problem["got"] = f"a budget of {request.budget}"
+    words = f"{bpw}bpw ({smallest} bytes in planned units)"
+    if parse_budget(request.budget).whole_file:
+        whole = smallest + _other_bytes(request, inventory, menu)
+        problem["smallest_budget"]["file_bytes"] = whole
+        words = f"{whole}B for the whole file, or {words}"
+    problem["hint"] = f"the smallest feasible budget is {words}"
     return {
         "feasible": False, "plan_digest": None, "plan": None, "checkpoint": None,
         "table_digest": publish(table, context), "infeasible": problem,

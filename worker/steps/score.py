@@ -16,6 +16,7 @@ from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.scoring import score as score_units
 from worker.steps.context import Context
+from worker.steps.finite import require_finite
 from worker.steps.menu import Menu, resolve
 from worker.steps.texts import locate_text
 
@@ -69,6 +70,8 @@ def score(
         "seed": request.seed,
         "numerics": NUMERICS,
     }
+
+    require_finite(source, inventory, context)
 
     def build(path: Path) -> None:
         table = score_units(
