@@ -158,6 +158,19 @@ def test_uniform_neighbours_bracket_the_choice(bench: Bench, planned: dict[str, 
     assert table.formats[int(above[0])] == "int4-g64"
 
 
+def test_a_container_that_one_engine_reads_is_planned_for_that_engine(
+    bench: Bench, llama: str, text: str, tmp_path: Path
+) -> None:
+    """Regression: the default menu is asymmetric, which compressed-tensors cannot hold; the job failed at its end."""
+    result = bench.run(
+        "plan", model=llama, budget="4.5bpw", metric="weight-mse", calibration=text, confirm=False,
+        to="compressed-tensors", out=tmp_path / "out",
+    )  # fmt: skip
+    assert result["plan"]["engine"] == "transformers"
+    assert any("compressed-tensors" in warning for warning in result["plan"]["warnings"])
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
 def test_unknown_names_and_impossible_wishes_are_typed(bench: Bench, llama: str) -> None:
     with pytest.raises(UnknownName, match="metric"):
         bench.run("plan", model=llama, budget="3bpw", metric="fischer")

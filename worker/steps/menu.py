@@ -18,9 +18,10 @@ from bitwright.core.formats import (
 )
 from bitwright.core.inventory import Inventory
 from bitwright.core.recipe import Recipe
-from bitwright.core.requests import Scoring
+from bitwright.core.requests import PlanRequest, Scoring
 from bitwright.engines import EngineProfile, load_profile
 from bitwright.recipes import find_recipe
+from quantizers.containers.catalog import CONTAINERS
 
 #: Pass-through format that keeps a model's own 16-bit weights; float32 models keep 16 of their bits.
 _PASSTHROUGH = {"BF16": "bf16", "F16": "fp16", "F32": "fp16"}
@@ -82,8 +83,13 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
             expected=" or ".join(GRANULARITIES),
             got=granularity,
         )
-    profile = load_profile(request.engine) if request.engine else None
     metric, warnings = request.metric or recipe.metric, []
+    engine = request.engine
+    if engine is None and isinstance(request, PlanRequest) and request.to is not None:
+        engine = CONTAINERS.get(request.to).traits.get("engine")
+        if engine is not None:
+            warnings.append(f"planned for the engine {engine}, because the checkpoint is to be {request.to}")
+    profile = load_profile(engine) if engine else None
     if request.metric is None and inventory.task == "unknown" and metric != "weight-mse":
         warnings.append(
             f"the task of this architecture is unknown, so '{metric}' cannot run: 'weight-mse' was used instead"
@@ -121,7 +127,9 @@ def require_reachable(allowed: NDArray[np.bool_] | None, inventory: Inventory, m
         return
     unit = inventory.units[int(np.flatnonzero(~allowed.any(axis=1))[0])]
     reasons = dict.fromkeys(
-        why for name in menu.formats for why in (menu.profile.refusals(unit, parse_format(name)) if menu.profile else ())
+        why
+        for name in menu.formats
+        for why in (menu.profile.refusals(unit, parse_format(name)) if menu.profile else ())
     )
     raise Infeasible(
         f"the engine loads none of the formats of the menu for {unit.name}",
