@@ -74,9 +74,13 @@ def test_a_place_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def write_until_full(path: Path) -> None:
+    """Writes to a device that is always full, inside the atomic writing of `path`."""
+    with atomic_write(path), Path("/dev/full").open("wb", buffering=0) as full:
+        full.write(b"x")
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(BitwrightError, match="No space left"), atomic_write(tmp_path / "x") as file:
-        with Path("/dev/full").open("wb", buffering=0) as full:
-            full.write(b"x")
-        file.write(b"x")
+    with pytest.raises(BitwrightError, match="No space left"):
+        write_until_full(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwright.core.certificate import Certificate, certify, infeasible, verify
+from bitwright.core.certificate import certify, infeasible, verify
 from bitwright.core.errors import InvalidPlan, InvalidProblem
-from bitwright.core.plan import Plan, plan_from_json
+from bitwright.core.plan import plan_from_json
 from bitwright.core.plan_check import verify_plan
 from bitwright.core.problem import Limit, Problem, Resource
 from bitwright.core.solution import Solution, verify_solution
