@@ -127,8 +127,10 @@ def test_an_unknown_solver_is_answered_with_the_known_ones(problem: Path, capsys
 def test_an_unwritable_output_is_said_and_leaves_nothing(problem: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = run(["solve", problem, "--out", tmp_path / "file" / "s.json"], capsys)
-    assert code == 1
+    assert code == 2  # the place cannot be written to: the request is wrong; a full disk would be 1
+    assert "cannot write s.json" in err
     assert "Traceback" not in err
+    assert list(tmp_path.glob("**/*s.json*")) == []
 
 
 def test_frontier_prints_rising_costs_and_falling_losses(problem: Path, tmp_path: Path, capsys: Capture) -> None:
