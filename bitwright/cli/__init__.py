@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if "--debug" in words:
             raise
-        stopped = Cancelled("stopped by the keyboard", hint="run the same command again: it resumes")
+        stopped = Cancelled(
+            "stopped by the keyboard", hint="run the same command again: finished steps are not done twice"
+        )
         return report_error(stopped, as_json=as_json)
     except BrokenPipeError:
         # The reader (head, less) went away: nobody is left to tell. Python would complain once more when it flushes

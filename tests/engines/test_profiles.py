@@ -201,3 +201,15 @@ def test_bad_profiles_name_the_member(old: str, new: str, message: str) -> None:
 
 def test_shipped_profiles_are_sorted() -> None:
     assert list(shipped_profiles()) == sorted(shipped_profiles())
+
+
+def test_transformers_keeps_stacked_experts_and_still_wants_integers_for_listed_ones() -> None:
+    """Stacked experts are parameters that no target names: they load as they are. Listed ones are fused and decoded."""
+    profile = load_profile("transformers")
+    unit = Unit("e[0]", "e", (64, 64), "F16", "mlp.experts.down_proj", index=0, layer=0, expert=0)
+    listed = Unit("e.0.weight", "e.0.weight", (64, 64), "F16", "mlp.experts.down_proj", layer=0, expert=0)
+    wide, narrow = parse_format("fp16"), parse_format("int4-sym-g64")
+    assert profile.refusals(unit, wide) == []
+    assert profile.refusals(unit, narrow) != []
+    assert profile.refusals(listed, wide) != []
+    assert profile.refusals(listed, narrow) == []
