@@ -2,7 +2,7 @@
 
 The library face; every name is loaded when first used (import bitwright is fast and light):
 
-    inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, export
+    inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, preflight, export
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _FACE = {
     "execute": "bitwright.face",
     "evaluate": "bitwright.face",
     "export": "bitwright.face",
+    "preflight": "bitwright.face",
     "load_problem": "bitwright.core.problem_file",
     "save_problem": "bitwright.core.problem_file",
     "load_plan": "bitwright.core.plan",

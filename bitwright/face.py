@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bitwright.core.inventory import Inventory
     from bitwright.core.plan import Plan
     from bitwright.core.table import SensitivityTable
+    from bitwright.engines.answer import Preflight
     from solvers.frontier import Frontier
     from worker.steps.context import Context, Progress
 
@@ -199,6 +200,28 @@ def evaluate(
     return _run("evaluate", _context(progress), members)
 
 
+def preflight(
+    plan: Plan | str | Path,
+    engine: str,
+    *,
+    device: str | None = None,
+    model: str | Path | None = None,
+    table: SensitivityTable | str | Path | None = None,
+) -> Preflight:
+    """Does `engine` (NAME[@VERSION]) load the plan? Every reason why not, and the nearest plan that would load.
+
+    model: compare with its digest and units too, else the plan alone is judged. table: for the predicted loss.
+    """
+    from bitwright.core.table import load_table
+    from bitwright.engines.answer import answer
+    from bitwright.models.planned import inventory_of
+
+    loaded = _load_plan(plan)
+    known = load_table(table) if isinstance(table, str | Path) else table
+    found = inventory_of(loaded) if model is None else inspect(model)
+    return answer(loaded, found, engine, device=device, table=known)
+
+
 def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
     """The plan in another tool's own syntax, names exact and anchored. Raises Unsupported for what it cannot say."""
     from bitwright.engines import EXPORTERS
@@ -217,6 +240,7 @@ __all__ = [
     "frontier",
     "inspect",
     "plan",
+    "preflight",
     "score",
     "solve",
     "verify",

@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 def run(args: Namespace) -> int:
     rows = _remote(args) if args.server else _LOCAL[args.catalog]()
-    emit(args, rows, text(rows))
+    emit(args, rows, _TEXTS.get(args.catalog, text)(rows))
     return 0
 
 
@@ -81,6 +81,15 @@ def _recipes() -> list[dict[str, Any]]:
 
     return [recipe.model_dump(mode="json", exclude_none=True) for recipe in shipped_recipes().values()]
 
+
+def _engines_text(rows: list[dict[str, Any]]) -> str:
+    from bitwright.cli.engines import engines_text
+
+    return engines_text(rows)
+
+
+#: Catalogs whose members need more than the common columns.
+_TEXTS: dict[str, Callable[[list[dict[str, Any]]], str]] = {"engines": _engines_text}
 
 _LOCAL: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "formats": _formats,

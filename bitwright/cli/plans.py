@@ -11,7 +11,9 @@ from bitwright.cli.output import emit, note
 from bitwright.cli.parser import add_model, add_out, add_progress, add_run, add_server, command
 
 CONTAINERS = "packed, compressed-tensors"
-TARGETS = "llama.cpp, gptqmodel, compressed-tensors, autoround, torchao, mlx, exllamav3"
+TARGETS = (
+    "llama.cpp, gptqmodel, compressed-tensors, autoround, torchao, mlx, exllamav3,\n         llm-compressor, modelopt"
+)
 
 
 def add(commands: Any) -> None:
@@ -100,10 +102,16 @@ def _add_export(commands: Any) -> None:
         summary="write a plan in another tool's own syntax",
         about=f"Patterns are exact and anchored; what the target cannot say is refused.\n\ntargets: {TARGETS}",
         examples="  bitwright export plan.json --to llama.cpp > overrides.txt\n"
+        "  bitwright export plan.json --to llama.cpp --nearest > overrides.txt\n"
         "  bitwright export plan.json --to compressed-tensors --out quantization_config.json",
     )  # fmt: skip
     export.add_argument("plan", metavar="PLAN", type=Path, help="the plan file")
     export.add_argument("--to", metavar="TARGET", required=True, help="the tool that will read it")
+    export.add_argument(
+        "--nearest",
+        action="store_true",
+        help="take the nearest type where the target holds none exactly (llama.cpp, exllamav3); each is told on stderr",
+    )
     add_out(export, "the export")
     add_server(export)
 
@@ -196,7 +204,7 @@ def run_export(args: Namespace) -> int:
     from bitwright.cli.output import save_text
     from bitwright.core.plan import load_plan
 
-    plan = load_plan(args.plan)
+    plan, options = load_plan(args.plan), _nearest(args)
     if args.server:
         from bitwright.cli.running import client
 
@@ -205,12 +213,27 @@ def run_export(args: Namespace) -> int:
     else:
         from bitwright import face
 
-        text = face.export(plan, args.to)
+        text = face.export(plan, args.to, **options)
     if args.out is not None:
         save_text(args.out, text)
     if args.out is None or args.json:
         emit(args, {"target": args.to, "text": text}, text.rstrip("\n"))
     return 0
+
+
+def _nearest(args: Namespace) -> dict[str, bool]:
+    """The option of targets that can take a nearest type. Raises Unsupported for others, and for a server."""
+    from bitwright.core.errors import Unsupported
+    from bitwright.engines import EXPORTERS
+
+    if not args.nearest:
+        return {}
+    if args.server:
+        raise Unsupported("a server exports exactly or not at all", hint="leave out --server: an export needs no model")
+    if not EXPORTERS.get(args.to).traits.get("nearest"):
+        able = ", ".join(entry.name for entry in EXPORTERS if entry.traits.get("nearest"))
+        raise Unsupported(f"{args.to} takes exact formats only", expected=f"--nearest with {able}", got=args.to)
+    return {"nearest": True}
 
 
 def run_diff(args: Namespace) -> int:

@@ -48,16 +48,21 @@ def engine_names() -> tuple[str, ...]:
 
 
 def load_profile(name: str) -> EngineProfile:
-    """The profile of that name or alias; `NAME@REVISION` asks for one revision. Raises UnknownName."""
-    wanted, at, revision = name.partition("@")
+    """The profile of that name or alias.
+
+    `NAME@VERSION` asks for an engine version that the data must cover, or for the data's own date. Raises UnknownName.
+    """
+    wanted, at, version = name.partition("@")
     profiles = shipped_profiles()
     found = next((p for p in profiles.values() if wanted == p.name or wanted in p.aliases), None)
     if found is None:
         raise unknown_name("engine", wanted, tuple(profiles))
-    if at and revision != found.revision:
+    if at and version != found.revision and not found.covers(version):
+        until = f" and before {found.before}" if found.before else ""
         raise UnknownName(
-            f"there is no such revision of the profile '{wanted}'",
-            expected=f"{wanted}@{found.revision}",
+            f"the profile of '{wanted}' knows nothing of that version",
+            expected=f"version {found.since} or later{until}, or the data's date {found.revision}",
             got=repr(name)[:80],
+            hint=f"leave out the version to use what is known: {found.version}",
         )
     return found

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from bitwright.core.formats import parse_format
+from bitwright.core.errors import UnknownName
+from bitwright.core.formats import IntFormat, parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Plan
+from bitwright.engines.facts import Device, parse_device
 from bitwright.engines.profile import EngineProfile
 
 
@@ -23,16 +25,48 @@ class Reason:
         return self.message if self.unit is None else f"{self.unit}: {self.message}"
 
 
-def preflight(plan: Plan | Mapping[str, str], inventory: Inventory, profile: EngineProfile) -> list[Reason]:
-    """Every reason why `profile` would not load the plan (or a mapping of unit name to format); empty = it loads."""
+def preflight(
+    plan: Plan | Mapping[str, str], inventory: Inventory, profile: EngineProfile, *, device: str | None = None
+) -> list[Reason]:
+    """Every reason why `profile` would not load the plan (or a mapping of unit name to format); empty = it loads.
+
+    device: `cpu`, `metal`, `cuda` or `cuda:8.0` (compute capability); None asks for any. Raises UnknownName.
+    """
     choice = plan.formats() if isinstance(plan, Plan) else dict(plan)
     reasons = list(_identity(plan, inventory)) if isinstance(plan, Plan) else []
+    found, capability = find_device(profile, device)
+    if device is not None and found is None:
+        names = ", ".join(row.name for row in profile.devices)
+        reasons.append(Reason(None, f"{profile.title} is known to run on {names}, not on {device}"))
     return [
         *reasons,
         *_units(choice, inventory),
         *_formats(choice, inventory, profile),
         *_ties(choice, inventory, profile),
+        *_device(choice, inventory, found, capability),
     ]
+
+
+def find_device(profile: EngineProfile, device: str | None) -> tuple[Device | None, str | None]:
+    """(the profile's line for that device, the compute capability asked for). Raises UnknownName."""
+    if device is None:
+        return None, None
+    asked = parse_device(device)
+    if asked is None:
+        raise UnknownName("the device cannot be read", expected="cpu, metal, cuda or cuda:8.0", got=repr(device)[:40])
+    return next((row for row in profile.devices if row.name == asked[0]), None), asked[1]
+
+
+def _device(
+    choice: Mapping[str, str], inventory: Inventory, device: Device | None, capability: str | None
+) -> Iterator[Reason]:
+    if device is None:
+        return
+    yield from (Reason(None, why) for why in device.refusals(capability, None))
+    for unit in inventory.units:
+        format = parse_format(choice[unit.name]) if unit.name in choice else None
+        if isinstance(format, IntFormat):
+            yield from (Reason(unit.name, why) for why in device.refusals(None, format.width))
 
 
 def _identity(plan: Plan, inventory: Inventory) -> Iterator[Reason]:

@@ -91,6 +91,8 @@ CASES: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...], dict[str, Any
     ),
     "mlx-llama.json": ("mlx", "llama-gqa", (), ("int4-g32", "int6-g32", "bf16"), {}),
     "mlx-mixtral.json": ("mlx", "mixtral-listed", ("expert_role",), ("int4-g32", "int3-g32"), {}),
+    "llm-compressor-llama.yaml": ("llm-compressor", "llama-gqa", (), ("int4-sym-g32", "int3-sym-channel", "bf16"), {}),
+    "modelopt-llama.py.txt": ("modelopt", "llama-gqa", (), ("int4-sym-g32", "int8-sym-channel", "bf16"), {}),
     "exllamav3-llama.yaml": ("exllamav3", "llama-gqa", (), ("int4-g64", "int3-g64"), {"nearest": True}),
 }
 
@@ -315,6 +317,9 @@ def test_exllamav3_needs_nearest_and_a_place_for_the_bits() -> None:
         ("mlx", "int7-g32", "MLX has no 7 bits"),
         ("mlx", "int4-channel", "groups of 32, 64 and 128"),
         ("exllamav3", "bf16", "nearest=True"),
+        ("llm-compressor", "int4-sym-g64", "does not divide 96 inputs"),
+        ("modelopt", "int4-g32", "symmetric"),
+        ("modelopt", "int1-sym-g32", "1 bit"),
     ],
 )
 def test_what_a_target_cannot_hold_is_listed(target: str, format: str, reason: str) -> None:

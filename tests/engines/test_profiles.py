@@ -31,7 +31,7 @@ class TestEveryProfile:
     def test_export_target_exists_and_every_line_has_evidence(self, name: str) -> None:
         profile = load_profile(name)
         assert profile.export is None or profile.export in EXPORTERS.names()
-        used = {line for rule in (*profile.ints, *profile.floats) for line in rule.evidence} | set(profile.tie_evidence)
+        used = set(profile.used_evidence())
         assert used == {line.id for line in profile.evidence}
 
     def test_describe_is_for_catalogs(self, name: str) -> None:
@@ -64,8 +64,11 @@ def test_names_aliases_and_revisions() -> None:
     vllm = load_profile("vllm")
     assert load_profile("vllm-compressed-tensors") is vllm
     assert load_profile(f"vllm@{vllm.revision}") is vllm
-    with pytest.raises(UnknownName, match="no such revision"):
-        load_profile("vllm@2020-01-01")
+    assert load_profile("vllm@0.33") is vllm
+    assert load_profile("vllm@0.40.1") is vllm
+    for unknown in ("vllm@2020-01-01", "vllm@0.32", "vllm@new", "vllm@"):
+        with pytest.raises(UnknownName, match="knows nothing of that version"):
+            load_profile(unknown)
     with pytest.raises(UnknownName, match="did you mean vllm"):
         load_profile("vlm")
 
@@ -163,7 +166,18 @@ profile = 1
 name = "x"
 title = "X"
 version = "1"
+since = "1"
 revision = "2026-11-22"
+[names]
+map = "hugging-face"
+evidence = ["e"]
+[experts]
+rule = "block"
+says = "one"
+evidence = ["e"]
+[[devices]]
+name = "cpu"
+evidence = ["e"]
 [[ints]]
 classes = ["dense"]
 widths = [4]
@@ -188,6 +202,9 @@ def test_good_profile_parses() -> None:
     [
         ("profile = 1", "profile = 2", "wrong at 'profile'"),
         ('evidence = ["e"]', 'evidence = ["f"]', "evidence is missing"),
+        ('map = "hugging-face"', 'map = "klingon"', "wrong at 'names.map'"),
+        ("[[devices]]", '[[kv_cache]]\nformat = "q8"\nbits = "99"\nevidence = ["e"]\n[[devices]]', "kv_cache.0.bits"),
+        ("[[devices]]", "[[gpus]]", "wrong at 'devices'"),
         ('classes = ["dense"]', 'classes = ["conv"]', "wrong at 'ints.0.classes.0'"),
         ('title = "X"', 'title = "X"\ntypo = 1', "wrong at 'typo'"),
         ('title = "X"', "title = ", "not valid TOML"),

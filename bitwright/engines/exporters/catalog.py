@@ -11,7 +11,10 @@ EXPORTERS = Catalog(
     "export target",
     (
         Entry(
-            "llama.cpp", _HERE + "llama_cpp:export", "llama-quantize --tensor-type-file", traits={"file": "plan.txt"}
+            "llama.cpp",
+            _HERE + "llama_cpp:export",
+            "llama-quantize --tensor-type-file",
+            traits={"file": "plan.txt", "nearest": True},
         ),
         Entry(
             "gptqmodel",
@@ -34,7 +37,19 @@ EXPORTERS = Catalog(
             "exllamav3",
             _HERE + "exllamav3:export",
             "YAML overrides of exllamav3's recompile",
-            traits={"file": "overrides.yaml"},
+            traits={"file": "overrides.yaml", "nearest": True},
+        ),
+        Entry(
+            "llm-compressor",
+            _HERE + "llm_compressor:export",
+            "recipe with a QuantizationModifier of config_groups",
+            traits={"file": "recipe.yaml"},
+        ),
+        Entry(
+            "modelopt",
+            _HERE + "modelopt:export",
+            "Python source of a ModelOpt quant_cfg",
+            traits={"file": "modelopt_config.py"},
         ),
     ),
 )
