@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bitwright.core.formats import Format
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
+from sensitivity.partial import FORGETFUL, Partial
 
 if TYPE_CHECKING:
     from sensitivity.data import Data
@@ -35,6 +36,7 @@ class ScoringTask:
     data: the scoring part of the calibration, or None (metrics that need none).
     deltas: quantization errors of each unit, with the quantizer that will be used.
     samples: label samples an item, or None for the metric's own default.
+    partial: where half-done sums are kept, so that a stopped run goes on.
     """
 
     source: ModelSource
@@ -46,6 +48,7 @@ class ScoringTask:
     samples: int | None
     options: Mapping[str, Any]
     progress: Progress
+    partial: Partial = FORGETFUL
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from quantizers.base import Quantizer
 from sensitivity.base import Progress, silent
 from sensitivity.data import Calibration, Data
 from sensitivity.deltas import load_quantizer, quantized_weight, unit_weight
+from sensitivity.partial import FORGETFUL, Partial, State
 from sensitivity.quality import COMPARISONS, Comparison, Quality
 from sensitivity.runner import Runner, load_runner
 
@@ -40,11 +41,13 @@ def measure(
     quantizer: str | Quantizer = "rtn",
     progress: Progress | None = None,
     runner: Runner | None = None,
+    partial: Partial = FORGETFUL,
 ) -> dict[str, Quality]:
     """Quality of each variant against the original: KL, and what else the task has (see sensitivity.quality).
 
     variants: name -> one format name a unit in the inventory's order, or None for the original itself. data: held-out
-    data (of a Calibration, the confirming part). The original runs once for all variants.
+    data (of a Calibration, the confirming part). The original runs once for all variants. partial: keeps what is
+    measured of exactly this question; a run that finds some goes on from there.
     Raises InvalidPlan, NotFinite, InvalidCalibration, Unsupported.
     """
     maker = load_quantizer(quantizer)
@@ -66,7 +69,7 @@ def measure(
         }
 
     makers = {name: (lambda name=name: weights(name)) for name in variants}
-    return measure_weights(runner or load_runner(source, inventory), makers, data, progress=progress)
+    return measure_weights(runner or load_runner(source, inventory), makers, data, progress=progress, partial=partial)
 
 
 def measure_checkpoint(
@@ -103,20 +106,28 @@ def measure_checkpoint(
 
 
 def measure_weights(
-    runner: Runner, variants: Mapping[str, Any], data: Data | Calibration, *, progress: Progress | None = None
+    runner: Runner,
+    variants: Mapping[str, Any],
+    data: Data | Calibration,
+    *,
+    progress: Progress | None = None,
+    partial: Partial = FORGETFUL,
 ) -> dict[str, Quality]:
     """As `measure`, for variants that are functions giving float32 weights by unit name (units left out stay)."""
     tell, items = progress or silent, data.confirming if isinstance(data, Calibration) else data
     if items.items == 0:
         raise InvalidCalibration("there is no data to measure on", hint="give a longer text")
-    comparisons: dict[str, Comparison] = {name: COMPARISONS[runner.inventory.task]() for name in variants}
+    comparisons = _resumed(variants, runner.inventory.task, partial)
     order = _by_length(items)
     size, chunk = _sizes(runner, items.take(order[-1:]))
     total = len(order) * (1 + len(variants))
     with torch.inference_mode():
         for start in range(0, len(order), chunk):
             rows = order[start : start + chunk]
-            done = start * (1 + len(variants))
+            left = {name: make for name, make in variants.items() if comparisons[name].items < start + len(rows)}
+            if not left:
+                continue
+            done = start * (1 + len(variants)) + len(rows) * (len(variants) - len(left))
             batches = [items.take(rows[i : i + size]).trimmed() for i in range(0, len(rows), size)]
             original = _outputs(runner, batches)
             reference = []
@@ -124,13 +135,27 @@ def measure_weights(
                 reference.append(output)
                 done += batches[number].items
                 tell("measure", done / total, "original model")
-            for name, make in variants.items():
+            for name, make in left.items():
                 with runner.replaced(make()):
                     for batch, first, second in zip(batches, reference, _outputs(runner, batches), strict=True):
                         comparisons[name].add(first, second, batch)
                         done += batch.items
                         tell("measure", done / total, name)
+                partial.save(lambda: _kept(comparisons))
     return {name: comparison.result() for name, comparison in comparisons.items()}
+
+
+def _kept(comparisons: Mapping[str, Comparison]) -> State:
+    return {f"{name}/{key}": array for name, one in comparisons.items() for key, array in one.state().items()}
+
+
+def _resumed(names: Iterable[str], task: str, partial: Partial) -> dict[str, Comparison]:
+    """A comparison for each variant, holding what was kept of it."""
+    kept: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in partial.load().items():
+        variant, key = name.rsplit("/", 1)
+        kept.setdefault(variant, {})[key] = array
+    return {name: COMPARISONS[task](kept.get(name, {})) for name in names}
 
 
 def _outputs(runner: Runner, batches: Sequence[Data]) -> Iterator[torch.Tensor]:

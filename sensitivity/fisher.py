@@ -15,7 +15,6 @@ one item are not quite, so items are what is counted. Where scores are Gaussian 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from bitwright.core.errors import InvalidCalibration
@@ -47,13 +46,14 @@ class Fisher:
         runner = load_runner(task.source, task.inventory)
         task.deltas.energies(task.progress)
         plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
-        moments, reached = Moments(*task.shape), np.zeros(len(task.inventory.units), np.bool_)
-        for batch in batches(runner, task.data, task.deltas, plan, task.seed, task.progress):
-            moments.add(item_losses(batch))
-            reached |= (batch.scores != 0).any(0).any(0).any(1).numpy()
+        moments = Moments(*task.shape, task.partial)
+        for batch in batches(runner, task.data, task.deltas, plan, task.seed, task.progress, moments.items):
+            moments.add(item_losses(batch), (batch.scores != 0).any(0).any(0).any(1).numpy())
         samples = moments.items * plan.directions
         exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
-        loss, stderr, unmeasured = fill_unmeasured(task, moments.mean(), moments.stderr(samples), reached | exact)
+        loss, stderr, unmeasured = fill_unmeasured(
+            task, moments.mean(), moments.stderr(samples), moments.reached | exact
+        )
         return Scores(
             loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=task.data.tokens, samples=samples,
             parameters={"samples_an_item": plan.samples, "directions_an_item": plan.directions, "items": moments.items},

@@ -44,7 +44,7 @@ class KlProbe:
         cells = {(u, f): _changed(task, u, f) for u in range(task.shape[0]) for f in range(task.shape[1])}
         names = {f"{unit} {format}": make for (unit, format), make in cells.items()}
         runner = load_runner(task.source, task.inventory)
-        found = measure_weights(runner, names, data, progress=task.progress)
+        found = measure_weights(runner, names, data, progress=task.progress, partial=task.partial)
         quality = [[found[f"{u} {f}"] for f in range(task.shape[1])] for u in range(task.shape[0])]
         loss, stderr = (
             np.array([[getattr(cell, name) for cell in row] for row in quality], np.float64).reshape(task.shape)

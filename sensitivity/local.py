@@ -57,7 +57,6 @@ class Measured:
     runner: Runner
     plan: Plan
     moments: Moments
-    reached: NDArray[np.bool_]
 
 
 def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
@@ -70,8 +69,8 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
     check_linears(runner, plan)
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
-    moments, reached = Moments(units, columns), np.zeros(units, np.bool_)
-    for rows, batch in ordered_batches(task.data, plan, task.progress):
+    moments = Moments(units, columns, task.partial)
+    for rows, batch in ordered_batches(task.data, plan, task.progress, moments.items):
         with plan.listener.listen() as calls:
             output = runner.output(batch)
         found, weights = gradients(runner, plan, calls, output, rows, task, passes)
@@ -81,9 +80,8 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
                 values[:, unit] += cells(layer) / runner.head.norm(output)
         if not bool(torch.isfinite(values).all()):
             raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
-        moments.add(values)
-        reached |= (values != 0).any(0).any(1).numpy()
-    return Measured(runner, plan, moments, reached)
+        moments.add(values, (values != 0).any(0).any(1).numpy())
+    return Measured(runner, plan, moments)
 
 
 def check_linears(runner: Runner, plan: Plan) -> None:
@@ -144,7 +142,7 @@ def finished(
 ) -> Scores:
     """Scores with unreached units filled and everything counted."""
     exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
-    loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, measured.reached | exact)
+    loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, measured.moments.reached | exact)
     items, data = measured.moments.items, task.data
     return Scores(
         loss=loss, stderr=stderr, loss_unit=loss_unit, tokens=0 if data is None else data.tokens,

@@ -1,4 +1,4 @@
-"""Running sums over items: the mean of every cell and the standard error of that mean."""
+"""Running sums over items: the mean of every cell, the standard error of that mean, and who was reached."""
 
 from __future__ import annotations
 
@@ -6,23 +6,40 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sensitivity.base import Losses
+from sensitivity.partial import FORGETFUL, Partial, State
 
 
 class Moments:
-    """Sums over items of a value a cell, for its mean and the standard error of that mean."""
+    """Sums over items of a value a cell; kept in `partial` on the way, and taken up from there.
 
-    def __init__(self, units: int, formats: int) -> None:
-        self.items = 0
-        self._sum = torch.zeros(units, formats, dtype=torch.float64)
-        self._squares = torch.zeros(units, formats, dtype=torch.float64)
+    items: how many items the sums hold; `reached`: bool (units,), set by whoever adds.
+    """
 
-    def add(self, values: torch.Tensor) -> None:
-        """values: float64 (items, units, formats)."""
+    def __init__(self, units: int, formats: int, partial: Partial = FORGETFUL) -> None:
+        self._partial = partial
+        state = partial.load()
+        self.items = int(state.get("items", 0))
+        self.reached: NDArray[np.bool_] = np.array(state.get("reached", np.zeros(units, np.bool_)))
+        zeros = np.zeros((units, formats))
+        self._sum = torch.from_numpy(np.array(state.get("sum", zeros)))
+        self._squares = torch.from_numpy(np.array(state.get("squares", zeros)))
+
+    def add(self, values: torch.Tensor, reached: NDArray[np.bool_]) -> None:
+        """values: float64 (items, units, formats). reached: bool (units,), which units these items touched."""
         self.items += len(values)
         self._sum += values.sum(0)
         self._squares += values.square().sum(0)
+        self.reached |= reached
+        self._partial.save(self._state)
+
+    def _state(self) -> State:
+        return {
+            "items": np.array(self.items), "reached": self.reached,
+            "sum": self._sum.numpy(), "squares": self._squares.numpy(),
+        }  # fmt: skip
 
     def mean(self) -> Losses:
         return self._sum.numpy() / self.items

@@ -115,21 +115,28 @@ def _batch_items(calls: list[Call], formats: int, directions: int) -> int:
     return max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * max(1, floats))))
 
 
-def ordered_batches(data: Data, plan: Plan, progress: Progress) -> Iterator[tuple[NDArray[np.int64], Data]]:
-    """(rows, items) from the shortest to the longest, padding trimmed."""
+def ordered_batches(
+    data: Data, plan: Plan, progress: Progress, done: int = 0
+) -> Iterator[tuple[NDArray[np.int64], Data]]:
+    """(rows, items) from the shortest to the longest, padding trimmed; the first `done` items are left out."""
     order = np.argsort(_lengths(data), kind="stable").astype(np.int64)
-    for start in range(0, len(order), plan.batch_items):
+    for start in range(done, len(order), plan.batch_items):
         rows = order[start : start + plan.batch_items]
         yield rows, data.take(rows).trimmed()
         done = start + len(rows)
         progress("score", done / len(order), f"{done} of {len(order)} items")
 
 
-def batches(runner: Runner, data: Data, deltas: Deltas, plan: Plan, seed: int, progress: Progress) -> Iterator[Batch]:
-    """Signed scores of every item along every direction. Raises NotFinite, Unsupported, OutOfResources."""
+def batches(
+    runner: Runner, data: Data, deltas: Deltas, plan: Plan, seed: int, progress: Progress, done: int = 0
+) -> Iterator[Batch]:
+    """Signed scores of every item but the first `done` along every direction.
+
+    Raises NotFinite, Unsupported, OutOfResources.
+    """
     names = {place.parameter for place in plan.listener.others.values()}
     with _trainable(runner, names):
-        for rows, batch in ordered_batches(data, plan, progress):
+        for rows, batch in ordered_batches(data, plan, progress, done):
             yield _one_batch(runner, batch, deltas, plan, rows, seed)
 
 

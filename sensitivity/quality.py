@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from sensitivity.data import Data
+from sensitivity.partial import State
 
 Floats = NDArray[np.float64]
 #: Two-sided 95 % point of the normal distribution.
 Z95 = 1.959963984540054
 #: Pairs of sentences whose similarities are compared at most (all pairs of 1,000 sentences).
 MAX_PAIRED = 1_000
+EMPTY: State = {}
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,38 @@ class Quality:
 
 
 class Comparison(Protocol):
-    """Takes batches of original and changed outputs, gives a Quality."""
+    """Takes batches of original and changed outputs, gives a Quality. Goes on from what `kept` holds."""
+
+    @property
+    def items(self) -> int: ...
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None: ...
 
     def result(self) -> Quality: ...
+
+    def state(self) -> State:
+        """All that is known, for `kept`."""
+        ...
+
+
+class Rows:
+    """Numbers of items under names, grown batch by batch: what every comparison keeps. Arrays (items, ...)."""
+
+    def __init__(self, kept: State) -> None:
+        self._parts: dict[str, list[NDArray[Any]]] = {name: [array] for name, array in kept.items()}
+
+    def grow(self, **rows: NDArray[Any]) -> None:
+        for name, array in rows.items():
+            self._parts.setdefault(name, []).append(array)
+
+    def joined(self) -> dict[str, NDArray[Any]]:
+        for name, parts in self._parts.items():
+            self._parts[name] = [np.concatenate(parts)]
+        return {name: parts[0] for name, parts in self._parts.items()}
+
+    @property
+    def items(self) -> int:
+        return max((sum(map(len, parts)) for parts in self._parts.values()), default=0)
 
 
 def mean_and_error(values: Floats) -> tuple[float, float]:
@@ -89,9 +118,15 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 class TokenComparison:
     """Causal language models: KL, perplexities, top-1 agreement. Logits (items, positions, vocabulary)."""
 
-    def __init__(self) -> None:
-        self._rows: list[Floats] = []
-        self._positions = 0
+    def __init__(self, kept: State = EMPTY) -> None:
+        self._rows = Rows(kept)
+
+    @property
+    def items(self) -> int:
+        return self._rows.items
+
+    def state(self) -> State:
+        return self._rows.joined()
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
         targets = torch.from_numpy(np.ascontiguousarray(data.inputs["input_ids"]))
@@ -100,37 +135,45 @@ class TokenComparison:
             p, q = torch.log_softmax(first.double(), -1), torch.log_softmax(second.double(), -1)
             losses = [-log[:-1].gather(-1, ids[1:, None]).sum() for log in (p, q)]
             row = [divergence(p, q).mean(), agree, *losses]
-            self._rows.append(np.array([float(value) for value in row]))
-            self._positions += len(ids)
+            self._rows.grow(values=np.array([[float(value) for value in row]]), positions=np.array([len(ids)]))
 
     def result(self) -> Quality:
-        kl, agree, *losses = np.array(self._rows).T
+        rows = self._rows.joined()
+        kl, agree, *losses = rows["values"].T
+        positions = int(rows["positions"].sum())
         mean, error = mean_and_error(kl)
-        share, interval = share_with_interval(agree, self._positions)
-        predicted = max(1, self._positions - len(kl))
+        share, interval = share_with_interval(agree, positions)
+        predicted = max(1, positions - len(kl))
         before, after = (float(np.exp(loss.sum() / predicted)) for loss in losses)
         extra = {
             "perplexity": after, "perplexity_original": before, "agreement": share, "agreement_interval": interval,
             "sequences": len(kl),
         }  # fmt: skip
-        return Quality(mean, error, self._positions, "nats of KL per token", extra)
+        return Quality(mean, error, positions, "nats of KL per token", extra)
 
 
 class ClassComparison:
     """Classifiers: KL an item, agreement, and accuracy where labels came with the data. Logits (items, classes)."""
 
-    def __init__(self) -> None:
-        self._rows: list[Floats] = []
+    def __init__(self, kept: State = EMPTY) -> None:
+        self._rows = Rows(kept)
+
+    @property
+    def items(self) -> int:
+        return self._rows.items
+
+    def state(self) -> State:
+        return self._rows.joined()
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
         first, second = original.argmax(-1).numpy(), changed.argmax(-1).numpy()
         labels = np.full(len(first), -1) if data.labels is None else data.labels
         p, q = torch.log_softmax(original.double(), -1), torch.log_softmax(changed.double(), -1)
         rows = [divergence(p, q).numpy(), first == second, first == labels, second == labels, labels >= 0]
-        self._rows.append(np.array(rows, np.float64))
+        self._rows.grow(values=np.array(rows, np.float64).T)
 
     def result(self) -> Quality:
-        kl, agree, before, after, labelled = np.concatenate(self._rows, axis=1)
+        kl, agree, before, after, labelled = self._rows.joined()["values"].T
         mean, error = mean_and_error(kl)
         share, interval = share_with_interval(agree, len(agree))
         extra: dict[str, Any] = {"agreement": share, "agreement_interval": interval}
@@ -143,23 +186,29 @@ class ClassComparison:
 class EmbeddingComparison:
     """Sentence embeddings (items, width), normalised: cosine distance, and whether similarities keep their order."""
 
-    def __init__(self) -> None:
-        self._original: list[torch.Tensor] = []
-        self._changed: list[torch.Tensor] = []
-        self._tokens = 0
+    def __init__(self, kept: State = EMPTY) -> None:
+        self._rows = Rows(kept)
+
+    @property
+    def items(self) -> int:
+        return self._rows.items
+
+    def state(self) -> State:
+        return self._rows.joined()
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
-        self._original.append(original.double())
-        self._changed.append(changed.double())
-        self._tokens += data.tokens
+        self._rows.grow(
+            original=original.double().numpy(), changed=changed.double().numpy(), tokens=np.array([data.tokens])
+        )
 
     def result(self) -> Quality:
-        first, second = torch.cat(self._original), torch.cat(self._changed)
+        rows = self._rows.joined()
+        first, second = torch.from_numpy(rows["original"]), torch.from_numpy(rows["changed"])
         # Half the squared distance is 1 - cosine without the cancellation, for vectors of length one.
         distance = (0.5 * (first - second).square().sum(-1)).numpy()
         mean, error = mean_and_error(distance)
         extra = {"cosine": 1.0 - mean, "sentences": len(distance), "spearman": _pair_order(first, second)}
-        return Quality(mean, error, self._tokens, "cosine distance per sentence", extra)
+        return Quality(mean, error, int(rows["tokens"].sum()), "cosine distance per sentence", extra)
 
 
 def _pair_order(first: torch.Tensor, second: torch.Tensor) -> float | None:

@@ -17,6 +17,7 @@ from sensitivity.base import NUMERICS, Metric, Progress, Scores, ScoringTask, si
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.deltas import Deltas
+from sensitivity.partial import FORGETFUL, Partial
 
 
 def score(
@@ -31,12 +32,14 @@ def score(
     samples: int | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    partial: Partial = FORGETFUL,
 ) -> SensitivityTable:
     """Predicted rise of the model's loss for every unit in every format.
 
     formats: names. calibration: from `sensitivity.calibration.load`; only its scoring part is used. quantizer: the one
     that will make the checkpoint. samples: label samples an item (metrics that draw labels). Same inputs and seed, same
     table (on one machine and number of threads to the byte; elsewhere to float32 rounding).
+    partial: keeps half-done sums of exactly this question; a run that finds some goes on from there.
     Raises UnknownName, InvalidCalibration, NotFinite, InvalidModel, Unsupported, OutOfResources.
     """
     member: Metric = METRICS.load(metric)
@@ -59,7 +62,9 @@ def score(
         raise InvalidInput("this model has nothing to plan", got="no planned unit", hint="see `bitwright inspect`")
     data = calibration.scoring if calibration is not None and member.needs_data else None
     deltas = Deltas(source, inventory, menu, quantizer)
-    task = ScoringTask(source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent)
+    task = ScoringTask(
+        source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent, partial
+    )
     try:
         scores = member.score(task)
     except (MemoryError, RuntimeError) as error:

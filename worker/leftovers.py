@@ -40,16 +40,22 @@ def _dead_scratch(store: JobStore, root: Path) -> list[Path]:
 
 
 def _unfinished(settings: Settings) -> Iterator[Path]:
-    """Temporary names of blobs (`BlobStore.memo`, `atomic_write`) and, kept longer because a rerun resumes them, of
-    checkpoints."""
+    """Temporary names of blobs (`BlobStore.memo`, `atomic_write`) and, kept longer because a rerun resumes them,
+    half-written checkpoints and half-done sums."""
     now = time.time()
     blobs = (path for kind in _entries(settings.blob_dir) if kind.is_dir() for path in _entries(kind))
-    temporary = (path for path in blobs if path.name.startswith(".build.") or path.name.endswith(".tmp"))
-    partial = (path for path in _entries(settings.checkpoint_dir) if path.name.endswith(".partial"))
-    for paths, age in ((temporary, max(DAY, settings.job_seconds)), (partial, settings.retention_days * DAY)):
+    temporary = (path for path in blobs if _temporary(path.name))
+    hidden = (path for path in _entries(settings.checkpoint_dir) if path.name.startswith("."))
+    resumed = [path for path in hidden if path.name.endswith(".partial")]
+    resumed += [path for path in _entries(settings.blob_dir / "partial") if not path.name.startswith(".")]
+    for paths, age in ((temporary, max(DAY, settings.job_seconds)), (resumed, settings.retention_days * DAY)):
         for path in paths:
-            if path.name.startswith(".") and _older(path, now - age):
+            if _older(path, now - age):
                 yield path
+
+
+def _temporary(name: str) -> bool:
+    return name.startswith(".build.") or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _older(path: Path, moment: float) -> bool:

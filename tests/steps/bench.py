@@ -8,23 +8,27 @@ from typing import Any
 from bitwright.core.requests import parse_request
 from bitwright.settings import Settings
 from worker.steps import run
-from worker.steps.context import Context
+from worker.steps.context import Context, Progress
 
 #: Small enough for a test, large enough that the mixed plan clearly beats the uniform one.
 TOKENS = {"calibration_tokens": 2048, "confirm_tokens": 2048, "samples": 2}
 
 
 class Bench:
-    """A state folder, and jobs run in it as the local command line does; `said` records the progress reported."""
+    """A state folder, and jobs run in it as the local command line does; `said` records the progress reported.
+
+    listen: takes the progress instead.
+    """
 
     def __init__(self, state: Path) -> None:
         self.settings = Settings(state_dir=state)
         self.said: list[tuple[str, str]] = []
+        self.listen: Progress | None = None
 
     def context(self, *, allow_path: bool = True, out: Path | None = None) -> Context:
         return Context(
             self.settings,
-            lambda stage, _, message: self.said.append((stage, message)),
+            self.listen or (lambda stage, _, message: self.said.append((stage, message))),
             allow_path=allow_path,
             out_dir=out,
         )

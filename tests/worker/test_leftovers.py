@@ -42,7 +42,13 @@ def test_unfinished_files_go_when_nobody_can_be_writing_them(store, settings):
         old(path, 2)
     for path in (checkpoints / ".b.partial", checkpoints / "done"):
         old(path, settings.retention_days + 1)
-    assert remove_leftovers(store, settings) == 3
+    sums = settings.blob_dir / "partial"
+    sums.mkdir()
+    for name, days in (("resumable", 2), ("forgotten", settings.retention_days + 1)):
+        (sums / name).write_text("x")
+        old(sums / name, days)
+    assert remove_leftovers(store, settings) == 4
+    assert [path.name for path in sums.iterdir()] == ["resumable"]
     assert sorted(path.name for path in scores.iterdir()) == [".build.new", ".x.new.tmp", "finished"]
     assert sorted(path.name for path in checkpoints.iterdir()) == [".a.partial", "done"]
 

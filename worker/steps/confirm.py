@@ -20,6 +20,7 @@ from sensitivity.data import Calibration
 from sensitivity.quality import Quality
 from worker.steps.context import Context
 from worker.steps.menu import Menu
+from worker.steps.partial import kept_in
 
 
 def confirm(
@@ -86,6 +87,8 @@ def _measure(
         "numerics": NUMERICS,
     }
 
+    digest = digest_json(key)
+
     def build(path: Path) -> None:
         found = evaluate.measure(
             source,
@@ -94,10 +97,12 @@ def _measure(
             calibration.confirming,
             quantizer=menu.recipe.quantizer,
             progress=context.progress,
+            partial=partial,
         )
         path.write_bytes(canonical_json({name: quality.to_json() for name, quality in found.items()}))
 
-    stored = json.loads(context.blobs.memo("measures", digest_json(key), build).read_bytes())
+    with kept_in(context.blobs.path("partial", digest)) as partial:
+        stored = json.loads(context.blobs.memo("measures", digest, build).read_bytes())
     return {name: Quality(**quality) for name, quality in stored.items()}
 
 

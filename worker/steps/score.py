@@ -18,6 +18,7 @@ from sensitivity.scoring import score as score_units
 from worker.steps.context import Context
 from worker.steps.finite import require_finite
 from worker.steps.menu import Menu, resolve
+from worker.steps.partial import kept_in
 from worker.steps.texts import locate_text
 
 
@@ -73,6 +74,8 @@ def score(
 
     require_finite(source, inventory, context)
 
+    digest = digest_json(key)
+
     def build(path: Path) -> None:
         table = score_units(
             source,
@@ -85,10 +88,12 @@ def score(
             samples=request.samples,
             options=dict(menu.recipe.metric_options),
             progress=context.progress,
+            partial=partial,
         )
         table.save(path)
 
-    path = context.blobs.memo("scores", digest_json(key), build)
+    with kept_in(context.blobs.path("partial", digest)) as partial:
+        path = context.blobs.memo("scores", digest, build)
     context.progress("score", 1.0, f"sensitivities of {len(inventory.units)} units in {len(menu.formats)} formats")
     return load_table(path)
 
