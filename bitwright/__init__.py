@@ -5,11 +5,6 @@ The library face; every name is loaded when first used (import bitwright is fast
     inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, preflight, export
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
-
 __version__ = "0.1.0"
 
 #: Public name -> module that holds it.
@@ -40,7 +35,10 @@ _FACE = {
 __all__ = ["__version__", *sorted(_FACE)]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    # Imported here: what stands at the top of this file runs before the command line can answer Ctrl-C.
+    import importlib
+
     if name not in _FACE:
         raise AttributeError(f"module 'bitwright' has no attribute '{name}'")
     return getattr(importlib.import_module(_FACE[name]), name)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.core.certificate import Certificate, Verdict
-from bitwright.core.errors import InvalidPlan, from_problem
+from bitwright.core.errors import InvalidInput, InvalidPlan, from_problem
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import load_problem
 from bitwright.core.solution import Solution, load_solution, verify_solution
@@ -227,7 +228,11 @@ def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
     from bitwright.engines import EXPORTERS
 
     loaded = _load_plan(plan)
-    text: str = EXPORTERS.load(target)(loaded, **options)
+    exporter = EXPORTERS.load(target)
+    unknown = sorted(set(options) - set(signature(exporter).parameters))
+    if unknown:
+        raise InvalidInput(f"the export to {target} has no such option", got=", ".join(unknown)[:120])
+    text: str = exporter(loaded, **options)
     return text
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from bitwright.core.errors import BitwrightError, HttpError, Internal, InvalidInput, MethodNotAllowed, NotFound
+from bitwright.core.requests import got_text
 
 MEDIA_TYPE = "application/problem+json"
 #: Seconds a client is asked to wait when an error may pass by itself and nothing better is known.
@@ -51,7 +52,11 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> InvalidInput:
     """FastAPI's list of wrong parameters as one typed error; `parameter` instead of a body pointer."""
     found = [{"parameter": str(e["loc"][-1]), "in": str(e["loc"][0]), "message": str(e["msg"])} for e in errors]
     first = found[0]
-    return InvalidInput(f"{first['in']} parameter '{first['parameter']}': {first['message']}", errors=found[:50])
+    return InvalidInput(
+        f"{first['in']} parameter '{first['parameter']}': {first['message']}",
+        expected=first["message"], got=got_text(errors[0]),
+        hint="the parameters of every route are in GET /openapi.json", errors=found[:50],
+    )  # fmt: skip
 
 
 def allowed_methods(request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bitwright.core.errors import Unsupported
+from bitwright.core.errors import InvalidInput, Unsupported
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
 from solvers.base import Solver
@@ -16,11 +16,13 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
     """Solve `problem` with a named solver, or with the one that `auto` chooses (said in `Solution.info`).
 
     time_limit: seconds > 0. An infeasible problem gives a Solution whose certificate says so. Raises UnknownName,
-    Unsupported (a feature that the named solver does not take), InvalidSetting (time limit) and OutOfResources (time
-    ran out before any plan was found).
+    InvalidInput (seed), Unsupported (a feature that the named solver does not take), InvalidSetting (time limit) and
+    OutOfResources (time ran out before any plan was found).
     """
     from solvers.catalog import SOLVERS
 
+    if not 0 <= seed < 2**31:
+        raise InvalidInput("the seed is out of range", expected="an integer from 0 to 2^31 - 1", got=str(seed)[:40])
     if solver != AUTO:
         member: Solver = SOLVERS.load(solver)
         return member.solve(problem, time_limit=time_limit, seed=seed)

@@ -145,7 +145,8 @@ def run_plan(args: Namespace) -> int:
     if args.out is not None:
         plan.save(args.out)
         note(f"written: {args.out}")
-    emit(args, plan.to_json(), plan_text(plan, checkpoint))
+    document = plan.to_json() if checkpoint is None else {**plan.to_json(), "checkpoint": checkpoint}
+    emit(args, document, plan_text(plan, checkpoint))
     return 0
 
 

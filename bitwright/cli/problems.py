@@ -35,9 +35,7 @@ def add(commands: Any) -> None:
     solve.add_argument("problem", metavar="PROBLEM", type=Path, help=".npz or .json problem file")
     solve.add_argument("--solver", metavar="NAME", default="auto", help="see `bitwright solvers` (default auto)")
     solve.add_argument("--time-limit", metavar="S", type=float, default=10.0, help="seconds (default 10)")
-    solve.add_argument(
-        "--limit", metavar="NAME=VALUE", action="append", default=[], help="change or add a limit (repeatable)"
-    )
+    add_limit(solve)
     solve.add_argument("--seed", metavar="N", type=int, default=0, help="seed of solvers that draw (default 0)")
     add_out(solve, "the solution (JSON)")
     add_server(solve)
@@ -45,12 +43,15 @@ def add(commands: Any) -> None:
         commands, "verify", run_verify,
         summary="recompute a plan or a solution from scratch: cost, loss, feasibility, bound, gap",
         about="Uses none of the solver's code. Exit code 0 when everything holds, 1 when something does not.",
-        examples="  bitwright verify solution.json --problem problem.npz\n  bitwright verify plan.json",
+        examples="  bitwright verify solution.json --problem problem.npz\n"
+        "  bitwright verify solution.json --problem problem.npz --limit bytes=35000000\n"
+        "  bitwright verify plan.json",
     )  # fmt: skip
     verify.add_argument("subject", metavar="PLAN_OR_SOLUTION", type=Path, help="a plan or solution file (JSON)")
     verify.add_argument(
         "--problem", metavar="PROBLEM", type=Path, help="the problem it answers (needed for a solution)"
     )
+    add_limit(verify)
     add_server(verify)
     frontier = command(
         commands, "frontier", run_frontier,
@@ -67,6 +68,13 @@ def add(commands: Any) -> None:
     )
     add_out(frontier, "the points (.json, .csv) or a picture (.svg, .png)")
     add_server(frontier)
+
+
+def add_limit(parser: Any) -> None:
+    parser.add_argument(
+        "--limit", metavar="NAME=VALUE", action="append", default=[],
+        help="change or add a limit of the problem (repeatable)",
+    )  # fmt: skip
 
 
 def run_solve(args: Namespace) -> int:
@@ -141,7 +149,8 @@ def solution_text(problem: Problem, solution: Solution) -> str:
 def run_verify(args: Namespace) -> int:
     from bitwright.core.errors import VerificationFailed
 
-    verdict = _remote_verify(args) if args.server else _local_verify(args)
+    problem = _limited_problem(args)
+    verdict = _remote_verify(args, problem) if args.server else _local_verify(args, problem)
     if verdict.ok:
         emit(args, verdict.to_json(), verdict_text(verdict))
         return 0
@@ -153,17 +162,28 @@ def run_verify(args: Namespace) -> int:
     )
 
 
-def _local_verify(args: Namespace) -> Verdict:
+def _limited_problem(args: Namespace) -> Problem | None:
+    from bitwright.core.errors import InvalidInput
+    from bitwright.core.problem_file import load_problem
+
+    if args.problem is not None:
+        return with_limits(load_problem(args.problem), args.limit)
+    if args.limit:
+        raise InvalidInput("--limit changes the problem that --problem names", hint="add --problem PROBLEM.npz")
+    return None
+
+
+def _local_verify(args: Namespace, problem: Problem | None) -> Verdict:
     from bitwright import face
 
-    return face.verify(args.subject, args.problem)
+    return face.verify(args.subject, problem)
 
 
-def _remote_verify(args: Namespace) -> Verdict:
+def _remote_verify(args: Namespace, problem: Problem | None) -> Verdict:
     from bitwright.cli.running import client
 
     with client(args) as remote:
-        verdict: Verdict = remote.verify(args.subject, args.problem)
+        verdict: Verdict = remote.verify(args.subject, problem)
         return verdict
 
 
@@ -173,6 +193,10 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def run_frontier(args: Namespace) -> int:
+    if args.points < 2:
+        from bitwright.core.errors import InvalidInput
+
+        raise InvalidInput("a frontier needs its two ends", expected="--points of 2 or more", got=str(args.points))
     document = _remote_frontier(args) if args.server else _local_frontier(args)
     if args.out is not None and args.out.suffix not in PICTURES:
         _save_points(args.out, document)

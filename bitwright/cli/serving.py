@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitwright.cli.output import note
 from bitwright.cli.parser import command
+from bitwright.core.errors import Cancelled, InvalidInput
 
 if TYPE_CHECKING:
     from bitwright.settings import Settings
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: DESIGN section 4: what a worker serves when it names no queue.
 QUEUES = ("cpu", "gpu", "solve")
+#: As of the embedded worker (Settings.workers).
+MAX_SLOTS = 64
 
 
 def add(commands: Any) -> None:
@@ -61,7 +64,6 @@ def add(commands: Any) -> None:
 
 def chosen_settings(args: Namespace) -> Settings:
     """The settings of the environment, with the options of the command line in their place."""
-    from bitwright.core.errors import InvalidInput
     from bitwright.settings import make_settings
 
     roots = {}
@@ -77,7 +79,13 @@ def chosen_settings(args: Namespace) -> Settings:
         "workers": args.workers,
         "model_roots": roots or None,
     }
-    return make_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = make_settings(**{name: value for name, value in given.items() if value is not None})
+    for name, path in settings.model_roots.items():
+        if not path.is_dir():
+            raise InvalidInput(
+                f"the root {name} is not a folder", expected="NAME=DIR with a folder of models", got=str(path)[:200]
+            )
+    return settings
 
 
 def run_serve(args: Namespace) -> int:
@@ -87,8 +95,16 @@ def run_serve(args: Namespace) -> int:
     settings = chosen_settings(args)
     # uvicorn ends gracefully on SIGTERM and then raises it again: without a handler the worker would not be stopped.
     signal.signal(signal.SIGTERM, _leave)
-    with embedded_worker(settings):
-        serve(settings, host=settings.host, port=settings.port, ready=Announce(as_json=args.json))
+    announce = Announce(as_json=args.json)
+    try:
+        with embedded_worker(settings):
+            serve(settings, host=settings.host, port=settings.port, ready=announce)
+    except KeyboardInterrupt:
+        # Ctrl-C is how a server ends. Once its one JSON document (the address) was printed, no second one may follow.
+        if not announce.said:
+            raise
+        note("bitwright serve was stopped by the keyboard")
+        return Cancelled.exit_code
     return 0
 
 
@@ -97,14 +113,16 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Announce:
     """Says where the server is once it answers: text on stderr, or one JSON document on stdout."""
 
     as_json: bool
+    said: bool = False
 
     def __call__(self, host: str, port: int) -> None:
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.said = True
         if self.as_json:
             print(json.dumps({"url": url, "dashboard": f"{url}/"}), flush=True)
         note(f"bitwright serves at {url} (dashboard: {url}/, API: {url}/openapi.json); Ctrl-C stops it")
@@ -114,4 +132,8 @@ def run_worker(args: Namespace) -> int:
     from bitwright.settings import load_settings
     from worker.main import work
 
+    if not 1 <= args.slots <= MAX_SLOTS:
+        raise InvalidInput(
+            "a worker needs slots to run jobs in", expected=f"--slots from 1 to {MAX_SLOTS}", got=str(args.slots)
+        )
     return work(load_settings(), queues=tuple(args.queue) or QUEUES, slots=args.slots)

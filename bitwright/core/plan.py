@@ -149,6 +149,8 @@ def plan_from_json(data: Any, *, folder: Path | None = None) -> Plan:
         raise InvalidPlan(
             "the plan has another version", expected=str(PLAN_VERSION), got=repr(data["bitwright_plan"])[:40]
         )
+    # `bitwright plan --to ... --json` says beside the plan where the checkpoint lies: not a part of the plan.
+    data = {name: value for name, value in data.items() if name != "checkpoint"}
     units = data.get("units")
     if isinstance(units, dict):
         data = {**data, "units": parse_json(load_array(units, "units", folder).tobytes())}

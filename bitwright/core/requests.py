@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -127,14 +128,24 @@ def parse_request(data: Any) -> JobRequest:
 
 def invalid_members(error: ValidationError, *, tagged: bool = False) -> InvalidInput:
     """The typed error of a pydantic validation error; tagged: locations begin with the union's tag, not in the body."""
+    wrong = error.errors(include_url=False, include_context=False)
     found = [
         {"pointer": "/kind", "message": f"the kind of a job is one of {', '.join(KINDS)}"}
         if e["type"] in ("union_tag_invalid", "union_tag_not_found")
         else {"pointer": _pointer(e["loc"][1:] if tagged else e["loc"]), "message": e["msg"]}
-        for e in error.errors(include_url=False, include_context=False, include_input=False)
+        for e in wrong
     ]
-    first = found[0]
-    return InvalidInput(f"{first['message']} (at {first['pointer'] or 'the whole body'})", errors=found[:50])
+    first, place = found[0], found[0]["pointer"] or "the whole body"
+    return InvalidInput(
+        f"{first['message']} (at {place})", expected=first["message"], got=got_text(wrong[0]),
+        hint=f"correct {place}; the members and their ranges are in GET /openapi.json and in `bitwright plan --help`",
+        errors=found[:50],
+    )  # fmt: skip
+
+
+def got_text(error: Mapping[str, Any]) -> str:
+    """What came, for people: the value that was refused, or that it was missing. At most 80 characters."""
+    return "nothing" if error["type"] == "missing" else repr(error.get("input"))[:80]
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

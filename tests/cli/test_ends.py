@@ -51,6 +51,46 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
     assert "Traceback" not in err
 
 
+def test_ctrl_c_during_the_imports_is_answered_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Regression: SIGINT in the first 0.2 s printed a trace."""
+
+    class Interrupting:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "bitwright.cli.command":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "bitwright.cli.command", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["formats", "--json"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["title"] == "The job was cancelled"
+    assert err.startswith("bitwright: stopped by the keyboard")
+
+
+def test_ctrl_c_that_a_library_wraps_in_an_error_of_its_own_is_still_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Regression: numpy turned a SIGINT during its import into an ImportError, shown as a mistake of ours."""
+
+    def handler(args: Namespace) -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("importing the C extensions failed") from error
+
+    monkeypatch.setattr("bitwright.cli.catalogs.run", handler)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["formats"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "unexpected" not in capsys.readouterr().err
+
+
 def test_a_mistake_of_ours_is_one_line_with_a_hint(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("bitwright.cli.catalogs.run", raising(KeyError("first\nsecond")))
     assert main(["formats"]) == 1
@@ -109,8 +149,9 @@ def test_serve_stops_on_signals_and_leaves_no_process(stop: signal.Signals, tmp_
         children = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(stop)
         assert server.wait(60) == (0 if stop == signal.SIGTERM else 130)
+        assert server.stdout.read() == ""  # regression: Ctrl-C printed a second JSON document
         _, alive = psutil.wait_procs(children, timeout=30)
-        assert alive == []
+        assert [(process.pid, process.status()) for process in alive] == []
     finally:
         server.kill()
         server.wait()
@@ -124,6 +165,22 @@ def test_a_port_in_use_is_a_typed_error(tmp_path: Path, capsys: Capture) -> None
         code = main(["serve", "--port", str(taken.getsockname()[1]), "--workers", "0", "--state-dir", str(tmp_path)])
     assert code == 2
     assert "--port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["worker", "--slots", "0"], "--slots from 1 to 64"),
+        (["worker", "--slots", "65"], "--slots from 1 to 64"),
+        (["serve", "--root", "models=/nonexistent"], "a folder of models"),
+        (["serve", "--root", "models"], "NAME=DIR"),
+        (["frontier", "missing.npz", "--points", "1"], "--points of 2 or more"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_at_once(words: list[str], expected: str, capsys: Capture) -> None:
+    """Regression: a worker of no slots ran for ever, a missing root was found when the first job failed."""
+    assert main([*words, "--json"]) == 2
+    assert expected in json.loads(capsys.readouterr().out)["expected"]
 
 
 # --- the progress bar -----------------------------------------------------------------------------------------------

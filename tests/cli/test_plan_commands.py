@@ -142,6 +142,31 @@ def test_execute_writes_a_checkpoint_of_the_predicted_size(model: Path, tmp_path
     assert run(["execute", model, "--plan", plan], capsys)[0] == 2
 
 
+def test_a_plan_with_a_checkpoint_says_where_it_is_and_still_reads_as_a_plan(
+    model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Regression: `plan --to ... --json` did not give the checkpoint."""
+    out, saved = tmp_path / "checkpoint", tmp_path / "plan.json"
+    words = ["plan", model, "--budget", "3bpw", *QUICK, "--to", "packed", "--checkpoint", out, "--json"]
+    code, text, _ = run(words, capsys)
+    assert code == 0
+    assert json.loads(text)["checkpoint"]["path"] == str(out)
+    assert json.loads(text)["checkpoint"]["file_bytes"] > 0
+    saved.write_text(text)
+    assert run(["verify", saved], capsys)[0] == 0
+
+
+def test_export_takes_the_nearest_type_only_when_asked(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    plan = tmp_path / "plan.json"
+    run(["plan", model.parent / "llama-stdlib", "--budget", "3bpw", *QUICK, "--out", plan], capsys)
+    assert run(["export", plan, "--to", "llama.cpp"], capsys)[0] == 2
+    code, text, err = run(["export", plan, "--to", "llama.cpp", "--nearest"], capsys)
+    assert code == 0
+    assert "blk" in text
+    assert "int" in err  # each substitution is said
+    assert run(["export", plan, "--to", "gptqmodel", "--nearest"], capsys)[0] == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -167,7 +192,9 @@ def test_invalid_input_exits_with_2_and_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     code, text, err = run([word.format(model=model) for word in [*words, "--json"]], capsys)
     assert code == 2, err
-    assert json.loads(text)["status"] in {404, 422}
+    problem = json.loads(text)
+    assert problem["status"] in {404, 422}
+    assert problem.keys() & {"expected", "hint", "got"}
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 

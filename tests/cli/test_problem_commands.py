@@ -76,8 +76,21 @@ def test_an_infeasible_problem_exits_with_3_and_the_smallest_limit(
     assert run(["verify", out, "--problem", infeasible], capsys)[0] == 0
 
 
-def test_limit_changes_a_limit(infeasible: Path, capsys: Capture) -> None:
-    assert run(["solve", infeasible, "--limit", "bits=40"], capsys)[0] == 0
+def test_limit_changes_a_limit_in_solve_and_in_verify(infeasible: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "s.json"
+    assert run(["solve", infeasible, "--limit", "bits=40", "--out", out], capsys)[0] == 0
+    assert run(["verify", out, "--problem", infeasible, "--limit", "bits=40"], capsys)[0] == 0
+    assert run(["verify", out, "--problem", infeasible], capsys)[0] == 1
+    code, _, err = run(["verify", out, "--limit", "bits=40"], capsys)
+    assert code == 2
+    assert "--problem" in err
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range_is_invalid_input(problem: Path, seed: int, capsys: Capture) -> None:
+    code, _, err = run(["solve", problem, "--seed", seed], capsys)
+    assert code == 2
+    assert "seed" in err
     for bad in ("bits", "bits=", "bits=many", "nothing=3"):
         assert run(["solve", infeasible, "--limit", bad], capsys)[0] == 2
 
