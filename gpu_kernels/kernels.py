@@ -119,11 +119,11 @@ def dequantize_codes(
     if codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or group < 1:
         raise InvalidInput("codes must be a matrix of bytes", expected="uint8 (rows, columns)", got=str(codes.dtype))
     rows, columns = codes.shape
-    _check_parameters(scales, rows, columns, group, (np.float16,))
+    _check_parameters(scales, rows, columns, group, (np.float16, np.float32))
     if zeros is not None:
         _check_parameters(zeros, rows, columns, group, (np.uint8,))
     native = library()
-    if native is None or codes.size == 0:
+    if native is None or codes.size == 0 or scales.dtype != np.float16:
         return reference_quantize.dequantize_codes(codes, scales, zeros, bits, group)
     codes, scales = np.ascontiguousarray(codes), np.ascontiguousarray(scales)
     zeros = None if zeros is None else np.ascontiguousarray(zeros)

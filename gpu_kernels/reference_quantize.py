@@ -35,13 +35,13 @@ def per_column(parameters: NDArray[Any], columns: int, group: int) -> _Float32:
     return np.repeat(parameters.astype(np.float32), min(group, max(1, columns)), axis=1)[:, :columns]
 
 
-def codes_of(values: _Float32, inverse: _Float32, zero: _Float32, bits: int) -> NDArray[np.uint8]:
-    """clip(rint(x * inverse) + zero, 0, 2^bits - 1), inverse and zero broadcast against x; NaN gives the top code."""
+def codes_of(values: _Float32, inverse: _Float32, zero: _Float32, largest: int) -> NDArray[np.uint8]:
+    """clip(rint(x * inverse) + zero, 0, largest), inverse and zero broadcast against x; NaN gives the largest code."""
     with np.errstate(invalid="ignore", over="ignore"):
         work = values * inverse
         np.rint(work, out=work)
         work += zero
-    top = np.float32((1 << bits) - 1)
+    top = np.float32(largest)
     np.maximum(work, 0, out=work)
     clipped: NDArray[np.float32] = np.fmin(work, top)
     return clipped.astype(np.uint8)
@@ -51,7 +51,7 @@ def quantize_pack(values: NDArray[Any], inverse: _Float32, zero: _Float32, bits:
     """Codes of (rows, columns) values with given (rows, groups) inverse scales and zero points, packed."""
     columns = values.shape[1]
     wide = [per_column(p, columns, group) for p in (inverse, zero)]
-    return pack(codes_of(to_float32(values), wide[0], wide[1], bits), bits)
+    return pack(codes_of(to_float32(values), wide[0], wide[1], (1 << bits) - 1), bits)
 
 
 def unpack_dequantize(

@@ -1,4 +1,4 @@
-"""What a quantizer gives: codes with scales and zero points, or the weights themselves in a 16-bit format."""
+"""What a quantizer gives: codes with scales and zero points, blocks of bytes, or weights in a 16-bit format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
-from bitwright.core.formats import FloatFormat, Format, IntFormat
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat
+from gpu_kernels.blocks import dequantize_blocks
 from gpu_kernels.kernels import dequantize_codes, widen
 
 Float32Matrix = NDArray[np.float32]
@@ -21,12 +22,13 @@ BLOCK_ELEMENTS = 1 << 21
 class Quantized:
     """A unit as integers: weight = (code - zero) * scale, one scale (and zero) a row and group.
 
-    codes: uint8 (out, in), each below 2**width. scales: float16 (out, groups), never zero, may be negative.
-    zeros: uint8 (out, groups), or None for symmetric formats, whose zero is 2**(width - 1).
+    codes: uint8 (out, in), each below format.levels. scales: (out, groups), never zero, may be negative; float16, or
+    float32 for formats with bf16 or fp32 scales. zeros: uint8 (out, groups), or None for symmetric formats, whose zero
+    is format.middle. A format with one scale a tensor repeats it here.
     """
 
     codes: NDArray[np.uint8]
-    scales: NDArray[np.float16]
+    scales: NDArray[Any]
     zeros: NDArray[np.uint8] | None
     format: IntFormat
 
@@ -39,7 +41,36 @@ class Quantized:
         """float32 (out, in) = float32(scale) * (float32(code) - float32(zero)), in this order."""
         columns = max(1, self.codes.shape[1])
         group = min(self.format.group or columns, columns)
-        return dequantize_codes(self.codes, self.scales, self.zeros, self.format.width, group)
+        zeros = self.zeros
+        if zeros is None and self.format.middle != 1 << (self.format.width - 1):
+            zeros = np.full(self.scales.shape, self.format.middle, np.uint8)
+        return dequantize_codes(self.codes, self.scales, zeros, self.format.width, group)
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What is stored, in a fixed order."""
+        return (self.codes, self.scales) if self.zeros is None else (self.codes, self.scales, self.zeros)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """A unit as blocks of bytes (docs/packed.md section 3). data: uint8 (out, bytes a row). scales: float32 (n, 1)."""
+
+    data: NDArray[np.uint8]
+    scales: NDArray[np.float32] | None
+    columns: int
+    format: BlockFormat
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.data.shape[0], self.columns
+
+    def dequantize(self) -> Float32Matrix:
+        """float32 (out, in), for ggml's types bit for bit what ggml computes."""
+        return dequantize_blocks(self.data, self.scales, self.format, self.columns)
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What is stored, in a fixed order."""
+        return (self.data,) if self.scales is None else (self.data, self.scales)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +89,14 @@ class PassThrough:
         """The exact float32 values of the stored 16-bit numbers."""
         return widen(self.array)
 
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What is stored."""
+        return (self.array,)
+
+
+#: What a quantizer may give.
+Stored = Quantized | Blocks | PassThrough
+
 
 class Quantizer(Protocol):
     """What every member of the catalog offers."""
@@ -65,9 +104,7 @@ class Quantizer(Protocol):
     @property
     def name(self) -> str: ...
 
-    def quantize(
-        self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any
-    ) -> Quantized | PassThrough:
+    def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """Codes for a float32 (out, in) weight. `name` is for messages; `context` holds e.g. a Hessian.
 
         Raises InvalidModel for NaN or infinite weights, Unsupported for a format it cannot make.
@@ -75,7 +112,7 @@ class Quantizer(Protocol):
         ...
 
 
-def dequantize(quantized: Quantized | PassThrough) -> Float32Matrix:
+def dequantize(quantized: Stored) -> Float32Matrix:
     """float32 (out, in) weights that the stored numbers stand for."""
     return quantized.dequantize()
 
@@ -104,10 +141,10 @@ def not_finite(name: str, bad: int, total: int) -> InvalidModel:
     )
 
 
-def scale_overflow(name: str, largest: float) -> Unsupported:
+def scale_overflow(name: str, largest: float, most: float = 65504.0) -> Unsupported:
     return Unsupported(
-        f"{name}: a group's scale does not fit float16",
-        expected="scales up to 65504",
+        f"{name}: a group's scale does not fit its type",
+        expected=f"scales up to {most:.6g}",
         got=f"{largest:.4g}",
         hint="keep this unit in bf16 (add bf16 to the formats)",
     )

@@ -17,8 +17,8 @@ from bitwright.core.errors import Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from quantizers.base import (
     Float32Matrix,
-    PassThrough,
     Quantized,
+    Stored,
     check_weight,
     group_spans,
     not_finite,
@@ -46,11 +46,11 @@ class Clip:
         hessian: NDArray[Any] | None = None,
         ratios: tuple[float, ...] = RATIOS,
         **context: Any,
-    ) -> Quantized | PassThrough:
+    ) -> Stored:
         """See quantizers.base.Quantizer. hessian: optional (in, in) sum of x x'; only its group blocks are used."""
         if isinstance(format, FloatFormat):
             return pass_through(weight, format, name)
-        if not isinstance(format, IntFormat):
+        if not isinstance(format, IntFormat) or not format.plain:
             raise Unsupported("clip cannot make this format", expected="an int, bf16 or fp16 format", got=format.name)
         check_weight(weight, name)
         if not np.isfinite(weight).all():

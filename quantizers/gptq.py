@@ -27,8 +27,8 @@ from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from quantizers.base import (
     Float32Matrix,
-    PassThrough,
     Quantized,
+    Stored,
     check_weight,
     group_spans,
     not_finite,
@@ -62,7 +62,7 @@ class Gptq:
         scales: str = "range",
         block: int = BLOCK,
         **context: Any,
-    ) -> Quantized | PassThrough:
+    ) -> Stored:
         """See quantizers.base.Quantizer. hessian: (in, in) sum of x x' over calibration tokens, any scale.
 
         Raises InvalidCalibration without a usable Hessian. A Hessian of zeros (an expert that saw no token) is allowed
@@ -70,7 +70,7 @@ class Gptq:
         """
         if isinstance(format, FloatFormat):
             return pass_through(weight, format, name)
-        if not isinstance(format, IntFormat):
+        if not isinstance(format, IntFormat) or not format.plain:
             raise Unsupported("gptq cannot make this format", expected="an int, bf16 or fp16 format", got=format.name)
         check_weight(weight, name)
         if not np.isfinite(weight).all():

@@ -1,6 +1,6 @@
-"""Round to nearest, for `int1..int8`, symmetric and asymmetric, any group size.
+"""Round to nearest, for every format: integers of any number of levels, symmetric and asymmetric, any group size.
 
-The scale is rounded to float16 first and the codes are computed with the rounded scale, through its float32
+The scale is rounded to its stored type first and the codes are computed with the rounded scale, through its float32
 reciprocal, in a fixed order: code = clip(rint(x * (1/s)) + zero). Native kernels repeat exactly these steps.
 
     asymmetric  range [min(x, 0), max(x, 0)]; s = range / (2^b - 1); zero = rint(-min / s)      (research/08, its RTN)
@@ -28,15 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
-from bitwright.core.formats import FloatFormat, Format, IntFormat
-from gpu_kernels.kernels import rtn_rows
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat
+from gpu_kernels.blocks import largest_weight, quantize_blocks
+from gpu_kernels.kernels import rtn_rows, widen
 from gpu_kernels.reference_quantize import codes_of, lane_sum
 from quantizers.base import (
     BLOCK_ELEMENTS,
+    Blocks,
     Float32Matrix,
-    PassThrough,
     Quantized,
+    Stored,
     check_weight,
+    float32_to_bf16,
     not_finite,
     pass_through,
     scale_overflow,
@@ -48,7 +51,12 @@ TINY_SCALE = np.float32(2.0**-24)
 UNSHRINK_WIDTH = 4
 GAIN_LIMITS = (0.7, 1.5)
 _MAX_HALF = np.float32(65504.0)
+#: Limits of bfloat16 and float32 scales: their reciprocals, and gains of GAIN_LIMITS, stay finite.
+TINY_WIDE, _MAX_WIDE = np.float32(2.0**-100), np.float32(2.0**100)
+#: numpy types of scales in memory, by the type they are stored in; bfloat16 is held in float32.
+SCALE_TYPES = {"F16": np.float16, "BF16": np.float32, "F32": np.float32}
 _Float32 = NDArray[np.float32]
+Scales = NDArray[Any]
 
 
 class RoundToNearest:
@@ -56,30 +64,52 @@ class RoundToNearest:
 
     name = "rtn"
 
-    def quantize(
-        self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any
-    ) -> Quantized | PassThrough:
+    def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""
         if isinstance(format, FloatFormat):
             return pass_through(weight, format, name)
-        if not isinstance(format, IntFormat):
-            raise Unsupported("rtn cannot make this format", expected="an int, bf16 or fp16 format", got=format.name)
         check_weight(weight, name)
-        return _quantize(weight, format, name)
+        if isinstance(format, BlockFormat):
+            return _blocks(weight, format, name)
+        if not isinstance(format, IntFormat):
+            raise Unsupported("rtn cannot make this format", expected="an int, block or 16-bit format", got=format.name)
+        if not format.tensor or weight.size == 0:
+            return _quantize(weight, format, name)
+        # One scale a tensor: the matrix is one long row.
+        flat = _quantize(np.ascontiguousarray(weight).reshape(1, -1), format, name)
+        scales = np.repeat(flat.scales, weight.shape[0], axis=0)
+        zeros = None if flat.zeros is None else np.repeat(flat.zeros, weight.shape[0], axis=0)
+        return Quantized(flat.codes.reshape(weight.shape), scales, zeros, format)
 
 
 QUANTIZER = RoundToNearest()
 
 
+def _blocks(weight: Float32Matrix, format: BlockFormat, name: str) -> Blocks:
+    largest = float(np.abs(weight).max(initial=0))
+    if not np.isfinite(largest):
+        raise not_finite(name, int(weight.size - np.count_nonzero(np.isfinite(weight))), weight.size)
+    if largest > largest_weight(format):
+        raise Unsupported(
+            f"{name}: a weight is too large for {format.name}",
+            expected=f"magnitudes up to {largest_weight(format):.4g}",
+            got=f"{largest:.4g}",
+            hint="keep this unit in bf16 (add bf16 to the formats)",
+        )
+    data, scales = quantize_blocks(weight, format)
+    return Blocks(data, scales, weight.shape[1], format)
+
+
 def _quantize(weight: Float32Matrix, format: IntFormat, name: str) -> Quantized:
     rows, columns = weight.shape
-    native = rtn_rows(weight, format.width, format.symmetric, format.group or max(1, columns), corrects(format))
-    if isinstance(native, tuple):
-        return Quantized(*native, format)
+    if format.plain:
+        native = rtn_rows(weight, format.width, format.symmetric, format.group or max(1, columns), corrects(format))
+        if isinstance(native, tuple):
+            return Quantized(*native, format)
     # No native code, or it met weights that the lines below turn into an error.
     groups = format.groups(columns) if columns else 0
     codes = np.empty((rows, columns), dtype=np.uint8)
-    scales = np.empty((rows, groups), dtype=np.float16)
+    scales = np.empty((rows, groups), dtype=SCALE_TYPES[format.scale])
     zeros = None if format.symmetric else np.empty((rows, groups), dtype=np.uint8)
     step = max(1, BLOCK_ELEMENTS // max(1, columns))
     for start in range(0, rows, step):
@@ -91,7 +121,7 @@ def _quantize(weight: Float32Matrix, format: IntFormat, name: str) -> Quantized:
             scale, zero = group_parameters(grouped, low, high, format, name)
             if zeros is not None:
                 zeros[block, groups_part] = zero
-            rounded = round_codes(grouped, scale, zero, format.width)
+            rounded = _round_to(grouped, scale, zero, format.top)
             codes[block, columns_part] = rounded.reshape(part.shape)
             scales[block, groups_part] = unshrunk_scale(grouped, rounded, scale, zero, format)
     return Quantized(codes, scales, zeros, format)
@@ -119,41 +149,59 @@ def _range(grouped: _Float32, name: str) -> tuple[_Float32, _Float32]:
 
 def group_parameters(
     grouped: _Float32, low: _Float32, high: _Float32, format: IntFormat, name: str
-) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """float16 scales and uint8 zero points of groups (rows, groups, size) with ranges [low, high]."""
-    width, half = format.width, 1 << (format.width - 1)
-    if width == 1:
+) -> tuple[Scales, NDArray[np.uint8]]:
+    """Scales and uint8 zero points of groups (rows, groups, size) with ranges [low, high]."""
+    half = format.middle
+    if format.width == 1:
         signed = _one_bit_scale(grouped)
-        scale = half_scale(-signed if format.symmetric else np.abs(signed), name)
+        scale = stored_scale(-signed if format.symmetric else np.abs(signed), format, name)
         zero = np.ones(low.shape, np.uint8) if format.symmetric else (signed < 0).astype(np.uint8)
         return scale, zero
     if format.symmetric:
         extreme = np.where(high > -low, high, low)
         # + 0 turns -0 into 0, so that the sign of an all-zero group does not depend on the order of its zeros.
-        return half_scale(extreme / np.float32(-half) + np.float32(0), name), np.full(low.shape, half, np.uint8)
+        return stored_scale(extreme / np.float32(-half) + np.float32(0), format, name), np.full(
+            low.shape, half, np.uint8
+        )
     low, high = np.minimum(low, 0), np.maximum(high, 0)
-    top = np.float32((1 << width) - 1)
-    scale = half_scale(high / top - low / top, name)
+    top = np.float32(format.top)
+    scale = stored_scale(high / top - low / top, format, name)
     inverse = np.float32(1) / scale.astype(np.float32)
     return scale, np.clip(np.rint(-low * inverse), 0, top).astype(np.uint8)
 
 
 def half_scale(scale: NDArray[np.floating[Any]], name: str) -> NDArray[np.float16]:
     """Scales rounded to float16, magnitudes held to at least 2^-24. Raises Unsupported beyond 65504."""
-    magnitude = np.maximum(np.abs(scale), TINY_SCALE)
+    return _held(scale, TINY_SCALE, _MAX_HALF, name).astype(np.float16)
+
+
+def stored_scale(scale: NDArray[np.floating[Any]], format: IntFormat, name: str) -> Scales:
+    """Scales rounded to the format's type of scale (bf16 and fp32 as float32). Raises Unsupported."""
+    if format.scale == "F16":
+        return half_scale(scale, name)
+    wide = _held(scale, TINY_WIDE, _MAX_WIDE, name).astype(np.float32)
+    return widen(float32_to_bf16(wide)) if format.scale == "BF16" else wide
+
+
+def _held(scale: NDArray[np.floating[Any]], tiny: np.float32, most: np.float32, name: str) -> NDArray[np.floating[Any]]:
+    magnitude = np.maximum(np.abs(scale), tiny)
     largest = magnitude.max(initial=0)
-    if largest > _MAX_HALF:
-        raise scale_overflow(name, float(largest))
+    if largest > most:
+        raise scale_overflow(name, float(largest), float(most))
     signed: NDArray[np.floating[Any]] = np.copysign(magnitude, scale)
-    return signed.astype(np.float16)
+    return signed
 
 
 def round_codes(
     grouped: _Float32, scale: NDArray[np.float16], zero: NDArray[np.uint8], width: int
 ) -> NDArray[np.uint8]:
     """uint8 codes of groups (rows, groups, size): clip(rint(x * (1/s)) + zero, 0, 2^width - 1)."""
+    return _round_to(grouped, scale, zero, (1 << width) - 1)
+
+
+def _round_to(grouped: _Float32, scale: Scales, zero: NDArray[np.uint8], top: int) -> NDArray[np.uint8]:
     inverse = np.float32(1) / scale.astype(np.float32)
-    return codes_of(grouped, inverse[..., None], zero[..., None].astype(np.float32), width)
+    return codes_of(grouped, inverse[..., None], zero[..., None].astype(np.float32), top)
 
 
 def corrects(format: IntFormat) -> bool:
@@ -164,10 +212,10 @@ def corrects(format: IntFormat) -> bool:
 def unshrunk_scale(
     grouped: _Float32,
     codes: NDArray[np.uint8],
-    scale: NDArray[np.float16],
+    scale: Scales,
     zero: NDArray[np.uint8],
     format: IntFormat,
-) -> NDArray[np.float16]:
+) -> Scales:
     """The scale to store: s' with w'q = w'w for grids that clip (see the module), else the scale itself.
 
     From 2 bits on it stays within GAIN_LIMITS of the rounding scale, as in research/09 (d').
@@ -182,9 +230,11 @@ def unshrunk_scale(
     gain = np.where(before != 0, after / before, 1.0)
     if format.width > 1:
         gain = np.clip(gain, *GAIN_LIMITS)
-    held = np.clip(gain * before, -_MAX_HALF, _MAX_HALF)
-    kept = np.where(np.abs(held) >= TINY_SCALE, held, before)
-    return kept.astype(np.float16)
+    half = format.scale == "F16"
+    most = _MAX_HALF if half else _MAX_WIDE
+    held = np.clip(gain * before, -most, most)
+    kept = np.where(np.abs(held) >= (TINY_SCALE if half else TINY_WIDE), held, before)
+    return kept.astype(np.float16) if half else stored_scale(kept, format, "weight")
 
 
 def _one_bit_scale(grouped: _Float32) -> _Float32:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from bitwright.core.formats import NAMED
 from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Pairs, Problem, Resource, Rule, compact_bits
 
 # --- formats and shapes -------------------------------------------------------------------------------------------
@@ -27,12 +28,15 @@ def shapes(*, largest: int = 130, stacked: bool = False) -> st.SearchStrategy[tu
 
 @st.composite
 def format_names(draw: st.DrawFn, *, widths: tuple[int, ...] = tuple(range(1, 9))) -> str:
-    """Names of integer formats of every width, symmetry and group size, and the 16-bit formats."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.sampled_from(["bf16", "fp16"]))
-    width = draw(st.sampled_from(widths))
-    group = draw(st.sampled_from(["channel", "g1", "g7", "g32", "g64", "g128"]))
-    return f"int{width}{'-sym' if draw(st.booleans()) else ''}-{group}"
+    """Names of integer formats of every width, symmetry, group size and type of scale, and of every other format."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(st.sampled_from(sorted(NAMED)))
+    kind = str(draw(st.sampled_from(widths)))
+    if draw(st.integers(0, 3)) == 0:
+        kind = f"-l{draw(st.integers(3, 255).filter(lambda levels: levels & (levels - 1)))}"
+    group = draw(st.sampled_from(["channel", "tensor", "g1", "g7", "g32", "g64", "g128"]))
+    scale = draw(st.sampled_from(["", "", "", "-bf16", "-fp32"]))
+    return f"int{kind}{'-sym' if draw(st.booleans()) else ''}-{group}{scale}"
 
 
 # --- problems -----------------------------------------------------------------------------------------------------

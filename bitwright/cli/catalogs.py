@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from bitwright.cli import render
 from bitwright.cli.output import emit
 from bitwright.cli.parser import add_server, command
+from bitwright.core.errors import InvalidInput
 
 _SUMMARIES = {
     "formats": "ways to store a unit, with their true bits per weight",
@@ -21,26 +23,50 @@ _SUMMARIES = {
 
 def add(commands: Any) -> None:
     for name, summary in _SUMMARIES.items():
-        listing = command(
-            commands,
-            name,
-            run,
-            summary=f"list {name}: {summary}",
-            examples=f"  bitwright {name}\n  bitwright {name} --json",
-        )
+        examples = f"  bitwright {name}\n  bitwright {name} --json"
+        if name == "formats":
+            examples += "\n  bitwright formats q4_k int3-g128 --shape 4096x11008"
+        listing = command(commands, name, run, summary=f"list {name}: {summary}", examples=examples)
+        if name == "formats":
+            listing.add_argument("names", nargs="*", metavar="FORMAT", help="only these, and any other of the grammar")
+            listing.add_argument("--shape", metavar="OUTxIN", help="the matrix to cost, 4096x4096 unless given")
         listing.set_defaults(catalog=name)
         add_server(listing)
 
 
 def run(args: Namespace) -> int:
-    rows = _remote(args) if args.server else _LOCAL[args.catalog]()
+    named = getattr(args, "names", None) or getattr(args, "shape", None)
+    if named and args.server:
+        raise InvalidInput("--shape and FORMAT cost formats here, without a server", hint="leave out --server")
+    rows = _costs(args) if named else _remote(args) if args.server else _LOCAL[args.catalog]()
     emit(args, rows, _TEXTS.get(args.catalog, text)(rows))
     return 0
 
 
+def _costs(args: Namespace) -> list[dict[str, Any]]:
+    """The named formats, or all that are listed, on one shape."""
+    from bitwright.core.formats import listed_formats, parse_formats
+
+    shape = _shape(args.shape or "4096x4096")
+    rows = []
+    for format in parse_formats(args.names) if args.names else listed_formats():
+        storage = format.storage(shape)
+        parts = {part: getattr(storage, part) for part in ("payload", "scales", "zeros", "padding")}
+        rows.append({**format.describe(shape), "bytes": storage.bytes, **{f"{k}_bits": v for k, v in parts.items()}})
+    return rows
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """OUTxIN, or EXPERTSxOUTxIN."""
+    sizes = text.lower().split("x")
+    if not 1 <= len(sizes) <= 3 or not all(re.fullmatch(r"[0-9]{1,9}", size) for size in sizes):
+        raise InvalidInput("the shape cannot be read", expected="OUTxIN, such as 4096x11008", got=repr(text)[:80])
+    return tuple(int(size) for size in sizes)
+
+
 def text(rows: list[dict[str, Any]]) -> str:
     """One line a member: name, then what is plain in its description."""
-    columns = [c for c in ("bits", "bits_per_weight", "available", "summary") if any(c in row for row in rows)]
+    columns = [c for c in ("bits", "bits_per_weight", "bytes", "available", "summary") if any(c in row for row in rows)]
     cells = [[row["name"], *(row.get(column) for column in columns)] for row in rows]
     return render.table(["name", *(c.replace("_", " ") for c in columns)], cells)
 

@@ -62,6 +62,7 @@ class IntRule(Rule):
         """Why this rule does not allow the format; empty when it does."""
         out, inputs = unit.shape
         checks = (
+            (format.plain, "only 2^bits levels, float16 scales of rows or groups"),
             (format.width in self.widths, f"widths here are {_listed(self.widths)}, not {format.width}"),
             (
                 format.symmetric in self.symmetric,

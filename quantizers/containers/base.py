@@ -16,7 +16,7 @@ from bitwright.core.canonical import canonical_json
 from bitwright.core.errors import InvalidPlan
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from bitwright.core.inventory import Inventory, Unit
-from quantizers.base import PassThrough, Quantized
+from quantizers.base import Stored
 from quantizers.containers.tensorfile import FileLayout, TensorSpec, lay_out
 
 Progress = Callable[[str, float, str], None]
@@ -93,11 +93,11 @@ class Container(ABC):
         """Tensors that store one unit."""
 
     @abstractmethod
-    def encode(self, unit: Unit, value: Quantized | PassThrough) -> dict[str, NDArray[Any]]:
+    def encode(self, unit: Unit, value: Stored) -> dict[str, NDArray[Any]]:
         """The arrays for `unit_tensors`, by name."""
 
     @abstractmethod
-    def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Quantized | PassThrough:
+    def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Stored:
         """The inverse of `encode`; `tensors` reads a stored tensor by name."""
 
     @abstractmethod

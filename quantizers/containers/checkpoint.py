@@ -16,7 +16,7 @@ from bitwright.core.errors import BitwrightError, InvalidModel, UnknownName
 from bitwright.core.formats import Format, parse_format
 from bitwright.core.inventory import Unit
 from gpu_kernels.kernels import widen
-from quantizers.base import PassThrough, Quantized
+from quantizers.base import Stored
 from quantizers.containers.base import MANIFEST, Container
 from quantizers.containers.tensorfile import StoredTensor, read_header
 
@@ -40,7 +40,7 @@ class Checkpoint:
         """Unit name -> format."""
         return {unit.name: format for unit, format in zip(self.units, self.unit_formats, strict=True)}
 
-    def quantized(self, unit_name: str) -> Quantized | PassThrough:
+    def quantized(self, unit_name: str) -> Stored:
         """Codes, scales and zero points as stored. Raises UnknownName, InvalidModel."""
         if unit_name not in self._position:
             raise UnknownName("the checkpoint has no such unit", got=repr(unit_name)[:120])

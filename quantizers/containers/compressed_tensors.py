@@ -28,7 +28,7 @@ from bitwright.core.formats import FloatFormat, Format, IntFormat
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.engines.names import architecture_of, module_in_memory
 from gpu_kernels.kernels import pack, unpack
-from quantizers.base import PassThrough, Quantized
+from quantizers.base import PassThrough, Quantized, Stored
 from quantizers.containers.base import Container, float_tensor, stored_words
 from quantizers.containers.tensorfile import TensorSpec
 
@@ -68,10 +68,11 @@ class CompressedTensorsContainer(Container):
             TensorSpec(f"{module}.weight_shape", "I64", (2,)),
         )
 
-    def encode(self, unit: Unit, value: Quantized | PassThrough) -> dict[str, NDArray[Any]]:
+    def encode(self, unit: Unit, value: Stored) -> dict[str, NDArray[Any]]:
         """The codes are already offset by 2^(b-1), which is what the library stores."""
         if isinstance(value, PassThrough):
             return {unit.name: value.array}
+        assert isinstance(value, Quantized)
         module = unit.name.removesuffix(".weight")
         return {
             f"{module}.weight_packed": pack(value.codes, value.format.width).view(np.int32),
@@ -79,7 +80,7 @@ class CompressedTensorsContainer(Container):
             f"{module}.weight_shape": np.array(unit.shape, dtype=np.int64),
         }
 
-    def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Quantized | PassThrough:
+    def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Stored:
         """The inverse of `encode`. Raises InvalidModel when the stored shape is another."""
         if isinstance(format, FloatFormat):
             return PassThrough(tensors(unit.name), format)
@@ -136,6 +137,8 @@ def _refusal(unit: Unit, format: Format) -> tuple[str, str, str] | None:
         return None
     if not isinstance(format, IntFormat):
         return "int, bf16 or fp16 formats", format.name, _SYMMETRIC_HINT
+    if not format.plain:
+        return "2^bits levels and float16 scales of rows or groups", format.name, _SYMMETRIC_HINT
     if not format.symmetric:
         why = "a symmetric format: the transformers loader cannot read packed zero points"
         return why, format.name, _SYMMETRIC_HINT

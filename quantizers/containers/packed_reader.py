@@ -3,7 +3,7 @@
     python packed_reader.py FOLDER             lists the tensors
     from packed_reader import read             weights = read("FOLDER")["model.layers.0.mlp.up_proj.weight"]
 
-The specification is docs/packed.md. Copy this file freely.
+The specification is docs/packed.md. Copy this file and packed_blocks.py freely.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if __package__:
+    from . import packed_blocks
+else:
+    import packed_blocks  # type: ignore[import-not-found, no-redef]
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
@@ -49,19 +54,22 @@ def unpack(words: np.ndarray[Any, Any], bits: int, count: int) -> np.ndarray[Any
 
 def unit(entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """float32 (out, in) weights of one unit of the manifest."""
-    name, (rows, columns) = entry["name"], entry["shape"]
-    match = re.fullmatch(r"int([1-8])(-sym)?-(?:g([0-9]+)|channel)", entry["format"])
+    name, columns = entry["name"], entry["shape"][1]
+    if f"{name}.blocks" in tensors:
+        return packed_blocks.values(tensors[f"{name}.blocks"], tensors.get(f"{name}.scales"), entry["format"], columns)
+    match = re.fullmatch(r"int(?:-l)?([0-9]+)(-sym)?-(?:g([0-9]+)|channel|tensor)(?:-bf16|-fp32)?", entry["format"])
     if match is None:
         return tensors[name].astype(np.float32)
-    bits, group = int(match[1]), int(match[3] or columns)
-    codes = unpack(tensors[f"{name}.codes"], bits, columns).astype(np.float32)
+    levels = int(match[1]) if "-l" in entry["format"] else 1 << int(match[1])
+    bits, group, words = (levels - 1).bit_length(), int(match[3] or columns), tensors[f"{name}.codes"]
+    each = max(k for k in range(33) if levels**k <= 2**32)
+    codes = packed_blocks.digits(words, levels, columns) if each * bits > 32 else unpack(words, bits, columns)
     scales = tensors[f"{name}.scales"].astype(np.float32)
-    if match[2]:
-        zeros = np.full(scales.shape, 1 << (bits - 1), np.float32)
-    else:
-        zeros = unpack(tensors[f"{name}.zeros"], bits, rows).T.astype(np.float32)
+    zeros = np.full(scales.shape, levels // 2, np.float32)
+    if not match[2]:
+        zeros = unpack(tensors[f"{name}.zeros"], bits, scales.shape[0]).T.astype(np.float32)
     which = np.arange(columns) // group
-    return np.asarray((codes - zeros[:, which]) * scales[:, which], np.float32)
+    return np.asarray((codes.astype(np.float32) - zeros[:, which]) * scales[:, which], np.float32)
 
 
 def items(folder: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -73,7 +81,7 @@ def items(folder: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     stacks: dict[str, dict[int, np.ndarray[Any, Any]]] = {}
     used = set()
     for entry in manifest["units"]:
-        used |= {entry["name"], *(f"{entry['name']}.{part}" for part in ("codes", "scales", "zeros"))}
+        used |= {entry["name"] + part for part in ("", ".codes", ".scales", ".zeros", ".blocks")}
         if entry["index"] is None:
             yield entry["tensor"], unit(entry, tensors)
         else:
@@ -83,8 +91,7 @@ def items(folder: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
 
 
 def read(folder: str | Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The whole model by original tensor name."""
-    return dict(items(folder))
+    return dict(items(folder))  # the whole model by original tensor name
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from bitwright.core.formats import Format
 from bitwright.core.inventory import Unit
 from bitwright.models import check_stored
 from gpu_kernels.kernels import widen
-from quantizers.base import PassThrough, Quantized, Quantizer
+from quantizers.base import Quantizer, Stored
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.base import MANIFEST, ContainerReport, Progress, WriteRequest
 from quantizers.containers.companions import copy_companions
@@ -224,13 +224,11 @@ def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Pr
         progress("verify", (index + 1) / total, group[0].name)
 
 
-def fingerprint(value: Quantized | PassThrough) -> int:
-    """CRC-32 of what a unit means: codes, scales, zero points and format, or the 16-bit numbers."""
+def fingerprint(value: Stored) -> int:
+    """CRC-32 of what a unit means: format and shape, then its arrays (codes, scales, ...)."""
     mark = zlib.crc32(canonical_json([value.format.name, list(value.shape)]))
-    arrays = [value.array] if isinstance(value, PassThrough) else [value.codes, value.scales, value.zeros]
-    for array in arrays:
-        if array is not None:
-            mark = zlib.crc32(_bytes(array), mark)
+    for array in value.arrays():
+        mark = zlib.crc32(_bytes(array), mark)
     return mark
 
 

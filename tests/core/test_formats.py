@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import gguf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.errors import BitwrightError, InvalidInput, UnknownName
 from bitwright.core.formats import (
-    FLOAT_FORMATS,
+    GGML_FORMATS,
+    NAMED,
+    BlockFormat,
     IntFormat,
     default_formats,
     listed_formats,
@@ -22,28 +25,43 @@ from tests.strategies import format_names, shapes
 
 
 def counted_bits(name: str, shape: tuple[int, ...]) -> dict[str, int]:
-    """Brute force: walk over every weight, row and group and count what has to be stored."""
-    matrices = [shape[-2:]] * math.prod(shape[:-2])
-    fmt = parse_format(name)
-    total = {"payload": 0, "scales": 0, "zeros": 0, "words": 0}
-    for out, inputs in matrices:
-        if not isinstance(fmt, IntFormat):
+    """Brute force: walk over every weight, row, group and block and count what has to be stored."""
+    total = {"payload": 0, "scales": 0, "zeros": 0, "all": 0}
+    for out, inputs in [shape[-2:]] * math.prod(shape[:-2]):
+        fmt = parse_format(name)
+        if isinstance(fmt, IntFormat):
+            count_int(fmt, out, inputs, total)
+        elif isinstance(fmt, BlockFormat):
+            count_blocks(fmt, out, inputs, total)
+        else:
             total["payload"] += 16 * out * inputs
-            total["words"] += 16 * out * inputs
-            continue
-        group = fmt.group or inputs
-        starts = list(range(0, inputs, group))
-        for _ in range(out):
-            row = sum(fmt.width for _ in range(inputs))
-            total["payload"] += row
-            total["words"] += math.ceil(row / 32) * 32
-            total["scales"] += 16 * len(starts)
-        if not fmt.symmetric:
-            for _ in starts:
-                column = sum(fmt.width for _ in range(out))
-                total["zeros"] += column
-                total["words"] += math.ceil(column / 32) * 32
+            total["all"] += 16 * out * inputs
     return total
+
+
+def count_int(fmt: IntFormat, out: int, inputs: int, total: dict[str, int]) -> None:
+    starts = list(range(0, inputs, fmt.group or inputs))
+    digits = max(k for k in range(33) if fmt.levels**k <= 2**32)
+    radix = digits * fmt.width > 32
+    word_of = [i // digits if radix else (i + 1) * fmt.width - 1 for i in range(inputs)]
+    words = word_of[-1] + 1 if radix else math.ceil((word_of[-1] + 1) / 32)
+    scale_bits = {"F16": 16, "BF16": 16, "F32": 32}[fmt.scale]
+    rows = 1 if fmt.tensor else out
+    scales = sum(scale_bits for _ in range(rows) for _ in starts)
+    zeros = 0 if fmt.symmetric else sum(fmt.width for _ in range(rows) for _ in starts)
+    zero_words = 0 if fmt.symmetric else sum(math.ceil(rows * fmt.width / 32) for _ in starts)
+    total["payload"] += math.floor(out * inputs * (Fraction(32, digits) if radix else fmt.width))
+    total["scales"] += scales
+    total["zeros"] += zeros
+    total["all"] += out * words * 32 + scales + zero_words * 32
+
+
+def count_blocks(fmt: BlockFormat, out: int, inputs: int, total: dict[str, int]) -> None:
+    blocks = [min(fmt.block, inputs - start) for _ in range(out) for start in range(0, inputs, fmt.block)]
+    beside = 32 * {"": 0, "row": out, "tensor": 1}[fmt.outer]
+    total["payload"] += sum(fmt.code_bits * size for size in blocks)
+    total["scales"] += sum(8 * fmt.block_bytes - fmt.block * fmt.code_bits for _ in blocks) + beside
+    total["all"] += sum(8 * fmt.block_bytes for _ in blocks) + beside
 
 
 @given(format_names(), shapes(stacked=True))
@@ -51,8 +69,29 @@ def test_storage_equals_brute_force_counting(name: str, shape: tuple[int, ...]) 
     counted = counted_bits(name, shape)
     storage = parse_format(name).storage(shape)
     assert (storage.payload, storage.scales, storage.zeros) == (counted["payload"], counted["scales"], counted["zeros"])
-    assert storage.bits == counted["words"] + counted["scales"]
+    assert storage.bits == counted["all"]
     assert storage.bytes * 8 >= storage.bits > storage.bytes * 8 - 8
+
+
+@given(format_names(), shapes())
+def test_the_parts_are_the_storage(name: str, shape: tuple[int, ...]) -> None:
+    fmt = parse_format(name)
+    assert sum(part.bits for part in fmt.parts(*shape)) == fmt.storage(shape).bits
+    assert len({part.suffix for part in fmt.parts(*shape)}) == len(fmt.parts(*shape))
+
+
+@pytest.mark.parametrize("name", sorted(GGML_FORMATS))
+def test_ggml_blocks_have_the_sizes_that_ggml_says(name: str) -> None:
+    fmt = GGML_FORMATS[name]
+    sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
+    assert (fmt.block, fmt.block_bytes) == sizes
+
+
+@pytest.mark.parametrize(("levels", "bits"), [(3, 1.6), (5, 32 / 13), (6, 32 / 12), (7, 32 / 11), (9, 3.2), (24, 5.0)])
+def test_levels_cost_what_their_words_hold(levels: int, bits: float) -> None:
+    """BAQ's fractional widths are charged what is stored, not log2 of the levels."""
+    assert float(parse_format(f"int-l{levels}-g64").bits) == pytest.approx(bits, abs=0)
+    assert float(parse_format(f"int-l{levels}-g64").bits) >= math.log2(levels)
 
 
 @given(format_names(), shapes())
@@ -95,6 +134,13 @@ def test_known_costs_by_hand() -> None:
         "int4-g64 ",
         "int4-g9999999",
         "q",
+        "q4_K",
+        "int-l2-g64",
+        "int-l8-g64",
+        "int-l257-g64",
+        "int-l06-g64",
+        "int4-tensor-fp16",
+        "int4-g64-f32",
     ],
 )
 def test_names_outside_the_grammar_are_refused_with_the_grammar(name: str) -> None:
@@ -108,7 +154,7 @@ def test_any_text_parses_or_raises_a_typed_error(text: str) -> None:
     try:
         assert parse_format(text).name == text
     except BitwrightError:
-        assert text not in FLOAT_FORMATS
+        assert text not in NAMED
 
 
 def test_lists_keep_their_order_and_drop_doubles() -> None:

@@ -49,7 +49,7 @@ def split(plan: Plan) -> tuple[list[tuple[PlanUnit, IntFormat]], list[PlanUnit]]
     kept: list[PlanUnit] = []
     for unit in plan.units:
         format = unit_format(unit)
-        if isinstance(format, IntFormat):
+        if isinstance(format, IntFormat) and format.plain:
             ints.append((unit, format))
         elif isinstance(format, FloatFormat):
             kept.append(unit)
