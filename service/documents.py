@@ -84,6 +84,9 @@ def table_document(table: SensitivityTable) -> dict[str, Any]:
 
 
 def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
+    if np.isfinite(matrix).all():
+        rows: list[list[float | None]] = matrix.tolist()
+        return rows
     return [[value if math.isfinite(value) else None for value in row] for row in matrix.tolist()]
 
 

@@ -148,6 +148,30 @@ def _table() -> Schema:
     )
 
 
+def _menus() -> Schema:
+    engine = record(
+        {
+            "name": TEXT,
+            "title": TEXT,
+            "version": TEXT,
+            "ties": rows(TEXT),
+            "container": maybe(TEXT),
+            "export": maybe(TEXT),
+            "refusals": rows(rows(maybe(TEXT))),
+        }
+    )
+    return record(
+        {
+            "digest": DIGEST,
+            "formats": rows(TEXT),
+            "unit_class": rows(COUNT),
+            "classes": rows(record({"example": TEXT, "units": COUNT})),
+            "engines": rows(engine),
+        },
+        description="refusals: for each class and format null where the engine loads it, else why not.",
+    )
+
+
 def _event() -> Schema:
     return record(
         {"id": COUNT, "job_id": TEXT, "at": TIME, "type": TEXT, "data": ANY},
@@ -177,6 +201,7 @@ def _answers() -> dict[str, Schema]:
         "Frontier": _frontier(),
         "Verdict": verdict,
         "Table": _table(),
+        "Menus": _menus(),
         "StoredText": record({"digest": DIGEST, "bytes": COUNT}),
         "Status": record({"status": TEXT}),
         "Catalog": {"type": "object", "description": "One list of members, each with name, summary and availability."},

@@ -53,7 +53,8 @@ class SensitivityTable:
     def cost_bytes(self) -> NDArray[np.int64]:
         """Exact stored bytes (units, formats)."""
         formats = [parse_format(name) for name in self.formats]
-        return np.array([[f.storage(u.shape).bytes for f in formats] for u in self.inventory.units], np.int64)
+        rows = {shape: [f.storage(shape).bytes for f in formats] for shape in {u.shape for u in self.inventory.units}}
+        return np.array([rows[u.shape] for u in self.inventory.units], np.int64)
 
     def problem(
         self,

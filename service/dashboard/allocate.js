@@ -1,28 +1,32 @@
 // The frontier of a sensitivity table, in the browser: lower hulls, steps by falling slope, prefix sums (DESIGN section 5).
 // Building costs one sort; any budget is then a binary search and one pass, so that a dragged budget is followed at once.
 
+import { flat, tieGroups } from "./table.js";
+
 export class Allocator {
   // table: as GET /v1/sensitivities/{digest}; tieKinds: families whose members share a format.
-  constructor(table, tieKinds = []) {
+  // group: instead of tieKinds, one number a unit; allowed: (unit, format) -> bool cuts the menu; loss: other losses.
+  constructor(table, tieKinds = [], { group, allowed, loss } = {}) {
     this.table = table;
-    this.formats = table.formats.length;
-    this.group = tieGroups(table.units, tieKinds);
+    this.flat = flat(table);
+    this.formats = this.flat.k;
+    this.group = group ?? tieGroups(table.units, tieKinds);
     this.groups = this.group.reduce((top, g) => Math.max(top, g), -1) + 1;
-    const { loss, cost } = this.#summed();
-    this.#build(loss, cost);
-    this.uniform = this.#uniform();
+    this.#build(...this.#summed(loss ?? this.flat.loss, allowed));
+    this.uniform = this.#uniform(allowed);
   }
 
-  #summed() {
-    const k = this.formats, loss = new Float64Array(this.groups * k), cost = new Float64Array(this.groups * k);
-    this.table.units.forEach((_, unit) => {
-      const at = this.group[unit] * k, losses = this.table.loss[unit], costs = this.table.cost_bytes[unit];
+  #summed(losses, allowed) {
+    const { n, k, cost: costs } = this.flat, loss = new Float64Array(this.groups * k), cost = new Float64Array(this.groups * k);
+    Object.assign(this, { groupLoss: loss, groupCost: cost });
+    for (let unit = 0; unit < n; unit++) {
+      const at = this.group[unit] * k, from = unit * k;
       for (let j = 0; j < k; j++) {
-        loss[at + j] += losses[j] ?? Infinity;
-        cost[at + j] += costs[j];
+        loss[at + j] += allowed && !allowed(unit, j) ? Infinity : losses[from + j];
+        cost[at + j] += costs[from + j];
       }
-    });
-    return { loss, cost };
+    }
+    return [loss, cost];
   }
 
   #build(loss, cost) {
@@ -33,6 +37,7 @@ export class Allocator {
     this.baseLoss = 0;
     for (let g = 0; g < this.groups; g++) {
       const hull = lowerHull(loss, cost, g * k, k);
+      if (!hull.length) throw new Error("a unit may take no format at all");
       this.first[g] = hull[0];
       this.baseCost += cost[g * k + hull[0]];
       this.baseLoss += loss[g * k + hull[0]];
@@ -61,13 +66,13 @@ export class Allocator {
     for (let i = this.steps - 1; i >= 0; i--) this.loss[i] = this.loss[i + 1] + this.dloss[i];
   }
 
-  #uniform() {
-    const found = [];
+  #uniform(allowed) {
+    const { n, k, loss: losses, cost } = this.flat, found = [];
     this.table.formats.forEach((name, j) => {
       let loss = 0, bytes = 0;
-      for (let u = 0; u < this.table.units.length; u++) {
-        loss += this.table.loss[u][j] ?? Infinity;
-        bytes += this.table.cost_bytes[u][j];
+      for (let u = 0; u < n; u++) {
+        loss += allowed && !allowed(u, j) ? Infinity : losses[u * k + j];
+        bytes += cost[u * k + j];
       }
       if (Number.isFinite(loss)) found.push({ name, format: j, loss, bytes });
     });
@@ -130,6 +135,28 @@ export class Allocator {
     return this.uniform.filter((u) => u.bytes >= bytes).sort((a, b) => a.bytes - b.bytes)[0] ?? null;
   }
 
+  // The rule of thumb "first and last layers high, the rest uniform", as solvers.positional.
+  positional(budget) {
+    const k = this.formats, all = Array.from({ length: k }, (_, j) => j);
+    const fine = (g, j) => Number.isFinite(this.groupLoss[g * k + j]);
+    const pick = (g, j) => (fine(g, j) ? j : this.first[g]);
+    const total = all.map((j) => { let sum = 0; for (let g = 0; g < this.groups; g++) sum += this.groupCost[g * k + pick(g, j)]; return sum; });
+    const ladder = all.sort((a, b) => total[a] - total[b] || a - b), fits = ladder.filter((j) => total[j] <= budget);
+    if (!fits.length) return null;
+    const base = fits[fits.length - 1], high = ladder[fits.length];
+    const choice = Int32Array.from({ length: this.groups }, (_, g) => pick(g, base));
+    let left = budget - total[base];
+    for (let t = 0; high !== undefined && t < this.groups; t++) {
+      const g = t % 2 ? this.groups - 1 - (t >> 1) : t >> 1, extra = this.groupCost[g * k + pick(g, high)] - this.groupCost[g * k + choice[g]];
+      if (extra > left) break;
+      choice[g] = pick(g, high);
+      left -= extra;
+    }
+    let loss = 0;
+    for (let g = 0; g < this.groups; g++) loss += this.groupLoss[g * k + choice[g]];
+    return { loss, bytes: budget - left };
+  }
+
   // About `most` points of the curve for drawing.
   points(most = 600) {
     const found = [];
@@ -138,24 +165,6 @@ export class Allocator {
     if (this.steps % stride) found.push([this.cost[this.steps], this.loss[this.steps]]);
     return found;
   }
-}
-
-export function tieGroups(units, kinds) {
-  const parent = Uint32Array.from(units, (_, i) => i);
-  const find = (i) => { while (parent[i] !== i) { parent[i] = parent[parent[i]]; i = parent[i]; } return i; };
-  const first = new Map();
-  units.forEach((unit, i) => {
-    for (const kind of kinds) {
-      const key = unit.families?.[kind];
-      if (key === undefined) continue;
-      const name = `${kind}\n${key}`;
-      if (!first.has(name)) first.set(name, i);
-      const a = find(first.get(name)), b = find(i);
-      parent[Math.max(a, b)] = Math.min(a, b);
-    }
-  });
-  const numbers = new Map();
-  return Uint32Array.from(units, (_, i) => { const root = find(i); if (!numbers.has(root)) numbers.set(root, numbers.size); return numbers.get(root); });
 }
 
 // Formats on the lower convex hull of (cost, loss), cheapest first; forbidden formats have infinite loss.

@@ -1,65 +1,8 @@
-// Pictures in SVG: the frontier with a budget to drag, and measured quality with its intervals.
+// Measured quality with its intervals, and the losses of one unit over its menu.
 
-import { h, s } from "./dom.js";
-import { byteUnit, number, power } from "./format.js";
-
-const LEFT = 64, RIGHT = 20, TOP = 52, BOTTOM = 46;
-
-// points [[bytes, loss]], uniform [{name, bytes, loss}], knee {bytes, loss}, weights: for bits per weight on the upper axis.
-// onbudget(bytes) is called while the budget is dragged. Returns {element, move(bytes, loss)}.
-export function frontierChart({ points, uniform, knee, weights, lossUnit, width = 900, height = width < 600 ? 340 : 430, onbudget }) {
-  const shown = [...points, ...uniform.map((u) => [u.bytes, u.loss])].filter(([, loss]) => loss > 0);
-  const least = points[0][0], most = Math.max(...shown.map(([b]) => b));
-  const floor = Math.min(...shown.map(([, loss]) => loss)), roof = Math.max(...shown.map(([, loss]) => loss));
-  // A curve that falls to nothing would stretch the axis: nine decades are shown at most.
-  const low = Math.max(Math.log10(floor), Math.log10(roof) - 9), high = Math.log10(roof);
-  const pad = Math.max(0.05, (high - low) * 0.04);
-  const x = (b) => LEFT + ((b - least) / (most - least || 1)) * (width - LEFT - RIGHT);
-  const y = (loss) => TOP + ((high + pad - Math.log10(Math.max(loss, 1e-300))) / (high - low + 2 * pad)) * (height - TOP - BOTTOM);
-  const inside = (loss) => Math.min(height - BOTTOM, Math.max(TOP, y(loss)));
-  const line = s("line", { class: "here", y1: TOP, y2: height - BOTTOM });
-  const dot = s("circle", { class: "dot", r: 6 });
-  const grip = s("rect", { class: "grip", width: 16, height: 22, rx: 5, y: height - BOTTOM - 34 });
-  const chart = s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "predicted loss against bytes, logarithmic" },
-    xAxis(least, most, x, width, height, weights), yAxis(low - pad, high + pad, y, width, height, lossUnit),
-    s("polyline", { class: "curve", points: points.filter(([, loss]) => loss > 0).map(([b, loss]) => `${x(b).toFixed(1)},${inside(loss).toFixed(1)}`).join(" ") }),
-    labelled(uniform.filter((u) => u.loss > 0), x, inside, width),
-    line, dot,
-    knee && s("path", { class: "knee", d: diamond(x(knee.bytes), inside(knee.loss), 6) }, s("title", {}, "knee")),
-    grip);
-  const at = (event) => {
-    const box = chart.getBoundingClientRect();
-    const share = ((event.clientX - box.left) / box.width) * width;
-    return Math.round(least + Math.min(1, Math.max(0, (share - LEFT) / (width - LEFT - RIGHT))) * (most - least));
-  };
-  let dragging = false;
-  chart.addEventListener("pointerdown", (event) => { dragging = true; chart.setPointerCapture(event.pointerId); onbudget(at(event)); });
-  chart.addEventListener("pointermove", (event) => dragging && onbudget(at(event)));
-  chart.addEventListener("pointerup", () => { dragging = false; });
-  chart.addEventListener("pointercancel", () => { dragging = false; });
-  return { element: chart, least, most, move(b, loss) {
-    const px = x(Math.min(most, Math.max(least, b)));
-    line.setAttribute("x1", px);
-    line.setAttribute("x2", px);
-    grip.setAttribute("x", px - 8);
-    dot.setAttribute("cx", px);
-    dot.setAttribute("cy", inside(loss));
-  } };
-}
-
-const diamond = (x, y, r) => `M${x} ${y - r}L${x + r} ${y}L${x} ${y + r}L${x - r} ${y}Z`;
-
-// Names of uniform plans beside their points, moved apart where they would overlap.
-function labelled(uniform, x, y, width) {
-  let last = -Infinity;
-  return [...uniform].sort((a, b) => b.loss - a.loss).map((u) => {
-    const px = x(u.bytes), py = y(u.loss);
-    const text = Math.max(py - 7, last + 13, TOP + 13);
-    last = text;
-    const left = px > width - 130;
-    return s("g", {}, s("circle", { class: "uniform", cx: px, cy: py, r: 5 }, s("title", {}, u.name)), s("text", { class: "label", x: left ? px - 9 : px + 9, y: text, "text-anchor": left ? "end" : "start" }, u.name));
-  });
-}
+import { s } from "./dom.js";
+import { byteUnit, number } from "./format.js";
+import { colour } from "./color.js";
 
 export function ticks(low, high, wanted = 6) {
   const span = high - low || 1, raw = span / wanted, base = 10 ** Math.floor(Math.log10(raw));
@@ -69,27 +12,9 @@ export function ticks(low, high, wanted = 6) {
   return found;
 }
 
-function xAxis(least, most, x, width, height, weights) {
-  const [size, unit] = byteUnit(most);
-  const below = ticks(least / size, most / size, width / 130).map((v) => s("g", {}, s("line", { class: "grid", x1: x(v * size), x2: x(v * size), y1: TOP, y2: height - BOTTOM }), s("text", { x: x(v * size), y: height - BOTTOM + 18, "text-anchor": "middle" }, v)));
-  const above = weights ? ticks((8 * least) / weights, (8 * most) / weights, width / 110).map((v) => s("g", {}, s("line", { class: "axis", x1: x((v * weights) / 8), x2: x((v * weights) / 8), y1: TOP - 5, y2: TOP }), s("text", { x: x((v * weights) / 8), y: TOP - 9, "text-anchor": "middle" }, v))) : [];
-  return s("g", {}, below, above, s("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM }), weights && s("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: TOP, y2: TOP }),
-    s("text", { x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle", class: "label" }, `bytes of the planned units (${unit})`), weights && s("text", { x: (LEFT + width - RIGHT) / 2, y: 15, "text-anchor": "middle", class: "label" }, "bits per weight of the planned units"));
-}
-
-function yAxis(low, high, y, width, height, lossUnit) {
-  const decades = [];
-  const stride = Math.max(1, Math.ceil((high - low) / 8));
-  for (let e = Math.ceil(low); e <= Math.floor(high); e += stride) decades.push([e, power(e)]);
-  const marks = decades.length >= 2 ? decades : ticks(10 ** low, 10 ** high, 5).filter((v) => v > 0).map((v) => [Math.log10(v), number(v)]);
-  return s("g", {}, marks.map(([e, text]) => s("g", {}, s("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(10 ** e), y2: y(10 ** e) }), s("text", { x: LEFT - 8, y: y(10 ** e) + 4, "text-anchor": "end" }, text))),
-    s("line", { class: "axis", x1: LEFT, x2: LEFT, y1: TOP, y2: height - BOTTOM }),
-    s("text", { class: "label", transform: `translate(14 ${(TOP + height - BOTTOM) / 2}) rotate(-90)`, "text-anchor": "middle" }, `predicted loss (${lossUnit})`));
-}
-
 // rows [{name, value, low, high, tone, hollow}] on one linear axis from 0.
 export function intervals(rows, unit, width = 620) {
-  const left = 178, right = 74, row = 34, top = 8;
+  const left = 200, right = 74, row = 34, top = 8;
   const height = top + rows.length * row + 44;
   const most = Math.max(...rows.map((r) => r.high ?? r.value), 1e-12) * 1.06;
   const x = (v) => left + (Math.max(0, v) / most) * (width - left - right);
@@ -108,5 +33,26 @@ export function intervals(rows, unit, width = 620) {
     s("text", { class: "label", x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, unit));
 }
 
-const sign = { curve: () => s("line", { class: "curve", x1: 0, x2: 18, y1: 6, y2: 6 }), uniform: () => s("circle", { class: "uniform", cx: 9, cy: 6, r: 5 }), knee: () => s("path", { class: "knee", d: diamond(9, 6, 6) }), here: () => s("line", { class: "here", x1: 9, x2: 9, y1: 0, y2: 12 }) };
-export const key = (entries) => h("div", { class: "key" }, entries.map(([kind, text]) => h("span", {}, s("svg", { class: "chart", viewBox: "0 0 18 12", "aria-hidden": "true" }, sign[kind]()), text)));
+// The menu of one unit: points [{name, bytes, loss, bits, chosen, on}] (on: on the lower hull), and the line of equal
+// loss + price * bytes through the chosen point: what lies below it would be better at this price.
+export function menuChart(points, price, lossUnit, width = 620, height = 300) {
+  const left = 70, right = 96, top = 14, bottom = 46;
+  const drawn = points.filter((p) => Number.isFinite(p.loss)), most = Math.max(...drawn.map((p) => p.bytes)) * 1.04, roof = Math.max(...drawn.map((p) => p.loss), 1e-12) * 1.08;
+  const x = (b) => left + (b / most) * (width - left - right), y = (loss) => top + (1 - loss / roof) * (height - top - bottom);
+  const hull = drawn.filter((p) => p.on).sort((a, b) => a.bytes - b.bytes), chosen = drawn.find((p) => p.chosen);
+  const [size, unit] = byteUnit(most), base = height - bottom;
+  const total = chosen.loss + price * chosen.bytes, at = (loss) => (total - loss) / price;
+  const from = price > 0 && [Math.max(0, at(roof)), Math.min(most, at(0))];
+  const label = (p) => s("text", { class: "label", x: x(p.bytes) + 9, y: y(p.loss) + (p.chosen ? -8 : 4) }, p.name);
+  let last = Infinity;
+  const named = [...drawn].sort((a, b) => b.bytes - a.bytes).filter((p) => { const fine = p.chosen || last - x(p.bytes) > 44; if (fine) last = x(p.bytes); return fine; });
+  return s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `loss of each format against its bytes: ${drawn.map((p) => `${p.name} ${number(p.loss)}`).join("; ")}` },
+    ticks(0, most / size, 6).map((v) => s("g", {}, s("line", { class: "grid", x1: x(v * size), x2: x(v * size), y1: top, y2: base }), s("text", { x: x(v * size), y: base + 16, "text-anchor": "middle" }, v))),
+    ticks(0, roof, 5).map((v) => s("g", {}, s("line", { class: "grid", x1: left, x2: width - right, y1: y(v), y2: y(v) }), s("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, number(v)))),
+    s("polyline", { class: "curve", points: hull.map((p) => `${x(p.bytes)},${y(p.loss)}`).join(" ") }),
+    from && s("line", { class: "here", x1: x(from[0]), y1: y(total - price * from[0]), x2: x(from[1]), y2: y(Math.max(0, total - price * from[1])) }),
+    drawn.map((p) => s("circle", { class: p.chosen ? "dot" : "point", cx: x(p.bytes), cy: y(p.loss), r: p.chosen ? 7 : 5, fill: p.chosen ? undefined : colour(p.bits) }, s("title", {}, `${p.name}: ${number(p.loss)}`))),
+    named.map(label),
+    s("text", { class: "label", x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, `bytes (${unit})`),
+    s("text", { class: "label", transform: `translate(12 ${(top + base) / 2}) rotate(-90)`, "text-anchor": "middle" }, lossUnit));
+}

@@ -1,61 +1,59 @@
 // Layers x module classes coloured by bits. A grid for the keyboard: arrows move, Enter tells more; experts unfold.
 
+import { arrange } from "./cells.js";
 import { bitsOf, colour, ink } from "./color.js";
 import { h, put } from "./dom.js";
-import { bytes, number, plural } from "./format.js";
+import { bytes, count, number, plural } from "./format.js";
+import { Unfolded } from "./unfolded.js";
 
 const MIN_CELL = 15, MAX_CELL = 46;
 
-// units: [{name, module, layer, expert, elements}]; chosen(i) -> {format, bytes, loss, stderr}. onpick(index of unit).
+// A plan's own units as HeatMap.show wants them.
+export function picture(units) {
+  const names = [...new Set(units.map((unit) => unit.format))], at = new Map(names.map((name, j) => [name, j]));
+  return { names, choice: Uint16Array.from(units, (unit) => at.get(unit.format)), bytes: (i) => units[i].bytes, loss: (i) => units[i].loss, stderr: (i) => units[i].stderr };
+}
+
+// units: [{name, module, layer, expert, elements}]; onpick(index of unit).
 export class HeatMap {
   constructor(units, { onpick } = {}) {
     this.units = units;
     this.onpick = onpick;
-    this.unfolded = null;
+    this.elements = Float64Array.from(units, (unit) => unit.elements || 1);
+    this.layout = arrange(units);
+    this.entries = new Map(); // by table cell
+    this.unfolded = new Unfolded(units, (i) => this.onpick?.(i));
     this.element = h("div", {});
-    this.cells = [];
-    const rows = new Map(), layers = new Map();
-    units.forEach((unit, i) => {
-      const module = unit.module ?? unit.name, layer = unit.layer ?? -1;
-      if (!rows.has(module)) rows.set(module, new Map());
-      const row = rows.get(module);
-      if (!row.has(layer)) row.set(layer, []);
-      row.get(layer).push(i);
-      layers.set(layer, true);
-    });
-    this.modules = [...rows.entries()];
-    this.layers = [...layers.keys()].sort((a, b) => (a < 0) - (b < 0) || a - b); // what lies outside the layers comes last
-    this.experts = units.some((unit) => unit.expert !== null && unit.expert !== undefined);
     this.#draw();
   }
 
   #draw() {
-    const room = Math.max(320, Math.min(1150, document.getElementById("main").clientWidth - 78)) - 140;
-    const size = Math.max(MIN_CELL, Math.min(MAX_CELL, Math.floor(room / this.layers.length) - 2));
-    this.wordy = size >= 20;
+    const { rows, columns, corner } = this.layout;
+    const room = Math.max(320, Math.min(1150, (document.getElementById("main")?.clientWidth ?? 1000) - 78)) - 140;
+    const size = Math.max(MIN_CELL, Math.min(MAX_CELL, Math.floor(room / columns.length) - 2));
     const every = Math.max(1, Math.ceil(26 / (size + 2)));
-    const inner = this.layers.filter((layer) => layer >= 0);
-    const head = h("tr", {}, h("th", { scope: "col", class: "axis" }, inner.length ? "module ╲ layer" : "module"),
-      this.layers.map((layer) => h("th", { scope: "col" }, layer < 0 ? "–" : layer % every === 0 ? layer : "")));
-    this.cells = [];
-    const body = this.modules.map(([module, row], y) => h("tr", {}, h("th", { scope: "row", title: module }, module),
-      this.layers.map((layer, x) => {
-        const members = row.get(layer);
-        if (!members) return h("td", { class: "none" });
-        const cell = h("td", { tabindex: this.cells.length ? "-1" : "0", role: "gridcell" });
-        this.cells.push({ cell, members, x, y, module, layer });
-        return cell;
-      })));
+    this.wordy = size >= 20;
+    const head = h("tr", {}, h("th", { scope: "col", class: "axis" }, corner), columns.map((words, x) => h("th", { scope: "col", "aria-label": words || `column ${x + 1}` }, /^\d+$/.test(words) && Number(words) % every ? "" : words)));
+    const body = rows.map(({ name, cells }, y) => {
+      const found = new Map(cells.map((cell) => [cell.x, cell]));
+      return h("tr", {}, h("th", { scope: "row", title: name }, name), columns.map((_, x) => {
+        const cell = found.get(x);
+        if (!cell) return h("td", { class: "none" });
+        const element = h("td", { tabindex: this.entries.size ? "-1" : "0", role: "gridcell" });
+        this.entries.set(element, { ...cell, element, y });
+        return element;
+      }));
+    });
+    this.order = [...this.entries.values()];
     this.grid = h("table", { role: "grid", "aria-label": "bits by module and layer", vars: { "--cell": `${size}px` } }, h("thead", {}, head), h("tbody", {}, body));
-    this.fold = h("div", {});
     this.legend = h("div", { class: "legend" });
     this.tip = h("div", { class: "tip", role: "tooltip", hidden: true });
-    put(this.element, h("div", { class: "heat" }, this.grid), this.legend, this.fold, this.tip);
+    put(this.element, h("div", { class: "heat" }, this.grid), this.legend, this.unfolded.element, this.tip);
     this.#listen();
   }
 
   #listen() {
-    const of = (event) => this.cells.find(({ cell }) => cell === event.target.closest?.("td"));
+    const of = (event) => this.entries.get(event.target.closest?.("td"));
     this.grid.addEventListener("mouseover", (event) => this.#tell(of(event)));
     this.grid.addEventListener("mouseleave", () => this.#tell(null));
     this.grid.addEventListener("focusin", (event) => this.#tell(of(event)));
@@ -63,90 +61,96 @@ export class HeatMap {
     this.grid.addEventListener("click", (event) => this.#pick(of(event)));
     this.grid.addEventListener("keydown", (event) => {
       const here = of(event);
-      const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (!here) return;
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); this.#pick(here); return; }
       if (event.key === "Escape") { this.#tell(null); return; }
-      const next = event.key === "Home" ? this.cells.find((c) => c.y === here.y) : event.key === "End" ? this.cells.findLast((c) => c.y === here.y) : moves[event.key] && this.#step(here, moves[event.key]);
+      const next = this.#next(here, event.key);
       if (!next) return;
       event.preventDefault();
-      here.cell.tabIndex = -1;
-      next.cell.tabIndex = 0;
-      next.cell.focus();
+      here.element.tabIndex = -1;
+      next.element.tabIndex = 0;
+      next.element.focus();
     });
   }
 
-  #step(here, [dx, dy]) {
-    if (dx) return this.cells.filter((c) => c.y === here.y && Math.sign(c.x - here.x) === dx).sort((a, b) => Math.abs(a.x - here.x) - Math.abs(b.x - here.x))[0];
-    return this.cells.filter((c) => Math.sign(c.y - here.y) === dy).sort((a, b) => Math.abs(a.y - here.y) - Math.abs(b.y - here.y) || Math.abs(a.x - here.x) - Math.abs(b.x - here.x))[0];
+  #next(here, key) {
+    const row = this.order.filter((cell) => cell.y === here.y);
+    const nearest = (list, far) => list.reduce((best, cell) => (!best || far(cell) < far(best) ? cell : best), null);
+    if (key === "Home") return row[0];
+    if (key === "End") return row[row.length - 1];
+    if (key === "ArrowLeft" || key === "ArrowRight") return row[row.indexOf(here) + (key === "ArrowLeft" ? -1 : 1)];
+    if (key !== "ArrowUp" && key !== "ArrowDown") return null;
+    const step = key === "ArrowUp" ? -1 : 1;
+    return nearest(this.order.filter((cell) => Math.sign(cell.y - here.y) === step), (cell) => 1e4 * Math.abs(cell.y - here.y) + Math.abs(cell.x - here.x));
   }
 
-  // Colours for one plan; called again for each budget while it is dragged, so only cells that change are touched.
-  show(chosen) {
-    this.chosen = chosen;
-    const used = new Map();
-    for (const entry of this.cells) this.#paint(entry, chosen, used);
-    const order = [...used.entries()].sort((a, b) => bitsOf(a[0]) - bitsOf(b[0]) || (a[0] < b[0] ? -1 : 1));
-    put(this.legend, h("span", { class: "muted" }, "bits a weight:"), order.map(([format, n]) => h("span", {}, h("i", { vars: { "--tone": colour(bitsOf(format)) } }), `${bitsOf(format)} · ${format} `, h("span", { class: "muted" }, `(${plural(n, "unit")})`))));
-    if (this.unfolded) this.#unfold(this.unfolded);
+  // Colours for one plan {names, choice, bytes, loss, stderr}; called in each frame of a drag: only what changed is touched.
+  show(plan) {
+    this.plan = plan;
+    const bits = Float64Array.from(plan.names, bitsOf), used = new Uint32Array(plan.names.length);
+    for (let i = 0; i < plan.choice.length; i++) used[plan.choice[i]] += 1;
+    for (const entry of this.order) this.#paint(entry, plan, bits);
+    this.#explain(plan.names, bits, used);
+    this.unfolded.show(plan);
   }
 
-  #paint(entry, chosen, used) {
-    let weight = 0, sum = 0, mixed = false, first = null;
-    for (const i of entry.members) {
-      const format = chosen(i).format, elements = this.units[i].elements || 1;
-      used.set(format, (used.get(format) ?? 0) + 1);
-      sum += bitsOf(format) * elements;
-      weight += elements;
-      if (first === null) first = format;
-      else if (first !== format) mixed = true;
+  #paint(entry, { choice, names }, widths) {
+    const { members } = entry, first = choice[members[0]];
+    let weight = 0, sum = 0, mixed = false;
+    for (let m = 0; m < members.length; m++) {
+      const i = members[m], j = choice[i];
+      sum += widths[j] * this.elements[i];
+      weight += this.elements[i];
+      if (j !== first) mixed = true;
     }
-    const bits = sum / weight;
-    if (bits === entry.bits && mixed === entry.mixed) return;
-    Object.assign(entry, { bits, mixed });
-    const words = mixed ? bits.toFixed(1) : String(Math.round(bits * 10) / 10), { cell } = entry;
-    cell.style.setProperty("--tone", colour(bits));
-    cell.style.setProperty("--text", ink(bits));
-    cell.textContent = this.wordy || words.length === 1 ? words : "";
-    cell.setAttribute("aria-label", `${entry.module}, ${entry.layer < 0 ? "outside the layers" : `layer ${entry.layer}`}: ${number(bits, 3)} bits`);
+    const bits = sum / weight, format = mixed ? `${number(bits, 3)} bits on average` : names[first];
+    if (bits === entry.bits && format === entry.format) return;
+    Object.assign(entry, { bits, format });
+    const { element } = entry, words = mixed ? bits.toFixed(1) : String(Math.round(bits * 10) / 10);
+    element.style.setProperty("--tone", colour(bits));
+    element.style.setProperty("--text", ink(bits));
+    element.textContent = this.wordy || words.length === 1 ? words : "";
+    element.setAttribute("aria-label", `${entry.name}: ${format}${mixed ? "" : `, ${number(bits, 3)} bits`}`);
+  }
+
+  #explain(names, bits, used) {
+    const told = [...used].join();
+    if (told === this.told) return;
+    this.told = told;
+    const order = names.map((_, j) => j).filter((j) => used[j]).sort((a, b) => bits[a] - bits[b] || (names[a] < names[b] ? -1 : 1));
+    put(this.legend, h("span", { class: "muted" }, "bits a weight:"), order.map((j) => h("span", {}, h("i", { vars: { "--tone": colour(bits[j]) } }), `${bits[j]} · ${names[j]} `, h("span", { class: "muted" }, `(${plural(used[j], "unit")})`))));
   }
 
   #tell(entry) {
-    if (!entry || !this.chosen) { this.tip.hidden = true; return; }
-    const { members, cell } = entry;
-    const rows = members.length === 1 ? one(this.units[members[0]], this.chosen(members[0])) : many(members.map((i) => this.chosen(i)));
-    put(this.tip, h("b", {}, members.length === 1 ? this.units[members[0]].name : `${entry.module}, layer ${entry.layer}: ${plural(members.length, "unit")}`), h("div", { class: "lines" }, rows.map(([name, value]) => [h("span", {}, name), h("span", {}, value)])));
+    if (!entry || !this.plan) { this.tip.hidden = true; return; }
+    const { members, element } = entry, { plan } = this;
+    const rows = members.length === 1 ? one(this.units[members[0]], plan, members[0]) : many(members, plan);
+    put(this.tip, h("b", {}, members.length === 1 ? this.units[members[0]].name : `${entry.name}: ${plural(members.length, "unit")}`), h("div", { class: "lines" }, rows.map(([name, value]) => [h("span", {}, name), h("span", {}, value)])));
     this.tip.hidden = false;
-    const box = cell.getBoundingClientRect(), tip = this.tip.getBoundingClientRect();
+    const box = element.getBoundingClientRect(), tip = this.tip.getBoundingClientRect();
     const x = Math.max(8, Math.min(box.left, innerWidth - tip.width - 12));
     const y = box.bottom + 8 + tip.height > innerHeight ? box.top - tip.height - 8 : box.bottom + 8;
     this.tip.style.setProperty("--x", `${x}px`);
-    this.tip.style.setProperty("--y", `${y}px`);
+    this.tip.style.setProperty("--y", `${Math.max(8, y)}px`);
   }
 
   #pick(entry) {
     if (!entry) return;
-    for (const { cell } of this.cells) cell.classList.toggle("chosen", cell === entry.cell);
-    if (entry.members.length > 1) { this.unfolded = entry; this.#unfold(entry); return; }
-    this.unfolded = null;
-    put(this.fold);
+    for (const { element } of this.order) element.classList.toggle("chosen", element === entry.element);
+    if (entry.members.length > 1) { this.unfolded.open(entry, this.plan); return; }
+    this.unfolded.close();
     this.onpick?.(entry.members[0]);
-  }
-
-  // The experts of one layer and role, each with its own choice.
-  #unfold({ members, module, layer }) {
-    const cells = members.map((i) => {
-      const picked = this.chosen(i), bits = bitsOf(picked.format);
-      return h("button", { type: "button", class: "expert", title: `${this.units[i].name}: ${picked.format}`, vars: { "--tone": colour(bits), "--text": ink(bits) }, onclick: () => this.onpick?.(i) }, `${this.units[i].expert ?? i}`, h("b", {}, bits));
-    });
-    put(this.fold, h("h3", {}, `${module}, layer ${layer}: experts (number and bits)`), h("div", { class: "experts" }, cells));
   }
 }
 
-const one = (unit, picked) => [["format", picked.format], ["bytes", bytes(picked.bytes)], ["weights", unit.elements?.toLocaleString("en-GB")], ["predicted loss", `${number(picked.loss)}${picked.stderr ? ` ± ${number(picked.stderr, 2)}` : ""}`]];
+const one = (unit, plan, i) => {
+  const stderr = plan.stderr(i);
+  return [["format", plan.names[plan.choice[i]]], ["bytes", bytes(plan.bytes(i))], ["weights", unit.elements ? count(unit.elements) : "–"], ["predicted loss", `${number(plan.loss(i))}${stderr ? ` ± ${number(stderr, 2)}` : ""}`]];
+};
 
-function many(list) {
+function many(members, plan) {
   const formats = new Map();
-  for (const { format } of list) formats.set(format, (formats.get(format) ?? 0) + 1);
-  return [["bytes", bytes(list.reduce((sum, c) => sum + c.bytes, 0))], ["predicted loss", number(list.reduce((sum, c) => sum + c.loss, 0))], ...[...formats].sort().map(([name, n]) => [name, plural(n, "unit")])];
+  for (const i of members) formats.set(plan.choice[i], (formats.get(plan.choice[i]) ?? 0) + 1);
+  const sum = (of) => members.reduce((total, i) => total + of(i), 0);
+  return [["bytes", bytes(sum(plan.bytes))], ["predicted loss", number(sum(plan.loss))], ...[...formats].sort((a, b) => a[0] - b[0]).map(([j, n]) => [plan.names[j], plural(n, "unit")])];
 }

@@ -31,9 +31,10 @@ export function progressBar(fraction, label) {
     h("i", { vars: { "--share": share.replace(" ", "") } }));
 }
 
-export function code(text, label) {
+// whole: what is copied, where only the beginning is shown.
+export function code(text, label, whole = text) {
   const button = h("button", { type: "button", onclick: async () => {
-    try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; } catch { button.textContent = "Select and copy"; }
+    try { await navigator.clipboard.writeText(whole); button.textContent = "Copied"; } catch { button.textContent = "Select and copy"; }
     setTimeout(() => put(button, "Copy"), 1500);
   } }, "Copy");
   return h("div", { class: "code" }, h("div", { class: "row spread" }, h("span", { class: "small muted" }, label), button), h("pre", { tabindex: "0" }, text));

@@ -4,7 +4,7 @@ import { call, once } from "./api.js";
 import { card, download, facts, h, put } from "./dom.js";
 import { count, number, plural } from "./format.js";
 import { code, problem } from "./parts.js";
-import { certificateCard } from "./plan.js";
+import { certificateCard } from "./certificate.js";
 
 export async function solveView(root) {
   const { solvers } = await once("/v1/solvers");

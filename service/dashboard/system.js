@@ -9,7 +9,7 @@ export async function systemView(root) {
   let gone = false, timer;
   const live = h("div", {});
   const [solvers, metrics, engines, recipes, document] = await Promise.all([once("/v1/solvers"), once("/v1/metrics"), once("/v1/engines"), once("/v1/recipes"), get("/openapi.json")]);
-  const members = (list, name) => card(name, table([{ title: "name", cell: (e) => h("b", {}, e.name) }, { title: "what", cell: (e) => e.summary ?? e.title ?? "" }, { title: "", cell: (e) => (e.available === false ? "not installed" : "") }], list, { label: name }));
+  const members = (list, name) => card(name, table([{ title: "name", cell: (e) => h("b", {}, e.name) }, { title: "what", cell: (e) => e.summary ?? e.title ?? "" }, { title: "installed", cell: (e) => (e.available === false ? "no" : "yes") }], list, { label: name }));
   put(root, h("div", { class: "head" }, h("div", {}, h("h1", {}, "System"), h("p", { class: "muted" }, `bitwright ${document.info.version}`)), h("div", { class: "row" }, h("a", { class: "button", href: "/openapi.json" }, "OpenAPI"), h("a", { class: "button", href: "/metrics" }, "Metrics"))),
     live, h("div", { class: "cards" }, members(solvers.solvers, "Solvers"), members(metrics.metrics, "Metrics"), members(engines.engines, "Engines"), members(recipes.recipes, "Recipes")));
 

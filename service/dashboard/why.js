@@ -2,6 +2,7 @@
 // the next better or cheaper format would cost the whole.
 
 import { lowerHull } from "./allocate.js";
+import { menuChart } from "./charts.js";
 import { bitsOf, colour } from "./color.js";
 import { card, facts, h, table } from "./dom.js";
 import { bytes, number, plural } from "./format.js";
@@ -25,15 +26,26 @@ export function whyPanel(plan, sensitivities, i) {
   const better = at >= 0 && at + 1 < hull.length ? menu[hull[at + 1]] : null, cheaper = at > 0 ? menu[hull[at - 1]] : null;
   const scored = menu.map((m) => ({ ...m, score: m.loss + price * m.cost }));
   const best = Math.min(...scored.map((m) => m.score));
+  const points = menu.map((m) => ({ name: m.format, bytes: m.cost, loss: m.loss, bits: bitsOf(m.format), chosen: m === chosen, on: hull.includes(m.j) }));
   return card(title,
     h("p", {}, sentence(chosen, better, cheaper, price, at)),
+    Number.isFinite(chosen.loss) && h("div", { class: "scroll wrap", tabindex: "0", role: "region", "aria-label": "loss of each format" }, menuChart(points, price, `predicted loss (${sensitivities.loss_unit})`)),
+    price > 0 && h("p", { class: "note-line" }, "Dashed: equal loss + price × bytes through the chosen format. A format below it would be better at this price."),
     table([
       { title: "format", cell: (m) => [h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(m.format)) } }), m.format === unit.format ? h("b", {}, `${m.format} (chosen)`) : m.format] },
       { title: "bytes", number: true, cell: (m) => bytes(m.cost) }, { title: "predicted loss", number: true, cell: (m) => (Number.isFinite(m.loss) ? `${number(m.loss)}${m.stderr ? ` ± ${number(m.stderr, 2)}` : ""}` : "not allowed") },
       { title: "loss + price × bytes", number: true, cell: (m) => (Number.isFinite(m.score) ? `${number(m.score, 4)}${m.score <= best * (1 + 1e-9) ? " ◂ least" : ""}` : "–") },
       { title: "whole plan", number: true, cell: (m) => (m.j === chosen.j || !Number.isFinite(m.loss) ? "–" : `${signed(m.loss - chosen.loss)} loss, ${m.cost >= chosen.cost ? "+" : "−"}${bytes(Math.abs(m.cost - chosen.cost))}`) },
     ], scored, { label: "the menu of this unit" }),
-    facts([["price of a byte", `${number(price)} of loss (the certificate's multiplier)`], ["tied with", tied.length > 1 ? `${plural(tied.length - 1, "other unit")}: ${tied.filter((j) => j !== i).slice(0, 6).map((j) => plan.units[j].name).join(", ")}${tied.length > 7 ? " …" : ""}` : null]]));
+    facts([["price of a byte", `${number(price)} of loss (the certificate's multiplier)`], ["tied with", tied.length > 1 ? `${plural(tied.length - 1, "other unit")}: ${tied.filter((j) => j !== i).slice(0, 6).map((j) => plan.units[j].name).join(", ")}${tied.length > 7 ? " …" : ""}` : null],
+      ["engine", plan.engine ? `${plan.engine}${menu.some((m) => !Number.isFinite(m.loss)) ? "; formats it does not load here are not allowed" : ""}` : null],
+      ["limits that bind", binding(plan.certificate)]]));
+}
+
+// Limits and rules with a price: more room in them would lower the loss.
+function binding({ multipliers = {}, limits = {}, cost = {} }) {
+  const found = Object.entries(multipliers).filter(([, price]) => price > 0).map(([name, price]) => `${name}${name in limits ? ` (${number(cost[name], 6)} of ${number(limits[name], 6)})` : ""}, price ${number(price)}`);
+  return found.length ? found.join("; ") : "none";
 }
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);

@@ -8,9 +8,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+import bitwright
 from bitwright.core.plan import Plan, plan_from_json
 from service.body import read_json
 from service.documents import stored_plan, stored_table, table_json, verify_document
+from service.menus import menus_json
 from service.replies import IMMUTABLE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import StateOf
 
@@ -73,3 +75,16 @@ async def get_sensitivities(request: Request, digest: str, state: StateOf) -> Re
     if npz:
         return Response(await to_thread.run_sync(path.read_bytes), headers=headers, media_type=NPZ)
     return raw_reply(await to_thread.run_sync(table_json, path, digest), headers=headers)
+
+
+@router.get(
+    "/v1/sensitivities/{digest}/engines", summary="What each engine loads of a table's units", operation_id="getMenus"
+)
+async def get_menus(request: Request, digest: str, state: StateOf) -> Response:
+    """Preflight for every plan of the table at once: units by class; for each class, format and engine null or why not.
+
+    A plan loads when none of its units is refused and units that the engine ties share a format.
+    """
+    path = await to_thread.run_sync(stored_table, state.blobs, digest)
+    headers = tagged_headers(request, f"{digest}-{bitwright.__version__}", "private, no-cache")
+    return raw_reply(await to_thread.run_sync(menus_json, path, digest), headers=headers)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import solvers
 from bitwright.core.errors import OutOfResources
@@ -22,6 +23,11 @@ from bitwright.settings import Settings
 
 FORMATS = ("int2-g64", "int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-g64", "fp16")
 WIDTHS = np.array([2, 3, 4, 5, 6, 8, 14.0])
+TWELVE = (
+    "int2-g64", "int2-g32", "int3-g64", "int3-g32", "int4-g128", "int4-g64", "int4-g32", "int5-g64", "int6-g64",
+    "int8-g128", "int8-g64", "fp16",
+)  # fmt: skip
+TWELVE_WIDTHS = np.array([2, 2.3, 3, 3.3, 3.9, 4, 4.3, 5, 6, 7.9, 8, 14.0])
 LLAMA_SHAPES = {
     "self_attn.q_proj": (576, 576),
     "self_attn.k_proj": (192, 576),
@@ -67,7 +73,13 @@ def moe_units(layers: int = 8, experts: int = 16) -> list[Unit]:
     ]
 
 
-def table_of(ref: str, units: list[Unit], seed: int) -> SensitivityTable:
+def table_of(
+    ref: str,
+    units: list[Unit],
+    seed: int,
+    formats: tuple[str, ...] = FORMATS,
+    widths: NDArray[np.float64] = WIDTHS,
+) -> SensitivityTable:
     """Losses that fall by about four for each bit, larger at both ends and in v and down projections, with noise."""
     rng = np.random.default_rng(seed)
     layers = 1 + max((unit.layer or 0) for unit in units)
@@ -83,9 +95,9 @@ def table_of(ref: str, units: list[Unit], seed: int) -> SensitivityTable:
     depth = np.array([0.5 if u.layer is None else u.layer / max(1, layers - 1) for u in units])
     role = np.array([3.0 if "v_proj" in u.name or "down" in u.name else 1.0 for u in units])
     base = role * (0.4 + 2.5 * (depth - 0.45) ** 2) * np.exp(rng.normal(0, 0.6, len(units))) * 0.06
-    loss = base[:, None] * 4.0 ** -(WIDTHS - 2) * np.exp(rng.normal(0, 0.12, (len(units), len(WIDTHS))))
+    loss = base[:, None] * 4.0 ** -(widths - 2) * np.exp(rng.normal(0, 0.12, (len(units), len(widths))))
     provenance = {"metric": "fisher", "quantizer": "rtn", "seed": seed, "samples": 8, "version": "0.1.0"}
-    return SensitivityTable(inventory, FORMATS, loss, loss * 0.08, "fisher", "nats of KL per token", provenance)
+    return SensitivityTable(inventory, formats, loss, loss * 0.08, "fisher", "nats of KL per token", provenance)
 
 
 def plan_of(table: SensitivityTable, bits: float, *, measured: bool = True) -> Plan:
@@ -213,6 +225,22 @@ def fill(settings: Settings) -> dict[str, str]:
     made |= {"failed": failed.id, "running": running.id}
     store.close()
     return made
+
+
+def views(made: dict[str, str]) -> dict[str, str]:
+    """Every view with data, by name, as the fragment of its address."""
+    return {
+        "jobs": "#/jobs",
+        "running job": f"#/jobs/{made['running']}",
+        "failed job": f"#/jobs/{made['failed']}",
+        "new": "#/new",
+        "plan": f"#/plans/{made['plan']}",
+        "plan with experts": f"#/plans/{made['moe_plan']}",
+        "frontier": f"#/frontier/{made['llama_table']}",
+        "compare": f"#/compare?a={made['plan']}&b={made['plan4']}",
+        "solve": "#/solve",
+        "system": "#/system",
+    }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from bitwright.core.plan import plan_from_json
 from bitwright.core.table import load_table
 from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser, find_chromium
-from tests.dashboard.sample_state import fill, llama_units, store_table, table_of
+from tests.dashboard.sample_state import fill, llama_units, store_table, table_of, views
 
 pytestmark = [
     pytest.mark.browser,
@@ -39,21 +39,6 @@ def _nothing_to_complain_about(browser: Browser) -> Iterator[None]:
     browser.complaints.clear()
     yield
     assert not browser.complaints
-
-
-def views(made: dict[str, str]) -> dict[str, str]:
-    return {
-        "jobs": "#/jobs",
-        "running job": f"#/jobs/{made['running']}",
-        "failed job": f"#/jobs/{made['failed']}",
-        "new": "#/new",
-        "plan": f"#/plans/{made['plan']}",
-        "plan with experts": f"#/plans/{made['moe_plan']}",
-        "frontier": f"#/frontier/{made['llama_table']}",
-        "compare": f"#/compare?a={made['plan']}&b={made['plan4']}",
-        "solve": "#/solve",
-        "system": "#/system",
-    }
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
@@ -123,17 +108,18 @@ def test_plan_exports_or_says_why_not(site: tuple[Running, dict[str, str]], brow
     browser.open(f"{server.url}/#/plans/{made['plan']}")
     browser.evaluate("[...document.querySelectorAll('button')].find(b => b.textContent === 'mlx').click()")
     browser.wait("document.querySelector('.note-line pre, .note-line .problem') !== null")
-    browser.complaints[:] = [c for c in browser.complaints if "422" not in c]
+    browser.forgive("422")
 
 
 def dragged(server: Running, browser: Browser, digest: str, steps: int = 12) -> list[dict[str, Any]]:
     browser.open(f"{server.url}/#/frontier/{digest}", ready="svg.chart")
     box = browser.evaluate("document.querySelector('svg.chart').getBoundingClientRect().toJSON()")
     y = box["top"] + box["height"] / 2
-    browser.mouse("mousePressed", box["left"] + box["width"] * 0.2, y)
+    browser.page.mouse.move(box["left"] + box["width"] * 0.2, y)
+    browser.page.mouse.down()
     found = []
     for step in range(1, steps + 1):
-        browser.mouse("mouseMoved", box["left"] + box["width"] * (0.2 + 0.7 * step / steps), y)
+        browser.page.mouse.move(box["left"] + box["width"] * (0.2 + 0.7 * step / steps), y)
         browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         found.append(
             browser.evaluate(
@@ -142,7 +128,7 @@ def dragged(server: Running, browser: Browser, digest: str, steps: int = 12) -> 
                 "(document.querySelector('[data-budget]'))"
             )
         )
-    browser.mouse("mouseReleased", box["left"] + box["width"] * 0.9, y)
+    browser.page.mouse.up()
     return found
 
 
@@ -253,7 +239,7 @@ def test_form_starts_a_job_and_shows_what_is_wrong(site: tuple[Running, dict[str
     assert "bitwright plan" in browser.text("main")
     browser.evaluate("document.querySelector('form button.primary').click()")
     browser.wait("document.querySelector('#field-model').getAttribute('aria-invalid') === 'true'")
-    browser.complaints[:] = [c for c in browser.complaints if "422" not in c]
+    browser.forgive("422")
     fill_in = """(name, value) => {
       const e = document.querySelector(name);
       e.value = value;
@@ -270,7 +256,7 @@ def test_unknown_plan_says_what_to_do(site: tuple[Running, dict[str, str]], brow
     server, _ = site
     browser.open(f"{server.url}/#/plans/sha256:{'0' * 64}", ready=".problem")
     assert "What to do" in browser.text(".problem")
-    browser.complaints[:] = [c for c in browser.complaints if "404" not in c]
+    browser.forgive("404")
 
 
 def test_empty_server_invites_and_a_lost_one_is_told(
@@ -281,4 +267,4 @@ def test_empty_server_invites_and_a_lost_one_is_told(
         browser.wait("document.body.innerText.includes('No jobs yet')")
     browser.wait("!document.getElementById('offline').hidden")
     assert "does not answer" in browser.text("#offline")
-    browser.complaints[:] = [c for c in browser.complaints if "ERR_CONNECTION_REFUSED" not in c]
+    browser.forgive("ERR_CONNECTION_REFUSED")
