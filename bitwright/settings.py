@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -36,6 +37,18 @@ class Settings(BaseSettings):
     reaper_seconds: float = Field(default=5, gt=0, le=600)
     poll_seconds: float = Field(default=0.5, gt=0, le=60, description="how often an idle runner looks for work")
     max_attempts: int = Field(default=3, ge=1, le=100)
+    busy_seconds: float = Field(
+        default=10, gt=0, le=300, description="how long a request waits for a locked database before it is answered 503"
+    )
+    database_connections: int = Field(default=5, ge=1, le=200, description="kept open to PostgreSQL by each process")
+    shards: int = Field(
+        default=0, ge=0, le=10_000, description="parts of scoring and executing; 0: 8 with a broker, else 1"
+    )
+    tenant_active_jobs: int = Field(default=20, ge=1, description="jobs and steps of one tenant that run at once")
+    tenant_queued_jobs: int = Field(default=1000, ge=1, description="jobs of one tenant that may wait")
+    tenant_streams: int = Field(default=10, ge=1, description="open event streams of one tenant")
+    tenant_waits: int = Field(default=20, ge=1, description="requests of one tenant that wait for a job at once")
+    batch_jobs: int = Field(default=256, ge=1, le=10_000, description="most jobs of one batch")
     max_request_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_solve_units: int = Field(default=20_000, ge=1)
     solve_processes: int = Field(default=1, ge=1, le=64, description="warm solver processes of the API")
@@ -54,6 +67,10 @@ class Settings(BaseSettings):
         default=5, gt=0, le=3600, description="jobs due this long with an empty broker queue are rung again"
     )
     job_memory_bytes: int = Field(default=0, ge=0, description="address-space limit of a job's child; 0 = none")
+    job_resident_bytes: int = Field(
+        default=0, ge=0, description="resident memory of a job's processes; 0 = nine tenths of the machine's"
+    )
+    job_descriptors: int = Field(default=4096, ge=64, description="files that a job's child may have open")
     job_seconds: float = Field(default=24 * 3600, gt=0, description="wall limit of one attempt of a job")
     job_cpu_seconds: int = Field(default=0, ge=0, description="processor-time limit of a job's child; 0 = none")
     job_file_bytes: int = Field(default=0, ge=0, description="largest file that a job's child may write; 0 = no limit")
@@ -69,6 +86,16 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(
         default=120, gt=0, le=3600, description="how long a worker tries to store an outcome in a failing database"
     )
+    webhook_seconds: float = Field(default=20, gt=0, le=60, description="time for a receiver to answer")
+    webhook_poll_seconds: float = Field(default=1, gt=0, le=60, description="how often due webhooks are looked for")
+    webhook_internal: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="host:port of receivers on the inner network, trusted by the operator: comma-separated"
+    )
+    webhook_proxy: str | None = Field(default=None, description="http://host:port through which webhooks leave")
+    max_text_bytes: int = Field(default=8 * 2**20, ge=1, description="one uploaded calibration or evaluation text")
+    max_problem_bytes: int = Field(default=8 * 2**20, ge=1024, description="one uploaded problem file")
+    json_logs: bool = Field(default=False, description="one JSON object a log line, instead of text")
+    otlp_endpoint: str | None = Field(default=None, description="http://host:4318 of an OpenTelemetry collector")
     wait_seconds: float = Field(default=60, gt=0, le=300, description="longest Prefer: wait / ?wait=")
     page_size: int = Field(default=50, ge=1, le=1000)
     retention_days: int = Field(default=30, ge=1)
@@ -80,6 +107,21 @@ class Settings(BaseSettings):
             return value
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         return {name.strip(): path.strip() for name, _, path in pairs}
+
+    @field_validator("webhook_internal", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts scoring and executing are cut."""
+        return self.shards or (8 if self.broker_url is not None else 1)
+
+    @property
+    def resident_limit(self) -> int:
+        """Resident bytes that a job's processes may take together."""
+        return self.job_resident_bytes or psutil.virtual_memory().total * 9 // 10
 
     @property
     def blob_dir(self) -> Path:

@@ -41,7 +41,11 @@ class State:
         """Raises InvalidSetting, OutOfResources or Temporary when the state folder or database cannot be used."""
         self.gate.require_keys()
         self._sealer = Sealer(load_secret(self.settings.state_dir / "page-token.key"))
-        self._store = open_store(self.settings.resolved_database_url)
+        self._store = open_store(
+            self.settings.resolved_database_url,
+            busy_seconds=self.settings.busy_seconds,
+            pool_size=self.settings.database_connections,
+        )
         self.pool.warm()
         self.ready = True
 

@@ -12,6 +12,7 @@ import errno
 import importlib
 import json
 import os
+import resource
 import sys
 import threading
 import traceback
@@ -49,14 +50,24 @@ def main(arguments: list[str] | None = None) -> int:
     reports = Reports(chosen.reports)
     with os.fdopen(chosen.order, "rb") as file:
         order = json.load(file)
-    confine(order["limits"], order["parent"])
+    confine(order["limits"], order["parent"], network=order["network"])
     die_with_parent(0)
     try:
-        _send_result(reports, _work(order, reports))
+        _work_and_tell(order, reports)
     except BaseException as error:  # the last frame of the process: whatever ends the work is told to the parent
         reports.send("problem", _problem(error))
         return 1
     return 0
+
+
+def _work_and_tell(order: dict[str, Any], reports: Reports) -> None:
+    try:
+        _send_result(reports, _work(order, reports))
+    except Exception as error:
+        fan_out = getattr(sys.modules.get("worker.fanout"), "FanOut", None)  # not loaded: nothing can have raised it
+        if fan_out is None or not isinstance(error, fan_out):
+            raise
+        reports.send("fanout", [error.stage, error.parts])
 
 
 def _work(order: dict[str, Any], reports: Reports) -> Any:
@@ -66,6 +77,8 @@ def _work(order: dict[str, Any], reports: Reports) -> Any:
 
 
 def _send_result(reports: Reports, result: Any) -> None:
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reports.send("peak", usage if sys.platform == "darwin" else usage * 1024)  # getrusage(2): KiB on Linux
     try:
         reports.send("result", result)
     except ValueError as error:

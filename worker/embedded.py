@@ -15,10 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bitwright.core.errors import BitwrightError
-from bitwright.jobs.store import JobStore, open_store
+from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings
 from worker.pool import new_owner
 from worker.runner import STEPS, scratch_folder
+from worker.watchers import open_worker_store
 
 #: Pauses before a dead pool is started again, in seconds: doubling from the first to the longest.
 FIRST_PAUSE = 0.2
@@ -54,7 +55,7 @@ class EmbeddedWorker:
 
     def start(self) -> None:
         """Raises what `open_store` raises: a worker without a database is an error of the start, not of a thread."""
-        self._store = open_store(self._settings.resolved_database_url)
+        self._store = open_worker_store(self._settings)
         self._thread.start()
 
     def stop(self) -> None:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import threading
 from collections.abc import Sequence
 
-from bitwright.jobs.store import JobStore, open_store
+from bitwright.jobs.logs import start_logging
+from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings
 from worker import pool
-from worker.reaper import sweep_until
 from worker.relay import Relay
 from worker.runner import STEPS, Runner, scratch_folder
+from worker.watchers import open_worker_store, watchers
 
 _log = logging.getLogger("bitwright.worker")
 
 
 def work(settings: Settings, *, queues: Sequence[str] = ("cpu",), slots: int = 1, steps: str = STEPS) -> int:
     """Serve these queues until SIGTERM or SIGINT; running jobs are then given back. The exit status."""
-    logging.basicConfig(level=logging.INFO, format=pool.LOG_FORMAT, stream=sys.stderr)
+    start_logging(as_json=settings.json_logs)
     if settings.broker_url is None:
         return pool.run(settings, slots=slots, queues=queues, steps=steps)
-    store = open_store(settings.resolved_database_url)
+    store = open_worker_store(settings)
     try:
         return DoorbellWorker(store, settings, queues=queues, slots=slots, steps=steps).run()
     finally:
@@ -54,7 +54,7 @@ class DoorbellWorker:
             self._app.amqp.queues.add(queue_of(queue))
         signals.worker_shutting_down.connect(self._stop, weak=False)
         threads = [
-            threading.Thread(target=sweep_until, args=(self._stopping, self._store, self._settings), name="reaper"),
+            *watchers(self._stopping, self._store, self._settings),
             threading.Thread(
                 target=Relay(self._store, self._broker, self._settings).run_until, args=(self._stopping,), name="relay"
             ),

@@ -18,12 +18,12 @@ import threading
 from collections.abc import Sequence
 
 from bitwright.core.errors import BitwrightError
-from bitwright.jobs.store import JobStore, open_store
+from bitwright.jobs.logs import start_logging
+from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings, load_settings
-from worker.reaper import sweep_until
 from worker.runner import STEPS, TICK, Runner, scratch_folder
+from worker.watchers import open_worker_store, watchers
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _log = logging.getLogger("bitwright.worker")
 
 
@@ -52,7 +52,7 @@ class Pool:
         self._settings = settings
         runner = Runner(store, settings, self.owner, self.stopping, self.bell, queues, steps)
         self._threads = [threading.Thread(target=runner.serve, name=f"slot-{number}") for number in range(slots)]
-        self._threads.append(threading.Thread(target=sweep_until, args=(self.stopping, store, settings), name="reaper"))
+        self._threads += watchers(self.stopping, store, settings)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -80,7 +80,8 @@ def run(
     stop = stop or threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    store = open_store(settings.resolved_database_url)
+    start_logging(as_json=settings.json_logs)
+    store = open_worker_store(settings)
     pool = Pool(store, settings, slots=slots, owner=owner, queues=queues, steps=steps)
     pool.start()
     # Not one long wait: the kernel may give a signal to any thread, and only a running main thread handles it.
@@ -99,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", default=STEPS, metavar="MODULE:FUNCTION", help="what a job's child runs")
     parser.add_argument("--supervised", action="store_true", help="read settings from stdin; end when it closes")
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    start_logging(as_json=False)
     stop = threading.Event()
     try:
         settings = Settings(**json.loads(sys.stdin.readline())) if chosen.supervised else load_settings()

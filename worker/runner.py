@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bitwright.core.errors import BitwrightError, Internal, OutOfResources, Temporary
+from bitwright.jobs.failpoints import CLAIMED_BEFORE_CHILD, DONE_BEFORE_STORED, STORED_BEFORE_NEXT, failpoint
+from bitwright.jobs.logs import log_job
 from bitwright.jobs.reap import lost_problem
 from bitwright.jobs.store import JobStore
 from bitwright.jobs.values import Job
@@ -25,6 +27,8 @@ STEPS = "worker.work:run"
 TICK = 0.25
 #: A stopping worker tries no longer than this to store the end of its job, in seconds.
 STOP_PATIENCE = 5.0
+#: Problems that may pass by themselves: the job is tried again.
+PASSING = frozenset({Temporary.slug, OutOfResources.slug})
 #: Writes the end of a job; False when the job is no longer ours.
 Verdict = Callable[[], bool]
 _log = logging.getLogger("bitwright.worker")
@@ -57,12 +61,18 @@ class Runner:
 
     def run_next(self) -> bool:
         """Claim one job and run it to its end; False when there is none."""
-        job = self.store.claim(self.owner, self.queues, self.settings.lease_seconds)
+        job = self.store.claim(self.owner, self.queues, self.settings.lease_seconds, self.settings.tenant_active_jobs)
         if job is None:
             return False
+        failpoint(CLAIMED_BEFORE_CHILD)
+        log_job(job)
         _log.info("job %s (%s) started, attempt %d", job.id, job.kind, job.attempt)
-        kept = self._settle(job, self._run(job))
+        verdict = self._run(job)
+        failpoint(DONE_BEFORE_STORED)
+        kept = self._settle(job, verdict)
+        failpoint(STORED_BEFORE_NEXT)
         _log.info("job %s left" if kept else "job %s lost to another worker", job.id)
+        log_job(None)
         return True
 
     def _run(self, job: Job) -> Verdict:
@@ -74,14 +84,14 @@ class Runner:
             problem = Internal(
                 f"the worker could not run the job ({type(error).__name__})", hint="see the worker's log"
             ).to_problem()
-            return partial(self.store.retry, job.id, job.attempt, problem, self.settings.max_attempts)
+            return self._again(job, problem)
 
     def _order(self, job: Job) -> Order:
         state = self.settings.state_dir
         scratch = scratch_folder(state, self.owner) / f"{job.id}-{job.attempt}"
         return Order(
             job.request,
-            self.settings,
+            self.settings.model_copy(update={"shards": self.settings.parts}),
             self.steps,
             state / "logs" / f"{job.id}.log",
             scratch.absolute(),
@@ -92,20 +102,22 @@ class Runner:
         """Listen until there is a verdict. Whatever it is, the child is dead before it is written."""
         lease = Lease(self.store, job, self.settings)
         end = time.monotonic() + self._seconds_allowed(job)
+        limit = self.settings.resident_limit
         mine = (job.id, job.attempt)
         try:
             while not self.stopping.is_set():
                 gone = child.exited  # asked first: then all that it said can be read below
+                resident = child.memory()
                 for report in child.reports(0.0 if gone else TICK):
-                    verdict = self._hear(job, lease, report)
+                    verdict = self._hear(job, lease, report, child)
                     if verdict is not None:
                         return verdict
                 if gone:
-                    return partial(
-                        self.store.retry, *mine, lost_problem(child.exit_reason()), self.settings.max_attempts
-                    )
+                    return self._again(job, lost_problem(child.exit_reason()))
+                if resident > limit:
+                    return self._again(job, _over_memory(resident, limit).to_problem())
                 if time.monotonic() > end:
-                    return partial(self.store.fail, *mine, _over_time(job, self.settings))
+                    return self._over_time(job)
                 lease.keep()
         except Oversized:
             return partial(self.store.fail, *mine, _oversized(self.settings))
@@ -115,17 +127,35 @@ class Runner:
             return lambda: False
         return partial(self.store.release, *mine)
 
-    def _hear(self, job: Job, lease: Lease, report: dict[str, Any]) -> Verdict | None:
+    def _again(self, job: Job, problem: Mapping[str, Any]) -> Verdict:
+        return partial(self.store.retry, job.id, job.attempt, problem, self.settings.max_attempts)
+
+    def _over_time(self, job: Job) -> Verdict:
+        """Past its deadline a job has failed; past the limit of one attempt it may have been bad luck."""
+        if job.deadline is not None and job.started_at is not None:
+            left = job.deadline - job.started_at
+            if left <= self.settings.job_seconds:
+                return partial(self.store.fail, job.id, job.attempt, _past_deadline())
+        return self._again(job, _over_time(self.settings).to_problem())
+
+    def _hear(self, job: Job, lease: Lease, report: dict[str, Any], child: Child) -> Verdict | None:
         if "progress" in report:
             lease.tell(*report["progress"])
             return None
+        if "peak" in report:
+            child.peak_memory = max(child.peak_memory, int(report["peak"]))
+            return None
         lease.flush()
         if "result" in report:
-            return partial(self.store.succeed, job.id, job.attempt, report["result"])
+            measures = {"peak_memory": child.peak_memory, **gap_of(report["result"])}
+            return partial(self.store.succeed, job.id, job.attempt, report["result"], measures)
+        if "fanout" in report:
+            stage, parts = report["fanout"]
+            return partial(self.store.fan_out, job.id, job.attempt, stage, parts)
         if "problem" in report:
             problem = report["problem"]
-            if problem.get("status") == Temporary.status:
-                return partial(self.store.retry, job.id, job.attempt, problem, self.settings.max_attempts)
+            if str(problem.get("type", "")).rpartition("/")[2] in PASSING:
+                return self._again(job, problem)
             return partial(self.store.fail, job.id, job.attempt, problem)
         return None
 
@@ -154,9 +184,27 @@ def scratch_folder(state: Path, owner: str) -> Path:
     return state / "tmp" / owner
 
 
-def _over_time(job: Job, settings: Settings) -> OutOfResources:
-    if job.deadline is not None:
-        return OutOfResources("the job did not end before its deadline", hint="set a later deadline or ask for less")
+def gap_of(result: Any) -> dict[str, float]:
+    """The certificate's gap of a result that has one, for the metrics."""
+    certificate = ((result or {}).get("plan") or {}).get("certificate") if isinstance(result, dict) else None
+    gap = (certificate or {}).get("gap")
+    return {"gap": float(gap)} if isinstance(gap, int | float) else {}
+
+
+def _past_deadline() -> OutOfResources:
+    return OutOfResources("the job did not end before its deadline", hint="set a later deadline or ask for less")
+
+
+def _over_memory(resident: int, limit: int) -> OutOfResources:
+    return OutOfResources(
+        "the job took more memory than it may and was stopped",
+        expected=f"at most {limit} resident bytes",
+        got=f"{resident} resident bytes",
+        hint="raise BITWRIGHT_JOB_RESIDENT_BYTES, score fewer tokens, or use a larger machine",
+    )
+
+
+def _over_time(settings: Settings) -> OutOfResources:
     return OutOfResources(
         "the job did not end in time",
         expected=f"at most {settings.job_seconds:g} s",

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bitwright.settings import Settings
 
 #: Variables that a child inherits; everything else (tokens, database and broker addresses) stays outside.
@@ -31,7 +33,7 @@ _INHERITED = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_HOME"),
 )
 #: Settings that are secret or of no use inside a child.
-_WITHHELD = {"database_url", "broker_url"}
+_WITHHELD = {"database_url", "broker_url", "webhook_internal"}
 _CHUNK = 1 << 16
 
 
@@ -46,11 +48,17 @@ class Order:
     scratch: Path
     traceparent: str | None = None
 
+    @property
+    def network(self) -> bool:
+        """Only a model of the hub is worth a way out."""
+        return str(self.request.get("model", "")).startswith("hf:")
+
     def to_json(self) -> bytes:
         limits = {
             "memory": self.settings.job_memory_bytes,
             "cpu": self.settings.job_cpu_seconds,
             "file": self.settings.job_file_bytes,
+            "descriptors": self.settings.job_descriptors,
         }
         settings = self.settings.model_dump(mode="json", exclude=_WITHHELD)
         order = {
@@ -58,6 +66,7 @@ class Order:
             "settings": settings,
             "steps": self.steps,
             "limits": limits,
+            "network": self.network,
             "parent": os.getpid(),
         }
         return json.dumps(order, separators=(",", ":")).encode()
@@ -67,7 +76,7 @@ class Order:
         root = str(Path(__file__).resolve().parent.parent)
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         kept["TMPDIR"] = str(self.scratch)
-        if str(self.request.get("model", "")).startswith("hf:") and "HF_TOKEN" in os.environ:
+        if self.network and "HF_TOKEN" in os.environ:
             kept["HF_TOKEN"] = os.environ["HF_TOKEN"]
         if self.traceparent:
             kept["TRACEPARENT"] = self.traceparent
@@ -97,6 +106,7 @@ class Child:
             raise
         finally:
             os.close(writing)
+        self.peak_memory = 0
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reports, selectors.EVENT_READ)
 
@@ -115,6 +125,16 @@ class Child:
         if self.process.returncode is not None:
             return True
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def memory(self) -> int:
+        """Resident bytes of the child and of what it has started."""
+        try:
+            main = psutil.Process(self.process.pid)
+            found = sum(process.memory_info().rss for process in (main, *main.children(recursive=True)))
+        except psutil.Error:  # it is just ending
+            return 0
+        self.peak_memory = max(self.peak_memory, found)
+        return found
 
     def reports(self, timeout: float) -> list[dict[str, Any]]:
         """What the child has said, waiting up to `timeout` seconds when it has said nothing. Raises Oversized."""

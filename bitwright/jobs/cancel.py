@@ -1,9 +1,10 @@
-"""Cancelling: a queued job ends at once; a running one is marked, its worker kills the child and confirms."""
+"""Cancelling: a queued or parked job ends at once; a running one is marked, its worker kills the child and confirms."""
 
 from __future__ import annotations
 
 from bitwright.jobs import states
-from bitwright.jobs.change import change, end, record
+from bitwright.jobs.change import change, record
+from bitwright.jobs.ending import end
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.query import get
 from bitwright.jobs.tables import jobs
@@ -17,7 +18,8 @@ def cancel(tx: Transaction, job_id: str, tenant: str | None) -> Job:
     """
     get(tx, job_id, tenant)
     mine = jobs.c.id == job_id
-    ended = end(tx, (mine, jobs.c.state == states.QUEUED), states.CANCELLED)
+    parked = (jobs.c.state == states.RUNNING) & jobs.c.owner.is_(None)
+    ended = end(tx, (mine, (jobs.c.state == states.QUEUED) | parked), states.CANCELLED)
     if ended is not None:
         return ended
     where = (mine, jobs.c.state == states.RUNNING, jobs.c.cancel_requested_at.is_(None))

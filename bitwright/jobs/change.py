@@ -14,6 +14,8 @@ from bitwright.jobs.values import Job, job_of
 
 #: Longest progress message or stage that is kept, in characters.
 MESSAGE_LIMIT = 500
+#: Steps of jobs of queue `cpu` wait in `cpu.steps`.
+STEP_SUFFIX = ".steps"
 
 
 def held(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
@@ -33,9 +35,19 @@ def record(tx: Transaction, job_id: str, kind: str, data: Mapping[str, Any] | No
     tx.connection.execute(insert(events).values(job_id=job_id, at=tx.now, type=kind, data=dict(data or {})))
 
 
+def plain_queue(queue: str) -> str:
+    """The queue that a worker names: steps wait in one of their own, which programs that know no steps never see."""
+    return queue.removesuffix(STEP_SUFFIX)
+
+
 def ring(tx: Transaction, job: Job) -> None:
     """Put a doorbell message in the outbox: the relay publishes it after the commit, when it is due."""
-    values = {"topic": job.queue, "payload": {"job_id": job.id}, "created_at": tx.now, "due": job.run_after}
+    values = {
+        "topic": plain_queue(job.queue),
+        "payload": {"job_id": job.id},
+        "created_at": tx.now,
+        "due": job.run_after,
+    }
     tx.connection.execute(insert(outbox).values(**values))
 
 
@@ -52,21 +64,6 @@ def requeue(
     if job is not None:
         record(tx, job.id, "requeued", {"reason": reason, "tries": job.tries, "delay": delay})
         ring(tx, job)
-    return job
-
-
-def end(
-    tx: Transaction, where: tuple[ColumnElement[bool], ...], state: str, *, result: Any = None, error: Any = None
-) -> Job | None:
-    """Bring a job into a terminal state: state, result and event together."""
-    values: dict[str, Any] = {"state": state, "finished_at": tx.now, "owner": None, "lease_until": None}
-    if result is not None:
-        values |= {"result": result, "fraction": 1.0}
-    if error is not None:
-        values |= {"error": error}
-    job = change(tx, where, values)
-    if job is not None:
-        record(tx, job.id, state, {"error": error} if error is not None else {})
     return job
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select
 
 from bitwright.jobs import states
-from bitwright.jobs.change import change, clean, end, held, record, requeue
+from bitwright.jobs.change import STEP_SUFFIX, change, clean, held, record, requeue
+from bitwright.jobs.ending import end, park
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.tables import jobs
+from bitwright.jobs.turns import WAITING, next_in_turn
 from bitwright.jobs.values import Job
 
 #: First pause before another try, in seconds; each further one doubles, up to the longest.
@@ -24,19 +26,17 @@ def pause(tries: int) -> float:
 
 
 def any_due(tx: Transaction, queues: Sequence[str] | None) -> bool:
-    """Whether `claim` would find something."""
+    """Whether `claim` may find something."""
     return tx.connection.execute(select(jobs.c.id).where(*_due(tx, queues)).limit(1)).first() is not None
 
 
-def claim(tx: Transaction, owner: str, queues: Sequence[str] | None, lease_seconds: float) -> Job | None:
-    """The due job of highest priority, then of longest waiting, now running for `owner`; None when there is none."""
-    pick = (
-        select(jobs.c.id)
-        .where(*_due(tx, queues))
-        .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
-        .limit(1)
-    )
-    found = tx.connection.execute(pick.with_for_update(skip_locked=True)).scalar_one_or_none()
+def claim(
+    tx: Transaction, owner: str, queues: Sequence[str] | None, lease_seconds: float, active: int | None = None
+) -> Job | None:
+    """The due job whose turn it is (see `bitwright.jobs.turns`), now running for `owner`; None when there is none.
+
+    active: jobs of one tenant that may run at once."""
+    found = next_in_turn(tx, _due(tx, queues), active)
     if found is None:
         return None
     values = {
@@ -54,12 +54,12 @@ def claim(tx: Transaction, owner: str, queues: Sequence[str] | None, lease_secon
 
 def _due(tx: Transaction, queues: Sequence[str] | None) -> list[ColumnElement[bool]]:
     due = [
-        jobs.c.state == states.QUEUED,
+        WAITING,
         jobs.c.run_after <= tx.now,
         or_(jobs.c.deadline.is_(None), jobs.c.deadline > tx.now),
     ]
     if queues is not None:
-        due.append(jobs.c.queue.in_(queues))
+        due.append(jobs.c.queue.in_([*queues, *(queue + STEP_SUFFIX for queue in queues)]))
     return due
 
 
@@ -76,12 +76,20 @@ def progress(tx: Transaction, job_id: str, attempt: int, stage: str, fraction: f
     return True
 
 
-def succeed(tx: Transaction, job_id: str, attempt: int, result: Any) -> bool:
-    return end(tx, held(job_id, attempt), states.SUCCEEDED, result=result) is not None
+def succeed(tx: Transaction, job_id: str, attempt: int, result: Any, measures: Mapping[str, Any] | None = None) -> bool:
+    where = held(job_id, attempt)
+    return end(tx, where, states.SUCCEEDED, result=result, measures=dict(measures or {})) is not None
 
 
 def fail(tx: Transaction, job_id: str, attempt: int, problem: Mapping[str, Any]) -> bool:
     return end(tx, held(job_id, attempt), states.FAILED, error=dict(problem)) is not None
+
+
+def fan_out(tx: Transaction, job_id: str, attempt: int, stage: str, steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Park the job until these steps have ended; it is then claimed again, by anyone. A cancelled job ends instead."""
+    if confirm_cancel(tx, job_id, attempt):
+        return True
+    return park(tx, held(job_id, attempt), clean(stage), [dict(step) for step in steps])
 
 
 def confirm_cancel(tx: Transaction, job_id: str, attempt: int) -> bool:
@@ -106,13 +114,24 @@ def retry(tx: Transaction, job_id: str, attempt: int, problem: Mapping[str, Any]
 
 
 def spend_try(
-    tx: Transaction, job_id: str, attempt: int, tries: int, problem: dict[str, Any], max_attempts: int
+    tx: Transaction,
+    job_id: str,
+    attempt: int,
+    tries: int,
+    problem: dict[str, Any],
+    max_attempts: int,
+    waited: float = 0.0,
 ) -> bool:
-    """Count a bad end; shared by a worker that reports one and the reaper that finds one."""
+    """Count a bad end; shared by a worker that reports one and the reaper that finds one.
+
+    waited: seconds that the job has lain idle already; they count towards the pause."""
     where = held(job_id, attempt)
     if end(tx, (*where, jobs.c.cancel_requested_at.is_not(None)), states.CANCELLED) is not None:
         return True
     if tries + 1 >= max_attempts:
         return end(tx, where, states.FAILED, error=problem | {"attempts": tries + 1}) is not None
     reason = str(problem.get("detail", ""))
-    return requeue(tx, where, clean(reason), delay=pause(tries + 1), values={"tries": jobs.c.tries + 1}) is not None
+    return (
+        requeue(tx, where, clean(reason), delay=max(0.0, pause(tries + 1) - waited), values={"tries": jobs.c.tries + 1})
+        is not None
+    )

@@ -1,26 +1,33 @@
-"""Accepting a job: idempotency key, job row, event and doorbell in one transaction."""
+"""Accepting jobs: idempotency keys, job rows, events and doorbells in one transaction, any number of jobs at a time.
+
+Many callers share a transaction (`service.acceptor`): a commit costs one wait for the disk, however much it holds. Each
+job has an answer of its own: one that is refused does not disturb the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bitwright.core.canonical import digest_json
-from bitwright.core.errors import Conflict, IdempotencyMismatch, InvalidInput
+from bitwright.core.errors import BitwrightError, Conflict, IdempotencyMismatch, InvalidInput, TooManyRequests
 from bitwright.jobs import states
-from bitwright.jobs.change import record, ring
+from bitwright.jobs.deliveries import announce
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.ids import new_id
-from bitwright.jobs.tables import idempotency, jobs
+from bitwright.jobs.tables import events, idempotency, jobs, outbox
+from bitwright.jobs.turns import WAITING
 from bitwright.jobs.values import Created, Job, job_of
 
 #: How long a key is remembered, in seconds: 24 h, the long end of what services do (research/06 A2).
 KEY_SECONDS = 24 * 3600.0
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+Answer = Created | BitwrightError
 
 
 @dataclass(frozen=True)
@@ -37,27 +44,50 @@ class NewJob:
     run_after: float | None = None
     work_digest: str | None = None
     traceparent: str | None = None
+    callback: str | None = None
+    batch_id: str | None = None
 
     @property
     def fingerprint(self) -> str:
-        return digest_json({"request": self.request, "priority": self.priority, "deadline": self.deadline})
+        members = {"request": self.request, "priority": self.priority, "deadline": self.deadline}
+        if self.callback is not None:
+            members["callback"] = self.callback
+        return digest_json(members)
 
 
-def create(tx: Transaction, new: NewJob) -> Created:
-    """Raises IdempotencyMismatch when the key came with another request, InvalidInput for a key that is none."""
-    job_id = new_id(tx.now)
-    if new.key is not None:
-        known = _claim_key(tx, new, job_id)
-        if known is not None:
-            return Created(known, replayed=True)
-    earlier = find_finished(tx, new.tenant, new.work_digest)
-    job = _insert(tx, new, job_id, earlier)
-    record(tx, job.id, "queued", {"kind": job.kind, "queue": job.queue})
-    if earlier is None:
-        ring(tx, job)
-    else:
-        record(tx, job.id, states.SUCCEEDED, {"same_work_as": earlier.id})
-    return Created(job, cached=earlier is not None)
+def create_many(tx: Transaction, news: Sequence[NewJob], queued_limit: int | None = None) -> list[Answer]:
+    """The answer to each, in order: the job, or what refuses it.
+
+    queued_limit: jobs of one tenant that may wait. Refused with IdempotencyMismatch (the key came with another
+    request), InvalidInput (a key that is none), Conflict (its job was removed) or TooManyRequests.
+    """
+    ids = [new_id(tx.now) for _ in news]
+    answers = _answers_by_key(tx, news, ids)
+    room = _room(tx, news, queued_limit)
+    rows: list[dict[str, Any]] = []
+    for number, new in enumerate(news):
+        if number in answers:
+            continue
+        earlier = find_finished(tx, new.tenant, new.work_digest)
+        if earlier is None and queued_limit is not None:
+            room[new.tenant] -= 1
+            if room[new.tenant] < 0:
+                answers[number] = _no_room(queued_limit)
+                _forget_key(tx, new, ids[number])
+                continue
+        row = _row(tx, new, ids[number], earlier)
+        rows.append(row)
+        answers[number] = Created(Job(**row), cached=earlier is not None)
+    _insert(tx, rows)
+    return [_resolved(tx, answers, number) for number in range(len(news))]
+
+
+def create(tx: Transaction, new: NewJob, queued_limit: int | None = None) -> Created:
+    """One job. Raises what `create_many` answers."""
+    answer = create_many(tx, [new], queued_limit)[0]
+    if isinstance(answer, BitwrightError):
+        raise answer
+    return answer
 
 
 def find_finished(tx: Transaction, tenant: str, work_digest: str | None) -> Job | None:
@@ -74,43 +104,77 @@ def find_finished(tx: Transaction, tenant: str, work_digest: str | None) -> Job 
     return job_of(row) if row is not None else None
 
 
-def _claim_key(tx: Transaction, new: NewJob, job_id: str) -> Job | None:
-    """Take the key for `job_id`, or give the job that has it. A concurrent twin waits here for the other's commit."""
-    key = _checked_key(str(new.key))
-    mine = (idempotency.c.tenant == new.tenant, idempotency.c.key == key)
-    tx.connection.execute(delete(idempotency).where(*mine, idempotency.c.created_at < tx.now - KEY_SECONDS))
-    insert_new = _INSERT[tx.connection.dialect.name](idempotency)
-    statement = insert_new.values(
-        tenant=new.tenant, key=key, fingerprint=new.fingerprint, job_id=job_id, created_at=tx.now
-    ).on_conflict_do_nothing()
-    if tx.connection.execute(statement.returning(idempotency.c.job_id)).scalar_one_or_none() is not None:
-        return None
-    fingerprint, known = tx.connection.execute(
-        select(idempotency.c.fingerprint, idempotency.c.job_id).where(*mine)
-    ).one()
-    if fingerprint != new.fingerprint:
-        raise IdempotencyMismatch(
-            f"the idempotency key {key!r} was used with another request", hint="use a new key for a new request"
-        )
-    row = tx.connection.execute(select(jobs).where(jobs.c.id == known)).mappings().one_or_none()
-    if row is None:
-        raise Conflict(f"the job of idempotency key {key!r} has been removed", hint="use a new key")
-    return job_of(row)
+def _answers_by_key(tx: Transaction, news: Sequence[NewJob], ids: Sequence[str]) -> dict[int, Any]:
+    """Number -> answer, for the jobs whose keys are unusable or known; a number stands for the job of this very call
+    that has the key. A twin in another transaction makes us wait here for its commit."""
+    answers: dict[int, Any] = {}
+    wanted: dict[tuple[str, str], list[int]] = {}
+    for number, new in enumerate(news):
+        if new.key is None:
+            continue
+        if not 1 <= len(new.key) <= 255 or not new.key.isascii() or not new.key.isprintable():
+            answers[number] = _bad_key(new.key)
+        else:
+            wanted.setdefault((new.tenant, new.key), []).append(number)
+    if not wanted:
+        return answers
+    rows = [
+        {"tenant": t, "key": k, "fingerprint": news[n[0]].fingerprint, "job_id": ids[n[0]], "created_at": tx.now}
+        for (t, k), n in sorted(wanted.items())  # in one order everywhere: two calls never wait for each other
+    ]
+    taken = _take_keys(tx, rows)
+    for pair, numbers in wanted.items():
+        fingerprint, job_id, job = taken[pair]
+        for number in numbers:
+            if fingerprint != news[number].fingerprint:
+                answers[number] = _mismatch(pair[1])
+            elif job_id in ids:
+                if number != numbers[0]:
+                    answers[number] = numbers[0]
+            else:
+                answers[number] = Created(job, replayed=True) if job is not None else _removed(pair[1])
+    return answers
 
 
-def _checked_key(key: str) -> str:
-    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
-        raise InvalidInput(
-            "the idempotency key is not valid", expected="1 to 255 printable ASCII characters", got=ascii(key)[:80]
-        )
-    return key
+def _take_keys(tx: Transaction, rows: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[str, str, Job | None]]:
+    """(tenant, key) -> (fingerprint, job id, that job if it is there): ours, or those of the one who has the key."""
+    pairs = [(row["tenant"], row["key"]) for row in rows]
+    mine = tuple_(idempotency.c.tenant, idempotency.c.key).in_(pairs)
+    tx.connection.execute(delete(idempotency).where(mine, idempotency.c.created_at < tx.now - KEY_SECONDS))
+    tx.connection.execute(_INSERT[tx.connection.dialect.name](idempotency).on_conflict_do_nothing(), rows)
+    found = tx.connection.execute(select(idempotency).where(mine)).mappings().all()
+    ours = {row["job_id"] for row in rows}
+    others = [row["job_id"] for row in found if row["job_id"] not in ours]
+    known: dict[str, Job] = {}
+    if others:
+        known = {
+            row["id"]: job_of(row)
+            for row in tx.connection.execute(select(jobs).where(jobs.c.id.in_(others))).mappings()
+        }
+    return {(r["tenant"], r["key"]): (r["fingerprint"], r["job_id"], known.get(r["job_id"])) for r in found}
 
 
-def _insert(tx: Transaction, new: NewJob, job_id: str, earlier: Job | None) -> Job:
+def _forget_key(tx: Transaction, new: NewJob, job_id: str) -> None:
+    """A job that was refused for want of room keeps no key: the same request may come again."""
+    if new.key is not None:
+        tx.connection.execute(delete(idempotency).where(idempotency.c.job_id == job_id))
+
+
+def _room(tx: Transaction, news: Sequence[NewJob], queued_limit: int | None) -> Counter[str]:
+    room: Counter[str] = Counter()
+    for tenant in {new.tenant for new in news} if queued_limit is not None else ():
+        waiting = select(jobs.c.id).where(WAITING, jobs.c.tenant == tenant, jobs.c.parent_id.is_(None))
+        counted = select(func.count()).select_from(waiting.limit(queued_limit).subquery())
+        room[tenant] = (queued_limit or 0) - int(tx.connection.execute(counted).scalar_one())
+    return room
+
+
+def _row(tx: Transaction, new: NewJob, job_id: str, earlier: Job | None) -> dict[str, Any]:
     done = (
         {"state": states.SUCCEEDED, "result": earlier.result, "finished_at": tx.now, "fraction": 1.0} if earlier else {}
     )
-    values: dict[str, Any] = {
+    row: dict[str, Any] = dict.fromkeys(jobs.c.keys())
+    return row | {
         "id": job_id,
         "tenant": new.tenant,
         "kind": str(new.request["kind"]),
@@ -129,7 +193,66 @@ def _insert(tx: Transaction, new: NewJob, job_id: str, earlier: Job | None) -> J
         "message": "",
         "work_digest": new.work_digest,
         "traceparent": new.traceparent,
+        "callback": new.callback,
+        "batch_id": new.batch_id,
+        "measures": {"same_work_as": earlier.id} if earlier else None,
         **done,
     }
-    row = tx.connection.execute(insert(jobs).values(**values).returning(*jobs.c)).mappings().one()
-    return job_of(row)
+
+
+def _insert(tx: Transaction, rows: list[dict[str, Any]]) -> None:
+    """Job rows, then their events, then a ring for each that has to run."""
+    if not rows:
+        return
+    tx.connection.execute(insert(jobs), rows)
+    told = [_event(tx, row, "queued", {"kind": row["kind"], "queue": row["queue"]}) for row in rows]
+    cached = [row for row in rows if row["state"] == states.SUCCEEDED]
+    told += [_event(tx, row, states.SUCCEEDED, row["measures"]) for row in cached]
+    tx.connection.execute(insert(events), told)
+    rings = [
+        {"topic": row["queue"], "payload": {"job_id": row["id"]}, "created_at": tx.now, "due": row["run_after"]}
+        for row in rows
+        if row["state"] == states.QUEUED
+    ]
+    if rings:
+        tx.connection.execute(insert(outbox), rings)
+    for row in cached:
+        if row["callback"] is not None:
+            announce(tx, Job(**row))
+
+
+def _event(tx: Transaction, row: Mapping[str, Any], kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"job_id": row["id"], "at": tx.now, "type": kind, "data": dict(data)}
+
+
+def _resolved(tx: Transaction, answers: Mapping[int, Any], number: int) -> Answer:
+    answer = answers[number]
+    if isinstance(answer, int):
+        first: Answer = answers[answer]
+        return Created(first.job, replayed=True) if isinstance(first, Created) else first
+    return answer  # type: ignore[no-any-return]
+
+
+def _bad_key(key: str) -> InvalidInput:
+    return InvalidInput(
+        "the idempotency key is not valid", expected="1 to 255 printable ASCII characters", got=ascii(key)[:80]
+    )
+
+
+def _mismatch(key: str) -> IdempotencyMismatch:
+    return IdempotencyMismatch(
+        f"the idempotency key {key!r} was used with another request", hint="use a new key for a new request"
+    )
+
+
+def _removed(key: str) -> Conflict:
+    return Conflict(f"the job of idempotency key {key!r} has been removed", hint="use a new key")
+
+
+def _no_room(limit: int) -> TooManyRequests:
+    return TooManyRequests(
+        "too many jobs of this tenant are waiting",
+        expected=f"at most {limit} waiting jobs",
+        hint="wait until some have run, cancel some, or ask the operator to raise BITWRIGHT_TENANT_QUEUED_JOBS",
+        retry_after=10,
+    )

@@ -25,6 +25,8 @@ from bitwright.jobs.filesystem import refuse_network_filesystem
 
 #: Seconds that a writer waits for the SQLite write lock before the request is answered 503.
 BUSY_SECONDS = 10.0
+#: PostgreSQL ends a transaction in which nothing has happened for so long; only a relay waits in one, for its broker.
+IDLE_SECONDS = 20
 _WRITE = "bitwright_write"
 
 Clock = Callable[[], float]
@@ -136,7 +138,8 @@ def _postgresql(url: URL, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=20,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5},
+        # A process that is stopped in the middle of a transaction must not keep its rows locked from everyone else.
+        connect_args={"connect_timeout": 5, "options": f"-c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"},
     )
 
 
@@ -167,7 +170,7 @@ def typed_errors() -> Iterator[None]:
         yield
     except BitwrightError:
         raise
-    except (sql.OperationalError, sql.InterfaceError, sql.TimeoutError) as error:
+    except (sql.OperationalError, sql.InterfaceError, sql.InternalError, sql.TimeoutError) as error:
         raise _typed(error) from error
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from bitwright.core.errors import InvalidSetting
 from bitwright.jobs.engine import Database, Transaction
+from bitwright.jobs.tables import schema_floor
 
 #: The newest revision under migrations/versions (a test holds the two together).
-HEAD = "0001"
+HEAD = "0002"
 #: Any fixed number: names the PostgreSQL advisory lock that lets one process migrate at a time.
 _LOCK = 0x62697477
 
@@ -18,7 +19,8 @@ _LOCK = 0x62697477
 def upgrade(database: Database) -> None:
     """Safe to call from many processes at once: all but one wait, then find nothing to do.
 
-    Raises InvalidSetting when the schema is newer than this program.
+    A newer schema that still serves this program is left as it is: old and new run side by side while a fleet is
+    upgraded. Raises InvalidSetting when it no longer does.
     """
     if is_current(database):
         return
@@ -26,7 +28,7 @@ def upgrade(database: Database) -> None:
         if not database.is_sqlite:
             tx.connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         found = _revision(tx)
-        if found == HEAD:
+        if _serves(tx, found):
             return
         if found is not None and found > HEAD:
             raise InvalidSetting(
@@ -39,9 +41,16 @@ def upgrade(database: Database) -> None:
 
 
 def is_current(database: Database) -> bool:
-    """Whether the schema is at its newest form (the readiness probe asks this)."""
+    """Whether the schema serves this program (the readiness probe asks this)."""
     with database.read() as tx:
-        return _revision(tx) == HEAD
+        return _serves(tx, _revision(tx))
+
+
+def _serves(tx: Transaction, found: str | None) -> bool:
+    """Each migration states the oldest program that its schema still serves."""
+    if found is None or found < HEAD:
+        return False
+    return found == HEAD or tx.connection.execute(select(schema_floor.c.oldest)).scalar_one() <= HEAD
 
 
 def _revision(tx: Transaction) -> str | None:

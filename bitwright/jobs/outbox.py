@@ -6,12 +6,14 @@ job waits. Messages of jobs that are due later (a retry after a pause) stay here
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
 
 from bitwright.jobs import states
+from bitwright.jobs.change import plain_queue
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.tables import jobs, outbox
 
@@ -49,4 +51,7 @@ def waiting_longer_than(tx: Transaction, seconds: float) -> dict[str, int]:
         .where(jobs.c.state == states.QUEUED, jobs.c.run_after <= tx.now - seconds)
         .group_by(jobs.c.queue)
     )
-    return {row[0]: row[1] for row in tx.connection.execute(statement)}
+    found: Counter[str] = Counter()
+    for queue, count in tx.connection.execute(statement):
+        found[plain_queue(queue)] += count
+    return dict(found)

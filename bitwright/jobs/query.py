@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import func, select, tuple_
 
 from bitwright.core.errors import NotFound
 from bitwright.jobs import states
+from bitwright.jobs.change import plain_queue
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.tables import events, jobs, outbox
-from bitwright.jobs.values import Event, Job, Statistics, job_of
+from bitwright.jobs.values import Event, Finished, Job, Statistics, job_of
 
 
 def get(tx: Transaction, job_id: str, tenant: str | None = None) -> Job:
     """Raises NotFound, also for a job of another tenant: who may not see it learns nothing."""
     where = [jobs.c.id == _storable(job_id)]
     if tenant is not None:
-        where.append(jobs.c.tenant == tenant)
+        where += [jobs.c.tenant == tenant, jobs.c.parent_id.is_(None)]
     row = tx.connection.execute(select(jobs).where(*where)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no such job", got=ascii(job_id)[:60])
@@ -38,11 +40,15 @@ def page(
     tenant: str | None = None,
     states: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    batch: str | None = None,
     after: tuple[float, str] | None = None,
     limit: int = 50,
 ) -> list[Job]:
     """Newest first; `after`: (created_at, id) of the last job of the page before."""
-    statement = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    statement = select(jobs).where(jobs.c.parent_id.is_(None))
+    statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    if batch is not None:
+        statement = statement.where(jobs.c.batch_id == batch)
     if tenant is not None:
         statement = statement.where(jobs.c.tenant == tenant)
     if states:
@@ -75,15 +81,32 @@ def events_after(tx: Transaction, job_id: str, last_id: int = 0, limit: int = 10
     ]
 
 
+def finished_since(tx: Transaction, moment: float, limit: int) -> list[Finished]:
+    """Whole jobs (no steps) that ended after `moment`, newest first."""
+    columns = (jobs.c.kind, jobs.c.state, jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at, jobs.c.measures)
+    statement = select(*columns).where(jobs.c.finished_at > moment, jobs.c.parent_id.is_(None))
+    rows = tx.connection.execute(statement.order_by(jobs.c.finished_at.desc()).limit(limit))
+    return [
+        Finished(
+            row.kind,
+            row.state,
+            (row.started_at or row.finished_at) - row.created_at,
+            row.finished_at - (row.started_at or row.finished_at),
+            row.measures or {},
+        )
+        for row in rows
+    ]
+
+
 def statistics(tx: Transaction) -> Statistics:
     count = func.count()
     by_state = dict.fromkeys(states.STATES, 0)
-    by_state |= {row[0]: row[1] for row in tx.connection.execute(select(jobs.c.state, count).group_by(jobs.c.state))}
+    whole = select(jobs.c.state, count).where(jobs.c.parent_id.is_(None)).group_by(jobs.c.state)
+    by_state |= {row[0]: row[1] for row in tx.connection.execute(whole)}
     waiting = jobs.c.state == states.QUEUED
-    by_queue = {
-        row[0]: row[1]
-        for row in tx.connection.execute(select(jobs.c.queue, count).where(waiting).group_by(jobs.c.queue))
-    }
+    by_queue: Counter[str] = Counter()
+    for queue, found in tx.connection.execute(select(jobs.c.queue, count).where(waiting).group_by(jobs.c.queue)):
+        by_queue[plain_queue(queue)] += found
     oldest = tx.connection.execute(select(func.min(jobs.c.run_after)).where(waiting)).scalar_one()
     expired = select(count).where(jobs.c.state == states.RUNNING, jobs.c.lease_until < tx.now)
     unsent = select(count).select_from(outbox).where(outbox.c.sent_at.is_(None))

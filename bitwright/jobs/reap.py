@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, delete, exists, or_, select, update
 
 from bitwright.core.errors import OutOfResources, WorkerLost
 from bitwright.jobs import states
-from bitwright.jobs.change import end
 from bitwright.jobs.claim import spend_try
+from bitwright.jobs.ending import end
 from bitwright.jobs.engine import Transaction
-from bitwright.jobs.tables import events, idempotency, jobs, outbox
+from bitwright.jobs.tables import batches, deliveries, events, idempotency, jobs, outbox
 
 #: Rows taken at once, so that a sweep never holds the write lock for long.
 BATCH = 100
+#: Waiting at a barrier: held by nobody.
+PARKED = (jobs.c.state == states.RUNNING) & jobs.c.owner.is_(None)
+#: Seconds that a lease at least runs on after its worker's death, with the default settings (30 s, renewed each 10 s).
+PAUSED = 20.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,11 @@ def expire_owner(tx: Transaction, owner: str) -> int:
 def collect_garbage(tx: Transaction, before: float) -> int:
     """Remove jobs that ended before that time, with their events; the number of jobs."""
     old = select(jobs.c.id).where(jobs.c.state.in_(states.TERMINAL), jobs.c.finished_at < before)
-    tx.connection.execute(delete(events).where(events.c.job_id.in_(old)))
+    for table in (events, deliveries):
+        tx.connection.execute(delete(table).where(table.c.job_id.in_(old)))
+    tx.connection.execute(
+        delete(batches).where(batches.c.created_at < before, ~exists().where(jobs.c.batch_id == batches.c.id))
+    )
     return _count(tx, delete(jobs).where(jobs.c.state.in_(states.TERMINAL), jobs.c.finished_at < before))
 
 
@@ -55,16 +63,16 @@ def forget_messages(tx: Transaction, before: float) -> None:
 
 def _take_back(tx: Transaction, max_attempts: int) -> int:
     expired = (
-        select(jobs.c.id, jobs.c.attempt, jobs.c.tries, jobs.c.owner)
+        select(jobs.c.id, jobs.c.attempt, jobs.c.tries, jobs.c.lease_until)
         .where(jobs.c.state == states.RUNNING, jobs.c.lease_until < tx.now)
         .order_by(jobs.c.lease_until)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
     rows = tx.connection.execute(expired).all()
-    return sum(
-        spend_try(tx, row.id, row.attempt, row.tries, lost_problem("its lease ran out"), max_attempts) for row in rows
-    )
+    problem = lost_problem("its lease ran out")
+    # The lease itself was a pause: a job whose worker died for no fault of its own starts again at once.
+    return sum(spend_try(tx, row.id, row.attempt, row.tries, problem, max_attempts, PAUSED) for row in rows)
 
 
 def lost_problem(reason: str) -> dict[str, object]:
@@ -78,7 +86,7 @@ def lost_problem(reason: str) -> dict[str, object]:
 def _fail_overdue(tx: Transaction) -> int:
     overdue = (
         select(jobs.c.id)
-        .where(jobs.c.state == states.QUEUED, jobs.c.deadline <= tx.now)
+        .where(or_(jobs.c.state == states.QUEUED, PARKED), jobs.c.deadline <= tx.now)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
@@ -87,7 +95,8 @@ def _fail_overdue(tx: Transaction) -> int:
     ).to_problem()
     ids = tx.connection.execute(overdue).scalars().all()
     ended = (
-        end(tx, (jobs.c.id == found, jobs.c.state == states.QUEUED), states.FAILED, error=problem) for found in ids
+        end(tx, (jobs.c.id == found, or_(jobs.c.state == states.QUEUED, PARKED)), states.FAILED, error=problem)
+        for found in ids
     )
     return sum(job is not None for job in ended)
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bitwright.core.errors import BitwrightError
+from bitwright.jobs import batches, deliveries, outbox, query, reap
 from bitwright.jobs import cancel as cancelling
 from bitwright.jobs import claim as claiming
-from bitwright.jobs import outbox, query, reap
-from bitwright.jobs.create import NewJob, create
+from bitwright.jobs.batches import Batch
+from bitwright.jobs.create import Answer, NewJob, create, create_many
 from bitwright.jobs.engine import Clock, Database
+from bitwright.jobs.failpoints import PUBLISHED_BEFORE_MARKED, TAKEN_BEFORE_PUBLISHED, failpoint
 from bitwright.jobs.migrate import upgrade
 from bitwright.jobs.outbox import Message
-from bitwright.jobs.values import Created, Event, Job, Statistics
+from bitwright.jobs.values import Created, Delivery, Event, Finished, Job, Statistics
 
 
 class JobStore:
@@ -30,6 +32,25 @@ class JobStore:
         """Accept a job; options are the other fields of `NewJob`. When this returns, the job is on disk."""
         with self.database.write() as tx:
             return create(tx, NewJob(request, **options))
+
+    def create_many(self, news: Sequence[NewJob], queued_limit: int | None = None) -> list[Answer]:
+        """Accept jobs together: one answer each, one wait for the disk for all."""
+        with self.database.write() as tx:
+            return create_many(tx, news, queued_limit)
+
+    def create_batch(
+        self, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int
+    ) -> Batch:
+        with self.database.write() as tx:
+            return batches.create_batch(tx, batch_id, tenant, request, news, queued_limit)
+
+    def get_batch(self, batch_id: str, tenant: str) -> Batch:
+        with self.database.read() as tx:
+            return batches.get_batch(tx, batch_id, tenant)
+
+    def cancel_batch(self, batch_id: str, tenant: str) -> Batch:
+        with self.database.write() as tx:
+            return batches.cancel_batch(tx, batch_id, tenant)
 
     def get(self, job_id: str, tenant: str | None = None) -> Job:
         with self.database.read() as tx:
@@ -78,12 +99,18 @@ class JobStore:
 
     # -- by those who do the work: False or None means that the job is no longer theirs -------------------------------
 
-    def claim(self, owner: str, queues: Sequence[str] | None = None, lease_seconds: float = 30.0) -> Job | None:
+    def claim(
+        self,
+        owner: str,
+        queues: Sequence[str] | None = None,
+        lease_seconds: float = 30.0,
+        active: int | None = None,
+    ) -> Job | None:
         with self.database.read() as tx:  # idle workers look often: they must not queue for the write lock
             if not claiming.any_due(tx, queues):
                 return None
         with self.database.write() as tx:
-            return claiming.claim(tx, owner, queues, lease_seconds)
+            return claiming.claim(tx, owner, queues, lease_seconds, active)
 
     def renew(self, job_id: str, attempt: int, lease_seconds: float = 30.0) -> Job | None:
         with self.database.write() as tx:
@@ -93,9 +120,14 @@ class JobStore:
         with self.database.write() as tx:
             return claiming.progress(tx, job_id, attempt, stage, fraction, message)
 
-    def succeed(self, job_id: str, attempt: int, result: Any) -> bool:
+    def succeed(self, job_id: str, attempt: int, result: Any, measures: Mapping[str, Any] | None = None) -> bool:
         with self.database.write() as tx:
-            return claiming.succeed(tx, job_id, attempt, result)
+            return claiming.succeed(tx, job_id, attempt, result, measures)
+
+    def fan_out(self, job_id: str, attempt: int, stage: str, steps: Sequence[Mapping[str, Any]]) -> bool:
+        """Park the job at a barrier until these steps have ended."""
+        with self.database.write() as tx:
+            return claiming.fan_out(tx, job_id, attempt, stage, steps)
 
     def fail(self, job_id: str, attempt: int, error: BitwrightError | Mapping[str, Any]) -> bool:
         problem = error.to_problem() if isinstance(error, BitwrightError) else error
@@ -137,8 +169,12 @@ class JobStore:
         """Hand due doorbell messages to `publish` and mark them sent; what it raises leaves them all unsent."""
         with self.database.write() as tx:
             messages = outbox.due_messages(tx)
+            if messages:
+                failpoint(TAKEN_BEFORE_PUBLISHED)
             for message in messages:
                 publish(message)
+            if messages:
+                failpoint(PUBLISHED_BEFORE_MARKED)
             outbox.mark_sent(tx, [message.id for message in messages])
         return len(messages)
 
@@ -146,16 +182,45 @@ class JobStore:
         with self.database.read() as tx:
             return outbox.waiting_longer_than(tx, seconds)
 
+    # -- webhooks ---------------------------------------------------------------------------------------------------
+
+    def take_deliveries(self) -> list[Delivery]:
+        with self.database.write() as tx:
+            return deliveries.take_due(tx)
+
+    def settle_delivery(self, found: Delivery, **outcome: Any) -> Delivery:
+        """outcome: status, error, retry_after, jitter."""
+        with self.database.write() as tx:
+            return deliveries.settle(tx, found, **outcome)
+
+    def resend_delivery(self, delivery_id: str, tenant: str) -> Delivery:
+        with self.database.write() as tx:
+            return deliveries.resend(tx, delivery_id, tenant)
+
+    def get_delivery(self, delivery_id: str, tenant: str) -> Delivery:
+        with self.database.read() as tx:
+            return deliveries.get(tx, delivery_id, tenant)
+
+    def deliveries(self, tenant: str, **filters: Any) -> list[Delivery]:
+        """Newest first; filters: states, job_id, after=(created_at, id), limit."""
+        with self.database.read() as tx:
+            return deliveries.page(tx, tenant, **filters)
+
+    def finished_since(self, seconds: float, limit: int = 5000) -> list[Finished]:
+        """The jobs that ended in the last `seconds`, newest first: what the metrics are made of."""
+        with self.database.read() as tx:
+            return query.finished_since(tx, tx.now - seconds, limit)
+
     def close(self) -> None:
         self.database.close()
 
 
-def open_store(url: str, *, clock: Clock | None = None, migrate: bool = True) -> JobStore:
+def open_store(url: str, *, clock: Clock | None = None, migrate: bool = True, **options: Any) -> JobStore:
     """Connect, bring the schema to its newest form, and give the store.
 
-    `clock` (seconds since 1970) replaces the database's time in tests.
+    `clock` (seconds since 1970) replaces the database's time in tests; options are those of `Database`.
     """
-    database = Database(url, clock=clock)
+    database = Database(url, clock=clock, **options)
     if migrate:
         upgrade(database)
     return JobStore(database)

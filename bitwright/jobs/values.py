@@ -41,6 +41,18 @@ class Job:
     error: dict[str, Any] | None
     work_digest: str | None
     traceparent: str | None
+    parent_id: str | None
+    parent_attempt: int | None
+    steps_total: int | None
+    steps_left: int | None
+    batch_id: str | None
+    callback: str | None
+    measures: dict[str, Any] | None
+
+    @property
+    def parked(self) -> bool:
+        """Waiting for its steps at the barrier: nobody holds it."""
+        return self.state == RUNNING and self.owner is None
 
     @property
     def done(self) -> bool:
@@ -67,8 +79,12 @@ class Job:
             "started_at": timestamp(self.started_at),
             "finished_at": timestamp(self.finished_at),
             "deadline": timestamp(self.deadline),
+            "batch": self.batch_id,
+            "callback": self.callback,
             "request": self.request,
         }
+        if self.parked and self.steps_total is not None:
+            document["steps"] = {"total": self.steps_total, "left": self.steps_left}
         if self.error is not None:
             document["error"] = self.error
         elif self.done:
@@ -104,12 +120,57 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """One webhook on its way; its id is the receiver's idempotency key. payload: the thin event that is sent."""
+
+    id: str
+    tenant: str
+    job_id: str
+    url: str
+    type: str
+    payload: dict[str, Any]
+    state: str
+    tries: int
+    created_at: float
+    due: float
+    delivered_at: float | None
+    status: int | None
+    error: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "job_id": self.job_id,
+            "url": self.url,
+            "type": self.type,
+            "state": self.state,
+            "tries": self.tries,
+            "created_at": timestamp(self.created_at),
+            "next_try_at": timestamp(self.due) if self.state == "pending" else None,
+            "delivered_at": timestamp(self.delivered_at),
+            "status": self.status,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
 class Created:
     """replayed: the idempotency key was known, `job` is its job as it is now; cached: answered by earlier work."""
 
     job: Job
     replayed: bool = False
     cached: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the metrics need of a job that has ended; wait and run in seconds."""
+
+    kind: str
+    state: str
+    wait: float
+    run: float
+    measures: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import exc as sql
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from bitwright.core.errors import InvalidSetting, OutOfResources, Temporary
 from bitwright.jobs import migrate
@@ -19,6 +19,8 @@ from bitwright.jobs.store import JobStore, open_store
 from bitwright.jobs.tables import metadata
 
 REQUEST = {"kind": "inspect", "model": "m"}
+#: Alembic cannot compare an index with a descending column.
+DESCENDING = "jobs_turn"
 
 
 @pytest.fixture
@@ -123,8 +125,10 @@ def test_migrations_give_exactly_the_tables_of_the_program(database_url):
 
     store = open_store(database_url)
     with store.database.read() as tx:
-        context = MigrationContext.configure(tx.connection, opts={"compare_type": True})
+        options = {"compare_type": True, "include_object": lambda item, name, *_: name != DESCENDING}
+        context = MigrationContext.configure(tx.connection, opts=options)
         assert compare_metadata(context, metadata) == []
+        assert DESCENDING in {index["name"] for index in inspect(tx.connection).get_indexes("jobs")}
     store.close()
 
 
@@ -153,9 +157,23 @@ def test_a_schema_from_the_future_is_refused(sqlite_url):
     store = open_store(sqlite_url)
     with store.database.write() as tx:
         tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        tx.connection.execute(text("UPDATE schema_floor SET oldest = '9998'"))
     assert not migrate.is_current(store.database)
     with pytest.raises(InvalidSetting, match="newer"):
         open_store(sqlite_url)
+    store.close()
+
+
+def test_a_newer_schema_that_still_serves_this_program_is_used(sqlite_url):
+    """Old and new side by side: the newer program has migrated, the older one is started again."""
+    store = open_store(sqlite_url)
+    with store.database.write() as tx:
+        tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        tx.connection.execute(text("UPDATE schema_floor SET oldest = :head"), {"head": migrate.HEAD})
+    assert migrate.is_current(store.database)
+    again = open_store(sqlite_url)
+    assert again.create(REQUEST).job.state == "queued"
+    again.close()
     store.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ Verb = Callable[..., Any]
 class Context:
     state: Path
     progress: Callable[[str, float, str], None]
+    settings: dict[str, Any]
 
 
 def run(
@@ -26,8 +28,12 @@ def run(
 ) -> dict[str, Any]:
     """`file:do/sleep/2.5` sleeps; see VERBS."""
     _, verb, *words = request["model"].split("/")
+    if request["kind"] == "step":
+        from tests.worker import fake_parts  # heavy: only the work that needs it pays for it
+
+        return fake_parts.do(request, settings, progress)
     progress("working", 0.5, verb)
-    return {"value": VERBS[verb](Context(Path(settings["state_dir"]), progress), *words)}
+    return {"value": VERBS[verb](Context(Path(settings["state_dir"]), progress, settings), *words)}
 
 
 def answer(_: Any, text: str = "42") -> str:
@@ -73,6 +79,32 @@ def untyped(_: Any) -> None:
 
 def memory(_: Any) -> int:
     return len(bytearray(1 << 43))
+
+
+def grow(_: Any, megabytes: str) -> int:
+    held = []
+    for _number in range(int(megabytes) // 20):
+        held.append(b"x" * (20 * 2**20))
+        time.sleep(0.1)
+    return len(held)
+
+
+def connect(_: Any) -> list[str]:
+    """What becomes of sockets of three families."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        try:
+            socket.socket(family).close()
+            found.append("made")
+        except PermissionError:
+            found.append("refused")
+    return found
+
+
+def spread_out(context: Context, count: str) -> list[str]:
+    from tests.worker import fake_parts
+
+    return fake_parts.spread_out(int(count), context.settings, context.progress)
 
 
 def disk(_: Any) -> None:
@@ -132,6 +164,7 @@ def fail_until(context: Any, attempts: str) -> str:
 
 
 VERBS: dict[str, Verb] = {
+    "grow": grow, "connect": connect, "spread": spread_out,
     "answer": answer, "sleep": sleep, "hang": hang, "exit": exit_with, "crash": crash, "typed": typed, "disk": disk,
     "temporary": temporary, "untyped": untyped, "memory": memory, "big-file": big_file, "burn": burn, "talk": talk,
     "oversized": oversized, "nan": not_a_number, "environment": environment, "scratch": scratch,

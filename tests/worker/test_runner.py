@@ -40,8 +40,6 @@ def test_no_job_is_no_work(make_runner):
     [
         ("typed", errors.InvalidModel),
         ("untyped", errors.JobFailed),
-        ("memory", errors.OutOfResources),
-        ("disk", errors.OutOfResources),
         ("nan", errors.NotFinite),
     ],
 )
@@ -49,6 +47,14 @@ def test_errors_of_the_work_end_it_at_once_and_typed(make_runner, finish, work, 
     job = finish(make_runner(), work)
     assert type(error_of(job)) is expected
     assert (job.tries, job.attempt) == (0, 1)
+
+
+@pytest.mark.parametrize("work", ["memory", "disk"])
+def test_want_of_room_may_pass_and_is_tried_three_times(make_runner, finish, monkeypatch, work):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    job = finish(make_runner(), work)
+    assert type(error_of(job)) is errors.OutOfResources
+    assert (job.attempt, job.error["attempts"]) == (3, 3)
 
 
 def test_a_traceback_is_in_the_log_and_nowhere_else(make_runner, finish, store, settings):
@@ -84,9 +90,11 @@ def test_temporary_trouble_is_tried_again_then_reported(make_runner, finish, mon
     assert job.attempt == 3
 
 
-def test_work_that_never_ends_is_killed(make_runner, finish, settings):
-    job = finish(make_runner(job_seconds=1.0), "hang")
+def test_work_that_never_ends_is_killed_three_times(make_runner, finish, settings, monkeypatch):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    job = finish(make_runner(job_seconds=2.0), "hang")
     assert "in time" in error_of(job).detail
+    assert (job.attempt, job.error["attempts"]) == (3, 3)
     assert not alive(int((settings.state_dir / "hanging").read_text()))
 
 
@@ -102,6 +110,37 @@ def test_limits_of_the_sandbox_hold(make_runner, finish):
     too_much = error_of(finish(make_runner(job_report_bytes=1 << 16), "oversized"))
     assert "too large" in too_much.detail
     assert finish(make_runner(), "oversized").state == "succeeded"
+
+
+def test_work_that_eats_memory_is_stopped_at_its_limit_and_the_peak_is_measured(make_runner, finish, monkeypatch):
+    monkeypatch.setattr("bitwright.jobs.claim.FIRST_PAUSE", 0.01)
+    job = finish(make_runner(job_resident_bytes=200 * 2**20), "grow/600")
+    assert "more memory" in error_of(job).detail
+    assert (job.attempt, job.error["attempts"]) == (3, 3)
+    modest = finish(make_runner(job_resident_bytes=200 * 2**20), "grow/60")
+    assert modest.state == "succeeded"
+    assert modest.measures["peak_memory"] > 60 * 2**20
+
+
+def test_a_child_has_no_network_unless_its_model_lies_there(make_runner, finish, store):
+    assert finish(make_runner(), "connect").result["value"] == ["refused", "refused", "made"]
+    job_id = store.create({"kind": "inspect", "model": "hf:do/connect"}).job.id
+    assert make_runner().run_next()
+    assert store.get(job_id).result["value"] == ["made", "made", "made"]
+
+
+def test_parts_of_a_job_are_done_by_whoever_is_free_and_the_job_goes_on(make_runner, store, settings):
+    runner = make_runner(shards=4)
+    job_id = store.create(request_for("spread/4")).job.id
+    turns = 0
+    while not store.get(job_id).done:
+        assert runner.run_next()
+        turns += 1
+    assert store.get(job_id).result["value"] == ["part 0", "part 1", "part 2", "part 3"]
+    assert turns == 1 + 4 + 1
+    alone = store.create(request_for("spread/5")).job.id
+    assert make_runner().run_next()
+    assert len(store.get(alone).result["value"]) == 5, "without other workers the parts are done on the spot"
 
 
 def test_processor_time_is_limited(make_runner, finish, monkeypatch):

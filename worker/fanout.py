@@ -1,0 +1,66 @@
+"""Cutting a step into parts that any worker may do, with the results where everybody finds them.
+
+    def run(request, context):
+        paths = spread(context, "score", "worker.steps.score_part:run", [{"units": [...]}, {"units": [...]}])
+
+A part is a function `(item, context, path) -> None` that writes its output to `path`; the output is a blob named by the
+part's inputs, so a part that is there is never done again. Where other workers may help (`shards` in the settings of a
+job's child), missing parts become step rows and the job leaves its worker until all of them have ended; it then runs
+again from its start, and every part is there. Elsewhere the parts are done here, one after the other.
+
+The order and the content of the parts decide the result, never who does them or how many at a time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bitwright.core.canonical import digest_json
+from worker.steps.context import Context
+
+#: What a part runs: (item, context, path to write).
+Part = Callable[[Mapping[str, Any], Context, Path], None]
+#: Kind of the blobs that parts leave.
+BLOBS = "parts"
+
+
+class FanOut(Exception):
+    """Raised through a job's work: these parts are missing, and others may do them."""
+
+    def __init__(self, stage: str, parts: list[dict[str, Any]]) -> None:
+        super().__init__(f"{len(parts)} parts of {stage}")
+        self.stage = stage
+        self.parts = parts
+
+
+def spread(context: Context, stage: str, function: str, items: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """The parts' outputs in the order of `items`. function: "module:name" of a Part; items: plain JSON."""
+    parts = [{"function": function, "item": dict(item)} for item in items]
+    paths = [context.blobs.path(BLOBS, digest_json(part)) for part in parts]
+    missing = [part for part, path in zip(parts, paths, strict=True) if not path.exists()]
+    if len(missing) > 1 and context.settings.shards > 1:
+        raise FanOut(stage, missing)
+    for number, part in enumerate(missing):
+        context.progress(stage, number / len(missing), f"part {number + 1} of {len(missing)}")
+        do_part(part, context)
+    return paths
+
+
+def cut(count: int, shards: int) -> list[range]:
+    """`count` things in at most `shards` runs of nearly equal length, none empty."""
+    shards = max(1, min(shards, count))
+    edges = [count * number // shards for number in range(shards + 1)]
+    return [range(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def do_part(part: Mapping[str, Any], context: Context) -> str:
+    """Do one part unless its output is there; the digest that names it."""
+    digest = digest_json({"function": part["function"], "item": part["item"]})
+    module, _, name = str(part["function"]).partition(":")
+    run: Part = getattr(importlib.import_module(module), name)
+    context.blobs.memo(BLOBS, digest, lambda path: run(part["item"], context, path))
+    return digest
