@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bitwright.core.block_format import BlockFormat
 from bitwright.core.errors import InvalidInput
 from gpu_kernels import block_reference, block_search
+from gpu_kernels.block_floats import FloatCodec
 from gpu_kernels.block_layouts import LAYOUTS, Bytes
 
 _Float32 = NDArray[np.float32]
@@ -47,7 +48,7 @@ class GgmlCodec:
         return 32752.0 * level * max(1, layout.bias)
 
 
-CODECS: Mapping[str, Codec] = {"ggml": GgmlCodec()}
+CODECS: Mapping[str, Codec] = {"ggml": GgmlCodec(), "float": FloatCodec()}
 
 
 def quantize_blocks(weight: _Float32, format: BlockFormat) -> tuple[Bytes, _Float32 | None]:

@@ -77,3 +77,24 @@ GGML_FORMATS = {
         _ggml("q6_k", 6, 256, 210), _ggml("q8_0", 8, 32, 34),
     )
 }  # fmt: skip
+
+
+def nf4(group: int) -> BlockFormat:
+    """nf4 with a float16 scale for every `group` weights; 64 is QLoRA's and needs no ending."""
+    name = "nf4" if group == NF4_GROUP else f"nf4-g{group}"
+    return BlockFormat(name, 4, group, 2 + -(-group // 2), "float")
+
+
+#: QLoRA section 3: blocks of 64.
+NF4_GROUP = 64
+FLOAT_BLOCKS = {
+    f.name: f
+    for f in (
+        BlockFormat("mxfp4", 4, 32, 17, "float"),
+        nf4(NF4_GROUP),
+        BlockFormat("nvfp4", 4, 16, 9, "float", "tensor"),
+        BlockFormat("fp8-e4m3", 8, 1, 1, "float", "row"),
+        BlockFormat("fp8-e5m2", 8, 1, 1, "float", "row"),
+        BlockFormat("mxfp8", 8, 32, 33, "float"),
+    )
+}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from bitwright.core.block_format import GGML_FORMATS, BlockFormat
+from bitwright.core.block_format import FLOAT_BLOCKS, GGML_FORMATS, NF4_GROUP, BlockFormat, nf4
 from bitwright.core.errors import UnknownName
 from bitwright.core.format_base import FLOAT_FORMATS, WORD_BITS, FloatFormat, Format, Part, Shape, Storage
 from bitwright.core.int_format import MAX_LEVELS, SCALES, IntFormat
@@ -25,13 +25,14 @@ __all__ = [
 MAX_GROUP = 1 << 20
 
 #: Formats that have one name each.
-NAMED: dict[str, Format] = {**FLOAT_FORMATS, **GGML_FORMATS}
+NAMED: dict[str, Format] = {**FLOAT_BLOCKS, **GGML_FORMATS, **FLOAT_FORMATS}
+_NF4_NAME = re.compile(r"nf4-g([1-9][0-9]{0,6})")
 _INT_NAME = re.compile(
     r"int(?:([1-8])|-l([1-9][0-9]*))(-sym)?-(?:g([1-9][0-9]*)|channel|(tensor))(-bf16|-fp32)?",
 )
 GRAMMAR = (
     "int{1..8}[-sym]-{g{N}|channel|tensor}[-bf16|-fp32] (for example int4-g64, int3-sym-g128; -bf16, -fp32: type of "
-    "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), " + ", ".join(NAMED)
+    "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), nf4-g{N}, " + ", ".join(NAMED)
 )
 
 #: The menu when nobody names one: research/08 measured these six widths at group 64 (asymmetric round to nearest).
@@ -44,7 +45,10 @@ def parse_format(name: str) -> Format:
     """The format of that name. Raises UnknownName with the grammar."""
     if name in NAMED:
         return NAMED[name]
-    found = _parse_int(name)
+    found: Format | None = _parse_int(name)
+    match = _NF4_NAME.fullmatch(name)
+    if match is not None and int(match[1]) != NF4_GROUP and int(match[1]) <= MAX_GROUP:
+        found = nf4(int(match[1]))
     if found is None:
         raise UnknownName("there is no format of that name", expected=GRAMMAR, got=repr(name)[:80])
     return found

@@ -14,11 +14,20 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
-#: Bytes of a block of weights.
+NF4 = np.array(
+    [
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    ],
+    np.float32,
+)  # fmt: skip
+#: Weights and bytes of a block.
 SIZES = {
     "q4_0": (32, 18), "q4_1": (32, 20), "q5_0": (32, 22), "q5_1": (32, 24), "q8_0": (32, 34), "iq4_nl": (32, 18),
     "q2_k": (256, 84), "q3_k": (256, 110), "q4_k": (256, 144), "q5_k": (256, 176), "q6_k": (256, 210),
-    "iq4_xs": (256, 136),
+    "iq4_xs": (256, 136), "fp8-e4m3": (1, 1), "fp8-e5m2": (1, 1), "mxfp8": (32, 33), "mxfp4": (32, 17),
+    "nvfp4": (16, 9),
 }  # fmt: skip
 
 
@@ -104,8 +113,41 @@ def digits(words: Array, levels: int, count: int) -> Array:
     return np.asarray(found.reshape(words.shape[0], -1)[:, :count].astype(np.uint8))
 
 
+def small(exponent: int, mantissa: int, bias: int) -> Array:
+    """The float32 value of every code of a small float: non-negative codes, then negative ones."""
+    code = np.arange(1 << (exponent + mantissa))
+    power, digit = code >> mantissa, code & ((1 << mantissa) - 1)
+    whole = digit + (1 << mantissa) * (power > 0)
+    value = whole * 2.0 ** (np.maximum(power, 1) - bias - mantissa)
+    return np.concatenate([value, -value]).astype(np.float32)
+
+
+def floats(b: Array, scales: Array | None, name: str, each: int) -> Array:
+    """float32 (rows, blocks, each) of (rows, blocks, bytes); e2m1, e4m3 and e5m2 without NaN and infinity."""
+    if name.startswith("fp8"):
+        assert scales is not None
+        return np.asarray((small(4, 3, 7) if name == "fp8-e4m3" else small(5, 2, 15))[b] * scales[:, :, None])
+    if name == "mxfp8":
+        return np.asarray(small(4, 3, 7)[b[..., 1:]] * np.exp2(b[..., :1].astype(np.float32) - 127))
+    head = 2 if name.startswith("nf4") else 1
+    codes = np.concatenate([b[..., head:] & 15, b[..., head:] >> 4], axis=2)[..., :each]
+    if head == 2:
+        return np.asarray(NF4[codes] * np.ascontiguousarray(b[..., :2]).view("<f2").astype(np.float32))
+    if scales is None:
+        return np.asarray(small(2, 1, 1)[codes] * np.exp2(b[..., :1].astype(np.float32) - 127))
+    return np.asarray(small(2, 1, 1)[codes] * (small(4, 3, 7)[b[..., :1]] * scales[0, 0]))
+
+
 def values(blocks: Array, scales: Array | None, name: str, columns: int) -> Array:
     """float32 (rows, columns) weights of a unit in the format `name`."""
     rows = blocks.shape[0]
-    out = ggml(blocks.reshape(-1, SIZES[name][1]), name)
+    if name.startswith("nf4"):
+        each = int(name.removeprefix("nf4-g")) if "-" in name else 64
+        size = 2 + (each + 1) // 2
+    else:
+        each, size = SIZES[name]
+    if not name.startswith(("q", "iq")):
+        out = floats(blocks.reshape(rows, -1, size), scales, name, each)
+    else:
+        out = ggml(blocks.reshape(-1, size), name)
     return np.asarray(out.reshape(rows, -1)[:, :columns], np.float32)
