@@ -80,6 +80,7 @@ def measure_checkpoint(
     *,
     progress: Progress | None = None,
     runner: Runner | None = None,
+    partial: Partial = FORGETFUL,
 ) -> Quality:
     """Quality of a checkpoint that `bitwright execute` wrote, from the weights that it really stores.
 
@@ -100,9 +101,8 @@ def measure_checkpoint(
     def weights() -> dict[str, NDArray[np.float32]]:
         return {unit.name: checkpoint.dequantized(unit.name) for unit in inventory.units}
 
-    return measure_weights(runner or load_runner(source, inventory), {"checkpoint": weights}, data, progress=progress)[
-        "checkpoint"
-    ]
+    runner = runner or load_runner(source, inventory)
+    return measure_weights(runner, {"checkpoint": weights}, data, progress=progress, partial=partial)["checkpoint"]
 
 
 def measure_weights(
