@@ -48,6 +48,8 @@ def choose(problem: Problem) -> tuple[str, str]:
         missing = able.missing(wanted)
         if missing:
             passed.append(f"{entry.name} does not take {', '.join(missing)}")
+        elif able.made_for and not getattr(wanted, able.made_for):
+            passed.append(f"{entry.name} is made for {able.made_for}")
         elif not entry.available:
             passed.append(f"{entry.name} is not installed")
         elif able.exact and wanted.cells > able.large:

@@ -24,6 +24,7 @@ class Features:
     subset_limits: bool
     rules: bool
     pairs: bool
+    covers: bool
     states: float
 
 
@@ -31,6 +32,8 @@ class Features:
 class Capabilities:
     """What a solver takes. `limits`: how many at once; `max_states`: most choices it enumerates; `exact`: can prove.
 
+    made_for: the feature (a name of `Features`) without which `auto` passes the solver over. only_covers: its rules
+    must be exact covers (`solvers.covers`). continuous: its plan is a continuous relaxation's, rounded.
     large: cells (groups x formats) beyond which `auto` prefers a solver that gives a bound only, but in bounded time.
     """
 
@@ -40,6 +43,9 @@ class Capabilities:
     pairs: bool = False
     ties: bool = True
     exact: bool = False
+    continuous: bool = False
+    made_for: str = ""
+    only_covers: bool = False
     max_states: float = float("inf")
     large: float = float("inf")
 
@@ -52,6 +58,8 @@ class Capabilities:
             found.append("a limit over some units only")
         if features.rules and not self.rules:
             found.append("count rules")
+        if self.only_covers and not features.covers:
+            found.append("no exact cover of bundles" if not features.rules else "rules that are not exact covers")
         if features.pairs and not self.pairs:
             found.append("pair terms")
         if features.states > self.max_states:
@@ -86,6 +94,7 @@ def features(problem: Problem) -> Features:
         subset_limits=any(limit.units is not None for limit in problem.limits),
         rules=bool(problem.rules),
         pairs=len(problem.pairs) > 0,
+        covers=False,
         states=states,
     )
 

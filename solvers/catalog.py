@@ -15,6 +15,13 @@ SOLVERS = Catalog(
             traits=traits(limits=1, exact=True),
         ),
         Entry(
+            "pairs",
+            "solvers.pairs:SOLVER",
+            "pair terms: local search from the hull plan, a bound by messages, branch and bound",
+            needs=("highspy",),
+            traits=traits(limits=MANY, rules=True, pairs=True, exact=True, made_for="pairs"),
+        ),
+        Entry(
             "milp",
             "solvers.milp:SOLVER",
             "mixed-integer program through HiGHS: several limits, rules and pair terms",
@@ -51,6 +58,27 @@ SOLVERS = Catalog(
             "the peers' way: PuLP binaries through CBC, losses scaled, the gap stated from a bound of our own",
             needs=("pulp",),
             traits=traits(limits=MANY, rules=True),
+        ),
+        Entry(
+            "pulp-highs",
+            "solvers.pulp_highs:SOLVER",
+            "PuLP binaries through HiGHS in a child process, losses scaled, the gap stated from a bound of our own",
+            needs=("pulp", "highspy"),
+            traits=traits(limits=MANY, rules=True),
+        ),
+        Entry(
+            "ortools",
+            "solvers.cp_sat:SOLVER",
+            "OR-Tools CP-SAT on integer losses, in a child process",
+            needs=("ortools",),
+            traits=traits(limits=MANY, rules=True, pairs=True, exact=True, large=20_000),
+        ),
+        Entry(
+            "ortools-mathopt",
+            "solvers.math_opt:SOLVER",
+            "SCIP through OR-Tools MathOpt, in a child process, losses scaled",
+            needs=("ortools",),
+            traits=traits(limits=MANY, rules=True, pairs=True, exact=True, large=20_000),
         ),
         Entry("greedy", "solvers.greedy:SOLVER", "steepest hull steps first, what fits: a baseline", traits=traits()),
         Entry(

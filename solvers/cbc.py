@@ -34,11 +34,11 @@ def run(model: Model, *, seconds: float, cost_scale: float = 1.0) -> Answer:
         source, target = Path(folder, "model.mps"), Path(folder, "model.sol")
         with warnings.catch_warnings():  # PuLP 3.3 announces changes of PuLP 4; these names serve all of 2 and 3
             warnings.simplefilter("ignore", DeprecationWarning)
-            _program(pulp, model, cost_scale).writeMPS(str(source))
-            program = pulp.PULP_CBC_CMD(msg=False).path
+            program(pulp, model, cost_scale).writeMPS(str(source))
+            path = pulp.PULP_CBC_CMD(msg=False).path
         left = max(0.05, end - time.monotonic())
         limits = ["-timeMode", "elapsed", "-sec", f"{SHARE * left:.3f}", "-ratio", "0", "-allow", "0"]
-        command = [program, str(source), *limits, "-primalT", "1e-9", "-solve"]
+        command = [path, str(source), *limits, "-primalT", "1e-9", "-solve"]
         try:
             subprocess.run([*command, "-solution", str(target)], capture_output=True, timeout=left, check=False)
         except subprocess.TimeoutExpired:
@@ -48,24 +48,25 @@ def run(model: Model, *, seconds: float, cost_scale: float = 1.0) -> Answer:
         return _read(target, len(model.cost))
 
 
-def _program(pulp: Any, model: Model, cost_scale: float) -> Any:
-    program = pulp.LpProblem("allocation", pulp.LpMinimize)
+def program(pulp: Any, model: Model, cost_scale: float) -> Any:
+    """The 0-1 program in PuLP's terms; column i is named x followed by eight digits."""
+    whole = pulp.LpProblem("allocation", pulp.LpMinimize)
     x = [
         pulp.LpVariable(f"x{i:08d}", 0, 1, pulp.LpInteger if whole else pulp.LpContinuous)
         for i, whole in enumerate(model.integer.tolist())
     ]
-    program += pulp.LpAffineExpression(zip(x, (model.cost * cost_scale).tolist(), strict=True))
+    whole += pulp.LpAffineExpression(zip(x, (model.cost * cost_scale).tolist(), strict=True))
     for r, (low, high) in enumerate(zip(model.low.tolist(), model.high.tolist(), strict=True)):
         cells = slice(int(model.start[r]), int(model.start[r + 1]))
         terms = zip(model.index[cells].tolist(), model.value[cells].tolist(), strict=True)
         row = pulp.LpAffineExpression([(x[i], value) for i, value in terms])
         if low == high:
-            program += row == low
+            whole += row == low
         elif np.isneginf(low):
-            program += row <= high
+            whole += row <= high
         else:
-            program += row >= low
-    return program
+            whole += row >= low
+    return whole
 
 
 def _read(path: Path, columns: int) -> Answer:

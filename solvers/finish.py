@@ -28,7 +28,8 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     """
     info = dict(outcome.info)
     if outcome.blame is not None:
-        return Solution(np.zeros(0, np.int64), None, infeasible(problem, outcome.blame), name, info)
+        certificate = infeasible(problem, outcome.blame, reachable=outcome.reachable, multipliers=outcome.multipliers)
+        return Solution(np.zeros(0, np.int64), None, certificate, name, info)
     proof = outcome.proof
     better = best_uniform(problem, choice)
     if better is not None:
@@ -40,7 +41,7 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
             got=f"solver {name}",
             hint="allow more time, loosen a limit or a rule, or use solver 'milp'",
         )
-    certificate = certify(problem, choice, outcome.multipliers, proof=proof)
+    certificate = certify(problem, choice, outcome.multipliers, proof=proof, messages=outcome.messages)
     return Solution(choice, certificate.loss, certificate, name, info)
 
 

@@ -1,4 +1,8 @@
-"""A thin wall around highspy: build a model, solve the relaxation and the integer program, map statuses."""
+"""A thin wall around highspy: build a model, solve the relaxation and the integer program, map statuses.
+
+HiGHS looks at the clock between its steps, and a step of a large model takes seconds: such a model is solved in a child
+process, which is killed when it oversteps (`run_timed`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.problem import IntArray
+from solvers import child
+from solvers.base import Deadline
 
+#: Entries of the matrix up to which HiGHS is trusted with the clock in this process.
+LARGE = 20_000
 OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN = "optimal", "feasible", "infeasible", "unknown"
 
 
@@ -54,6 +62,42 @@ def run(model: Model, *, integral: bool, seconds: float, seed: int, cost_scale: 
     highs.passModel(_lp(highspy, model, integral, cost_scale))
     highs.run()
     return _answer(highspy, highs, integral)
+
+
+def run_timed(
+    model: Model, *, integral: bool, deadline: Deadline, share: float, seed: int, cost_scale: float
+) -> Answer:
+    """`run` within `share` of what is left, in a child process for a large model; UNKNOWN when it was killed."""
+    seconds = share * deadline.left
+    if len(model.value) <= LARGE:
+        return run(model, integral=integral, seconds=seconds, seed=seed, cost_scale=cost_scale)
+    arrays = model_arrays(model, cost_scale=cost_scale, seconds=0.97 * seconds, seed=seed)
+    arrays["integral"] = np.array(integral)
+    reply = child.call("solvers.highs:answer", arrays, deadline.end - deadline.left + seconds)
+    if reply is None:
+        return Answer(UNKNOWN, None, np.zeros(0))
+    return Answer(str(reply["status"]), reply.get("x"), reply["duals"])
+
+
+def model_arrays(model: Model, *, cost_scale: float, seconds: float, seed: int) -> dict[str, NDArray[Any]]:
+    """What a child process needs of a model: its arrays by name (costs scaled), `seconds` and `seed`."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(model, name) for name in Model.__dataclass_fields__}
+    arrays.update(cost=model.cost * cost_scale, seconds=np.array(seconds), seed=np.array(seed & 0x7FFFFFFF))
+    return arrays
+
+
+def model_of(arrays: child.Arrays) -> Model:
+    """The model that `model_arrays` took apart."""
+    return Model(**{name: arrays[name] for name in Model.__dataclass_fields__})
+
+
+def answer(arrays: child.Arrays) -> child.Arrays:
+    """In the child: `run`."""
+    model = model_of(arrays)
+    seconds, seed = float(arrays["seconds"]), int(arrays["seed"])
+    found = run(model, integral=bool(arrays["integral"]), seconds=seconds, seed=seed)
+    reply: dict[str, NDArray[Any]] = {"status": np.array(found.status), "duals": found.duals}
+    return reply if found.x is None else {**reply, "x": found.x}
 
 
 def _lp(highspy: Any, model: Model, integral: bool, cost_scale: float) -> Any:

@@ -15,60 +15,78 @@ import numpy as np
 from bitwright.core.problem import AT_LEAST, IntArray
 from solvers import highs
 from solvers.base import Deadline, Outcome, Solver
-from solvers.infeasibility import alone, conflict
+from solvers.hull import hull
+from solvers.infeasibility import alone
 from solvers.linear_model import Program, build
 from solvers.reduce import Reduced
+from solvers.refute import refuted
 from solvers.vector import vector
 
 #: Excess of the relaxation after scaling, and the largest loss that HiGHS may then see.
 EXCESS, LARGEST = 1e4, 1e8
 #: How often a plan that breaks a row by rounding inside HiGHS is sent back with that row tightened.
 REPAIRS = 3
-#: Seconds for another plan when HiGHS has found none in its time.
-RESCUE = 2.0
+#: Cells beyond which a first plan is made before HiGHS is asked; shares of the time for that plan, the relaxation (of
+#: what is left) and the integer program (of what is then left; the rest is for another plan where HiGHS has none).
+LARGE_CELLS, START, RELAXED, WHOLE = 4_096, 0.25, 0.8, 0.9
 
 
 def milp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     """Several limits, rules, ties and pair terms."""
-    blame = alone(reduced)
-    if blame is not None:
-        return Outcome(None, blame=blame)
+    if alone(reduced) is not None:
+        return refuted(reduced, deadline, seed)
+    start = None
+    if reduced.loss.size > LARGE_CELLS:
+        start = _other_plan(reduced, Deadline.after(START * deadline.seconds), seed)
     program = build(reduced, reduced.rows)
     scale = _mean_scale(program)
-    relaxed = highs.run(program.model, integral=False, seconds=deadline.left, seed=seed, cost_scale=scale)
+    relaxed = highs.run_timed(
+        program.model, integral=False, deadline=deadline, share=RELAXED, seed=seed, cost_scale=scale
+    )
     if relaxed.status == highs.INFEASIBLE:
-        return _infeasible(reduced, deadline, seed)
+        return refuted(reduced, deadline, seed)
     multipliers = _multipliers(reduced, program, relaxed, scale) if relaxed.status == highs.OPTIMAL else {}
     if relaxed.x is not None:
         scale = _excess_scale(program, float(program.model.cost @ relaxed.x), scale)
-    return _branch(reduced, program, scale, multipliers, deadline, seed)
+    found = _branch(reduced, program, scale, deadline, seed)
+    if found.blame is not None:
+        return found
+    if found.choice is None or (start is not None and _better(reduced, start, found)):
+        other = start or _other_plan(reduced, deadline, seed)
+        return replace(other, multipliers=multipliers or other.multipliers, info={"plan": "without HiGHS"})
+    return replace(found, multipliers=multipliers or (start.multipliers if start else {}))
 
 
-def _branch(
-    reduced: Reduced, program: Program, scale: float, multipliers: dict[str, float], deadline: Deadline, seed: int
-) -> Outcome:
+def _branch(reduced: Reduced, program: Program, scale: float, deadline: Deadline, seed: int) -> Outcome:
+    """HiGHS's plan in integers, proved when nothing had to be tightened; without a choice when it has none."""
     model, exact = program.model, True
     for _ in range(REPAIRS):
-        answer = highs.run(model, integral=True, seconds=deadline.left, seed=seed, cost_scale=scale)
+        answer = highs.run_timed(model, integral=True, deadline=deadline, share=WHOLE, seed=seed, cost_scale=scale)
         if answer.status == highs.INFEASIBLE and exact:
-            return _infeasible(reduced, deadline, seed)
+            return refuted(reduced, deadline, seed)
         if answer.x is None:
-            return _without_incumbent(reduced, multipliers, seed)
+            break
         choice = program.choice(answer.x, reduced.groups)
         broken = [r for r, row in enumerate(program.rows) if not row.holds(choice)]
         if not broken:
             done = answer.status == highs.OPTIMAL and exact
-            return Outcome(choice, multipliers, proof="HiGHS branch and bound" if done else None)
+            return Outcome(choice, proof="HiGHS branch and bound" if done else None)
         model, exact = _tightened(reduced, program, model, choice, broken), False
-    return _without_incumbent(reduced, multipliers, seed)
+    return Outcome(None)
 
 
-def _without_incumbent(reduced: Reduced, multipliers: dict[str, float], seed: int) -> Outcome:
-    """HiGHS ran out of time without a plan: the repaired plan of `vector`, and its multipliers where there are none."""
+def _better(reduced: Reduced, start: Outcome, found: Outcome) -> bool:
+    if start.choice is None or found.choice is None:
+        return False
+    return reduced.objective(start.choice) < reduced.objective(found.choice)
+
+
+def _other_plan(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
+    """The plan of `hull` for one limit, else the repaired plan of `vector`, and their multipliers."""
     if not reduced.rows:
-        return Outcome(reduced.loss.argmin(axis=1), multipliers)
-    other = vector(reduced, Deadline.after(RESCUE), seed)
-    return Outcome(other.choice, multipliers or other.multipliers, info={"plan": "vector"})
+        return Outcome(reduced.loss.argmin(axis=1))
+    one = len(reduced.rows) == 1 and reduced.limits and not len(reduced.pairs)
+    return (hull if one else vector)(reduced, Deadline.after(max(1e-3, deadline.left)), seed)
 
 
 def _tightened(
@@ -106,16 +124,6 @@ def _multipliers(reduced: Reduced, program: Program, answer: highs.Answer, scale
         value = max(0.0, dual if row.sense == AT_LEAST else -dual)
         found[row.name] = reduced.multiplier(row, value)
     return found
-
-
-def _infeasible(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
-    def feasible(names: tuple[str, ...]) -> bool:
-        rows = tuple(row for row in reduced.rows if row.name in names)
-        program = build(reduced, rows)
-        answer = highs.run(program.model, integral=True, seconds=deadline.left, seed=seed, cost_scale=0.0)
-        return answer.status != highs.INFEASIBLE
-
-    return Outcome(None, blame=conflict(reduced, feasible))
 
 
 SOLVER = Solver("milp", milp)

@@ -64,8 +64,8 @@ def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntAr
     field = Field(rows, reduced.rows, penalty, group, cell, m, price)
     best, best_gap = None, np.inf
     for _ in range(ROUNDS):
-        choice, before = _singles(field, choice), best_gap
-        for candidate in (choice, _beam(field, choice)):
+        choice, before = _singles(field, choice, deadline), best_gap
+        for candidate in (choice, _beam(field, choice, deadline)):
             if candidate is not None and all(row.holds(candidate) for row in reduced.rows):
                 gap = field.gap(candidate)
                 if gap < best_gap:
@@ -94,11 +94,13 @@ def _priced(slack: Floats, m: Floats, dear: Floats) -> Floats:
     return np.array(np.where(slack >= 0, m[:, None] * slack, -dear[:, None] * slack).sum(axis=0))
 
 
-def _singles(field: Field, choice: IntArray) -> IntArray:
+def _singles(field: Field, choice: IntArray, deadline: Deadline) -> IntArray:
     """Best single moves until none helps; then broken rows get dearer, up to a point."""
     choice, dear = choice.copy(), BROKEN * field.price
     slack = field.slack(choice)
     for _ in range(MOVES):
+        if deadline.passed:
+            break
         g, c, extra, use = field.moves(choice)
         now = float(_priced(slack[:, None], field.m, dear)[0])
         merit = extra + _priced(slack[:, None] - use, field.m, dear) - now
@@ -113,7 +115,7 @@ def _singles(field: Field, choice: IntArray) -> IntArray:
     return choice
 
 
-def _beam(field: Field, choice: IntArray) -> IntArray | None:
+def _beam(field: Field, choice: IntArray, deadline: Deadline) -> IntArray | None:
     """Beam search over the groups whose moves are cheapest for what they shift; the best feasible state on the way.
 
     Groups come by rising rate (penalty per priced shift); a state is kept for its penalty plus that rate times its
@@ -131,6 +133,8 @@ def _beam(field: Field, choice: IntArray) -> IntArray | None:
     layers: list[tuple[IntArray, IntArray]] = []
     best, trace = np.inf, (-1, -1)
     for owner in owners.tolist():
+        if deadline.passed:
+            break
         cells = np.flatnonzero(g == owner)
         shifted = [state] + [state - use[:, q : q + 1] for q in cells]
         parent = np.tile(np.arange(state.shape[1]), len(cells) + 1)

@@ -5,21 +5,23 @@ For multipliers m >= 0 (one for each limit and each rule),
     L(m) = sum over tie groups of min over formats of (loss + m.cost) - m.limits
 
 is a lower bound on the loss of every feasible choice (Lagrangian duality; a rule "at least c" enters as
--count <= -c). Pair terms enter by their negative parts. Anyone can recompute it in one pass over the table.
+-count <= -c). Pair terms enter by their negative parts, or better by messages (`core.pair_bound`). Anyone can recompute
+it in one pass over the table. A problem that no choice satisfies is shown by multipliers too: L(m) > 0 without losses.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidPlan, VerificationFailed
-from bitwright.core.problem import AT_LEAST, IntArray, Problem, exact_sum
+from bitwright.core.pair_bound import shifted
+from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, exact_sum
 
 #: Relative rounding of a float64 sum of products: gaps below this share of the summed magnitudes count as zero.
 ROUNDING = 1e-12
@@ -31,6 +33,7 @@ _MEMBERS = {
     **dict.fromkeys(("status", "proof", "blame"), "text"),
     **dict.fromkeys(("loss", "lower_bound", "gap"), "a finite number"),
     **dict.fromkeys(("cost", "limits", "multipliers", "smallest_limit"), "finite numbers by name"),
+    "messages": "a list of finite numbers",
 }  # fmt: skip
 
 
@@ -43,6 +46,8 @@ def _is_readable(name: str, value: Any) -> bool:
         return isinstance(value, str)
     if _MEMBERS[name] == "a finite number":
         return _is_number(value)
+    if _MEMBERS[name] == "a list of finite numbers":
+        return isinstance(value, list | tuple) and all(map(_is_number, value))
     return isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
 
 
@@ -51,7 +56,9 @@ class Certificate:
     """status: `optimal`, `bounded` or `infeasible`; multipliers by limit name and `rule:<index>`.
 
     proof: for `optimal` with gap > 0, the complete search that closed the rest of the gap.
-    smallest_limit: for `infeasible`, the smallest reachable total of each limited resource; blame: what is in the way.
+    smallest_limit: for `infeasible`, the smallest reachable total of each limited resource (with every other limit and
+    rule held where that was found out); blame: what is in the way; multipliers then prove that nothing fits, if they
+    can. messages: for pair terms, (pairs of tie groups, 2, formats) in a row (`core.pair_bound`).
     """
 
     status: str
@@ -64,6 +71,7 @@ class Certificate:
     proof: str | None = None
     smallest_limit: Mapping[str, int | float] | None = None
     blame: str | None = None
+    messages: tuple[float, ...] | None = None
 
     @property
     def relative_gap(self) -> float | None:
@@ -76,10 +84,10 @@ class Certificate:
             "status": self.status, "loss": self.loss, "lower_bound": self.lower_bound, "gap": self.gap,
             "cost": dict(self.cost), "limits": dict(self.limits), "multipliers": dict(self.multipliers),
         }  # fmt: skip
-        for key in ("proof", "smallest_limit", "blame"):
+        for key in ("proof", "smallest_limit", "blame", "messages"):
             value = getattr(self, key)
             if value is not None:
-                data[key] = dict(value) if isinstance(value, Mapping) else value
+                data[key] = dict(value) if isinstance(value, Mapping) else list(value) if key == "messages" else value
         return data
 
     @staticmethod
@@ -91,6 +99,8 @@ class Certificate:
                     raise InvalidPlan(
                         f"the certificate's {name} cannot be read", expected=_MEMBERS[name], got=repr(value)[:80]
                     )
+            if "messages" in known:
+                known["messages"] = tuple(map(float, known["messages"]))
             certificate = Certificate(**known)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidPlan("the certificate cannot be read", got=str(error)[:120]) from error
@@ -101,7 +111,9 @@ class Certificate:
         return certificate
 
 
-def lagrangian(problem: Problem, multipliers: Mapping[str, float]) -> tuple[float, float]:
+def lagrangian(
+    problem: Problem, multipliers: Mapping[str, float], messages: tuple[float, ...] | None = None
+) -> tuple[float, float]:
     """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to."""
     m = _clean_multipliers(problem, multipliers)
     value = problem.loss.astype(np.float64)
@@ -128,9 +140,12 @@ def lagrangian(problem: Problem, multipliers: Mapping[str, float]) -> tuple[floa
         summed = np.zeros((problem.groups, problem.k))
         np.add.at(summed, group, value)
         value = summed
+    rest = problem.pairs.loss[problem.pairs.loss < 0]
+    if messages is not None:
+        added, rest = shifted(problem, messages, np.isfinite(value))
+        value = value + added
     best = value.min(axis=1)
-    negative_pairs = problem.pairs.loss[problem.pairs.loss < 0]
-    terms = np.concatenate([best, np.array(constant), negative_pairs])
+    terms = np.concatenate([best, np.array(constant), rest])
     return exact_sum(terms), exact_sum(np.abs(terms))
 
 
@@ -193,7 +208,12 @@ def violations(problem: Problem, choice: NDArray[Any]) -> list[str]:
 
 
 def certify(
-    problem: Problem, choice: IntArray, multipliers: Mapping[str, float], *, proof: str | None = None
+    problem: Problem,
+    choice: IntArray,
+    multipliers: Mapping[str, float],
+    *,
+    proof: str | None = None,
+    messages: tuple[float, ...] | None = None,
 ) -> Certificate:
     """The certificate of a feasible choice; raises VerificationFailed when the choice is not feasible.
 
@@ -203,7 +223,7 @@ def certify(
     if broken:
         raise VerificationFailed("the choice is not feasible", got="; ".join(broken)[:400])
     loss = total_loss(problem, choice)
-    bound, scale = lagrangian(problem, multipliers)
+    bound, scale = lagrangian(problem, multipliers, messages)
     gap = loss - bound
     if gap <= ROUNDING * max(scale, abs(loss)):
         gap, bound = 0.0, min(bound, loss)
@@ -217,6 +237,7 @@ def certify(
         limits={m.name: m.value for m in problem.limits},
         multipliers={name: float(value) for name, value in multipliers.items()},
         proof=proof if gap > 0 else None,
+        messages=messages,
     )
 
 
@@ -242,14 +263,32 @@ def smallest_totals(problem: Problem) -> dict[str, int | float]:
     return smallest
 
 
-def infeasible(problem: Problem, blame: str) -> Certificate:
-    """Certificate of a problem that no choice satisfies."""
+def infeasible(
+    problem: Problem,
+    blame: str,
+    *,
+    reachable: Mapping[str, int | float] | None = None,
+    multipliers: Mapping[str, float] | None = None,
+) -> Certificate:
+    """Certificate of a problem that no choice satisfies.
+
+    reachable: by limit, the least total of a choice that meets every other limit and rule, where one is known.
+    multipliers: a proof by `impossible`, if there is one.
+    """
     return Certificate(
         status="infeasible",
         limits={m.name: m.value for m in problem.limits},
-        smallest_limit=smallest_totals(problem),
+        smallest_limit={**smallest_totals(problem), **(reachable or {})},
         blame=blame,
+        multipliers=multipliers if multipliers and impossible(problem, multipliers) else {},
     )
+
+
+def impossible(problem: Problem, multipliers: Mapping[str, float]) -> bool:
+    """Whether the multipliers prove that no choice meets all limits and rules: L(m) > 0 when every loss is 0."""
+    bare = replace(problem, loss=np.where(np.isfinite(problem.loss), 0.0, np.inf), pairs=Pairs())
+    bound, scale = lagrangian(bare, multipliers)
+    return bound > ROUNDING * scale
 
 
 @dataclass(frozen=True)
@@ -282,7 +321,7 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
     if failures:
         return Verdict(False, tuple(failures), (), claimed)
     loss = total_loss(problem, choice)
-    bound, scale = lagrangian(problem, claimed.multipliers)
+    bound, scale = lagrangian(problem, claimed.multipliers, claimed.messages)
     gap = 0.0 if loss - bound <= ROUNDING * max(scale, abs(loss)) else loss - bound
     notes = [f"recomputed: loss {loss!r}, bound {bound!r}, gap {gap!r}, and feasibility"]
     if not _close(loss, claimed.loss, scale):
@@ -302,9 +341,8 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
             failures.append("status is optimal with a gap, but no complete search is named")
         else:
             notes.append(f"taken on trust: the gap of {gap!r} was closed by {claimed.proof}")
-    return Verdict(
-        not failures, tuple(failures), tuple(notes), certify(problem, choice, claimed.multipliers, proof=claimed.proof)
-    )
+    checked = certify(problem, choice, claimed.multipliers, proof=claimed.proof, messages=claimed.messages)
+    return Verdict(not failures, tuple(failures), tuple(notes), checked)
 
 
 def _other_limits(problem: Problem, claimed: Certificate) -> list[str]:
@@ -318,20 +356,31 @@ def _other_limits(problem: Problem, claimed: Certificate) -> list[str]:
 
 
 def _verify_infeasible(problem: Problem, claimed: Certificate) -> Verdict:
-    smallest = smallest_totals(problem)
-    wrong = _other_limits(problem, claimed) + [
-        f"the smallest total of {name} is {smallest.get(name)!r}, the certificate says {value!r}"
-        for name, value in (claimed.smallest_limit or {}).items()
-        if name not in smallest or not _close(float(smallest[name]), float(value), 0.0)
-    ]
+    """A limit below its own least total, or multipliers, prove the claim; a claim without either is taken on trust.
+
+    A stated smallest limit may exceed the least total of its own resource only where other limits or rules are.
+    """
+    least, alone = smallest_totals(problem), not problem.rules and len(problem.limits) == 1
+    wrong, trusted = _other_limits(problem, claimed), []
+    for name, value in (claimed.smallest_limit or {}).items():
+        if name not in least or not (
+            _close(float(least[name]), float(value), 0.0) or (value > least[name] and not alone)
+        ):
+            wrong.append(f"the smallest total of {name} is {least.get(name)!r}, the certificate says {value!r}")
+        elif value > least[name]:
+            trusted.append(f"taken on trust: {name} cannot be less than {value!r} with every other limit and rule held")
     if wrong:
         return Verdict(False, tuple(wrong), (), claimed)
-    broken = [name for name, value in smallest.items() if value > {m.name: m.value for m in problem.limits}[name]]
-    certificate = infeasible(problem, claimed.blame or "")
+    certificate = infeasible(
+        problem, claimed.blame or "", reachable=claimed.smallest_limit, multipliers=claimed.multipliers
+    )
+    broken = [limit.name for limit in problem.limits if least[limit.name] > limit.value]
     if broken:
-        return Verdict(
-            True, (), (f"recomputed: the least total of {', '.join(broken)} exceeds its limit",), certificate
-        )
-    if problem.rules or len(problem.limits) > 1:
-        return Verdict(True, (), ("taken on trust: limits and rules together admit no choice",), certificate)
-    return Verdict(False, ("every limit can be met: the problem is feasible",), (), certificate)
+        notes = (f"recomputed: the least total of {', '.join(broken)} exceeds its limit", *trusted)
+    elif certificate.multipliers:
+        notes = ("recomputed: the multipliers prove that limits and rules together admit no choice", *trusted)
+    elif problem.rules or len(problem.limits) > 1:
+        notes = ("taken on trust: limits and rules together admit no choice", *trusted)
+    else:
+        return Verdict(False, ("every limit can be met: the problem is feasible",), (), certificate)
+    return Verdict(True, (), notes, certificate)

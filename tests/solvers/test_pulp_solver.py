@@ -10,7 +10,9 @@ import pytest
 from bitwright.core.certificate import verify
 from bitwright.core.errors import JobFailed
 from bitwright.core.problem import AT_LEAST, Limit, Problem, Rule, compact_bits
-from solvers import solve
+from solvers import cbc, solve
+from solvers.linear_model import build
+from solvers.reduce import reduce_problem
 from tests.solvers.instances import instance
 
 pulp = pytest.importorskip("pulp")
@@ -50,5 +52,6 @@ def test_a_missing_program_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         path = "/nonexistent/cbc"
 
     monkeypatch.setattr(pulp, "PULP_CBC_CMD", lambda **_: Missing())
+    reduced = reduce_problem(instance("layers", 8, 4, 0))
     with pytest.raises(JobFailed, match="CBC"):
-        solve(instance("layers", 8, 4, 0), "pulp")
+        cbc.run(build(reduced, reduced.rows).model, seconds=10.0)
