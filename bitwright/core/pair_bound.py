@@ -43,6 +43,7 @@ class PairBlocks:
 
 
 def pair_blocks(problem: Problem) -> PairBlocks:
+    """The pair terms of a problem, gathered by tie groups; terms of one group on two formats never happen and go."""
     pairs, k = problem.pairs, problem.k
     own = np.zeros((problem.groups, k))
     group = problem.group_index[pairs.unit] if len(pairs) else pairs.unit
