@@ -40,7 +40,7 @@ FormatNames = (
     ]
     | None
 )
-Container = Literal["packed", "compressed-tensors"]
+Container = Literal["packed", "compressed-tensors", "gguf"]
 
 
 class _Request(BaseModel):

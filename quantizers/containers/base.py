@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from bitwright.core.canonical import canonical_json
 from bitwright.core.errors import InvalidPlan
 from bitwright.core.formats import FloatFormat, Format, IntFormat
-from bitwright.core.inventory import Inventory, Unit
+from bitwright.core.inventory import Inventory, RestTensor, Unit
 from quantizers.base import Stored
-from quantizers.containers.tensorfile import FileLayout, TensorSpec, lay_out
+from quantizers.containers.tensorfile import FileLayout, StoredTensor, TensorSpec, lay_out, read_header
 
 Progress = Callable[[str, float, str], None]
 #: Largest weight file unless told otherwise (what Hugging Face tools use).
@@ -43,7 +43,8 @@ class ContainerReport:
     """What was (or would be) written, in bytes.
 
     file_bytes: the sum of `files`: weights, their index, the manifest. Companions (config.json, tokenizer, plan.json)
-    are not in it. file_bytes = unit_bytes + rest_bytes + overhead_bytes.
+    are not in it. file_bytes = unit_bytes + rest_bytes + overhead_bytes; rest_bytes is what the rest takes in the
+    model, so a container that stores it otherwise (norms in 32 bits) has the difference in its overhead.
     """
 
     path: Path | None
@@ -100,9 +101,46 @@ class Container(ABC):
     def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Stored:
         """The inverse of `encode`; `tensors` reads a stored tensor by name."""
 
-    @abstractmethod
     def metadata(self) -> dict[str, str]:
-        """`__metadata__` of the weight files."""
+        """`__metadata__` of the weight files; transformers wants to see `pt`."""
+        return {"format": "pt"}
+
+    def for_source(self, source: Source) -> Container:
+        """The container for one model: what it must know of the model's own files is read here. Raises InvalidModel."""
+        return self
+
+    def for_folder(self, path: Path) -> Container:
+        """The container as it was when the checkpoint in `path` was written. Raises InvalidModel."""
+        return self
+
+    def rest_tensors(self, tensor: RestTensor) -> tuple[TensorSpec, ...]:
+        """How a tensor that is no unit is stored: as it is, or elsewhere otherwise, or not at all."""
+        return (TensorSpec(tensor.name, tensor.dtype, tensor.shape),)
+
+    def encode_rest(self, tensor: RestTensor, data: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The arrays for `rest_tensors`, by name, from the stored array."""
+        return {tensor.name: data}
+
+    def rest_name(self, name: str) -> str:
+        """The stored name of a tensor that is no unit."""
+        return name
+
+    def files(
+        self,
+        inventory: Inventory,
+        formats: Sequence[Format],
+        groups: Sequence[Sequence[TensorSpec]],
+        max_shard_bytes: int,
+    ) -> tuple[list[FileLayout], dict[str, bytes]]:
+        """Weight files and their index for the groups: one a unit, then one a rest tensor."""
+        return arrange(groups, self.metadata(), max_shard_bytes)
+
+    def stored(self, path: Path) -> dict[str, StoredTensor]:
+        """Every stored tensor of a folder by name. Raises InvalidModel."""
+        tensors: dict[str, StoredTensor] = {}
+        for file in sorted(path.glob("*.safetensors")):
+            tensors |= read_header(file)[0]
+        return tensors
 
     def companions(
         self, inventory: Inventory, formats: Sequence[Format], config: Mapping[str, Any]
@@ -139,9 +177,9 @@ class Container(ABC):
             )
         self.check(inventory, formats)
         groups = [self.unit_tensors(unit, format) for unit, format in zip(inventory.units, formats, strict=True)]
-        groups += [(TensorSpec(t.name, t.dtype, t.shape),) for t in inventory.rest]
+        groups += [self.rest_tensors(tensor) for tensor in inventory.rest]
         _check_names(groups)
-        files, index = arrange(groups, self.metadata(), max_shard_bytes)
+        files, index = self.files(inventory, formats, groups, max_shard_bytes)
         documents = {MANIFEST: self.manifest(inventory, formats), **index}
         sizes = {f.name: f.size for f in files} | {name: len(text) for name, text in documents.items()}
         unit_bytes = sum(f.storage(u.shape).bytes for u, f in zip(inventory.units, formats, strict=True))
@@ -156,9 +194,14 @@ class Container(ABC):
         formats: Sequence[Format],
         *,
         max_shard_bytes: int = MAX_SHARD_BYTES,
+        source: Source | None = None,
     ) -> ContainerReport:
-        """The exact sizes that `write` will report, without reading a weight."""
-        return self.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes).report
+        """The exact sizes that `write` will report, without reading a weight.
+
+        source: the model, for containers that hold more of it than its tensors (gguf: config and tokenizer).
+        """
+        container = self if source is None else self.for_source(source)
+        return container.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes).report
 
     def max_overhead(
         self,
@@ -166,8 +209,14 @@ class Container(ABC):
         menu: Sequence[Format],
         *,
         max_shard_bytes: int = MAX_SHARD_BYTES,
+        source: Source | None = None,
     ) -> int:
-        """An upper bound of `overhead_bytes` for every choice of formats from the menu."""
+        """An upper bound of `overhead_bytes` for every choice of formats from the menu. source: as in `predict`."""
+        container = self if source is None else self.for_source(source)
+        return container.bound(inventory, menu, max_shard_bytes)
+
+    def bound(self, inventory: Inventory, menu: Sequence[Format], max_shard_bytes: int) -> int:
+        """See `max_overhead`."""
         from quantizers.containers.bounds import overhead_bound
 
         return overhead_bound(self, inventory, menu, max_shard_bytes)
@@ -195,10 +244,11 @@ class Container(ABC):
         """
         from quantizers.containers.writer import write_checkpoint
 
-        blueprint = self.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes)
+        container = self.for_source(source)
+        blueprint = container.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes)
         key = context_key or ("" if context is None else secrets.token_hex(8))
         request = WriteRequest(
-            self, source, inventory, tuple(formats), Path(out_dir), blueprint, quantizer, plan_json, key
+            container, source, inventory, tuple(formats), Path(out_dir), blueprint, quantizer, plan_json, key
         )
         return write_checkpoint(request, progress or (lambda stage, fraction, message: None), context)
 

@@ -21,7 +21,7 @@ def overhead_bound(container: Container, inventory: Inventory, menu: Sequence[Fo
     if not menu:
         raise InvalidInput("a bound needs a menu of formats", expected="at least one format", got="none")
     choices = [[container.unit_tensors(unit, format) for format in menu] for unit in inventory.units]
-    rest = [(TensorSpec(t.name, t.dtype, t.shape),) for t in inventory.rest]
+    rest = [container.rest_tensors(tensor) for tensor in inventory.rest]
     largest = sum(max(_data(specs) for specs in options) for options in choices) + sum(map(_data, rest))
     digits = len(str(largest))
     groups = len(choices) + len(rest)
@@ -30,6 +30,7 @@ def overhead_bound(container: Container, inventory: Inventory, menu: Sequence[Fo
     headers += sum(_entries(specs, digits) for specs in rest)
     frame = 8 + 7 + len(_json({"__metadata__": container.metadata()}))
     extra = sum(_extra(container, unit, menu) for unit in inventory.units)
+    extra += sum(map(_data, rest)) - inventory.rest_bytes
     index = _index(choices, rest, digits) if files > 1 else 0
     return headers + files * frame + extra + index + _manifest_bound(container, inventory, menu)
 

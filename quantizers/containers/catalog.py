@@ -14,5 +14,11 @@ CONTAINERS = Catalog(
             "pack-quantized checkpoint for transformers and vLLM with compressed-tensors >= 0.18; symmetric formats",
             traits={"engine": "transformers"},
         ),
+        Entry(
+            "gguf",
+            "quantizers.containers.gguf.container:CONTAINER",
+            "one file for llama.cpp: a ggml type a tensor, tokenizer and metadata inside",
+            traits={"engine": "llama.cpp"},
+        ),
     ),
 )

@@ -18,7 +18,7 @@ from bitwright.core.inventory import Unit
 from gpu_kernels.kernels import widen
 from quantizers.base import Stored
 from quantizers.containers.base import MANIFEST, Container
-from quantizers.containers.tensorfile import StoredTensor, read_header
+from quantizers.containers.tensorfile import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Checkpoint:
         """A whole model tensor in float32 by its original name: units dequantized, stacked experts put together."""
         mine = [unit for unit in self.units if unit.tensor == name]
         if not mine:
-            return _float32(self.raw(name), self.tensors[name].dtype)
+            stored = self.container.rest_name(name)
+            return _float32(self.raw(stored), self.tensors[stored].dtype)
         if mine[0].index is None:
             return self.dequantized(mine[0].name)
         return np.stack([self.dequantized(u.name) for u in sorted(mine, key=lambda u: u.index or 0)])
@@ -102,11 +103,9 @@ def open_checkpoint(container: Container, path: Path) -> Checkpoint:
         formats = tuple(parse_format(str(entry["format"])) for entry in manifest["units"])
     except (KeyError, TypeError, ValueError, BitwrightError) as error:
         raise InvalidModel(f"{MANIFEST} cannot be read", got=str(error)[:200]) from error
-    container.confirm(path, units, formats)
-    tensors: dict[str, StoredTensor] = {}
-    for file in sorted(path.glob("*.safetensors")):
-        tensors |= read_header(file)[0]
-    return Checkpoint(container, path, str(manifest.get("model")), units, formats, tensors)
+    bound = container.for_folder(path)
+    bound.confirm(path, units, formats)
+    return Checkpoint(bound, path, str(manifest.get("model")), units, formats, bound.stored(path))
 
 
 def load_manifest(path: Path) -> dict[str, Any]:

@@ -92,10 +92,6 @@ class CompressedTensorsContainer(Container):
         codes = unpack(tensors(f"{module}.weight_packed"), format.width, unit.shape[1])
         return Quantized(codes, tensors(f"{module}.weight_scale"), None, format)
 
-    def metadata(self) -> dict[str, str]:
-        """transformers wants to see `pt`."""
-        return {"format": "pt"}
-
     def companions(
         self, inventory: Inventory, formats: Sequence[Format], config: Mapping[str, Any]
     ) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,19 +143,22 @@ def _fill(request: WriteRequest, partial: Path, journal: Journal, progress: Prog
         arrays, mark = _produce(request, index, quantizer, context)
         _place(partial, group, arrays, places)
         journal.add(index, mark)
-        progress("write", (index + 1) / total, group[0].name)
+        progress("write", (index + 1) / total, _name(request, index))
 
 
 def _produce(
     request: WriteRequest, index: int, quantizer: Quantizer, context: Context | None
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """Arrays of one group and a checksum of their meaning."""
-    units = request.inventory.units
+    units, specs = request.inventory.units, request.blueprint.groups[index]
     if index >= len(units):
-        spec = request.blueprint.groups[index][0]
-        data = request.source.read(spec.name)
-        check_stored(spec.name, data, spec.dtype)
-        return {spec.name: data}, zlib.crc32(_bytes(data))
+        tensor = request.inventory.rest[index - len(units)]
+        if not specs:
+            return {}, 0
+        data = request.source.read(tensor.name)
+        check_stored(tensor.name, data, tensor.dtype)
+        arrays = request.container.encode_rest(tensor, data)
+        return arrays, _checksum(arrays[spec.name] for spec in specs)
     unit = units[index]
     weight = _weight(request, unit)
     if weight.shape != unit.shape:
@@ -215,13 +218,25 @@ def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Pr
                 )
             mark = fingerprint(checkpoint.quantized(unit.name))
         else:
-            mark = zlib.crc32(_bytes(checkpoint.raw(group[0].name)))
+            mark = _checksum(checkpoint.raw(spec.name) for spec in group)
         if mark != journal.done[index]:
             raise VerificationFailed(
-                f"{group[0].name} reads back differently from what was written",
+                f"{_name(request, index)} reads back differently from what was written",
                 hint="the disk or memory may be failing; run again, on another disk if it happens twice",
             )
-        progress("verify", (index + 1) / total, group[0].name)
+        progress("verify", (index + 1) / total, _name(request, index))
+
+
+def _name(request: WriteRequest, index: int) -> str:
+    units = request.inventory.units
+    return units[index].name if index < len(units) else request.inventory.rest[index - len(units)].name
+
+
+def _checksum(arrays: Iterable[NDArray[Any]]) -> int:
+    mark = 0
+    for array in arrays:
+        mark = zlib.crc32(_bytes(array), mark)
+    return mark
 
 
 def fingerprint(value: Stored) -> int:

@@ -15,6 +15,7 @@ from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
+from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
 from sensitivity.data import Calibration
 from worker.steps.menu import Menu
@@ -43,6 +44,7 @@ def make_provenance(
 def build_plan(
     request: PlanRequest,
     menu: Menu,
+    source: ModelSource,
     inventory: Inventory,
     table: SensitivityTable,
     problem: Problem,
@@ -79,7 +81,7 @@ def build_plan(
             unquantized_bytes=inventory.rest_bytes,
             predicted_loss=math.fsum(row.loss for row in rows),
             predicted_stderr=_root_sum(table, solution),
-            file_bytes=_file_bytes(request, inventory, rows),
+            file_bytes=_file_bytes(request, source, inventory, rows),
         ),
         certificate=solution.certificate.to_json(),
         measured=measured,
@@ -92,11 +94,12 @@ def build_plan(
     )
 
 
-def _file_bytes(request: PlanRequest, inventory: Inventory, rows: list[PlanUnit]) -> int | None:
+def _file_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory, rows: list[PlanUnit]) -> int | None:
     """Exact size of the checkpoint's weight files, when a container was asked for."""
     if request.to is None:
         return None
-    report = CONTAINERS.load(request.to).predict(inventory, [parse_format(row.format) for row in rows])
+    formats = [parse_format(row.format) for row in rows]
+    report = CONTAINERS.load(request.to).predict(inventory, formats, source=source)
     return int(report.file_bytes)
 
 

@@ -42,13 +42,13 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     table = table.without_units(inventory)
     allowed = menu.allowed(inventory)
     require_reachable(allowed, inventory, menu)
-    problem = table.problem(_limit(request, inventory, menu), tie_kinds=menu.tie_kinds, allowed=allowed)
+    problem = table.problem(_limit(request, source, inventory, menu), tie_kinds=menu.tie_kinds, allowed=allowed)
     solution = _solve(request, menu, problem, context)
     if not solution.feasible:
-        return _infeasible(request, solution, inventory, menu, table, context)
+        return _infeasible(request, solution, source, inventory, menu, table, context)
     solution, measured = _confirmed(request, menu, source, inventory, calibration, table, problem, solution, context)
     provenance = make_provenance(request, menu, table, solution, calibration)
-    plan = build_plan(request, menu, inventory, table, problem, solution, measured, provenance)
+    plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance)
     digest = plan.digest
     context.blobs.put_as("plans", digest, plan)
     checkpoint = write_checkpoint(source, inventory, plan, request.to, context) if request.to else None
@@ -62,19 +62,20 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     }
 
 
-def _limit(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
+def _limit(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu) -> int:
     """The limit on the units' bytes that the budget leaves."""
     return parse_budget(request.budget).unit_bytes(
-        weights=inventory.weights, other_bytes=_other_bytes(request, inventory, menu)
+        weights=inventory.weights, other_bytes=_other_bytes(request, source, inventory, menu)
     )
 
 
-def _other_bytes(request: PlanRequest, inventory: Inventory, menu: Menu) -> int:
+def _other_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu) -> int:
     """What a whole-file budget pays for besides the units: the unquantized rest and, at most, the metadata."""
     if not parse_budget(request.budget).whole_file:
         return 0
     container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
-    overhead: int = container.max_overhead(inventory, [parse_format(name) for name in menu.formats])
+    formats = [parse_format(name) for name in menu.formats]
+    overhead: int = container.max_overhead(inventory, formats, source=source)
     return inventory.rest_bytes + overhead
 
 
@@ -89,6 +90,7 @@ def _solve(request: PlanRequest, menu: Menu, problem: Problem, context: Context)
 def _infeasible(
     request: PlanRequest,
     solution: Solution,
+    source: ModelSource,
     inventory: Inventory,
     menu: Menu,
     table: SensitivityTable,
@@ -106,7 +108,7 @@ def _infeasible(
     problem["got"] = f"a budget of {request.budget}"
     words = f"{bpw}bpw ({smallest} bytes in planned units)"
     if parse_budget(request.budget).whole_file:
-        whole = smallest + _other_bytes(request, inventory, menu)
+        whole = smallest + _other_bytes(request, source, inventory, menu)
         problem["smallest_budget"]["file_bytes"] = whole
         words = f"{whole}B for the whole file, or {words}"
     problem["hint"] = f"the smallest feasible budget is {words}"

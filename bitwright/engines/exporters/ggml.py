@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from bitwright.core.formats import Format
+from bitwright.core.gguf_names import gguf_places
 
 
 @dataclass(frozen=True)
@@ -44,42 +45,16 @@ def nearest(format: Format, shape: tuple[int, ...]) -> GgmlType | None:
     return min(fitting, key=lambda kind: (abs(kind.bits - bits), -kind.bits), default=None)
 
 
-#: (pattern over Hugging Face names, GGUF names); `{n}` is the block. Llama family, Mixtral, Qwen MoE, BERT.
-_B = r"(?:model\.)?layers\.(?P<n>[0-9]+)\."
-_E = r"(?:bert\.)?encoder\.layer\.(?P<n>[0-9]+)\."
-_NAMES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
-    (re.compile(pattern), names)
-    for pattern, names in (
-        (_B + r"self_attn\.(?P<r>[qkv])_proj\.weight", ("blk.{n}.attn_{r}.weight",)),
-        (_B + r"self_attn\.o_proj\.weight", ("blk.{n}.attn_output.weight",)),
-        (_B + r"self_attn\.qkv_proj\.weight", ("blk.{n}.attn_qkv.weight",)),
-        (_B + r"mlp\.(?P<r>gate|up|down)_proj\.weight", ("blk.{n}.ffn_{r}.weight",)),
-        (_B + r"mlp\.gate_up_proj\.weight", ("blk.{n}.ffn_up.weight",)),
-        (_B + r"block_sparse_moe\.experts\.[0-9]+\.w1\.weight", ("blk.{n}.ffn_gate_exps.weight",)),
-        (_B + r"block_sparse_moe\.experts\.[0-9]+\.w2\.weight", ("blk.{n}.ffn_down_exps.weight",)),
-        (_B + r"block_sparse_moe\.experts\.[0-9]+\.w3\.weight", ("blk.{n}.ffn_up_exps.weight",)),
-        (_B + r"mlp\.experts\.[0-9]+\.(?P<r>gate|up|down)_proj\.weight", ("blk.{n}.ffn_{r}_exps.weight",)),
-        (_B + r"[a-z_]+\.experts\.(?P<r>gate|up|down)_proj(?:\.weight)?\[[0-9]+\]", ("blk.{n}.ffn_{r}_exps.weight",)),
-        (
-            _B + r"[a-z_]+\.experts\.gate_up_proj(?:\.weight)?\[[0-9]+\]",
-            ("blk.{n}.ffn_gate_exps.weight", "blk.{n}.ffn_up_exps.weight"),
-        ),
-        (_B + r"mlp\.shared_expert\.(?P<r>gate|up|down)_proj\.weight", ("blk.{n}.ffn_{r}_shexp.weight",)),
-        (r"lm_head\.weight", ("output.weight",)),
-        (_E + r"attention\.self\.query\.weight", ("blk.{n}.attn_q.weight",)),
-        (_E + r"attention\.self\.key\.weight", ("blk.{n}.attn_k.weight",)),
-        (_E + r"attention\.self\.value\.weight", ("blk.{n}.attn_v.weight",)),
-        (_E + r"attention\.output\.dense\.weight", ("blk.{n}.attn_output.weight",)),
-        (_E + r"intermediate\.dense\.weight", ("blk.{n}.ffn_up.weight",)),
-        (_E + r"output\.dense\.weight", ("blk.{n}.ffn_down.weight",)),
-    )
-)
+#: Units without a place in files that llama.cpp reads, but with a name in its own conversion of fused models.
+_FUSED = re.compile(r"(?:model\.)?layers\.(?P<n>[0-9]+)\.(?:self_attn\.(?P<qkv>qkv_proj)|mlp\.gate_up_proj)\.weight")
+_STACKED = re.compile(r"(?P<tensor>.+)\[(?P<index>[0-9]+)\]")
 
 
 def gguf_names(name: str) -> tuple[str, ...]:
     """Names in a GGUF file of a unit (a stacked gate_up_proj is two tensors there); empty when llama.cpp has none."""
-    for pattern, names in _NAMES:
-        match = pattern.fullmatch(name)
-        if match is not None:
-            return tuple(text.format(**match.groupdict()) for text in names)
-    return ()
+    fused = _FUSED.fullmatch(name)
+    if fused is not None:
+        return (f"blk.{fused['n']}.{'attn_qkv' if fused['qkv'] else 'ffn_up'}.weight",)
+    stacked = _STACKED.fullmatch(name)
+    places = gguf_places(name) if stacked is None else gguf_places(stacked["tensor"], int(stacked["index"]))
+    return tuple(place.name for place in places)

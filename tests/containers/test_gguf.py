@@ -1,0 +1,211 @@
+"""GGUF files: predicted = written = read back, and the `gguf` package decodes every tensor to our values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitwright.core.errors import InvalidModel, Unsupported
+from bitwright.core.formats import Format, parse_format
+from bitwright.core.gguf_names import ARCHITECTURES, gguf_places, hugging_face_names
+from bitwright.models import inspect, open_model
+from bitwright.models.gguf_header import read_gguf
+from quantizers.containers.catalog import CONTAINERS
+from quantizers.containers.gguf.metadata import rope_factors
+from quantizers.rtn import QUANTIZER
+from tests.models_inspect.checkpoints import LAYOUTS, write
+
+gguf = pytest.importorskip("gguf")
+CONTAINER = CONTAINERS.load("gguf")
+MODELS = Path(__file__).parents[1] / "models"
+MENU = ("int4-sym-g32", "int8-sym-g32", "fp16", "int5-sym-g32", "bf16")
+HELD = (
+    "llama-gqa", "llama-tied", "mistral", "qwen2-biases", "qwen3-norms", "mixtral-listed", "mixtral-stacked",
+    "qwen3-moe-listed", "qwen3-moe-stacked", "bert",
+)  # fmt: skip
+
+
+#: What config.json says of a model beside its shapes.
+SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
+
+
+def model(folder: Path, layout: str, **change: Any) -> Path:
+    config, shapes = LAYOUTS[layout]
+    return write(folder, ({**SIZES, **config, **change}, shapes))
+
+
+def mix(inventory: Any, menu: Sequence[str] = MENU) -> list[Format]:
+    """Formats in turn, one for the experts of a role."""
+    order = {tie: i for i, tie in enumerate(dict.fromkeys(inventory.tie_ids(("expert_role",))))}
+    return [parse_format(menu[order[tie] % len(menu)]) for tie in inventory.tie_ids(("expert_role",))]
+
+
+def made(folder: Path, out: Path, **options: Any) -> tuple[Any, Any, Any, list[Format], Any]:
+    source = open_model(str(folder))
+    inventory = inspect(source)
+    formats = mix(inventory)
+    report = CONTAINER.write(source, inventory, formats, out, **options)
+    return CONTAINER.read(out), source, inventory, formats, report
+
+
+def unrotated(values: np.ndarray, name: str, heads: tuple[int, int] | None) -> np.ndarray:
+    """Rows of q and k as Hugging Face has them, by an own formula: pair (i, i + half) from neighbours."""
+    role = name.split(".")[2].removeprefix("attn_") if name.startswith("blk.") else ""
+    if heads is None or role not in ("q", "k"):
+        return values
+    count = heads[role == "k"]
+    size = values.shape[0] // count
+    rows = [h * size + 2 * i + half for h in range(count) for half in (0, 1) for i in range(size // 2)]
+    return values[rows]
+
+
+@pytest.mark.parametrize("layout", HELD)
+def test_the_gguf_package_decodes_every_tensor_to_our_values(layout: str, tmp_path: Path) -> None:
+    checkpoint, source, inventory, formats, report = made(model(tmp_path / "m", layout), tmp_path / "out")
+    assert report.file_bytes == sum((report.path / name).stat().st_size for name in report.files)
+    assert CONTAINER.predict(inventory, formats, source=source).file_bytes == report.file_bytes
+    menu = [parse_format(name) for name in MENU]
+    assert report.overhead_bytes <= CONTAINER.max_overhead(inventory, menu, source=source)
+    reader = gguf.GGUFReader(str(tmp_path / "out" / "model.gguf"))
+    arch = ARCHITECTURES[source.config["model_type"]][0]
+    heads = (4, 2) if arch == "llama" else None
+    theirs = {t.name: gguf.dequantize(t.data, t.tensor_type).astype(np.float32) for t in reader.tensors}
+    names = set()
+    for unit, format in zip(inventory.units, formats, strict=True):
+        weight = source.read_float32(unit.tensor, unit.index)
+        expected = QUANTIZER.quantize(weight, format).dequantize()
+        assert np.array_equal(checkpoint.dequantized(unit.name), expected)
+        places = gguf_places(unit.tensor, unit.index)
+        names |= {place.name for place in places}
+        parts = [theirs[p.name] if p.expert is None else theirs[p.name][p.expert] for p in places]
+        found = np.concatenate([unrotated(part, places[0].name, heads) for part in parts])
+        assert np.array_equal(found, expected), unit.name
+    for tensor in inventory.rest:
+        place = gguf_places(tensor.name)
+        if not CONTAINER.rest_tensors(tensor):
+            continue
+        names.add(place[0].name)
+        stored = unrotated(theirs[place[0].name], place[0].name, heads)
+        assert np.array_equal(stored.reshape(-1), source.read_float32(tensor.name).reshape(-1)), tensor.name
+    assert names == set(theirs)
+    assert bytes(reader.fields["general.architecture"].parts[-1]).decode() == arch
+
+
+def test_trained_model_with_its_tokenizer(tmp_path: Path) -> None:
+    checkpoint, source, _, _, _ = made(MODELS / "llama-stdlib", tmp_path / "out")
+    metadata = read_gguf(tmp_path / "out" / "model.gguf").metadata
+    vocabulary = json.loads((MODELS / "llama-stdlib" / "tokenizer.json").read_text())["model"]
+    assert metadata["tokenizer.ggml.model"] == "gpt2"
+    assert metadata["tokenizer.ggml.pre"] == "gpt-2"
+    assert metadata["tokenizer.ggml.tokens"] == sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
+    assert len(metadata["tokenizer.ggml.merges"]) == len(vocabulary["merges"])
+    assert metadata["tokenizer.ggml.bos_token_id"] == 0
+    assert metadata["llama.attention.head_count_kv"] == 2
+    embedding = checkpoint.read_float32("model.embed_tokens.weight")
+    assert np.array_equal(embedding, source.read_float32("model.embed_tokens.weight"))
+
+
+def test_a_model_without_a_tokenizer_takes_token_ids_only(tmp_path: Path) -> None:
+    made(model(tmp_path / "m", "llama-gqa"), tmp_path / "out")
+    metadata = read_gguf(tmp_path / "out" / "model.gguf").metadata
+    assert metadata["tokenizer.ggml.model"] == "none"
+    (tmp_path / "m" / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(InvalidModel, match=r"no tokenizer\.json"):
+        made(tmp_path / "m", tmp_path / "other")
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    folder = model(tmp_path / "m", "mixtral-listed")
+    seen: list[str] = []
+
+    def stop(stage: str, fraction: float, message: str) -> None:
+        seen.append(message)
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, tmp_path / "out", progress=stop)
+    assert not (tmp_path / "out").exists()
+    again: list[str] = []
+    made(folder, tmp_path / "out", progress=lambda stage, fraction, message: again.append(f"{stage} {message}"))
+    assert f"write {seen[0]}" not in again
+    made(folder, tmp_path / "whole")
+    assert (tmp_path / "out" / "model.gguf").read_bytes() == (tmp_path / "whole" / "model.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("layout", "format", "message"),
+    [
+        ("vit", "fp16", "does not know this architecture"),
+        ("unknown", "fp16", "does not know this architecture"),
+        ("bert-classifier", "fp16", "no name in its map"),
+        ("llama-gqa", "int4-g32", "another format"),
+        ("llama-gqa", "int4-sym-g64", "another format"),
+    ],
+)
+def test_what_a_gguf_file_cannot_hold(layout: str, format: str, message: str, tmp_path: Path) -> None:
+    source = open_model(str(model(tmp_path, layout)))
+    inventory = inspect(source)
+    with pytest.raises(Unsupported) as caught:
+        CONTAINER.predict(inventory, [parse_format(format)] * len(inventory.units), source=source)
+    assert message in str(caught.value)
+
+
+def test_experts_of_a_role_must_share_a_type(tmp_path: Path) -> None:
+    source = open_model(str(model(tmp_path, "mixtral-listed")))
+    inventory = inspect(source)
+    formats = [parse_format(MENU[i % 2]) for i in range(len(inventory.units))]
+    with pytest.raises(Unsupported, match="one type for all experts"):
+        CONTAINER.predict(inventory, formats, source=source)
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [
+        ("qwen3-moe-listed", {"norm_topk_prob": False}),
+        ("qwen3-moe-listed", {"mlp_only_layers": [0]}),
+        ("llama-gqa", {"hidden_act": "gelu"}),
+        ("llama-gqa", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
+    ],
+)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(layout: str, change: dict[str, Any], tmp_path: Path) -> None:
+    source = open_model(str(model(tmp_path, layout, **change)))
+    inventory = inspect(source)
+    with pytest.raises(Unsupported):
+        CONTAINER.predict(inventory, mix(inventory), source=source)
+
+
+def test_llama_3_rope_factors() -> None:
+    """Llama 3.1's own parameters: short wavelengths stay, long ones are divided by 8, the rest lies between."""
+    rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope |= {"original_max_position_embeddings": 8192, "rope_theta": 500000.0}
+    factors = rope_factors({"head_dim": 128, "rope_parameters": rope})
+    assert factors is not None
+    assert factors.shape == (64,)
+    assert factors[0] == 1.0
+    assert factors[-1] == 8.0
+    assert (np.diff(factors) >= 0).all()
+
+
+def test_a_file_that_lies_about_a_type_is_refused(tmp_path: Path) -> None:
+    made(model(tmp_path / "m", "llama-gqa"), tmp_path / "out")
+    manifest = tmp_path / "out" / "bitwright.json"
+    data = json.loads(manifest.read_text())
+    data["units"][0]["format"] = "int8-sym-g32"
+    manifest.write_text(json.dumps(data))
+    with pytest.raises(InvalidModel, match="otherwise than the manifest"):
+        CONTAINER.read(tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_names_lead_there_and_back(model_type: str) -> None:
+    for there, back in hugging_face_names(model_type).items():
+        hf = back.format(n=7, e=3)
+        (place,) = gguf_places(hf)
+        assert place.name == there.format(n=7)
+        assert place.expert == (3 if "{e}" in back else None)
