@@ -34,3 +34,5 @@ GGML_TYPES = {
     )
 }  # fmt: skip
 GGML_BY_NUMBER = {kind.number: kind for kind in GGML_TYPES.values()}
+#: Integer formats whose grid, scale and size ggml holds exactly: weight = (code - 2^(b-1)) * fp16 scale, blocks of 32.
+GGML_INTS = {"int4-sym-g32": "q4_0", "int5-sym-g32": "q5_0", "int8-sym-g32": "q8_0"}

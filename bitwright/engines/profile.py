@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bitwright.core.formats import FloatFormat, Format, IntFormat, parse_format
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, parse_format
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.engines.facts import Device, Experts, KvCache, Memory, Names, Never, Silent
-from bitwright.engines.rules import Data, Evidence, FloatRule, IntRule, TieKind, unit_class
+from bitwright.engines.rules import BlockRule, Data, Evidence, FloatRule, IntRule, TieKind, unit_class
 
 
 class EngineProfile(Data):
@@ -38,7 +38,9 @@ class EngineProfile(Data):
     tie_evidence: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ints: tuple[IntRule, ...] = ()
+    blocks: tuple[BlockRule, ...] = ()
     floats: tuple[FloatRule, ...] = ()
+    menu: tuple[str, ...] = Field(default=(), description="formats to plan with when nobody names any")
     names: Names
     experts: Experts
     never: tuple[Never, ...] = ()
@@ -53,15 +55,25 @@ class EngineProfile(Data):
         known, used = {line.id for line in self.evidence}, set(self.used_evidence())
         if used - known or (self.tie_kinds and not self.tie_evidence):
             raise ValueError(f"evidence is missing: {sorted(used - known) or 'of the ties'}")
-        for rule in self.floats:
-            for name in rule.formats:
-                parse_format(name)
+        named = [name for rule in self.floats for name in rule.formats]
+        named += [name for rule in self.blocks for name in rule.formats]
+        for name in (*self.menu, *named):
+            parse_format(name)
         return self
 
     def used_evidence(self) -> Iterator[str]:
         """The evidence that each line names."""
         yield from self.tie_evidence
-        rules = (*self.ints, *self.floats, self.names, self.experts, *self.never, *self.silent, *self.kv_cache)
+        rules = (
+            *self.ints,
+            *self.blocks,
+            *self.floats,
+            self.names,
+            self.experts,
+            *self.never,
+            *self.silent,
+            *self.kv_cache,
+        )
         for rule in (*rules, *self.devices, *(() if self.memory is None else (self.memory,))):
             yield from rule.evidence
 
@@ -85,13 +97,23 @@ class EngineProfile(Data):
         if isinstance(format, FloatFormat):
             fine = any(rule.allows(unit, format) for rule in self.floats)
             return [] if fine else [f"{format.name} is not loaded for units of class '{kind}'"]
-        if not isinstance(format, IntFormat):
-            return [f"the format {format.name} is not known to this profile"]
-        rules = [rule for rule in self.ints if kind in rule.classes]
-        found = [rule.refusals(unit, format) for rule in rules]
+        found = self._rule_refusals(unit, format, kind)
         if any(not reasons for reasons in found):
             return []
-        return min(found, key=len) if found else [f"units of class '{kind}' stay unquantized"]
+        if found:
+            return min(found, key=len)
+        known = [rule for rule in (*self.ints, *self.blocks) if kind in rule.classes]
+        if not known:
+            return [f"units of class '{kind}' stay unquantized"]
+        return [f"the format {format.name} is not known to this profile"]
+
+    def _rule_refusals(self, unit: Unit, format: Format, kind: str) -> list[list[str]]:
+        """What each rule for this class of unit and kind of format has against it."""
+        if isinstance(format, IntFormat):
+            return [rule.refusals(unit, format) for rule in self.ints if kind in rule.classes]
+        if isinstance(format, BlockFormat):
+            return [rule.refusals(unit, format) for rule in self.blocks if kind in rule.classes]
+        return []
 
     def allowed(self, inventory: Inventory, formats: Sequence[str]) -> list[list[bool]]:
         """(units, formats): whether the engine loads each unit in each format."""
@@ -105,7 +127,7 @@ class EngineProfile(Data):
             table.append(rows[key])
         return table
 
-    def menu(self, inventory: Inventory, formats: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    def menus(self, inventory: Inventory, formats: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
         """Unit name to those of `formats` that the engine loads for it, in the given order."""
         table = self.allowed(inventory, formats)
         return {
@@ -119,7 +141,8 @@ class EngineProfile(Data):
         return {
             "name": self.name, "aliases": list(self.aliases), "title": self.title, "version": self.version,
             "since": self.since, "before": self.before, "revision": self.revision,
-            "widths": widths, "symmetric_only": self.symmetric_only,
+            "widths": widths, "blocks": [name for rule in self.blocks for name in rule.formats],
+             "symmetric_only": self.symmetric_only,
             "ties": list(self.tie_kinds), "container": self.container, "export": self.export, "notes": list(self.notes),
             "experts": self.experts.rule, "names": self.names.map,
             "devices": [device.name for device in self.devices],

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bitwright.core.formats import FloatFormat, IntFormat
+from bitwright.core.formats import BlockFormat, FloatFormat, IntFormat
 from bitwright.core.inventory import Unit
 
 #: dense: in a block; expert: of a mixture; head: outside the blocks (lm_head, classifiers).
@@ -89,6 +89,22 @@ class IntRule(Rule):
             (not self.groups or group in self.groups, f"groups here are {_listed(self.groups)}, not {group}"),
             (not self.group_divides or inputs % group == 0, f"the group {group} does not divide the {inputs} inputs"),
         ]
+
+
+class BlockRule(Rule):
+    """Formats of bytes in blocks, by name. whole: the block must divide the unit's inputs."""
+
+    formats: tuple[str, ...] = Field(min_length=1)
+    whole: bool = True
+
+    def refusals(self, unit: Unit, format: BlockFormat) -> list[str]:
+        """Why this rule does not allow the format; empty when it does."""
+        if format.name not in self.formats:
+            return [f"the format {format.name} is not loaded"]
+        inputs = unit.shape[1]
+        if self.whole and inputs % format.block:
+            return [f"blocks of {format.block} do not divide the {inputs} inputs"]
+        return []
 
 
 class FloatRule(Rule):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitwright.core.errors import InvalidModel, Unsupported
-from bitwright.core.formats import Format, parse_format
+from bitwright.core.formats import GGML_FORMATS, Format, parse_format
 from bitwright.core.gguf_names import ARCHITECTURES, gguf_places, hugging_face_names
 from bitwright.models import inspect, open_model
 from bitwright.models.gguf_header import read_gguf
@@ -62,6 +62,30 @@ def unrotated(values: np.ndarray, name: str, heads: tuple[int, int] | None) -> n
     size = values.shape[0] // count
     rows = [h * size + 2 * i + half for h in range(count) for half in (0, 1) for i in range(size // 2)]
     return values[rows]
+
+
+def test_every_ggml_type_is_decoded_by_the_gguf_package_to_our_values(tmp_path: Path) -> None:
+    """Rows of 256: whole superblocks. All twelve block types in one file, q and k among them."""
+    config, shapes = LAYOUTS["llama-gqa"]
+    # 96 inner features become 256 too.
+    large = {name: (dtype, tuple(4 * min(size, 64) for size in shape)) for name, (dtype, shape) in shapes.items()}
+    scaled = {**SIZES, "hidden_size": 256, "intermediate_size": 256, "vocab_size": 256}
+    folder = write(tmp_path / "m", ({**config, **scaled, "num_attention_heads": 4}, large))
+    source = open_model(str(folder))
+    inventory = inspect(source)
+    formats = mix(inventory, tuple(GGML_FORMATS))
+    assert {format.name for format in formats} == set(GGML_FORMATS)
+    report = CONTAINER.write(source, inventory, formats, tmp_path / "out")
+    assert report.file_bytes == CONTAINER.predict(inventory, formats, source=source).file_bytes
+    reader = gguf.GGUFReader(str(tmp_path / "out" / "model.gguf"))
+    theirs = {t.name: t for t in reader.tensors}
+    checkpoint = CONTAINER.read(tmp_path / "out")
+    for unit, format in zip(inventory.units, formats, strict=True):
+        tensor = theirs[gguf_places(unit.name)[0].name]
+        assert tensor.tensor_type.name.lower() == format.name
+        found = unrotated(gguf.dequantize(tensor.data, tensor.tensor_type), tensor.name, (4, 2))
+        assert np.array_equal(found, checkpoint.dequantized(unit.name)), (unit.name, format.name)
+        assert np.array_equal(found, QUANTIZER.quantize(source.read_float32(unit.name), format).dequantize())
 
 
 @pytest.mark.parametrize("layout", HELD)
@@ -146,6 +170,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
         ("bert-classifier", "fp16", "no name in its map"),
         ("llama-gqa", "int4-g32", "another format"),
         ("llama-gqa", "int4-sym-g64", "another format"),
+        ("llama-gqa", "q4_k", "whole blocks of 256"),
     ],
 )
 def test_what_a_gguf_file_cannot_hold(layout: str, format: str, message: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class TestEveryProfile:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_menu_allowed_and_refusals_agree(self, name: str, layout: str) -> None:
         profile, model = load_profile(name), inventory(layout)
-        table, menu = profile.allowed(model, FORMATS), profile.menu(model, FORMATS)
+        table, menu = profile.allowed(model, FORMATS), profile.menus(model, FORMATS)
         for unit, row in zip(model.units, table, strict=True):
             assert menu[unit.name] == tuple(f for f, fine in zip(FORMATS, row, strict=True) if fine)
             assert row == [not profile.refusals(unit, parse_format(f)) for f in FORMATS]
@@ -48,7 +48,7 @@ class TestEveryProfile:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_plans_from_the_cut_menu_pass_the_preflight(self, name: str, layout: str) -> None:
         profile, model = load_profile(name), inventory(layout)
-        menu = profile.menu(model, FORMATS)
+        menu = profile.menus(model, FORMATS)
         ties = model.tie_ids(profile.tie_kinds)
         common: dict[int, list[str]] = {}
         for unit, tie in zip(model.units, ties, strict=True):
@@ -119,7 +119,11 @@ def test_transformers_ties_all_experts_of_the_model() -> None:
 def test_llama_cpp_lists_only_what_ggml_holds_exactly() -> None:
     profile, unit = load_profile("llama.cpp"), inventory("llama-gqa").units[0]
     loaded = {name for name in FORMATS if not profile.refusals(unit, parse_format(name))}
-    assert loaded == {"int4-sym-g32", "int5-sym-g32", "int8-sym-g32", "bf16", "fp16"}
+    exact = {"int4-sym-g32", "int5-sym-g32", "int8-sym-g32", "bf16", "fp16"}
+    assert loaded == exact | {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"}, "64 inputs: no superblocks of 256"
+    wide = Unit("w.weight", "w.weight", (64, 512), "F16", "w", layer=0)
+    assert not profile.refusals(wide, parse_format("q4_k"))
+    assert profile.refusals(unit, parse_format("q4_k")) == ["blocks of 256 do not divide the 64 inputs"]
 
 
 @given(name=st.sampled_from(engine_names()), format=format_names(), out=st.integers(1, 300), inputs=st.integers(1, 300))

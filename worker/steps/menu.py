@@ -104,6 +104,9 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
 
 
 def _default_menu(inventory: Inventory, profile: EngineProfile | None) -> tuple[str, ...]:
+    if profile is not None and profile.menu:
+        own = _PASSTHROUGH.get(inventory.units[0].dtype)
+        return (*profile.menu, own) if own else profile.menu
     symmetric = profile is not None and profile.symmetric_only
     group = _default_group(inventory, profile) if profile is not None else DEFAULT_GROUP
     kept = _PASSTHROUGH.get(inventory.units[0].dtype)

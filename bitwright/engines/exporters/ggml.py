@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bitwright.core.formats import Format
+from bitwright.core.formats import GGML_FORMATS, Format
+from bitwright.core.ggml import GGML_INTS
 from bitwright.core.gguf_names import gguf_places
 
 
@@ -22,8 +23,13 @@ class GgmlType:
     block: int
 
 
-#: Formats whose grid, scale and size ggml holds exactly: weight = (code - 2^(b-1)) * fp16 scale, blocks of 32.
-EXACT = {"int4-sym-g32": "q4_0", "int5-sym-g32": "q5_0", "int8-sym-g32": "q8_0", "bf16": "bf16", "fp16": "f16"}
+#: Formats that ggml holds exactly, and its name of each.
+EXACT = {
+    **GGML_INTS,
+    "bf16": "bf16",
+    "fp16": "f16",
+    **{name: name for name in GGML_FORMATS},
+}
 
 #: Types that need no importance matrix, narrowest first; equal sizes in order of preference.
 NEAREST = (

@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import BlockFormat, Format, IntFormat
+from bitwright.core.ggml import GGML_INTS
 from quantizers.base import Blocks, Quantized, Stored
 
 BLOCK = 32
-#: Formats whose grid, scale and size ggml holds exactly.
-EXACT = {"int4-sym-g32": "q4_0", "int5-sym-g32": "q5_0", "int8-sym-g32": "q8_0"}
 
 
 def encode_blocks(value: Stored) -> NDArray[np.uint8]:
     """uint8 (out, bytes a row). Raises Unsupported for a value that has no block form."""
     if isinstance(value, Blocks):
         return value.data
-    if not isinstance(value, Quantized) or value.format.name not in EXACT:
+    if not isinstance(value, Quantized) or value.format.name not in GGML_INTS:
         raise Unsupported("this value has no block form in GGUF files", got=value.format.name)
     rows, columns = value.shape
     codes = value.codes.reshape(rows, columns // BLOCK, BLOCK)

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
-from bitwright.core.ggml import GGML_TYPES, GgmlType
+from bitwright.core.ggml import GGML_INTS, GGML_TYPES, GgmlType
 from bitwright.core.gguf_names import GgufPlace, gguf_places
 from bitwright.core.inventory import Inventory, RestTensor, Unit
 from bitwright.models.gguf_header import read_gguf
 from bitwright.models.weights import to_float32
 from quantizers.base import PassThrough, Stored
 from quantizers.containers.base import Container, Source
-from quantizers.containers.gguf.blocks import EXACT, decode_blocks, encode_blocks
+from quantizers.containers.gguf.blocks import decode_blocks, encode_blocks
 from quantizers.containers.gguf.layout import Stored as FileTensor
 from quantizers.containers.gguf.layout import Value, lay_out_gguf
 from quantizers.containers.gguf.metadata import architecture_of, heads, model_metadata, rope_factors
@@ -90,7 +90,7 @@ class GgufContainer(Container):
             if not places:
                 raise _unsupported(unit, format, "a tensor that llama.cpp has a name for", "no name in its map")
             if kind is None:
-                raise _unsupported(unit, format, f"{', '.join(EXACT)}, bf16, fp16 or a ggml type", "another format")
+                raise _unsupported(unit, format, f"{', '.join(GGML_INTS)}, bf16, fp16 or a ggml type", "another format")
             if unit.shape[1] % kind.block:
                 got = f"{unit.shape[1]} inputs"
                 raise _unsupported(unit, format, f"rows in whole blocks of {kind.block}", got)
@@ -247,7 +247,8 @@ def ggml_type(format: Format) -> GgmlType | None:
     """The ggml type that holds a format exactly, or None."""
     if isinstance(format, FloatFormat):
         return GGML_TYPES[_FLOATS[format.dtype]]
-    return GGML_TYPES.get(EXACT.get(format.name, "" if isinstance(format, IntFormat) else format.name))
+    name = GGML_INTS.get(format.name, "") if isinstance(format, IntFormat) else format.name
+    return GGML_TYPES.get(name)
 
 
 def places_of(unit: Unit) -> tuple[GgufPlace, ...]:
