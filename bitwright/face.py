@@ -66,7 +66,7 @@ def score(
 ) -> SensitivityTable:
     """The sensitivity table of a model.
 
-    Options: metric, formats, calibration, calibration_tokens, samples, engine, recipe, seed.
+    Options: metric, formats, quantizer, calibration, calibration_tokens, samples, engine, recipe, seed.
     """
     from bitwright.core.table import load_table
 
@@ -171,11 +171,21 @@ def _load_subject(path: Path) -> Plan | Solution:
 
 
 def execute(
-    model: str | Path, plan: Plan | str | Path, *, to: str = "packed", out: str | Path, progress: Progress | None = None
+    model: str | Path,
+    plan: Plan | str | Path,
+    *,
+    to: str = "packed",
+    out: str | Path,
+    calibration: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Carry a plan out into a checkpoint folder; read back and compared before it appears under its name."""
+    """Carry a plan out into a checkpoint folder; read back and compared before it appears under its name.
+
+    calibration: for plans of a calibrated quantizer (gptq, clip), the text that the plan was made with.
+    """
     loaded = _load_plan(plan)
-    members = {"model": str(model), "plan": loaded.to_json(), "to": to}
+    text = None if calibration is None else str(calibration)
+    members = {"model": str(model), "plan": loaded.to_json(), "to": to, "calibration": text}
     checkpoint: dict[str, Any] = _run("execute", _context(progress, out), members)["checkpoint"]
     return checkpoint
 

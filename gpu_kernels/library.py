@@ -20,6 +20,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_dequantize": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
     "bw_expand": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _I]),
     "bw_widen": (None, [_P, _I, _N, _P, _I]),
+    "bw_gptq_block": (None, [_P, _N, _N, _N, _P, _N, _P, _P, _P, _P, _P, _I]),
     "bw_rtn": (_I, [_P, _N, _N, _N, _I, _I, _I, _P, _P, _P, _I]),
 }
 

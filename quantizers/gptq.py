@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
@@ -37,6 +37,7 @@ from quantizers.base import (
 from quantizers.clip import RATIOS, search
 from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.rtn import group_parameters
+from quantizers.sweep import blocks, sweep
 
 #: Share of the mean diagonal added to the diagonal (the paper's 1 %), and how it grows while H is not definite.
 DAMPING, DAMPING_GROWTH, DAMPING_TRIES = 0.01, 10.0, 5
@@ -45,10 +46,25 @@ ORDERS = ("activation", "natural")
 SCALES = ("range", "clip")
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A Hessian ready for sweeps. source: the array it came from; upper: U of H^-1 = U'U, columns in `permutation`."""
+
+    source: Any
+    damping: float
+    order: str
+    moments: Float64
+    upper: Float64
+    permutation: NDArray[np.intp]
+
+
 class Gptq:
     """The `gptq` quantizer."""
 
     name = "gptq"
+
+    def __init__(self) -> None:
+        self._last: Prepared | None = None
 
     def quantize(
         self,
@@ -81,7 +97,16 @@ class Gptq:
                 expected=f"order in {ORDERS}, scales in {SCALES}, block >= 1, damping >= 0",
                 got=f"order={order!r}, scales={scales!r}, block={block}, damping={damping}",
             )
-        moments = checked_hessian(hessian, weight.shape[1], name)
+        prepared = self._prepared(hessian, weight.shape[1], damping, order, name)
+        parameters = _Parameters(format, damped(prepared.moments, damping) if scales == "clip" else None, name)
+        return _quantize(weight, parameters, prepared, block)
+
+    def _prepared(self, hessian: NDArray[Any] | None, columns: int, damping: float, order: str, name: str) -> Prepared:
+        """The factor of this Hessian; the last one is kept, because one Hessian serves several formats and units."""
+        last = self._last
+        if last is not None and last.source is hessian and (last.damping, last.order) == (damping, order):
+            return last
+        moments = checked_hessian(hessian, columns, name)
         if moments is None:
             raise InvalidCalibration(
                 f"{name}: gptq needs the second moments of the inputs",
@@ -89,9 +114,9 @@ class Gptq:
                 got="none",
                 hint="give calibration data, or use the quantizer rtn",
             )
-        factor = inverse_factor(moments, damping, order, name)
-        parameters = _Parameters(format, damped(moments, damping) if scales == "clip" else None, name)
-        return _sweep(weight, parameters, factor, order, block)
+        upper, permutation = inverse_factor(moments, damping, order, name)
+        self._last = Prepared(hessian, damping, order, moments, upper, permutation)
+        return self._last
 
 
 QUANTIZER = Gptq()
@@ -108,7 +133,9 @@ def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> t
         try:
             # The Cholesky factor of H read backwards, turned round again, is an upper R with H = RR'; U is its inverse.
             upper = np.linalg.cholesky(work[::-1, ::-1])[::-1, ::-1]
-            return np.asarray(solve_triangular(upper, np.eye(columns))), permutation
+            inverse, failed = dtrtri(np.asfortranarray(upper))
+            if not failed:
+                return np.ascontiguousarray(inverse), permutation
         except np.linalg.LinAlgError:
             continue
     raise InvalidCalibration(
@@ -138,47 +165,28 @@ class _Parameters:
         return scales[:, 0], zeros[:, 0]
 
 
-def _sweep(
-    weight: Float32Matrix, parameters: _Parameters, factor: tuple[Float64, NDArray[np.intp]], order: str, block: int
-) -> Quantized:
-    format = parameters.format
-    upper, permutation = factor
+def _quantize(weight: Float32Matrix, parameters: _Parameters, prepared: Prepared, block: int) -> Quantized:
+    format, permutation, order = parameters.format, prepared.permutation, prepared.order
     rows, columns = weight.shape
-    work = weight.astype(np.float64)[:, permutation]
     spans = group_spans(columns, format)
     group_of = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
     scales = np.empty((rows, len(spans)), np.float16)
     zeros = np.empty((rows, len(spans)), np.uint8)
-    codes = np.empty((rows, columns), np.uint8)
+    starts = {start: index for index, (start, _) in enumerate(spans)} if order == "natural" else {}
     if order == "activation":
         for index, (start, stop) in enumerate(spans):
             scales[:, index], zeros[:, index] = parameters.of(weight[:, start:stop], (start, stop))
-    top = (1 << format.width) - 1
-    for first in range(0, columns, block):
-        last = min(first + block, columns)
-        errors = np.empty((rows, last - first))
-        for j in range(first, last):
-            column = int(permutation[j])
-            index = int(group_of[column])
-            if order == "natural" and j == spans[index][0]:
-                group = _current_group(work, upper, errors, first, last, spans[index])
-                scales[:, index], zeros[:, index] = parameters.of(group, spans[index])
-            scale, zero = scales[:, index].astype(np.float64), zeros[:, index].astype(np.float64)
-            rounded = np.clip(np.rint(work[:, j] / scale) + zero, 0, top)
-            codes[:, column] = rounded
-            errors[:, j - first] = (work[:, j] - (rounded - zero) * scale) / upper[j, j]
-            work[:, j + 1 : last] -= np.outer(errors[:, j - first], upper[j, j + 1 : last])
-        work[:, last:] -= errors @ upper[first:last, last:]
+
+    def grid(first: int, last: int, work: Float64) -> tuple[Float64, Float64, Float64]:
+        if first in starts:
+            start, stop = spans[starts[first]]
+            group = work[:, start:stop].astype(np.float32)
+            scales[:, starts[first]], zeros[:, starts[first]] = parameters.of(group, (start, stop))
+        groups = group_of[permutation[first:last]]
+        top = np.full((rows, last - first), (1 << format.width) - 1, np.float64)
+        return scales[:, groups].astype(np.float64), zeros[:, groups].astype(np.float64), top
+
+    work = np.ascontiguousarray(weight[:, permutation], np.float64)
+    codes = np.empty((rows, columns), np.uint8)
+    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, block, tuple(starts)), grid)
     return Quantized(codes, scales, None if format.symmetric else zeros, format)
-
-
-def _current_group(
-    work: Float64, upper: Float64, errors: Float64, first: int, last: int, span: tuple[int, int]
-) -> Float32Matrix:
-    """The weights of a group as they stand now: its columns beyond the block still lack this block's errors."""
-    start, stop = span
-    group = work[:, start:stop].copy()
-    if stop > last:
-        done = start - first
-        group[:, last - start :] -= errors[:, :done] @ upper[first:start, last:stop]
-    return group.astype(np.float32)

@@ -53,6 +53,10 @@ def _add_plan(commands: Any) -> None:
     add_server(plan)
 
 
+#: Help of --calibration where a plan is carried out or measured.
+OF_PLAN = "for plans of gptq or clip: the text that the plan was made with (default: bundled)"
+
+
 def _add_execute(commands: Any) -> None:
     execute = command(
         commands, "execute", run_execute,
@@ -69,6 +73,7 @@ def _add_execute(commands: Any) -> None:
     execute.late = "out"
     execute.add_argument("--plan", metavar="PLAN", type=Path, required=True, help="the plan file")
     execute.add_argument("--to", metavar="CONTAINER", default="packed", help=f"{CONTAINERS} (default packed)")
+    execute.add_argument("--calibration", metavar="FILE", help=OF_PLAN)
     add_progress(execute)
     add_server(execute)
 
@@ -91,6 +96,7 @@ def _add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument("--text", metavar="FILE", help="evaluation text or data (default: bundled)")
     evaluate.add_argument("--tokens", metavar="N", type=int, help="tokens to measure on (default 16384)")
+    evaluate.add_argument("--calibration", metavar="FILE", help=OF_PLAN)
     add_run(evaluate)
     add_progress(evaluate)
     add_server(evaluate)
@@ -171,12 +177,14 @@ def run_execute(args: Namespace) -> int:
             "say where the checkpoint goes", expected="a folder after the options", hint="bitwright execute --help"
         )
 
+    options = members(args, ("calibration",))
+
     def local(progress: Any) -> Any:
         from bitwright import face
 
-        return face.execute(args.model, plan, to=args.to, out=args.out, progress=progress)
+        return face.execute(args.model, plan, to=args.to, out=args.out, progress=progress, **options)
 
-    request = {"model": args.model, "plan": plan.to_json(), "to": args.to}
+    request = {"model": args.model, "plan": plan.to_json(), "to": args.to, **options}
     checkpoint = job(args, "execute", request, local=local, remote=lambda result, _: result["checkpoint"])
     emit(args, checkpoint, checkpoint_text(checkpoint))
     return 0
@@ -187,7 +195,7 @@ def run_evaluate(args: Namespace) -> int:
     from bitwright.cli.views import quality_text
     from bitwright.core.plan import load_plan
 
-    options = members(args, ("checkpoint", "text", "tokens", "seed", "threads"))
+    options = members(args, ("checkpoint", "text", "tokens", "calibration", "seed", "threads"))
     plan = load_plan(args.plan) if args.plan is not None else None
 
     def local(progress: Any) -> Any:

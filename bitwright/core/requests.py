@@ -59,6 +59,9 @@ class Scoring(_Request):
         default=None, description="menu of formats; default: the engine's or int2..int8 at g64"
     )
     granularity: Granularity | None = None
+    quantizer: Name | None = Field(
+        default=None, description="what makes the codes: rtn, clip or gptq; default: the recipe's (rtn)"
+    )
     calibration: Text | None = Field(
         default=None, description="a text file (local) or a stored text (sha256:...); default: bundled"
     )
@@ -89,11 +92,19 @@ class PlanRequest(Scoring):
     to: Container | None = Field(default=None, description="also write a checkpoint in this container")
 
 
+#: Calibrated quantizers (gptq, clip) are carried out on the data that the plan was made with.
+QUANTIZER_CALIBRATION: Any = Field(
+    default=None,
+    description="for plans of a calibrated quantizer: the text that the plan was made with; default: bundled",
+)
+
+
 class ExecuteRequest(_Request):
     kind: Literal["execute"] = "execute"
     model: Text
     plan: dict[str, Any] = Field(description="the plan document")
     to: Container = "packed"
+    calibration: Text | None = QUANTIZER_CALIBRATION
 
 
 class EvaluateRequest(_Request):
@@ -105,6 +116,7 @@ class EvaluateRequest(_Request):
         default=None, description="evaluation text: a file (local) or sha256:...; default: bundled"
     )
     tokens: int = Field(default=16_384, ge=64, le=16_777_216)
+    calibration: Text | None = QUANTIZER_CALIBRATION
 
 
 JobRequest = Annotated[

@@ -131,3 +131,18 @@ def test_infinite_weights_are_refused() -> None:
     weight = np.full((2, 8), np.inf, np.float32)
     with pytest.raises(InvalidModel, match="layer"):
         QUANTIZER.quantize(weight, parse_format("int4-g8"), hessian=np.eye(8), name="layer")
+
+
+@pytest.mark.parametrize("order", ["natural", "activation"])
+def test_native_and_numpy_sweeps_give_the_same_codes(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(7).standard_normal((70, 90)).astype(np.float32)
+    hessian = moments(90)
+
+    def codes() -> np.ndarray:
+        value = QUANTIZER.quantize(weight, parse_format("int3-g32"), hessian=hessian, order=order, block=32)
+        assert isinstance(value, Quantized)
+        return value.codes
+
+    native = codes()
+    monkeypatch.setattr("quantizers.sweep.library", lambda: None)
+    assert np.array_equal(native, codes())

@@ -17,10 +17,11 @@ TOKENS = {"calibration_tokens": 2048, "confirm_tokens": 2048, "samples": 2}
 class Bench:
     """A state folder, and jobs run in it as the local command line does; `said` records the progress reported.
 
-    listen: takes the progress instead.
+    listen: takes the progress instead. text: what calibrated plans were made on.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, text: Path | None = None) -> None:
+        self.text = text
         self.settings = Settings(state_dir=state)
         self.said: list[tuple[str, str]] = []
         self.listen: Progress | None = None

@@ -21,8 +21,8 @@ def text(models_dir: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("state"))
+def bench(tmp_path_factory: pytest.TempPathFactory, text: str) -> Bench:
+    return Bench(tmp_path_factory.mktemp("state"), Path(text))
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,16 @@ from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
 from sensitivity.data import Calibration
 from worker.steps.menu import Menu
+from worker.steps.quantizing import Maker
 
 
 def make_provenance(
-    request: PlanRequest, menu: Menu, table: SensitivityTable, solution: Solution, calibration: Calibration | None
+    request: PlanRequest,
+    menu: Menu,
+    table: SensitivityTable,
+    solution: Solution,
+    calibration: Calibration | None,
+    maker: Maker,
 ) -> dict[str, Any]:
     """Where the plan comes from; everything that somebody needs to make it again."""
     return {
@@ -30,7 +36,8 @@ def make_provenance(
         "loss_unit": table.loss_unit,
         "solver": solution.solver,
         "recipe": menu.recipe.name,
-        "quantizer": menu.recipe.quantizer,
+        "quantizer": maker.name,
+        "quantizer_calibration": maker.provenance(request, calibration),
         "formats": list(table.formats),
         "seed": request.seed,
         "calibration": calibration.digest if calibration is not None else None,
@@ -51,6 +58,7 @@ def build_plan(
     solution: Solution,
     measured: Measured | None,
     provenance: dict[str, Any],
+    warnings: tuple[str, ...] = (),
 ) -> Plan:
     """The plan of a feasible solution. Sums are exact: bytes in integers, losses by fsum."""
     costs = table.cost_bytes()
@@ -89,7 +97,7 @@ def build_plan(
         budget=request.budget,
         ties=_ties(problem),
         kept=tuple(tensor.name for tensor in inventory.rest if tensor.role == KEPT),
-        warnings=(*menu.warnings, *table.provenance.get("warnings", ())),
+        warnings=(*menu.warnings, *table.provenance.get("warnings", ()), *warnings),
         provenance={key: value for key, value in provenance.items() if value is not None},
     )
 

@@ -19,8 +19,8 @@ from sensitivity.base import NUMERICS
 from sensitivity.data import Calibration
 from sensitivity.quality import Quality
 from worker.steps.context import Context
-from worker.steps.menu import Menu
 from worker.steps.partial import kept_in
+from worker.steps.quantizing import Maker
 
 
 def confirm(
@@ -31,7 +31,7 @@ def confirm(
     below: IntArray | None,
     above: IntArray | None,
     calibration: Calibration,
-    menu: Menu,
+    maker: Maker,
     context: Context,
 ) -> tuple[Measured, bool]:
     """(measurement, whether the feasible uniform plan measured better and must be taken).
@@ -41,7 +41,7 @@ def confirm(
     choices = {"plan": solution.choice}
     choices |= {name: c for name, c in (("uniform", above), ("feasible_uniform", below)) if c is not None}
     variants = {name: [table.formats[j] for j in choice] for name, choice in choices.items()}
-    quality = _measure(source, inventory, variants, calibration, menu, context)
+    quality = _measure(source, inventory, variants, calibration, maker, context)
     take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
     chosen = quality["feasible_uniform" if take_uniform else "plan"]
     extra: dict[str, Any] = dict(chosen.extra)
@@ -74,7 +74,7 @@ def _measure(
     inventory: Inventory,
     variants: Mapping[str, list[str]],
     calibration: Calibration,
-    menu: Menu,
+    maker: Maker,
     context: Context,
 ) -> dict[str, Quality]:
     """Measured once, remembered by everything that can change it: a job that starts again does not measure again."""
@@ -83,7 +83,7 @@ def _measure(
         "units": [unit.name for unit in inventory.units],
         "variants": dict(variants),
         "data": calibration.confirming.digest,
-        "quantizer": menu.recipe.quantizer,
+        "quantizer": maker.key,
         "numerics": NUMERICS,
     }
 
@@ -95,7 +95,7 @@ def _measure(
             inventory,
             variants,
             calibration.confirming,
-            quantizer=menu.recipe.quantizer,
+            quantizer=maker,
             progress=context.progress,
             partial=partial,
         )

@@ -11,6 +11,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.core.plan import plan_from_json
 from bitwright.core.requests import EvaluateRequest
 from bitwright.models import ModelSource
+from quantizers.catalog import QUANTIZERS
 from sensitivity import calibration as calibrations
 from sensitivity import evaluate
 from sensitivity.base import NUMERICS
@@ -21,6 +22,7 @@ from worker.steps.context import Context
 from worker.steps.execute import match
 from worker.steps.finite import require_finite
 from worker.steps.partial import kept_in
+from worker.steps.quantizing import Maker, planned_quantizer
 from worker.steps.texts import locate_text
 
 
@@ -61,12 +63,13 @@ def _measure(
             source, inventory, folder, data, progress=context.progress, partial=partial
         )
     variants: dict[str, list[str] | None] = {"original": None}
+    maker = Maker(QUANTIZERS.load("rtn"))
     if request.plan is not None:
         plan = plan_from_json(request.plan)
+        maker = planned_quantizer(plan, request.calibration, source, inventory, context)
         inventory, names = match(plan, inventory)
         variants = {"plan": names}
-    quantizer = "rtn" if request.plan is None else str(plan.provenance.get("quantizer", "rtn"))
     measured = evaluate.measure(
-        source, inventory, variants, data, quantizer=quantizer, progress=context.progress, partial=partial
+        source, inventory, variants, data, quantizer=maker, progress=context.progress, partial=partial
     )
     return next(iter(measured.items()))

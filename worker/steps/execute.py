@@ -13,12 +13,15 @@ from bitwright.core.requests import ExecuteRequest
 from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
 from worker.steps.context import Context
+from worker.steps.quantizing import Maker, planned_quantizer, units_context
 
 
 def run(request: ExecuteRequest, context: Context) -> dict[str, Any]:
     plan = plan_from_json(request.plan)
     source, inventory = context.open(request.model)
-    return {"checkpoint": write_checkpoint(source, inventory, plan, request.to, context), "plan_digest": plan.digest}
+    maker = planned_quantizer(plan, request.calibration, source, inventory, context)
+    checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context)
+    return {"checkpoint": checkpoint, "plan_digest": plan.digest}
 
 
 def match(plan: Plan, inventory: Inventory) -> tuple[Inventory, list[str]]:
@@ -45,7 +48,7 @@ def match(plan: Plan, inventory: Inventory) -> tuple[Inventory, list[str]]:
 
 
 def write_checkpoint(
-    source: ModelSource, inventory: Inventory, plan: Plan, to: str, context: Context
+    source: ModelSource, inventory: Inventory, plan: Plan, to: str, maker: Maker, context: Context
 ) -> dict[str, Any]:
     """Write, read back, compare. The folder appears under its final name only when all of it is right."""
     inventory, names = match(plan, inventory)
@@ -57,11 +60,13 @@ def write_checkpoint(
         inventory,
         [parse_format(name) for name in names],
         Path(out),
-        quantizer=str(plan.provenance.get("quantizer", "rtn")),
+        quantizer=maker.name,
         plan_json=plan.to_json(),
         progress=context.progress,
+        context=units_context(maker),
+        context_key=maker.data,
     )
-    return {"container": to, **report.to_json()}
+    return {"container": to, **report.to_json(), "warnings": list(maker.warnings(inventory))}
 
 
 def _require_true_bytes(plan: Plan, inventory: Inventory, names: list[str]) -> None:

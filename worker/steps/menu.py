@@ -21,6 +21,7 @@ from bitwright.core.recipe import Recipe
 from bitwright.core.requests import PlanRequest, Scoring
 from bitwright.engines import EngineProfile, load_profile
 from bitwright.recipes import find_recipe
+from quantizers.catalog import QUANTIZERS
 from quantizers.containers.catalog import CONTAINERS
 
 #: Pass-through format that keeps a model's own 16-bit weights; float32 models keep 16 of their bits.
@@ -36,6 +37,7 @@ class Menu:
 
     recipe: Recipe
     metric: str
+    quantizer: str
     formats: tuple[str, ...]
     profile: EngineProfile | None
     tie_kinds: tuple[str, ...]
@@ -100,7 +102,8 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
     ties = tuple(profile.tie_kinds) if profile else ()
     if granularity == "expert":
         ties = (*ties, "expert")
-    return Menu(recipe, metric, formats, profile, ties, (*inventory.warnings, *warnings))
+    quantizer = QUANTIZERS.get(request.quantizer or recipe.quantizer).name
+    return Menu(recipe, metric, quantizer, formats, profile, ties, (*inventory.warnings, *warnings))
 
 
 def _default_menu(inventory: Inventory, profile: EngineProfile | None) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from worker.steps.confirm import confirm
 from worker.steps.context import Context
 from worker.steps.execute import write_checkpoint
 from worker.steps.menu import Menu, require_reachable, resolve
+from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
 
 #: Whole-file budgets leave room for this container's metadata when the request names none.
@@ -37,7 +38,8 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     menu = resolve(request, inventory)
     confirming = request.confirm_tokens if request.confirm and inventory.task != "unknown" else 0
     calibration = calibrate(request, menu, source, inventory, context, confirming=confirming)
-    table = score(request, menu, source, inventory, calibration, context)
+    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
+    table = score(request, menu, source, inventory, calibration, maker, context)
     inventory = menu.planned(inventory)
     table = table.without_units(inventory)
     allowed = menu.allowed(inventory)
@@ -46,12 +48,13 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     solution = _solve(request, menu, problem, context)
     if not solution.feasible:
         return _infeasible(request, solution, source, inventory, menu, table, context)
-    solution, measured = _confirmed(request, menu, source, inventory, calibration, table, problem, solution, context)
-    provenance = make_provenance(request, menu, table, solution, calibration)
-    plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance)
+    solution, measured = _confirmed(request, maker, source, inventory, calibration, table, problem, solution, context)
+    provenance = make_provenance(request, menu, table, solution, calibration, maker)
+    said = maker.warnings(inventory)
+    plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
     digest = plan.digest
     context.blobs.put_as("plans", digest, plan)
-    checkpoint = write_checkpoint(source, inventory, plan, request.to, context) if request.to else None
+    checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context) if request.to else None
     return {
         "feasible": True,
         "plan_digest": digest,
@@ -120,7 +123,7 @@ def _infeasible(
 
 def _confirmed(
     request: PlanRequest,
-    menu: Menu,
+    maker: Maker,
     source: ModelSource,
     inventory: Inventory,
     calibration: Calibration | None,
@@ -133,7 +136,7 @@ def _confirmed(
     below, above = uniform_neighbours(problem, solution.choice)
     if calibration is None or not request.confirm or inventory.task == "unknown":
         return solution, None
-    measured, take_uniform = confirm(source, inventory, table, solution, below, above, calibration, menu, context)
+    measured, take_uniform = confirm(source, inventory, table, solution, below, above, calibration, maker, context)
     if take_uniform and below is not None:
         certificate = certify(problem, below, solution.certificate.multipliers)
         solution = Solution(

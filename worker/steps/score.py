@@ -19,21 +19,25 @@ from worker.steps.context import Context
 from worker.steps.finite import require_finite
 from worker.steps.menu import Menu, resolve
 from worker.steps.partial import kept_in
+from worker.steps.quantizing import Maker, make_quantizer, reads_data
 from worker.steps.texts import locate_text
 
 
 def run(request: SensitivityRequest, context: Context) -> dict[str, Any]:
     source, inventory = context.open(request.model)
     menu = resolve(request, inventory)
-    table = score(request, menu, source, inventory, calibrate(request, menu, source, inventory, context), context)
+    calibration = calibrate(request, menu, source, inventory, context)
+    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
+    table = score(request, menu, source, inventory, calibration, maker, context)
     return {"table_digest": publish(table, context), "metric": table.metric, "warnings": list(menu.warnings)}
 
 
 def calibrate(
     request: Scoring, menu: Menu, source: ModelSource, inventory: Inventory, context: Context, *, confirming: int = 0
 ) -> Calibration | None:
-    """Calibration data split into scoring and confirming parts; None when neither needs any."""
-    if METRICS.get(menu.metric).traits["data"] == "none" and not confirming:
+    """Calibration data split into scoring and confirming parts; None when nothing needs any."""
+    quantizing = reads_data(menu.quantizer) and inventory.task != "unknown"
+    if METRICS.get(menu.metric).traits["data"] == "none" and not confirming and not quantizing:
         return None
     context.progress("calibrate", 0.0, "reading calibration data")
     text = locate_text(request.calibration, context)
@@ -55,6 +59,7 @@ def score(
     source: ModelSource,
     inventory: Inventory,
     calibration: Calibration | None,
+    maker: Maker,
     context: Context,
 ) -> SensitivityTable:
     """The table; content-addressed by everything that can change a cell, so a new budget or engine never rescores."""
@@ -65,7 +70,7 @@ def score(
         "options": dict(menu.recipe.metric_options),
         "samples": request.samples,
         "formats": list(menu.formats),
-        "quantizer": menu.recipe.quantizer,
+        "quantizer": maker.key,
         "calibration": _scored_digest(menu, calibration),
         "tokens": request.calibration_tokens,
         "seed": request.seed,
@@ -83,7 +88,7 @@ def score(
             menu.formats,
             metric=menu.metric,
             calibration=calibration,
-            quantizer=menu.recipe.quantizer,
+            quantizer=maker,
             seed=request.seed,
             samples=request.samples,
             options=dict(menu.recipe.metric_options),

@@ -1,0 +1,131 @@
+"""Second moments of every unit's inputs, H = sum over tokens of x x', which calibrated quantizers weigh errors by.
+
+Forward passes of the unquantized model only. Layers that read one tensor (q, k and v; gate and up) share one H. An
+expert's H holds the tokens that were routed to it and no others. As many layers are gathered in one pass as fit
+`limit` bytes, one block of the model at least; the rest of the model keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
+
+from bitwright.core.inventory import Inventory
+from sensitivity.base import Progress
+from sensitivity.capture import Key, weight_key
+from sensitivity.data import Data
+from sensitivity.runner import Runner
+
+#: Accumulators held at once.
+LIMIT_BYTES = 1 << 30
+#: Tokens (or image patches' worth of items) run at once.
+BATCH_TOKENS = 2048
+
+Moments = dict[str, NDArray[np.float32]]
+
+
+class _Watcher(TorchFunctionMode):
+    """Adds up x x' of the inputs of watched weights while active; `begin` starts a batch."""
+
+    def __init__(self, watched: dict[Key, tuple[int, ...]]) -> None:
+        super().__init__()
+        self._watched = watched
+        self._mask: torch.Tensor | None = None
+        self._inputs: dict[int, list[torch.Tensor]] = {}
+        self.leader: dict[int, int] = {}
+        self.sums: dict[int, torch.Tensor] = {}
+
+    def begin(self, data: Data) -> None:
+        mask = data.inputs.get("attention_mask")
+        self._mask = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).bool()
+        self._inputs = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.linear:
+            self._seen(args[1] if len(args) > 1 else kwargs["weight"], args[0] if args else kwargs["input"])
+        elif func is torch.addmm and len(args) == 3:  # transformers' Conv1D keeps its weight as (in, out)
+            self._seen(args[2], args[1])
+        return func(*args, **kwargs)
+
+    def _seen(self, weight: torch.Tensor, inputs: torch.Tensor) -> None:
+        for unit in self._watched.get(weight_key(weight), ()):
+            self._inputs.setdefault(unit, []).append(inputs.detach())
+
+    def finish(self) -> None:
+        """Add the batch: units that read the very same tensors follow the first of them."""
+        leaders: dict[tuple[int, ...], int] = {}
+        for unit, inputs in sorted(self._inputs.items()):
+            first = leaders.setdefault(tuple(x.data_ptr() for x in inputs), unit)
+            leader = self.leader.setdefault(unit, self.leader.get(first, first))
+            if leader == unit:
+                for x in inputs:
+                    self._add(unit, self._rows(x))
+        self._inputs = {}
+
+    def _rows(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(tokens, in), padding left out where the tokens still lie as in the batch."""
+        if self._mask is not None and inputs.shape[:-1] == self._mask.shape:
+            return inputs[self._mask]
+        return inputs.reshape(-1, inputs.shape[-1])
+
+    def _add(self, unit: int, rows: torch.Tensor) -> None:
+        product = (rows.T.float() @ rows.float()).double()
+        self.sums[unit] = product if unit not in self.sums else self.sums[unit] + product
+
+
+def passes(inventory: Inventory, limit: int = LIMIT_BYTES) -> list[tuple[int, ...]]:
+    """Unit numbers by pass: whole blocks, as many as fit `limit` bytes (one at least)."""
+    blocks: dict[int | None, list[int]] = {}
+    for number, unit in enumerate(inventory.units):
+        blocks.setdefault(unit.layer, []).append(number)
+    groups: list[list[int]] = []
+    filled = 0
+    for numbers in blocks.values():
+        size = sum(8 * inventory.units[n].shape[1] ** 2 for n in numbers)
+        if not groups or filled + size > limit:
+            groups.append([])
+            filled = 0
+        groups[-1] += numbers
+        filled += size
+    return [tuple(group) for group in groups]
+
+
+def gather(runner: Runner, data: Data, units: Sequence[int], progress: Progress) -> tuple[dict[str, str], Moments]:
+    """(unit name -> name of the unit that holds its H, H by unit name: float32 (in, in)).
+
+    Units that no token reached, or that are used in ways nobody listens to, are in neither. Raises NotFinite.
+    """
+    watched: dict[Key, tuple[int, ...]] = {}
+    parameters = runner.parameters
+    for number in units:
+        place = runner.slices[runner.inventory.units[number].name]
+        matrix = parameters[place.parameter].data
+        matrix = matrix if place.index is None else matrix[place.index]
+        key = weight_key(matrix)
+        watched[key] = (*watched.get(key, ()), number)
+    watcher = _Watcher(watched)
+    with torch.inference_mode():
+        for done, batch in _batches(data):
+            watcher.begin(batch)
+            with watcher:
+                runner.output(batch)
+            watcher.finish()
+            progress("calibrate", done, f"second moments of the inputs of {len(units)} units")
+    names = [unit.name for unit in runner.inventory.units]
+    found = {names[unit]: total.numpy().astype(np.float32) for unit, total in watcher.sums.items()}
+    return {names[unit]: names[leader] for unit, leader in watcher.leader.items()}, found
+
+
+def _batches(data: Data) -> Iterator[tuple[float, Data]]:
+    """(share done, items) in the data's order, about BATCH_TOKENS at a time."""
+    size = max(1, round(BATCH_TOKENS * data.items / max(1, data.tokens)))
+    size = min(size, 32) if data.kind == "images" else size
+    for start in range(0, data.items, size):
+        rows = np.arange(start, min(start + size, data.items))
+        yield (start + len(rows)) / data.items, data.take(rows).trimmed()

@@ -1,0 +1,62 @@
+"""Second moments of inputs against hooks on the module's own layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sensitivity.base import silent
+from sensitivity.input_moments import gather, passes
+from sensitivity.runner import load_runner
+from tests.sensitivity.tiny_models import DATA, Opened
+
+
+@pytest.mark.parametrize(("name", "module"), [("llama", "down_proj"), ("bert", "output.dense"), ("gpt2", "c_proj")])
+def test_moments_are_the_sums_of_what_a_hook_sees(tiny: dict[str, Opened], name: str, module: str) -> None:
+    source, inventory = tiny[name]
+    data, runner = DATA[name](), load_runner(source, inventory)
+    leaders, moments = gather(runner, data, range(len(inventory.units)), silent)
+    mask = data.inputs.get("attention_mask")
+    target = next(unit.name for unit in inventory.units if module in unit.name)
+    layer = next(m for n, m in runner.model.named_modules() if n and target.removesuffix(".weight").endswith(n))
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    with torch.inference_mode():
+        runner.output(data)
+    handle.remove()
+    rows = torch.cat([x[torch.from_numpy(mask).bool()] if mask is not None else x.flatten(0, -2) for x in seen])
+    expected = (rows.double().T @ rows.double()).numpy()
+    assert np.allclose(moments[leaders[target]], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_layers_that_read_one_tensor_share_their_moments(tiny: dict[str, Opened]) -> None:
+    source, inventory = tiny["llama"]
+    leaders, moments = gather(load_runner(source, inventory), DATA["llama"](), range(len(inventory.units)), silent)
+    of = {
+        role: leaders[f"model.layers.1.{role}.weight"]
+        for role in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")
+    }
+    assert of["self_attn.q_proj"] == of["self_attn.k_proj"]
+    assert of["mlp.up_proj"] not in {of["self_attn.q_proj"], leaders["model.layers.0.mlp.up_proj.weight"]}
+    assert len(moments) == len(set(leaders.values())) < len(leaders) == len(inventory.units)
+
+
+def test_an_expert_has_its_own_tokens_only(tiny: dict[str, Opened]) -> None:
+    source, inventory = tiny["mixtral"]
+    units = [n for n, unit in enumerate(inventory.units) if unit.layer == 0 and unit.expert is not None]
+    data, runner = DATA["mixtral"](), load_runner(source, inventory)
+    leaders, moments = gather(runner, data, units, silent)
+    traces = {leader: float(np.trace(moments[leader])) for leader in set(leaders.values())}
+    gates = [leaders[inventory.units[n].name] for n in units if "w1" in inventory.units[n].name]
+    assert len(set(gates)) == len(gates)
+    both = [n for n, unit in enumerate(inventory.units) if unit.layer == 0 and "q_proj" in unit.name]
+    assert len({round(traces[gate], 6) for gate in gates}) > 1
+    assert gather(runner, data, both, silent)[1].keys() == {inventory.units[both[0]].name}
+
+
+def test_a_pass_holds_whole_blocks_within_its_limit(tiny: dict[str, Opened]) -> None:
+    _, inventory = tiny["llama"]
+    assert sorted(n for group in passes(inventory, 1) for n in group) == list(range(len(inventory.units)))
+    assert [{inventory.units[n].layer for n in group} for group in passes(inventory, 1)][:2] == [{0}, {1}]
+    assert len(passes(inventory)) == 1

@@ -1,0 +1,99 @@
+"""The quantizer of the request: seen by the scores, confirmed by measuring, carried out into a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitwright.core.errors import InvalidCalibration, InvalidPlan, UnknownName
+from bitwright.core.plan import plan_from_json
+from quantizers.catalog import QUANTIZERS
+from quantizers.containers.catalog import CONTAINERS
+from tests.steps.bench import TOKENS, Bench
+
+MENU = ["int2-g64", "int3-g64", "int4-g64"]
+
+
+@pytest.fixture(scope="module")
+def gptq(bench: Bench, llama: str, text: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A plan of gptq at 3 bits, with its checkpoint at `out`."""
+    out = tmp_path_factory.mktemp("gptq") / "packed"
+    result = bench.run(
+        "plan", out=out, model=llama, budget="3bpw", formats=MENU, quantizer="gptq", calibration=text, to="packed",
+        **TOKENS,
+    )  # fmt: skip
+    return {**result, "out": out}
+
+
+def test_gptq_is_scored_measured_and_written_as_itself(gptq: dict[str, Any], bench: Bench, llama: str) -> None:
+    plan, measured = gptq["plan"], gptq["plan"]["measured"]
+    assert plan["provenance"]["quantizer"] == "gptq"
+    assert measured["kl"] < measured["extra"]["feasible_uniform"]["kl"]
+    tokens = {"tokens": 2048, "text": None}
+    written = bench.run("evaluate", model=llama, checkpoint=str(gptq["out"]), **tokens)["quality"]["kl"]
+    stated = bench.run("evaluate", model=llama, plan=plan, calibration=str(bench.text), **tokens)["quality"]["kl"]
+    assert written == pytest.approx(stated, rel=1e-6)
+
+
+def test_gptq_beats_rounding_of_the_same_plan(gptq: dict[str, Any], bench: Bench, llama: str) -> None:
+    rounded = {**gptq["plan"], "provenance": {**gptq["plan"]["provenance"], "quantizer": "rtn"}}
+    kl = [
+        bench.run("evaluate", model=llama, plan=plan, calibration=str(bench.text), tokens=2048)["quality"]["kl"]
+        for plan in (gptq["plan"], rounded)
+    ]
+    assert kl[0] < 0.5 * kl[1]
+
+
+def test_an_executed_gptq_plan_needs_the_data_of_the_plan(
+    gptq: dict[str, Any], bench: Bench, llama: str, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    bench.run("execute", out=again, model=llama, plan=gptq["plan"], calibration=str(bench.text))
+    first, second = (CONTAINERS.load("packed").read(path) for path in (gptq["out"], again))
+    name = gptq["plan"]["units"][3]["name"]
+    assert np.array_equal(first.quantized(name).codes, second.quantized(name).codes)
+    with pytest.raises(InvalidCalibration, match="other calibration data"):
+        bench.run("execute", out=tmp_path / "other", model=llama, plan=gptq["plan"])
+    silent = {k: v for k, v in gptq["plan"]["provenance"].items() if k != "quantizer_calibration"}
+    with pytest.raises(InvalidPlan, match="does not say"):
+        bench.run("execute", out=tmp_path / "none", model=llama, plan={**gptq["plan"], "provenance": silent})
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS.names())
+def test_every_quantizer_gives_a_plan_of_an_engine(bench: Bench, llama: str, text: str, quantizer: str) -> None:
+    few = {"calibration_tokens": 512, "confirm_tokens": 512, "samples": 1}
+    result = bench.run(
+        "plan", model=llama, budget="3.2bpw", formats=["int2-sym-g64", "int4-sym-g64"], quantizer=quantizer,
+        calibration=text, to="compressed-tensors", **few,
+    )  # fmt: skip
+    assert result["checkpoint"]["file_bytes"] == result["plan"]["totals"]["file_bytes"]
+    assert plan_from_json(result["plan"]).provenance["quantizer"] == quantizer
+
+
+def test_experts_without_tokens_are_said_to_be_quantized_without_data(bench: Bench, models_dir: Path) -> None:
+    result = bench.run(
+        "plan", model=str(models_dir / "mixtral-stdlib"), budget="3bpw", formats=["int2-g64", "int4-g64"],
+        quantizer="gptq", metric="weight-mse", confirm=False, calibration_tokens=64,
+    )  # fmt: skip
+    said = [text for text in result["plan"]["warnings"] if "saw no calibration token" in text]
+    assert len(said) == 1
+    assert "experts" in said[0]
+
+
+def test_an_unknown_quantizer_is_named(bench: Bench, llama: str) -> None:
+    with pytest.raises(UnknownName, match="no quantizer"):
+        bench.run("plan", model=llama, budget="3bpw", quantizer="gtpq")
+
+
+def test_a_model_that_cannot_be_run_has_no_gptq(bench: Bench, llama: str, tmp_path: Path) -> None:
+    config = json.loads((Path(llama) / "config.json").read_bytes())
+    strange = {**config, "architectures": ["Strange"], "model_type": "strange"}
+    (tmp_path / "config.json").write_text(json.dumps(strange))
+    (tmp_path / "model.safetensors").write_bytes((Path(llama) / "model.safetensors").read_bytes())
+    with pytest.raises(InvalidCalibration, match="needs calibration data"):
+        bench.run("plan", model=str(tmp_path), budget="3bpw", quantizer="gptq")

@@ -1,0 +1,199 @@
+"""The quantizer that a request names, together with the calibration that it needs: one object for scoring, confirming
+and executing, so that all three see the same errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.canonical import canonical_json, digest_json
+from bitwright.core.errors import InvalidCalibration, InvalidPlan
+from bitwright.core.formats import Format
+from bitwright.core.inventory import Inventory, Unit
+from bitwright.core.plan import Plan
+from bitwright.core.requests import PlanRequest
+from bitwright.models import ModelSource
+from quantizers.base import Float32Matrix, Quantizer, Stored
+from quantizers.catalog import QUANTIZERS
+from sensitivity import calibration as calibrations
+from sensitivity.base import NUMERICS
+from sensitivity.data import Calibration, Data
+from worker.steps.context import Context
+from worker.steps.texts import locate_text
+
+
+def reads_data(name: str) -> bool:
+    """Whether that quantizer uses second moments of the inputs. Raises UnknownName."""
+    return str(QUANTIZERS.get(name).traits["data"]) != "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """A member of the catalog that already knows each unit's input moments; itself a `quantizers.base.Quantizer`.
+
+    folders: where the moments lie, one folder a pass. data: digest of what they were gathered from, or None.
+    """
+
+    quantizer: Quantizer
+    folders: tuple[Path, ...] = ()
+    data: str | None = None
+    _last: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.quantizer.name
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the made weights depend on besides weights and format, for keys of remembered results."""
+        return {"name": self.name, "data": self.data}
+
+    def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
+        """See quantizers.base.Quantizer."""
+        return self.quantizer.quantize(weight, format, name=name, **{**self.context(name, weight.shape[1]), **context})
+
+    def context(self, unit: str, inputs: int) -> Mapping[str, Any]:
+        """What the quantizer gets for a unit of so many inputs. Units that no token reached get moments of zero."""
+        if self.data is None:
+            return {}
+        path = self._places.get(unit)
+        if path is None:
+            return {"hessian": np.zeros((inputs, inputs), np.float32)}
+        if path not in self._last:
+            self._last.clear()  # one at a time: q, k and v come one after the other and share theirs
+            self._last[path] = np.load(path)
+        return {"hessian": self._last[path]}
+
+    def warnings(self, inventory: Inventory) -> tuple[str, ...]:
+        """What fell back: units that no calibration token reached are quantized without data."""
+        bare = [unit.name for unit in inventory.units if unit.name not in self._places] if self.data else []
+        if not bare:
+            return ()
+        return (
+            f"{self.name} saw no calibration token of {len(bare)} units (first: {bare[0]}): quantized without data",
+        )
+
+    def provenance(self, request: PlanRequest, calibration: Calibration | None) -> dict[str, Any] | None:
+        """What `planned_quantizer` needs to find the same data again."""
+        if self.data is None or calibration is None:
+            return None
+        confirming = request.confirm_tokens if request.confirm else request.calibration_tokens
+        return {"digest": self.data, "tokens": request.calibration_tokens, "confirm_tokens": confirming}
+
+    @cached_property
+    def _places(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in self.folders:
+            index: dict[str, int] = json.loads((folder / "index.json").read_bytes())
+            found |= {unit: folder / f"{number}.npy" for unit, number in index.items()}
+        return found
+
+
+def make_quantizer(
+    name: str, source: ModelSource, inventory: Inventory, calibration: Calibration | None, context: Context
+) -> Maker:
+    """The quantizer `name` for this model; its moments (of the scoring part) are gathered once and remembered.
+
+    Raises UnknownName, and InvalidCalibration when the quantizer cannot do without data and there is none.
+    """
+    quantizer: Quantizer = QUANTIZERS.load(name)
+    if not reads_data(name):
+        return Maker(quantizer)
+    if calibration is None:
+        if QUANTIZERS.get(name).traits["data"] == "optional":
+            return Maker(quantizer)
+        raise InvalidCalibration(
+            f"the quantizer {name} needs calibration data, and this model cannot be run on any",
+            expected="a model of a known task",
+            got=f"architecture {inventory.architecture}, task {inventory.task}",
+            hint="use --quantizer rtn",
+        )
+    from sensitivity.input_moments import passes
+
+    data = calibration.scoring
+    gatherer = _Gatherer(source, inventory, data, context)
+    return Maker(quantizer, tuple(gatherer.folder(units) for units in passes(inventory)), data.digest)
+
+
+def planned_quantizer(
+    plan: Plan, reference: str | None, source: ModelSource, inventory: Inventory, context: Context
+) -> Maker:
+    """The quantizer that a plan was made for, on the same calibration data. `inventory`: the model's whole one.
+
+    Raises InvalidPlan, UnknownName, and InvalidCalibration when `reference` is other data than the plan's.
+    """
+    name = str(plan.provenance.get("quantizer", "rtn"))
+    told = plan.provenance.get("quantizer_calibration")
+    if not reads_data(name) or (told is None and QUANTIZERS.get(name).traits["data"] == "optional"):
+        return Maker(QUANTIZERS.load(name))
+    try:
+        told = dict(told or {})
+        digest, tokens, others = str(told["digest"]), int(told["tokens"]), int(told["confirm_tokens"])
+        seed = int(plan.provenance["seed"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise InvalidPlan(
+            f"the plan is to be carried out by {name}, but does not say on which calibration data",
+            expected="provenance.quantizer_calibration with digest, tokens and confirm_tokens",
+            got=repr(told)[:120],
+        ) from error
+    calibration = calibrations.load(
+        locate_text(reference, context), source, inventory,
+        scoring_tokens=tokens, confirming_tokens=others, seed=seed,
+    )  # fmt: skip
+    if calibration.scoring.digest != digest:
+        raise InvalidCalibration(
+            f"the plan was made for {name} on other calibration data",
+            expected=digest,
+            got=f"{calibration.scoring.digest}, {calibration.description}",
+            hint="name the text that the plan was made with (--calibration)",
+        )
+    return make_quantizer(name, source, inventory, calibration, context)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gatherer:
+    source: ModelSource
+    inventory: Inventory
+    data: Data
+    context: Context
+
+    @cached_property
+    def _runner(self) -> Any:
+        from sensitivity.runner import load_runner
+
+        return load_runner(self.source, self.inventory)
+
+    def folder(self, units: tuple[int, ...]) -> Path:
+        key = {
+            "model": self.inventory.digest,
+            "units": [self.inventory.units[number].name for number in units],
+            "data": self.data.digest,
+            "numerics": NUMERICS,
+        }
+        return self.context.blobs.memo("moments", digest_json(key), lambda path: self._gather(path, units))
+
+    def _gather(self, path: Path, units: tuple[int, ...]) -> None:
+        from sensitivity.input_moments import gather
+
+        leaders, moments = gather(self._runner, self.data, units, self.context.progress)
+        path.mkdir()
+        numbers = {unit: number for number, unit in enumerate(moments)}
+        for unit, number in numbers.items():
+            np.save(path / f"{number}.npy", moments[unit])
+        (path / "index.json").write_bytes(canonical_json({unit: numbers[leader] for unit, leader in leaders.items()}))
+
+
+def units_context(maker: Maker) -> Any:
+    """`Container.write`'s context: what the quantizer gets for a unit."""
+
+    def of(unit: Unit) -> Mapping[str, Any]:
+        return maker.context(unit.name, unit.shape[1])
+
+    return None if maker.data is None else of
