@@ -1,10 +1,14 @@
 """How well every metric predicts measured KL, and what its plans cost: the numbers of docs/metrics.md.
 
-Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 4096] [--test 4096] [--plans 20]
+Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 16384] [--test 16384] [--plans 20]
+           [--calibration FILE] [--evaluation FILE] [--seeds 1] [--out report.json] [--plot figure.svg]
 
-Scores on one part of the calibration data (the bundled text, or --calibration FILE), measures on the other. Formats:
-RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and median predicted/measured over random mixed plans of
-nearly equal bytes at 2.5, 3 and 3.5 code bits, and the measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits.
+Scores on one part of the calibration data (the bundled text, or --calibration FILE) and measures on the other part, or
+on --evaluation FILE. Formats: RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and Pearson (of logarithms)
+and median predicted/measured over random mixed plans of nearly equal bytes and over plans near the optimum at 2.5, 3
+and 3.5 code bits, and the measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits. `regret`: that KL over the
+KL of the plan from `kl-probe`, where kl-probe is among the metrics. With --seeds N all of it is done for N draws of the
+calibration data.
 """
 
 from __future__ import annotations
@@ -13,61 +17,150 @@ import argparse
 import json
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr, spearmanr
 
+from benchmarks.metric_plans import (
+    BUDGETS,
+    FORMATS,
+    RANDOM_BUDGETS,
+    WIDTHS,
+    Choice,
+    bytes_at,
+    ends_high,
+    near_choice,
+    optimum,
+    random_choice,
+)
+from benchmarks.metric_report import markdown, plot
 from bitwright.core.inventory import Inventory
 from bitwright.core.table import SensitivityTable
-from bitwright.models import inspect, open_model
+from bitwright.models import ModelSource, inspect, open_model
 from sensitivity import calibration
 from sensitivity.catalog import METRICS
+from sensitivity.data import Data
+from sensitivity.doubt import predict, stability
 from sensitivity.evaluate import measure
-from sensitivity.runner import load_runner
+from sensitivity.response import Response
+from sensitivity.runner import Runner, load_runner
 from sensitivity.scoring import score
 from solvers import solve
 
-WIDTHS = (2, 3, 4, 5, 6, 8)
-FORMATS = tuple(f"int{width}-g64" for width in WIDTHS)
-BUDGETS = (2.5, 3.0, 3.5, 4.0)
-RANDOM_BUDGETS = (2.5, 3.0, 3.5)
-Choice = NDArray[np.int64]
+TRUTH = "kl-probe"
+Kl = dict[str, float]
 
 
-def bytes_at(bits: float, table: SensitivityTable) -> int:
-    """Bytes of the uniform plan of that width, interpolated between whole widths."""
-    totals = table.cost_bytes().sum(axis=0)
-    return int(np.interp(bits, WIDTHS, totals))
-
-
-def random_choice(limit: int, cost: NDArray[np.int64], rng: np.random.Generator) -> Choice:
-    """A random mixed plan within 1 % of the bytes: random widths, then single random steps towards the limit."""
-    choice = rng.integers(0, cost.shape[1], len(cost))
-    rows = np.arange(len(cost))
-    for _ in range(100_000):
-        total = int(cost[rows, choice].sum())
-        if 0.99 * limit <= total <= limit:
-            break
-        unit = rng.integers(len(cost))
-        step = -1 if total > limit else 1
-        choice[unit] = min(max(choice[unit] + step, 0), cost.shape[1] - 1)
-    return choice
-
-
-def uniform_kl(bits: float, kl: dict[str, float]) -> float:
+def uniform_kl(bits: float, kl: Kl) -> float:
     """KL of uniform plans, interpolated in log KL between whole widths."""
     return float(np.exp(np.interp(bits, WIDTHS, [np.log(kl[name]) for name in FORMATS])))
 
 
-def measured(
-    choices: dict[str, Choice], source: object, inventory: Inventory, data: object, runner: object
-) -> dict[str, float]:
-    variants = {name: [FORMATS[j] for j in choice] for name, choice in choices.items()}
-    found = measure(source, inventory, variants, data, runner=runner)  # type: ignore[arg-type]
-    return {name: quality.kl for name, quality in found.items()}
+def choices_to_measure(tables: dict[str, SensitivityTable], plans: int, seed: int) -> dict[str, Choice]:
+    first = next(iter(tables.values()))
+    cost, rng = first.cost_bytes(), np.random.default_rng(seed)
+    choices: dict[str, Choice] = {name: np.full(len(cost), j) for j, name in enumerate(FORMATS)}
+    for bits in BUDGETS:
+        choices[f"ends {bits}"] = ends_high(first, bits)
+        for metric, table in tables.items():
+            choices[f"plan {metric} {bits}"] = optimum(table, bits)
+    for bits in RANDOM_BUDGETS:
+        limit, best = bytes_at(bits, first), choices[f"plan {next(iter(tables))} {bits}"]
+        for number in range(plans):
+            choices[f"random {bits} {number}"] = random_choice(limit, cost, rng)
+            choices[f"near {bits} {number}"] = near_choice(best, limit, cost, rng)
+    return choices
+
+
+def measured(choices: dict[str, Choice], source: ModelSource, inventory: Inventory, data: Data, runner: Runner) -> Kl:
+    """KL by name; plans that are the same are measured once."""
+    names: dict[tuple[int, ...], str] = {}
+    for name, choice in choices.items():
+        names.setdefault(tuple(choice.tolist()), name)
+    variants = {name: [FORMATS[j] for j in choice] for choice, name in names.items()}
+    found = measure(source, inventory, variants, data, runner=runner)
+    return {name: found[names[tuple(choice.tolist())]].kl for name, choice in choices.items()}
+
+
+def own_prediction(table: SensitivityTable, choice: Choice, bits: float) -> tuple[float, float, float]:
+    """(expected, low, high) KL of the metric's own plan, as a plan report gives it."""
+    resampled = table.extras.get("resampled")
+    optimism = 1.0
+    if resampled is not None:
+        problem = table.problem(bytes_at(bits, table))
+
+        def again(loss: Any) -> Choice:
+            return np.asarray(solve(replace(problem, loss=loss)).choice)
+
+        optimism = stability(table.loss, resampled, choice, again).optimism
+    response = Response.from_json(table.provenance.get("response"))
+    found = predict(table.loss, table.stderr, choice, response, resampled=resampled, optimism=optimism)
+    return found.kl, found.low, found.high
+
+
+def row(metric: str, table: SensitivityTable, choices: dict[str, Choice], kl: Kl, seconds: float) -> dict[str, Any]:
+    response = Response.from_json(table.provenance.get("response"))
+
+    def predicted(name: str) -> float:
+        return response.kl(float(table.loss[np.arange(len(choices[name])), choices[name]].sum()))
+
+    def group(kind: str, bits: float) -> tuple[list[float], list[float]]:
+        names = [name for name in choices if name.startswith(f"{kind} {bits} ")]
+        return [predicted(name) for name in names], [kl[name] for name in names]
+
+    found: dict[str, Any] = {"seconds": seconds, "response": response.to_json()}
+    for kind in ("random", "near"):
+        pairs = [group(kind, bits) for bits in RANDOM_BUDGETS]
+        found[f"{kind}_spearman"] = [float(spearmanr(*pair).statistic) for pair in pairs]
+        found[f"{kind}_pearson"] = [float(pearsonr(np.log(pair[0]), np.log(pair[1])).statistic) for pair in pairs]
+        found[f"{kind}_pairs"] = pairs
+    found["ratio"] = float(np.median(np.concatenate([np.divide(*pair) for pair in found["random_pairs"]])))
+    plans = {bits: f"plan {metric} {bits}" for bits in BUDGETS}
+    own = {bits: own_prediction(table, choices[name], bits) for bits, name in plans.items()}
+    gains = [uniform_kl(bits, kl) / kl[name] for bits, name in plans.items()]
+    found |= {
+        "kl": [kl[name] for name in plans.values()],
+        "own_ratio": [own[bits][0] / kl[name] for bits, name in plans.items()],
+        "own_interval": [[own[bits][1] / kl[name], own[bits][2] / kl[name]] for bits, name in plans.items()],
+        "bare_ratio": [
+            float(table.loss[np.arange(len(choices[name])), choices[name]].sum()) / kl[name] for name in plans.values()
+        ],
+        "gain": float(np.exp(np.mean(np.log(gains)))),
+    }
+    truth = [f"plan {TRUTH} {bits}" for bits in BUDGETS]
+    if all(name in kl for name in truth):
+        found["regret"] = [kl[plans[bits]] / kl[name] for bits, name in zip(BUDGETS, truth, strict=True)]
+    return found
+
+
+def one_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    source = open_model(arguments.model)
+    inventory = inspect(source)
+    parts = calibration.load(
+        arguments.calibration, source, inventory,
+        scoring_tokens=arguments.tokens, confirming_tokens=arguments.test, seed=seed,
+    )  # fmt: skip
+    test = parts.confirming
+    if arguments.evaluation is not None:
+        test = calibration.load_data(arguments.evaluation, source, inventory, tokens_wanted=arguments.test)
+    tables: dict[str, SensitivityTable] = {}
+    seconds: dict[str, float] = {}
+    for metric in arguments.metrics.split(","):
+        start = time.process_time()
+        tables[metric] = score(source, inventory, FORMATS, metric=metric, calibration=parts, seed=seed)
+        seconds[metric] = time.process_time() - start
+    choices = choices_to_measure(tables, arguments.plans, seed)
+    kl = measured(choices, source, inventory, test, load_runner(source, inventory))
+    return {
+        "model": Path(arguments.model).name, "tokens": parts.scoring.tokens, "test": test.tokens, "seed": seed,
+        "plans": arguments.plans, "uniform": {str(bits): uniform_kl(bits, kl) for bits in BUDGETS},
+        "ends_high": {str(bits): kl[f"ends {bits}"] for bits in BUDGETS},
+        "metrics": {name: row(name, table, choices, kl, seconds[name]) for name, table in tables.items()},
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -75,87 +168,21 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--metrics", default=",".join(METRICS.names()))
     parser.add_argument("--calibration", default=None)
+    parser.add_argument("--evaluation", default=None, help="held-out text or arrays to measure on")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--test", type=int, default=4096)
-    parser.add_argument("--plans", type=int, default=20, help="random plans a budget")
+    parser.add_argument("--plans", type=int, default=20, help="random plans a budget, and as many near the optimum")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="draws of the calibration data")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--plot", type=Path, default=None, help="predicted against measured, SVG")
     arguments = parser.parse_args()
-    source = open_model(arguments.model)
-    inventory = inspect(source)
-    parts = calibration.load(
-        arguments.calibration, source, inventory,
-        scoring_tokens=arguments.tokens, confirming_tokens=arguments.test, seed=arguments.seed,
-    )  # fmt: skip
-    tables: dict[str, SensitivityTable] = {}
-    seconds: dict[str, float] = {}
-    for metric in arguments.metrics.split(","):
-        start = time.process_time()
-        tables[metric] = score(source, inventory, FORMATS, metric=metric, calibration=parts, seed=arguments.seed)
-        seconds[metric] = time.process_time() - start
-    first = next(iter(tables.values()))
-    cost, rng = first.cost_bytes(), np.random.default_rng(arguments.seed)
-    choices: dict[str, Choice] = {name: np.full(len(cost), j) for j, name in enumerate(FORMATS)}
-    for bits in RANDOM_BUDGETS:
-        for number in range(arguments.plans):
-            choices[f"random {bits} {number}"] = random_choice(bytes_at(bits, first), cost, rng)
-    for metric, table in tables.items():
-        for bits in BUDGETS:
-            choices[f"plan {metric} {bits}"] = np.asarray(solve(table.problem(bytes_at(bits, table))).choice)
-    kl = measured(choices, source, inventory, parts.confirming, load_runner(source, inventory))
-    report = {
-        "model": Path(arguments.model).name, "tokens": parts.scoring.tokens, "test": parts.confirming.tokens,
-        "plans": arguments.plans, "uniform": {str(bits): uniform_kl(bits, kl) for bits in BUDGETS},
-        "metrics": {name: row(name, table, choices, kl, seconds[name]) for name, table in tables.items()},
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }  # fmt: skip
-    text = json.dumps(report, indent=1)
+    reports = [one_seed(arguments, arguments.seed + number) for number in range(arguments.seeds)]
     if arguments.out is not None:
-        arguments.out.write_text(text + "\n")
-    print(markdown(report))
-
-
-def row(
-    metric: str, table: SensitivityTable, choices: dict[str, Choice], kl: dict[str, float], seconds: float
-) -> dict[str, object]:
-    def predicted(name: str) -> float:
-        return float(table.loss[np.arange(len(choices[name])), choices[name]].sum())
-
-    rho, ratios = [], []
-    for bits in RANDOM_BUDGETS:
-        names = [name for name in choices if name.startswith(f"random {bits} ")]
-        rho.append(float(spearmanr([predicted(n) for n in names], [kl[n] for n in names]).statistic))
-        ratios += [predicted(n) / kl[n] for n in names]
-    plans = [f"plan {metric} {bits}" for bits in BUDGETS]
-    gains = [uniform_kl(bits, kl) / kl[name] for bits, name in zip(BUDGETS, plans, strict=True)]
-    return {
-        "spearman": rho, "ratio": float(np.median(ratios)), "kl": [kl[name] for name in plans],
-        "own_ratio": [predicted(name) / kl[name] for name in plans],
-        "gain": float(np.exp(np.mean(np.log(gains)))), "seconds": seconds,
-    }  # fmt: skip
-
-
-HEADER = (
-    "metric", "Spearman 2.5 / 3 / 3.5", "predicted / measured", "KL 2.5", "KL 3", "KL 3.5", "KL 4", "gain over uniform",
-    "own plan, predicted / measured", "CPU s",
-)  # fmt: skip
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report as a table for docs/metrics.md."""
-    title = f"{report['model']}: scored on {report['tokens']}, measured on {report['test']}"
-    rows = [HEADER, ("---",) * len(HEADER)]
-    rows.append(("*uniform*", "", "", *(f"{v:.5f}" for v in report["uniform"].values()), "1.00", "", ""))
-    for name, r in report["metrics"].items():
-        nats = name.startswith(("fisher", "kl"))
-        own = " / ".join(f"{v:.2f}" for v in r["own_ratio"]) if nats else "-"
-        rho = " / ".join(f"{v:.2f}" for v in r["spearman"])
-        kl = [f"{v:.5f}" for v in r["kl"]]
-        rows.append(
-            (name, rho, f"{r['ratio']:.2f}" if nats else "-", *kl, f"{r['gain']:.2f}", own, f"{r['seconds']:.0f}")
-        )
-    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
-    return "\n".join([f"### {title}, {report['plans']} random plans a budget", "", *lines])
+        arguments.out.write_text(json.dumps(reports, indent=1) + "\n")
+    if arguments.plot is not None:
+        arguments.plot.write_text(plot(reports[0]))
+    print(markdown(reports))
 
 
 if __name__ == "__main__":

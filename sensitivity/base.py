@@ -22,7 +22,7 @@ Progress = Callable[[str, float, str], None]
 Losses = NDArray[np.float64]
 
 #: Version of the numbers: raised when a change in the code changes a table.
-NUMERICS = 1
+NUMERICS = 2
 
 
 def silent(stage: str, fraction: float, message: str) -> None:
@@ -59,7 +59,8 @@ class ScoringTask:
 class Scores:
     """loss, stderr: (units, formats); NaN stderr = unknown. parameters: whatever changes the numbers.
 
-    unmeasured: names of units whose losses are a stated fallback, not a measurement.
+    unmeasured: names of units whose losses are a stated fallback, not a measurement. response: how sums become KL (see
+    response.py). extras: further arrays whose last two axes are (units, formats), such as resampled tables.
     """
 
     loss: Losses
@@ -70,6 +71,8 @@ class Scores:
     samples: int = 0
     unmeasured: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    response: Mapping[str, Any] | None = None
+    extras: Mapping[str, Losses] = field(default_factory=dict)
 
 
 class Metric(Protocol):

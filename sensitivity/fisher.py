@@ -15,14 +15,21 @@ one item are not quite, so items are what is counted. Where scores are Gaussian 
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
 
-from bitwright.core.errors import InvalidCalibration
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration, InvalidInput
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
-from sensitivity.moments import Moments
+from sensitivity.moments import REPLICATES, Moments
+from sensitivity.partial import FORGETFUL
 from sensitivity.passes import Batch, batches, plan_passes
-from sensitivity.runner import load_runner
+from sensitivity.precision import PILOT_ITEMS, Pilot, choose
+from sensitivity.response import anchor_rows, measure_response
+from sensitivity.runner import Runner, load_runner
 
 
 def item_losses(batch: Batch) -> torch.Tensor:
@@ -31,11 +38,16 @@ def item_losses(batch: Batch) -> torch.Tensor:
 
 
 class Fisher:
-    """The default metric."""
+    """The default metric.
+
+    Options: `relative_error`: the median relative standard error of cells that is wanted; label samples and items are
+    then chosen for it (see precision.py), within the data given. `keep_samples`: keep the signed scores themselves
+    (float32, items x samples, units, formats) beside the table.
+    """
 
     name = "fisher"
     needs_data = True
-    options = frozenset[str]()
+    options = frozenset({"relative_error", "keep_samples"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -45,20 +57,60 @@ class Fisher:
             )
         runner = load_runner(task.source, task.inventory)
         task.deltas.energies(task.progress)
-        plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
-        moments = Moments(*task.shape, task.partial)
-        for batch in batches(runner, task.data, task.deltas, plan, task.seed, task.progress, moments.items):
-            moments.add(item_losses(batch), (batch.scores != 0).any(0).any(0).any(1).numpy())
-        samples = moments.items * plan.directions
-        exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
-        loss, stderr, unmeasured = fill_unmeasured(
-            task, moments.mean(), moments.stderr(samples), moments.reached | exact
-        )
-        return Scores(
-            loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=task.data.tokens, samples=samples,
-            parameters={"samples_an_item": plan.samples, "directions_an_item": plan.directions, "items": moments.items},
-            unmeasured=unmeasured, warnings=runner.warnings,
+        task, warnings = _wanted_effort(task, runner)
+        data = task.data
+        assert data is not None
+        plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed)
+        keeping = bool(task.options.get("keep_samples"))
+        moments = Moments(
+            *task.shape, FORGETFUL if keeping else task.partial,
+            replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)),
         )  # fmt: skip
+        kept: list[NDArray[np.float32]] = []
+        for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, moments.items):
+            moments.add(item_losses(batch), (batch.scores != 0).any(0).any(0).any(1).numpy(), batch.rows)
+            if keeping:
+                kept.append(_signed(batch))
+        samples = moments.items * plan.directions
+        known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
+        loss, stderr, unmeasured = fill_unmeasured(task, moments.mean(), moments.stderr(samples), known)
+        resampled = np.where(known[:, None], moments.resampled(), loss)
+        extras = {"resampled": resampled} if len(resampled) else {}
+        if kept:
+            extras["signed"] = np.concatenate(kept)
+        return Scores(
+            loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=data.tokens, samples=samples,
+            parameters={"samples_an_item": plan.samples, "directions_an_item": plan.directions, "items": moments.items},
+            unmeasured=unmeasured, warnings=(*runner.warnings, *warnings), extras=extras,
+            response=measure_response(task, runner, moments.anchor()).to_json(),
+        )  # fmt: skip
+
+
+def _signed(batch: Batch) -> NDArray[np.float32]:
+    """float32 (items x samples, units, formats), scaled so that the loss is half the mean square."""
+    scale = (batch.weight * len(batch.weight) / batch.norm).sqrt()[:, :, None, None]
+    return (batch.scores * scale).flatten(0, 1).float().numpy()
+
+
+def _wanted_effort(task: ScoringTask, runner: Runner) -> tuple[ScoringTask, tuple[str, ...]]:
+    """The task with as many samples and items as its option `relative_error` needs, and what that could not reach."""
+    wanted = task.options.get("relative_error")
+    if wanted is None or task.data is None:
+        return task, ()
+    if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1:
+        raise InvalidInput("the option relative_error must be between 0 and 1", got=repr(wanted)[:80])
+    few = task.data.take(np.arange(min(PILOT_ITEMS, task.data.items)))
+    plan = plan_passes(runner, few, len(task.formats), task.samples, task.seed)
+    pilot = Pilot()
+    for batch in batches(runner, few, task.deltas, plan, task.seed, task.progress):
+        pilot.add(torch.einsum("kb,kbuf->kbuf", batch.weight * len(batch.weight), batch.scores.square()))
+    effort = choose(pilot, float(wanted), task.data.items)
+    samples = effort.samples if task.samples is None else task.samples
+    chosen = replace(task, data=task.data.take(np.arange(effort.items)), samples=samples)
+    if effort.expected > wanted:
+        told = f"relative error {effort.expected:.3f} instead of {wanted}: all {effort.items} items are used"
+        return chosen, (told,)
+    return chosen, ()
 
 
 METRIC = Fisher()

@@ -1,4 +1,4 @@
-"""Running sums over items: the mean of every cell, the standard error of that mean, and who was reached."""
+"""Running sums over items: mean and standard error of every cell, means of resampled items, and who was reached."""
 
 from __future__ import annotations
 
@@ -11,43 +11,85 @@ from numpy.typing import NDArray
 from sensitivity.base import Losses
 from sensitivity.partial import FORGETFUL, Partial, State
 
+#: Resampled tables a scoring run keeps. They estimate how many units a plan would change, for which 20 are plenty.
+REPLICATES = 20
+#: Above this many numbers no resampled tables are kept (1 GiB).
+REPLICATE_CELLS = 1 << 27
+_STREAM = 0x0B007
+_NOBODY = np.zeros(0, np.int64)
+
 
 class Moments:
     """Sums over items of a value a cell; kept in `partial` on the way, and taken up from there.
 
-    items: how many items the sums hold; `reached`: bool (units,), set by whoever adds.
+    items: how many items the sums hold; `reached`: bool (units,), set by whoever adds. replicates: resampled sums, by
+    the Bayesian bootstrap (Rubin 1981): every item has a weight drawn from the exponential distribution, which depends
+    on (seed, row) alone, so batches and shards change nothing. anchored: rows below this are summed once more apart.
     """
 
-    def __init__(self, units: int, formats: int, partial: Partial = FORGETFUL) -> None:
+    def __init__(
+        self, units: int, formats: int, partial: Partial = FORGETFUL, *, replicates: int = 0, seed: int = 0,
+        anchored: int = 0,
+    ) -> None:  # fmt: skip
         self._partial = partial
+        self._seed = seed
+        self._anchored = anchored
+        self.replicates = replicates if replicates * units * formats <= REPLICATE_CELLS else 0
         state = partial.load()
         self.items = int(state.get("items", 0))
         self.reached: NDArray[np.bool_] = np.array(state.get("reached", np.zeros(units, np.bool_)))
-        zeros = np.zeros((units, formats))
-        self._sum = torch.from_numpy(np.array(state.get("sum", zeros)))
-        self._squares = torch.from_numpy(np.array(state.get("squares", zeros)))
+        shapes = {
+            "sum": (units, formats), "squares": (units, formats), "anchor": (units, formats), "anchor_items": (1,),
+            "resampled": (self.replicates, units, formats), "weights": (self.replicates,),
+        }  # fmt: skip
+        self._sums = {
+            name: torch.from_numpy(np.array(state.get(name, np.zeros(shape)))) for name, shape in shapes.items()
+        }
 
-    def add(self, values: torch.Tensor, reached: NDArray[np.bool_]) -> None:
-        """values: float64 (items, units, formats). reached: bool (units,), which units these items touched."""
+    def add(self, values: torch.Tensor, reached: NDArray[np.bool_], rows: NDArray[np.int64] = _NOBODY) -> None:
+        """values: float64 (items, units, formats). reached: bool (units,), which units these items touched.
+
+        rows: the items' numbers, where resampled or anchored sums are wanted.
+        """
         self.items += len(values)
-        self._sum += values.sum(0)
-        self._squares += values.square().sum(0)
+        self._sums["sum"] += values.sum(0)
+        self._sums["squares"] += values.square().sum(0)
+        if self.replicates and len(rows):
+            weights = torch.from_numpy(np.stack([self._draw(int(row)) for row in rows], axis=1))
+            self._sums["resampled"] += torch.einsum("ri,iuf->ruf", weights, values)
+            self._sums["weights"] += weights.sum(1)
+        mine = torch.from_numpy(rows < self._anchored)
+        if bool(mine.any()):
+            self._sums["anchor"] += values[mine].sum(0)
+            self._sums["anchor_items"] += mine.sum()
         self.reached |= reached
         self._partial.save(self._state)
+
+    def _draw(self, row: int) -> NDArray[np.float64]:
+        generator = np.random.Generator(np.random.Philox(key=[self._seed ^ _STREAM, row]))
+        return generator.standard_exponential(self.replicates)
 
     def _state(self) -> State:
         return {
             "items": np.array(self.items), "reached": self.reached,
-            "sum": self._sum.numpy(), "squares": self._squares.numpy(),
+            **{name: total.numpy() for name, total in self._sums.items()},
         }  # fmt: skip
 
     def mean(self) -> Losses:
-        return self._sum.numpy() / self.items
+        return np.asarray(self._sums["sum"].numpy() / self.items, np.float64)
+
+    def anchor(self) -> Losses:
+        """Means over the anchored rows."""
+        return np.asarray((self._sums["anchor"] / self._sums["anchor_items"].clamp(min=1)).numpy(), np.float64)
+
+    def resampled(self) -> NDArray[np.float64]:
+        """(replicates, units, formats) means of resampled items."""
+        return np.asarray((self._sums["resampled"] / self._sums["weights"][:, None, None]).numpy(), np.float64)
 
     def stderr(self, samples: int) -> Losses:
         """sqrt(variance / items); with a single item, the Gaussian value mean x sqrt(2 / samples)."""
         mean = self.mean()
         if self.items < 2:
             return mean * math.sqrt(2.0 / samples)
-        variance = (self._squares.numpy() - self.items * mean**2) / (self.items - 1)
+        variance = (self._sums["squares"].numpy() - self.items * mean**2) / (self.items - 1)
         return np.asarray(np.sqrt(np.maximum(variance, 0.0) / self.items), np.float64)

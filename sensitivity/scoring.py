@@ -77,6 +77,7 @@ def score(
     return SensitivityTable(
         inventory=inventory, formats=tuple(f.name for f in menu), loss=scores.loss, stderr=scores.stderr,
         metric=metric, loss_unit=scores.loss_unit, provenance=_provenance(task, metric, scores, calibration),
+        extras=scores.extras,
     )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def _provenance(task: ScoringTask, metric: str, scores: Scores, calibration: Cal
         "calibration": calibration.digest if used and calibration is not None else None,
         "calibration_description": calibration.description if used and calibration is not None else None,
         "tokens": scores.tokens, "samples": scores.samples, "numerics": NUMERICS, "torch": _torch_version(used),
-        "warnings": warnings, "unmeasured": list(scores.unmeasured),
+        "warnings": warnings, "unmeasured": list(scores.unmeasured), "response": scores.response,
     }  # fmt: skip
 
 

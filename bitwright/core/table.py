@@ -6,6 +6,7 @@ engine is answered without the model. File form: `.npz` without pickles; `meta` 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from bitwright.core.problem import Limit, Problem, Resource
 from bitwright.core.problem_file import parse_json, read_npz
 
 TABLE_VERSION = 1
+#: Names of extra arrays in the file begin so.
+EXTRA = "extra_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,8 @@ class SensitivityTable:
     inventory: units in the table's row order (with their shapes and families) and the unquantized rest.
     loss_unit: what the numbers are in (`nats of KL per token`, `squared error` ...).
     provenance: metric, parameters, quantizer, seed, calibration digest, version.
+    extras: further arrays whose last two axes are (units, formats): `resampled` tables (replicates, units, formats),
+        and what a metric keeps on request.
     """
 
     inventory: Inventory
@@ -40,9 +45,12 @@ class SensitivityTable:
     metric: str
     loss_unit: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.inventory.units), len(self.formats))
+        if any(array.shape[-2:] != shape for array in self.extras.values()):
+            raise InvalidPlan("an extra array of the table has the wrong shape", expected=f"(..., {shape})")
         if self.loss.shape != shape or self.stderr.shape != shape:
             raise InvalidPlan(
                 "the table has the wrong shape", expected=str(shape), got=f"{self.loss.shape}, {self.stderr.shape}"
@@ -78,18 +86,25 @@ class SensitivityTable:
     def restrict(self, formats: tuple[str, ...]) -> SensitivityTable:
         """The same table with some of its columns, in the given order."""
         columns = [self.formats.index(name) for name in formats]
-        return replace(self, formats=formats, loss=self.loss[:, columns], stderr=self.stderr[:, columns])
+        extras = {name: array[..., columns] for name, array in self.extras.items()}
+        return replace(self, formats=formats, loss=self.loss[:, columns], stderr=self.stderr[:, columns], extras=extras)
 
     def without_units(self, inventory: Inventory) -> SensitivityTable:
         """The rows of the units that `inventory` (this one with some units kept unquantized) still plans."""
         names = {unit.name for unit in inventory.units}
         rows = [i for i, unit in enumerate(self.inventory.units) if unit.name in names]
-        return replace(self, inventory=inventory, loss=self.loss[rows], stderr=self.stderr[rows])
+        extras = {name: array[..., rows, :] for name, array in self.extras.items()}
+        return replace(self, inventory=inventory, loss=self.loss[rows], stderr=self.stderr[rows], extras=extras)
 
     @property
     def digest(self) -> str:
         return digest_json(
-            {**self._meta(), "loss": self.loss.tolist(), "stderr": np.nan_to_num(self.stderr, nan=-1).tolist()}
+            {
+                **self._meta(),
+                "loss": self.loss.tolist(),
+                "stderr": np.nan_to_num(self.stderr, nan=-1).tolist(),
+                **({"extras": _digests(self.extras)} if self.extras else {}),
+            }
         )
 
     def _meta(self) -> dict[str, Any]:
@@ -104,9 +119,17 @@ class SensitivityTable:
             "unit_names": np.array([u.name for u in self.inventory.units], dtype=np.str_),
             "format_names": np.array(self.formats, dtype=np.str_),
             "meta": np.array(canonical_json(self._meta()).decode(), dtype=np.str_),
+            **{EXTRA + name: array for name, array in self.extras.items()},
         }  # fmt: skip
         with atomic_write(Path(path)) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _digests(extras: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(str((array.dtype.str, array.shape)).encode() + array.tobytes()).hexdigest()
+        for name, array in extras.items()
+    }
 
 
 def load_table(path: str | Path) -> SensitivityTable:
@@ -127,6 +150,7 @@ def load_table(path: str | Path) -> SensitivityTable:
         return SensitivityTable(
             inventory, tuple(meta["formats"]), arrays["loss"].astype(np.float64), arrays["stderr"].astype(np.float64),
             meta["metric"], meta["loss_unit"], meta["provenance"],
+            {name.removeprefix(EXTRA): array for name, array in arrays.items() if name.startswith(EXTRA)},
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidPlan("the table's description is incomplete", got=repr(error)[:120]) from error
