@@ -10,7 +10,7 @@ from bitwright.cli.models import SCORING, add_scoring, members
 from bitwright.cli.output import emit, note
 from bitwright.cli.parser import add_model, add_out, add_progress, add_run, add_server, command
 
-CONTAINERS = "packed, compressed-tensors, gguf"
+CONTAINERS = "packed, compressed-tensors, compressed-tensors-0.17, gptq, mlx, gguf"
 TARGETS = (
     "llama.cpp, gptqmodel, compressed-tensors, autoround, torchao, mlx, exllamav3,\n         llm-compressor, modelopt"
 )

@@ -40,7 +40,7 @@ FormatNames = (
     ]
     | None
 )
-Container = Literal["packed", "compressed-tensors", "gguf"]
+Container = Literal["packed", "compressed-tensors", "compressed-tensors-0.17", "gptq", "mlx", "gguf"]
 
 
 class _Request(BaseModel):

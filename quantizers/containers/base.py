@@ -109,6 +109,10 @@ class Container(ABC):
         """The container for one model: what it must know of the model's own files is read here. Raises InvalidModel."""
         return self
 
+    def for_formats(self, formats: Sequence[Format]) -> Container:
+        """The container for one plan, where a layout of the whole file follows from its formats."""
+        return self
+
     def for_folder(self, path: Path) -> Container:
         """The container as it was when the checkpoint in `path` was written. Raises InvalidModel."""
         return self
@@ -200,7 +204,7 @@ class Container(ABC):
 
         source: the model, for containers that hold more of it than its tensors (gguf: config and tokenizer).
         """
-        container = self if source is None else self.for_source(source)
+        container = (self if source is None else self.for_source(source)).for_formats(formats)
         return container.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes).report
 
     def max_overhead(
@@ -244,7 +248,7 @@ class Container(ABC):
         """
         from quantizers.containers.writer import write_checkpoint
 
-        container = self.for_source(source)
+        container = self.for_source(source).for_formats(formats)
         blueprint = container.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes)
         key = context_key or ("" if context is None else secrets.token_hex(8))
         request = WriteRequest(

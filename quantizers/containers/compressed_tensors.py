@@ -63,7 +63,7 @@ class CompressedTensorsContainer(Container):
             return float_tensor(unit, format)
         module, (rows, columns) = unit.name.removesuffix(".weight"), unit.shape
         return (
-            TensorSpec(f"{module}.weight_packed", "I32", (rows, stored_words(columns, format))),
+            TensorSpec(f"{module}.weight_packed", "I32", (rows, self.row_words(columns, format))),
             TensorSpec(f"{module}.weight_scale", "F16", (rows, format.groups(columns))),
             TensorSpec(f"{module}.weight_shape", "I64", (2,)),
         )
@@ -75,7 +75,7 @@ class CompressedTensorsContainer(Container):
         assert isinstance(value, Quantized)
         module = unit.name.removesuffix(".weight")
         return {
-            f"{module}.weight_packed": pack(value.codes, value.format.width).view(np.int32),
+            f"{module}.weight_packed": self.pack_codes(value.codes, value.format.width).view(np.int32),
             f"{module}.weight_scale": value.scales,
             f"{module}.weight_shape": np.array(unit.shape, dtype=np.int64),
         }
@@ -89,8 +89,20 @@ class CompressedTensorsContainer(Container):
         shape = tuple(int(d) for d in tensors(f"{module}.weight_shape"))
         if shape != unit.shape:
             raise InvalidModel(f"{module}.weight_shape is wrong", expected=str(unit.shape), got=str(shape))
-        codes = unpack(tensors(f"{module}.weight_packed"), format.width, unit.shape[1])
+        codes = self.unpack_codes(tensors(f"{module}.weight_packed"), format.width, unit.shape[1])
         return Quantized(codes, tensors(f"{module}.weight_scale"), None, format)
+
+    def row_words(self, columns: int, format: IntFormat) -> int:
+        """32-bit words of a row of codes."""
+        return stored_words(columns, format)
+
+    def pack_codes(self, codes: NDArray[np.uint8], width: int) -> NDArray[np.uint32]:
+        """A dense stream a row."""
+        return pack(codes, width)
+
+    def unpack_codes(self, words: NDArray[Any], width: int, columns: int) -> NDArray[np.uint8]:
+        """The inverse of `pack_codes`."""
+        return unpack(words, width, columns)
 
     def companions(
         self, inventory: Inventory, formats: Sequence[Format], config: Mapping[str, Any]

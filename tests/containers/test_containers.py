@@ -34,12 +34,21 @@ from tests.containers.toy import toy
 from tests.strategies import format_names, shapes
 
 SHAPES = {"a.weight": (33, 64), "b.weight": (5, 96), "c.weight": (16, 32), "d.weight": (4, 4)}
+#: For layouts whose words and groups want whole multiples.
+WHOLE = {"a.weight": (32, 64), "b.weight": (64, 96), "c.weight": (32, 32), "d.weight": (4, 4)}
 MIXES = {
     "packed": ["int3-g40", "int1-g7", "int8-sym-channel", "bf16"],
     "compressed-tensors": ["int3-sym-g32", "int1-sym-channel", "int8-sym-g64", "fp16"],
+    "compressed-tensors-0.17": ["int3-sym-g32", "int5-sym-channel", "int7-sym-g64", "fp16"],
+    "gptq": ["int3-sym-g32", "int4-sym-channel", "int8-sym-g32", "fp16"],
+    "mlx": ["int3-g32", "int5-sym-g32", "int8-g32", "fp16"],
 }
 #: Containers of safetensors files, which hold any model; gguf has its own tests.
 BOTH = pytest.mark.parametrize("name", tuple(MIXES))
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    return WHOLE if name in {"gptq", "mlx"} else SHAPES
 
 
 def written(report: Any) -> int:
@@ -48,7 +57,7 @@ def written(report: Any) -> int:
 
 def make(tmp_path: Path, name: str, **options: Any) -> tuple[Any, Any, Any, Any]:
     container = CONTAINERS.load(name)
-    source, inventory = toy(tmp_path / "model", SHAPES)
+    source, inventory = toy(tmp_path / "model", shapes_of(name))
     formats = [parse_format(text) for text in MIXES[name]]
     return (
         container,
@@ -126,7 +135,7 @@ def test_the_plain_reader_is_short_and_stands_alone() -> None:
 @BOTH
 def test_a_killed_run_goes_on_where_it_stood(name: str, tmp_path: Path) -> None:
     container = CONTAINERS.load(name)
-    source, inventory = toy(tmp_path / "model", SHAPES)
+    source, inventory = toy(tmp_path / "model", shapes_of(name))
     formats = [parse_format(text) for text in MIXES[name]]
     seen: list[str] = []
 

@@ -14,7 +14,7 @@ WIDTHS = (2, 3, 4, 8)
 
 def export(plan: Plan) -> str:
     """JSON text of the `layer_config` dictionary. Raises Unsupported for widths other than 2, 3, 4 and 8."""
-    ints, kept = split(plan)
+    ints, kept = split(plan.units)
     require(ints, _why_not, TARGET, "2, 3, 4 or 8 bits, groups that divide the inputs")
     config: dict[str, dict[str, object]] = {}
     for unit, format in ints:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat, parse_format
-from bitwright.core.plan import Plan, PlanUnit
+from bitwright.core.plan import PlanUnit
 
 #: Receives one line for each substitution that an export with `nearest=True` made.
 Report = Callable[[Sequence[str]], None]
@@ -43,11 +43,11 @@ def inputs(unit: PlanUnit) -> int | None:
     return unit.shape[-1] if unit.shape else None
 
 
-def split(plan: Plan) -> tuple[list[tuple[PlanUnit, IntFormat]], list[PlanUnit]]:
+def split(units: Iterable[PlanUnit]) -> tuple[list[tuple[PlanUnit, IntFormat]], list[PlanUnit]]:
     """(units with an integer format, units that stay unquantized), in the plan's order."""
     ints: list[tuple[PlanUnit, IntFormat]] = []
     kept: list[PlanUnit] = []
-    for unit in plan.units:
+    for unit in units:
         format = unit_format(unit)
         if isinstance(format, IntFormat) and format.plain:
             ints.append((unit, format))
@@ -114,11 +114,13 @@ def commonest(
     return settings[max(weights, key=lambda key: (weights[key], key))]
 
 
-def one_format_each(plan: Plan, key_of: Callable[[PlanUnit], Sequence[str]], target: str) -> dict[str, PlanUnit]:
+def one_format_each(
+    units: Iterable[PlanUnit], key_of: Callable[[PlanUnit], Sequence[str]], target: str
+) -> dict[str, PlanUnit]:
     """Target name to a unit that speaks for it. Raises Unsupported where units of one target name differ in format."""
     found: dict[str, PlanUnit] = {}
     mixed: dict[str, set[str]] = {}
-    for unit in plan.units:
+    for unit in units:
         for key in key_of(unit):
             first = found.setdefault(key, unit)
             if first.format != unit.format:

@@ -25,7 +25,7 @@ def export(plan: Plan, *, status: str = "compressed") -> str:
     that transformers wants. What stays in 16 bits is in `ignore`: kept units, routers, a head that is not planned.
     status: `compressed` for a checkpoint on disk. Raises Unsupported for groups that do not divide the inputs.
     """
-    ints, kept = split(plan)
+    ints, kept = split(plan.units)
     require(ints, ragged, TARGET, "a group size that divides the inputs, or per channel")
     schemes = {name: weight_arguments(unit, format) for unit, format in ints for name in _names(unit, plan)}
     ignored = {name for unit in kept for name in _names(unit, plan)}

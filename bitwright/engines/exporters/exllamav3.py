@@ -21,7 +21,7 @@ def export(
     unit's width as EXL3's bits a weight; `report` then gets one line a format (default: printed on stderr).
     model_dir: where the finished conversions lie. Raises Unsupported for 16-bit units and experts that differ.
     """
-    ints, kept = split(plan)
+    ints, kept = split(plan.units)
     if not nearest:
         lines = [f"{unit.name}: {unit.format}" for unit in plan.units]
         raise refusal(
@@ -36,7 +36,7 @@ def export(
         raise InvalidInput(
             "model_dir needs a place for the bits", expected="such as quants/{bits}.0bpw", got=repr(model_dir)[:80]
         )
-    one_format_each(plan, _role, TARGET)
+    one_format_each(plan.units, _role, TARGET)
     formats = {unit.format: format for unit, format in ints}
     report([f"{name} -> EXL3 at {format.width} bits a weight" for name, format in sorted(formats.items())])
     widths = sorted({format.width for format in formats.values()})

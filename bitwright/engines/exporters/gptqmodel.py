@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from bitwright.core.formats import IntFormat
@@ -19,6 +20,8 @@ from bitwright.engines.exporters.common import (
 )
 
 TARGET = "GPTQModel"
+#: Widths that GPTQModel stores in its planar layout only.
+PLANAR_WIDTHS = frozenset({5, 6, 7})
 #: Engines that fuse look up the fused name; it gets its own pattern when its parts agree.
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
@@ -29,18 +32,22 @@ def export(plan: Plan) -> str:
     5, 6 and 7 bits need GPTQModel's planar layout (`checkpoint_format: gptq_p`), which is written then. Raises
     Unsupported for 1 bit and for shapes that are no multiple of 32.
     """
-    ints, kept = split(plan)
+    return json.dumps(quantize_config(plan.units), indent=2) + "\n"
+
+
+def quantize_config(units: Sequence[PlanUnit]) -> dict[str, Any]:
+    """The content of quantize_config.json; see `export`."""
+    ints, kept = split(units)
     require(ints, _why_not, TARGET, "2 to 8 bits, inputs and outputs in multiples of 32")
     base = commonest(ints, _fields, TARGET)
     settings = {name: _fields(unit, format) for unit, format in ints for name in module_names(unit)}
     dynamic: dict[str, dict[str, Any]] = {"-:" + anchored(name): {} for unit in kept for name in module_names(unit)}
     dynamic |= {"+:" + anchored(name): fields for name, fields in _with_fused(settings).items() if fields != base}
-    planar = any(format.width in {5, 6, 7} for _, format in ints)
-    config = {
+    planar = any(format.width in PLANAR_WIDTHS for _, format in ints)
+    return {
         "quant_method": "gptq", **base, "desc_act": False, "pack_dtype": "int32",
         "checkpoint_format": "gptq_p" if planar else "gptq", "dynamic": dynamic,
     }  # fmt: skip
-    return json.dumps(config, indent=2) + "\n"
 
 
 def _why_not(unit: PlanUnit, format: IntFormat) -> str | None:

@@ -30,7 +30,7 @@ def export(plan: Plan, *, nearest: bool = False, embedding: str = "f16", report:
             "tensors of Llama, Qwen, Mixtral, Qwen-MoE or BERT models",
             "this architecture has no GGUF name map",
         )
-    found = one_format_each(plan, lambda unit: gguf_names(unit.name), TARGET)
+    found = one_format_each(plan.units, lambda unit: gguf_names(unit.name), TARGET)
     types = {name: EXACT.get(unit.format) or (_nearest(unit) if nearest else None) for name, unit in found.items()}
     bad = [f"{name}: {found[name].format}" for name, kind in types.items() if kind is None]
     if bad:

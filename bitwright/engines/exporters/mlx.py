@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from bitwright.core.formats import IntFormat
@@ -25,17 +26,22 @@ def export(plan: Plan) -> str:
     MLX's affine grid (scale and bias a group) contains ours, symmetric or not; MLX chooses its own scales and stores
     32 bits a group for them. Raises Unsupported for 1 and 7 bits, per channel, other groups, and experts that differ.
     """
-    ints, _ = split(plan)
+    return json.dumps({"quantization": quantization(plan.units)}, indent=2) + "\n"
+
+
+def quantization(units: Sequence[PlanUnit]) -> dict[str, object]:
+    """The content of the `quantization` member; see `export`."""
+    ints, _ = split(units)
     require(ints, _why_not, TARGET, "2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128")
     base = commonest(ints, _fields, TARGET)
     entries: dict[str, object] = dict(base)
-    for name, unit in one_format_each(plan, module_paths, TARGET).items():
+    for name, unit in one_format_each(units, module_paths, TARGET).items():
         format = unit_format(unit)
         if not isinstance(format, IntFormat):
             entries[name] = False
         elif _fields(unit, format) != base:
             entries[name] = _fields(unit, format)
-    return json.dumps({"quantization": entries}, indent=2) + "\n"
+    return entries
 
 
 def _fields(unit: PlanUnit, format: IntFormat) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def export(plan: Plan) -> str:
     itself; no algorithm is named that a reader would silently leave out. Raises Unsupported for asymmetric formats, 1
     bit, and experts, whose modules ModelOpt and transformers 5 name in several ways.
     """
-    ints, _ = split(plan)
+    ints, _ = split(plan.units)
     require(ints, _why_not, TARGET, "symmetric 2 to 8 bits, groups that divide the inputs, no experts")
     rows = []
     for unit, format in ints:

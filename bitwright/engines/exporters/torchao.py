@@ -26,9 +26,9 @@ def export(plan: Plan) -> str:
     Names are those of the model in memory. Experts are two stacked parameters a block there, named by parameter, so all
     experts of a block must share a format for gate and up, and one for down: Unsupported where they differ.
     """
-    ints, _ = split(plan)
+    ints, _ = split(plan.units)
     require(ints, ragged, TARGET, "a group size that divides the inputs, or per channel")
-    found = one_format_each(plan, lambda unit: (_name(unit, plan.model.architecture),), TARGET)
+    found = one_format_each(plan.units, lambda unit: (_name(unit, plan.model.architecture),), TARGET)
     rows = "".join(f"    ({name!r}, {_config(unit)}),\n" for name, unit in found.items())
     return HEAD.format(digest=plan.digest) + rows + "]))\n"
 
