@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @property
+    def largest_body(self) -> int:
+        """Bytes of the largest request body that any route takes."""
+        return max(self.max_request_bytes, self.max_text_bytes, self.max_problem_bytes)
+
+    @property
     def parts(self) -> int:
         """Into how many parts scoring and executing are cut."""
         return self.shards or (8 if self.broker_url is not None else 1)

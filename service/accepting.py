@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from bitwright.core.callbacks import check_callback
 from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidReference, NotFound
 from bitwright.core.plan import plan_from_json
 from bitwright.core.refs import parse_ref
 from bitwright.core.requests import EvaluateRequest, JobRequest, Scoring, invalid_members, parse_request
 from bitwright.jobs.blobs import BlobStore
+from bitwright.jobs.create import NewJob
+from bitwright.settings import Settings
+from service.same_work import work_digest
 
 _DIGEST = "sha256:"
 
@@ -25,18 +29,32 @@ class Envelope(BaseModel):
 
     deadline: AwareDatetime | None = Field(default=None, description="RFC 3339; a job not ended by then fails")
     priority: int = Field(default=0, ge=-100, le=100, description="higher runs first")
+    queue: Literal["cpu", "gpu", "solve"] = Field(default="cpu", description="whose workers take it")
+    callback: str | None = Field(
+        default=None, max_length=2048, description="https address that a webhook tells of the job's end"
+    )
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """request: as plain JSON; deadline in seconds since 1970."""
+    """request: as plain JSON; deadline in seconds since 1970; work_digest: names the work by its content."""
 
     request: dict[str, Any]
     priority: int
     deadline: float | None
+    queue: str
+    callback: str | None
+    work_digest: str | None
+
+    def job(self, tenant: str, **more: Any) -> NewJob:
+        """What the store is asked to create."""
+        return NewJob(
+            self.request, tenant=tenant, priority=self.priority, deadline=self.deadline, queue=self.queue,
+            callback=self.callback, work_digest=self.work_digest, **more,
+        )  # fmt: skip
 
 
-def accept(data: Any, blobs: BlobStore) -> Accepted:
+def accept(data: Any, blobs: BlobStore, settings: Settings) -> Accepted:
     """Raises InvalidInput (or a more telling kind) with JSON pointers for what is wrong."""
     if not isinstance(data, dict):
         raise InvalidInput("a job is a JSON object", expected='an object with "kind"', got=type(data).__name__)
@@ -47,7 +65,13 @@ def accept(data: Any, blobs: BlobStore) -> Accepted:
         raise invalid_members(error) from error
     request = parse_request(members)
     _check_references(request, blobs)
-    return Accepted(request.model_dump(mode="json", exclude_none=True), envelope.priority, _seconds(envelope.deadline))
+    if envelope.callback is not None:
+        check_callback(envelope.callback, settings.webhook_internal)
+    plain = request.model_dump(mode="json", exclude_none=True)
+    return Accepted(
+        plain, envelope.priority, _seconds(envelope.deadline), envelope.queue, envelope.callback,
+        work_digest(request, settings),
+    )  # fmt: skip
 
 
 def _seconds(deadline: datetime | None) -> float | None:

@@ -18,7 +18,7 @@ from service import problems
 from service.auth import READ, SOLVE, WRITE, require
 from service.middleware import Guard
 from service.openapi import install_openapi
-from service.routes import catalogs, health, jobs, pages, plans, solve, texts
+from service.routes import batches, catalogs, health, jobs, pages, plans, problem_files, solve, texts, webhooks
 from service.state import State
 
 #: Worker threads for database and file work; each SQLite connection of the pool has room for one.
@@ -30,7 +30,8 @@ class Service(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         settings: Settings = self.state.bitwright.settings
-        return Guard(super().build_middleware_stack(), max_bytes=settings.max_request_bytes)
+        uploads = {"/v1/texts": settings.max_text_bytes, "/v1/problems": settings.max_problem_bytes}
+        return Guard(super().build_middleware_stack(), max_bytes=settings.max_request_bytes, uploads=uploads)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -51,7 +52,10 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for module, check in (
         (jobs, require(READ, writing=WRITE)),
+        (batches, require(READ, writing=WRITE)),
+        (webhooks, require(READ, writing=WRITE)),
         (texts, require(WRITE)),
+        (problem_files, require(WRITE)),
         (solve, require(SOLVE)),
         (plans, require(READ, writing=SOLVE)),
         (catalogs, require(READ)),

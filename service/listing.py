@@ -22,6 +22,7 @@ class Filters:
     tenant: str
     states: tuple[str, ...]
     kinds: tuple[str, ...]
+    batch: str | None = None
 
     @staticmethod
     def of(tenant: str, wanted_states: Iterable[str], kinds: Iterable[str]) -> Filters:
@@ -42,7 +43,12 @@ def list_page(state: State, filters: Filters, page_size: int, page_token: str) -
     size = min(page_size or state.settings.page_size, MAX_PAGE)
     after = _after(state, filters, page_token) if page_token else None
     found = state.store.page(
-        tenant=filters.tenant, states=filters.states, kinds=filters.kinds, after=after, limit=size + 1
+        tenant=filters.tenant,
+        states=filters.states,
+        kinds=filters.kinds,
+        batch=filters.batch,
+        after=after,
+        limit=size + 1,
     )
     token = ""
     if len(found) > size:

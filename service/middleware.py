@@ -41,11 +41,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
 class Guard:
-    """Outermost application. `max_bytes`: cap of a request body, with or without Content-Length."""
+    """Outermost application. `max_bytes`: cap of a request body, with or without Content-Length; `uploads`: path -> cap
+    of what is stored as it is."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, uploads: Mapping[str, int]) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,8 +74,9 @@ class Guard:
             await send(message)
 
         try:
-            await self._refuse_early(headers, receive)
-            await self.app(scope, self._counted(receive), guarded_send)
+            limit = self.uploads.get(scope["path"], self.max_bytes)
+            await self._refuse_early(headers, receive, limit)
+            await self.app(scope, self._counted(receive, limit), guarded_send)
         except BitwrightError as error:
             await problem_response(error, identity, {"Connection": "close"})(scope, receive, guarded_send)
         except Exception:
@@ -81,10 +84,10 @@ class Guard:
             if not started:
                 await problem_response(internal(identity), identity)(scope, receive, guarded_send)
 
-    async def _refuse_early(self, headers: Headers, receive: Receive) -> None:
+    async def _refuse_early(self, headers: Headers, receive: Receive, limit: int) -> None:
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
-            await self._drain(receive)
+            await self._drain(receive, limit)
             raise UnsupportedMedia(
                 "compressed request bodies are not taken",
                 expected="no Content-Encoding",
@@ -92,36 +95,36 @@ class Guard:
                 hint="send the body as it is; the limit is on its plain size",
             )
         length = headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length[:20]) > self.max_bytes:
-            if len(length) < 20 and int(length) <= DRAIN_FACTOR * self.max_bytes:
-                await self._drain(receive)
-            raise self._too_large(f"{length[:20]} bytes")
+        if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+            if len(length) < 20 and int(length) <= DRAIN_FACTOR * limit:
+                await self._drain(receive, limit)
+            raise self._too_large(f"{length[:20]} bytes", limit)
 
-    def _too_large(self, got: str) -> TooLarge:
+    def _too_large(self, got: str, limit: int) -> TooLarge:
         return TooLarge(
             "the request body is too large",
-            expected=f"at most {self.max_bytes} bytes",
+            expected=f"at most {limit} bytes",
             got=got,
             hint="use the command line for larger problems, or raise BITWRIGHT_MAX_REQUEST_BYTES",
         )
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, limit: int) -> Receive:
         total = 0
 
         async def counted() -> Message:
             nonlocal total
             message = await receive()
             total += len(message.get("body", b""))
-            if total > self.max_bytes:
+            if total > limit:
                 if message.get("more_body"):
-                    await self._drain(receive)
-                raise self._too_large(f"more than {self.max_bytes} bytes")
+                    await self._drain(receive, limit)
+                raise self._too_large(f"more than {limit} bytes", limit)
             return message
 
         return counted
 
-    async def _drain(self, receive: Receive) -> None:
-        left, deadline = self.max_bytes * DRAIN_FACTOR, time.monotonic() + DRAIN_SECONDS
+    async def _drain(self, receive: Receive, limit: int) -> None:
+        left, deadline = limit * DRAIN_FACTOR, time.monotonic() + DRAIN_SECONDS
         try:
             while left > 0 and (wait := deadline - time.monotonic()) > 0:
                 message = await asyncio.wait_for(receive(), wait)

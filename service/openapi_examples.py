@@ -25,6 +25,11 @@ _SOLUTION = {"choice": [1, 1, 1], "loss": 0.7, "certificate": _CERTIFICATE, "sol
 
 EXAMPLES: Mapping[str, Any] = {
     "plan": {"kind": "plan", "model": "hf:org/name", "budget": "3.5bpw", "metric": "fisher", "to": "packed"},
+    "batch": {
+        "models": ["hf:org/name"],
+        "budgets": ["3bpw", "3.5bpw", "4bpw"],
+        "job": {"kind": "plan", "metric": "fisher"},
+    },
     "inspect": {"kind": "inspect", "model": "hf:org/name@main"},
     "solve": {"problem": _PROBLEM},
     "verify": {"problem": _PROBLEM, "solution": _SOLUTION},
@@ -44,6 +49,8 @@ EXAMPLES: Mapping[str, Any] = {
         "started_at": None,
         "finished_at": None,
         "deadline": None,
+        "batch": None,
+        "callback": None,
         "request": {"kind": "plan", "model": "hf:org/name", "budget": "3.5bpw"},
         "links": {
             "self": "/v1/jobs/019abc12-3456-7abc-8def-0123456789ab",

@@ -52,20 +52,21 @@ OPERATIONS: Mapping[str, Operation] = {
                 JSON,
             ),
         },
-        (409, 503, *BODY_PROBLEMS),
+        (409, 429, 503, *BODY_PROBLEMS),
         _json_body("JobBody", "plan", "inspect"),
         {
             202: {
                 **_JOB_HEADERS,
                 "Preference-Applied": "the wait that was honoured",
                 "Idempotency-Replayed": "true for a known key",
+                "Bitwright-Cache": "hit when equal work had been done and its result is given at once",
             }
         },
         {202: EXAMPLES["job"]},
     ),
     "listJobs": Operation(_ok("JobList"), (422, 503)),
     "getJob": Operation(
-        {**_ok("Job"), **_UNCHANGED}, (404, 422, 503), headers={200: _TAG}, examples={200: EXAMPLES["job"]}
+        {**_ok("Job"), **_UNCHANGED}, (404, 422, 429, 503), headers={200: _TAG}, examples={200: EXAMPLES["job"]}
     ),
     "cancelJob": Operation(
         {202: ("Cancelling: the worker has been told", ref("Job"), JSON), 200: ("The job has ended", ref("Job"), JSON)},
@@ -76,13 +77,30 @@ OPERATIONS: Mapping[str, Operation] = {
             200: ("Events until the job has ended", {**ref("JobEvent")}, EVENTS),
             204: ("The job has ended and everything was seen", {}, ""),
         },
-        (404, 422, 503),
+        (404, 422, 429, 503),
     ),
     "getResult": Operation(
         {200: ("The result", {"description": "depends on the job's kind"}, JSON), **_UNCHANGED},
         (404, 409, 503),
         headers={200: _TAG},
     ),
+    "createBatch": Operation(
+        {
+            202: ("Accepted: every job is on disk", ref("Batch"), JSON),
+            200: ("Every job is valid (validate_only)", ref("ValidatedBatch"), JSON),
+        },
+        (404, 429, 503, *BODY_PROBLEMS),
+        _json_body("BatchBody", "batch"),
+        {202: {"Location": "address of the batch"}},
+    ),
+    "getBatch": Operation(_ok("Batch"), (404, 503)),
+    "listBatchJobs": Operation(_ok("JobList"), (404, 422, 503)),
+    "cancelBatch": Operation(_ok("Batch"), (404, 413, 415, 503)),
+    "listWebhooks": Operation(_ok("WebhookList"), (422, 503)),
+    "getWebhook": Operation(_ok("Webhook"), (404, 503)),
+    "resendWebhook": Operation(_ok("Webhook"), (404, 413, 415, 503)),
+    "webhookSecrets": Operation(_ok("WebhookSecrets"), (413, 415)),
+    "storeProblem": Operation({201: ("Stored", ref("StoredProblem"), JSON)}, (404, 503, *BODY_PROBLEMS), {**_NPZ_BODY}),
     "storeText": Operation(
         {201: ("Stored", ref("StoredText"), JSON)}, BODY_PROBLEMS, {PLAIN: {"schema": {"type": "string"}}}
     ),

@@ -7,8 +7,10 @@ from typing import Any
 from bitwright.core.errors import PROBLEM_TYPE_BASE, error_classes
 from bitwright.core.plan import Plan
 from bitwright.core.requests import ADAPTER
+from bitwright.jobs.deliveries import STATES as DELIVERY_STATES
 from bitwright.jobs.states import STATES
 from service.accepting import Envelope
+from service.routes.batches import BatchBody
 from service.solve_requests import FrontierRequest, SolveRequest
 
 Schema = dict[str, Any]
@@ -84,10 +86,16 @@ def _job() -> Schema:
             "started_at": maybe(TIME),
             "finished_at": maybe(TIME),
             "deadline": maybe(TIME),
+            "batch": maybe(TEXT),
+            "callback": maybe(TEXT),
             "request": ANY,
             "links": {"type": "object", "additionalProperties": TEXT},
         },
-        {"result": {"description": "present once succeeded"}, "error": ref("Problem")},
+        {
+            "result": {"description": "present once succeeded"},
+            "error": ref("Problem"),
+            "steps": record({"total": COUNT, "left": COUNT}, description="while its parts are done by several workers"),
+        },
         description="A long-running operation (AIP-151). Once done, exactly one of result and error is there.",
     )
 
@@ -179,6 +187,41 @@ def _event() -> Schema:
     )
 
 
+def _batch() -> Schema:
+    return record(
+        {
+            "id": TEXT,
+            "state": {**TEXT, "enum": list(STATES)},
+            "done": FLAG,
+            "total": COUNT,
+            "counts": {"type": "object", "additionalProperties": COUNT},
+            "fraction": {**NUMBER, "minimum": 0, "maximum": 1},
+            "created_at": TIME,
+            "request": ANY,
+            "links": {"type": "object", "additionalProperties": TEXT},
+        },
+        description="Many jobs followed as one; failed or cancelled once all have ended and any of them has.",
+    )
+
+
+def _webhook() -> Schema:
+    return record(
+        {
+            "id": {**TEXT, "description": "the webhook-id header: the receiver's idempotency key"},
+            "job_id": TEXT,
+            "url": TEXT,
+            "type": TEXT,
+            "state": {**TEXT, "enum": list(DELIVERY_STATES)},
+            "tries": COUNT,
+            "created_at": TIME,
+            "next_try_at": maybe(TIME),
+            "delivered_at": maybe(TIME),
+            "status": maybe({"type": "integer"}),
+            "error": maybe(TEXT),
+        }
+    )
+
+
 def _answers() -> dict[str, Schema]:
     verdict = record({"ok": FLAG, "failures": rows(TEXT), "notes": rows(TEXT), "certificate": ref("Certificate")})
     solution = record(
@@ -202,6 +245,12 @@ def _answers() -> dict[str, Schema]:
         "Verdict": verdict,
         "Table": _table(),
         "Menus": _menus(),
+        "Batch": _batch(),
+        "ValidatedBatch": record({"valid": FLAG, "jobs": rows(ANY)}),
+        "Webhook": _webhook(),
+        "WebhookList": record({"webhooks": rows(ref("Webhook")), "next_page_token": TEXT}),
+        "WebhookSecrets": record({"secrets": rows(TEXT)}),
+        "StoredProblem": record({"digest": DIGEST, "bytes": COUNT, "units": COUNT, "formats": COUNT}),
         "StoredText": record({"digest": DIGEST, "bytes": COUNT}),
         "Status": record({"status": TEXT}),
         "Catalog": {"type": "object", "description": "One list of members, each with name, summary and availability."},
@@ -213,6 +262,7 @@ def _inputs() -> dict[str, Schema]:
     models = {
         "JobBody": ADAPTER.json_schema(ref_template=REF, mode="validation"),
         "Plan": Plan.model_json_schema(ref_template=REF),
+        "BatchBody": BatchBody.model_json_schema(ref_template=REF),
         "SolveRequest": SolveRequest.model_json_schema(ref_template=REF),
         "FrontierRequest": FrontierRequest.model_json_schema(ref_template=REF),
     }

@@ -19,7 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, TooLarge
+from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, InvalidProblem, TooLarge
+from bitwright.core.offline import deny_network
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_arrays, problem_from_json, read_npz
 from bitwright.core.table import load_table
@@ -32,7 +33,8 @@ NPZ_FACTOR = 16
 
 
 def limit_process(memory: int) -> None:
-    """No core files, no files written, few descriptors, bounded address space."""
+    """No core files, no files written, few descriptors, bounded address space, no network."""
+    deny_network()
     for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 64)):
         resource.setrlimit(kind, (value, value))
     if memory:
@@ -59,6 +61,8 @@ def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
 def _problem(data: Any, table: str | None, ties: tuple[str, ...], header: dict[str, Any]) -> Problem:
     if (data is None) == (table is None):
         raise InvalidInput("name the problem once", expected="either 'problem' or 'table'")
+    if isinstance(data, str):
+        return _stored(data, header)
     if table is None:
         if isinstance(data.get("loss"), list):
             _check_units(len(data["loss"]), header)
@@ -72,6 +76,18 @@ def _problem(data: Any, table: str | None, ties: tuple[str, ...], header: dict[s
             errors=[{"pointer": "/table", "message": "unknown digest"}],
         )
     return load_table(path).problem(None, tie_kinds=ties)
+
+
+def _stored(digest: str, header: dict[str, Any]) -> Problem:
+    path = Path(header["problems"]) / digest.removeprefix("sha256:")
+    if not path.is_file():
+        raise InvalidProblem(
+            "this server has no problem file of that digest",
+            got=digest,
+            hint="upload it with POST /v1/problems first",
+            errors=[{"pointer": "/problem", "message": "unknown digest"}],
+        )
+    return problem_from_arrays(read_npz(path, max_bytes=NPZ_FACTOR * header["max_bytes"]))
 
 
 def _check_units(units: int, header: dict[str, Any]) -> None:

@@ -126,9 +126,10 @@ class SolvePool:
 
     def __init__(self, settings: Settings) -> None:
         self._limits = Limits(
-            settings.solve_seconds, settings.solve_memory_bytes, settings.max_solve_units, settings.max_request_bytes
+            settings.solve_seconds, settings.solve_memory_bytes, settings.max_solve_units, settings.largest_body
         )
         self._tables = str((settings.blob_dir / "tables").absolute())
+        self._problems = str((settings.blob_dir / "problems").absolute())
         self._count = settings.solve_processes
         self._idle: queue.LifoQueue[SolveProcess | None] = queue.LifoQueue()
         self._all: set[SolveProcess] = set()
@@ -155,6 +156,7 @@ class SolvePool:
             "max_units": limits.max_units,
             "max_bytes": limits.max_bytes,
             "tables": self._tables,
+            "problems": self._problems,
         }
         try:
             process = self._idle.get(timeout=QUEUE_SECONDS)

@@ -26,7 +26,9 @@ class _Synchronous(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    problem: dict[str, Any] | None = Field(default=None, description="a problem in its JSON form (docs/problem.md)")
+    problem: dict[str, Any] | Digest | None = Field(
+        default=None, description="a problem in its JSON form (docs/problem.md), or the digest of an uploaded file"
+    )
     table: Digest | None = Field(default=None, description="digest of a stored sensitivity table")
     ties: tuple[TieKind, ...] = Field(
         default=(), max_length=16, description="tie kinds for a table, such as qkv, gate_up"
@@ -64,7 +66,19 @@ class FrontierRequest(_Synchronous):
         return {**found.to_json(self.points), "solutions": plans} if plans else found.to_json(self.points)
 
 
-_REQUESTS: Mapping[str, type[_Synchronous]] = {"solve": SolveRequest, "frontier": FrontierRequest}
+class CheckRequest(_Synchronous):
+    """An uploaded problem file, read once before it is kept."""
+
+    def run(self, problem: Problem, seconds: float) -> dict[str, Any]:
+        del seconds
+        return {"units": problem.n, "formats": problem.k}
+
+
+_REQUESTS: Mapping[str, type[_Synchronous]] = {
+    "solve": SolveRequest,
+    "frontier": FrontierRequest,
+    "check": CheckRequest,
+}
 
 
 def parse_solve(operation: str, data: Any) -> _Synchronous:

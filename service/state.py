@@ -16,7 +16,9 @@ from bitwright.core.errors import Temporary
 from bitwright.jobs.blobs import BlobStore
 from bitwright.jobs.store import JobStore, open_store
 from bitwright.settings import Settings
+from service.acceptor import Acceptor
 from service.auth import Gate
+from service.quotas import Quotas
 from service.sealing import Sealer, load_secret
 from service.solve_pool import SolvePool
 
@@ -32,10 +34,12 @@ class State:
         self.blobs = BlobStore(settings.blob_dir)
         self.pool = SolvePool(settings)
         self.gate = Gate(settings)
+        self.quotas = Quotas(settings.tenant_streams, settings.tenant_waits)
         self.stopping = asyncio.Event()
         self.ready = False
         self._store: JobStore | None = None
         self._sealer: Sealer | None = None
+        self._acceptor: Acceptor | None = None
 
     def start(self) -> None:
         """Raises InvalidSetting, OutOfResources or Temporary when the state folder or database cannot be used."""
@@ -46,6 +50,7 @@ class State:
             busy_seconds=self.settings.busy_seconds,
             pool_size=self.settings.database_connections,
         )
+        self._acceptor = Acceptor(self._store, self.settings.tenant_queued_jobs)
         self.pool.warm()
         self.ready = True
 
@@ -60,6 +65,12 @@ class State:
         if self._store is None:
             raise Temporary("the server is still starting")
         return self._store
+
+    @property
+    def acceptor(self) -> Acceptor:
+        if self._acceptor is None:
+            raise Temporary("the server is still starting")
+        return self._acceptor
 
     @property
     def sealer(self) -> Sealer:

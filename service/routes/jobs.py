@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
+from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
 from bitwright.core.errors import Cancelled, Conflict, PreconditionFailed, ResultNotReady
@@ -16,9 +18,11 @@ from service.auth import TenantOf
 from service.body import read_json
 from service.listing import Filters, list_page
 from service.preferences import etag, idempotency_key, matches, preferred_wait
+from service.quotas import released
 from service.replies import REVALIDATE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import State, StateOf
 from service.streams import HEADERS, job_events, last_event_id
+from service.tracing import traceparent_of
 from service.views import job_document
 from service.waiting import changed, ended
 
@@ -58,32 +62,21 @@ async def create_job(
     del key, prefer  # documented here; read below with all their repetitions and quotings
     name = idempotency_key(request.headers.get("idempotency-key"))
     data = await read_json(request)
-    accepted = await to_thread.run_sync(accept, data, state.blobs)
+    accepted = await to_thread.run_sync(accept, data, state.blobs, state.settings)
     if validate_only:
         return json_reply({"valid": True, "request": accepted.request})
-    created = await to_thread.run_sync(
-        lambda: state.store.create(
-            accepted.request,
-            tenant=tenant,
-            key=name,
-            priority=accepted.priority,
-            deadline=accepted.deadline,
-            traceparent=_traceparent(request),
-        )
-    )
-    headers = {"Location": f"/v1/jobs/{created.job.id}"}
+    if "no-cache" in request.headers.get("cache-control", "").lower():
+        accepted = replace(accepted, work_digest=None)
+    created = await state.acceptor.accept(accepted.job(tenant, key=name, traceparent=traceparent_of(request)))
+    headers = {"Location": f"/v1/jobs/{created.job.id}", "Bitwright-Cache": "hit" if created.cached else "miss"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"
     job, wait = created.job, preferred_wait(request.headers.getlist("prefer"), state.settings.wait_seconds)
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait:g}"
-        job = await ended(state, job, wait)
+        with state.quotas.waiting(tenant):
+            job = await ended(state, job, wait)
     return _job_reply(job, status=200 if job.done else 202, headers=headers)
-
-
-def _traceparent(request: Request) -> str | None:
-    header = request.headers.get("traceparent", "")
-    return header if header.isascii() and header.isprintable() and len(header) == 55 else None
 
 
 @router.get("/v1/jobs", summary="List jobs, newest first", operation_id="listJobs")
@@ -122,12 +115,9 @@ async def get_job(request: Request, job_id: str, state: StateOf, tenant: TenantO
     job = await _get(state, job_id, tenant)
     known = request.headers.get("if-none-match")
     fresh = known is not None and not matches(known, etag(job.version))
-    if (
-        wait
-        and not job.done
-        and not fresh
-        and await changed(state, job.id, job.version, min(wait, state.settings.wait_seconds))
-    ):
+    if wait and not job.done and not fresh:
+        with state.quotas.waiting(tenant):
+            await changed(state, job.id, job.version, min(wait, state.settings.wait_seconds))
         job = await _get(state, job_id, tenant)
     tagged_headers(request, str(job.version), REVALIDATE)
     return _job_reply(job, status=200)
@@ -146,7 +136,14 @@ async def watch_job(
     job = await _get(state, job_id, tenant)
     if job.done and seen and not await to_thread.run_sync(state.store.events_after, job_id, seen, 1):
         return Response(status_code=204)
-    return StreamingResponse(job_events(state, job_id, seen), headers=dict(HEADERS), media_type="text/event-stream")
+    release = state.quotas.take_stream(tenant)
+    stream = job_events(state, job_id, seen)
+    return StreamingResponse(
+        released(stream, release),
+        headers=dict(HEADERS),
+        media_type="text/event-stream",
+        background=BackgroundTask(release),
+    )
 
 
 @router.get("/v1/jobs/{job_id}/result", summary="The result of a job", operation_id="getResult")

@@ -17,4 +17,5 @@ def run(
     with (Path(settings["state_dir"]) / "effects").open("a") as file:
         file.write(f"{number} {os.getpid()}\n")
     time.sleep(0.02)
-    return {"number": number, "pid": os.getpid()}
+    # The private folder of an attempt is named <job>-<attempt>: the result says which attempt it is of.
+    return {"number": number, "attempt": int(os.environ["TMPDIR"].rpartition("-")[2])}

@@ -1,41 +1,37 @@
-"""The short form of the chaos run; `make chaos` sets the size. A failure names its seed: see `tests.chaos.driver`."""
+"""Workers killed and stopped at random; `make chaos` sets the size. A failure names its seed (`tests.chaos.driver`)."""
 
 from __future__ import annotations
-
-import os
-import random
 
 import pytest
 
 from tests.chaos.driver import Chaos
-from tests.servers import postgresql_server
+from tests.chaos.sizes import SEED, reproduce, size
 
-JOBS = int(os.environ.get("BITWRIGHT_TEST_CHAOS_JOBS", "100"))
-KILLS = int(os.environ.get("BITWRIGHT_TEST_CHAOS_KILLS", "10"))
-SEED = int(os.environ.get("BITWRIGHT_TEST_CHAOS_SEED", str(random.randrange(2**31))))
+JOBS, KILLS = size(1000, 60), size(100, 8)
+STOP_JOBS, STOPS = size(400, 40), size(50, 3)
 #: Only a fault takes this long.
-SECONDS = 60 + JOBS
+SECONDS = 120 + JOBS
 
 
-def survive(url: str | None, folder) -> None:
-    chaos = Chaos(url, folder, SEED)
+def survive(database_url, folder, jobs, kills, stops, test) -> Chaos:
+    chaos = Chaos(database_url, folder, SEED)
     try:
-        report = chaos.run(JOBS, KILLS, SECONDS)
+        report = chaos.run(jobs, kills, SECONDS, stops=stops)
     finally:
         chaos.close()
     print(report)
-    command = f"python -m tests.chaos.driver --jobs {JOBS} --kills {KILLS} --seed {SEED}"
-    assert not report.faults, f"{report}\n{report.faults[:10]}\nreproduce: {command}"
+    assert not report.faults, f"{report}\n{report.faults[:10]}\n{reproduce(f'tests/chaos/test_chaos.py -k {test}')}"
+    return chaos
 
 
 @pytest.mark.timeout(SECONDS + 60)
-def test_no_job_is_lost_or_done_twice_on_sqlite(tmp_path):
-    survive(None, tmp_path)
+def test_killed_workers_lose_no_job_and_do_none_twice(database_url, tmp_path):
+    report = survive(database_url, tmp_path, JOBS, KILLS, 0, "killed_workers").report
+    assert report.kills == KILLS
 
 
 @pytest.mark.timeout(SECONDS + 60)
-def test_no_job_is_lost_or_done_twice_on_postgresql(tmp_path):
-    with postgresql_server() as server:
-        if server is None:
-            pytest.skip("no PostgreSQL on this host (install Debian's `postgresql`)")
-        survive(server.url, tmp_path)
+def test_stopped_workers_that_wake_after_their_lease_change_nothing(database_url, tmp_path):
+    report = survive(database_url, tmp_path, STOP_JOBS, 0, STOPS, "stopped_workers").report
+    assert report.stops == STOPS
+    assert report.stale > 0, "no zombie tried to write: the test tested nothing"

@@ -1,0 +1,57 @@
+"""POSTs while somebody holds the database's write lock: an answer of 202 means a row, any other answer means none."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.api.running import running_server
+from tests.chaos.sizes import SEED, reproduce, size
+
+TRIALS = size(10_000, 300)
+BUSY = 0.4
+
+
+def hold_now_and_then(path: str, stop: threading.Event, chance: random.Random) -> None:
+    """Take the write lock for a while: mostly shorter than a request waits, sometimes much longer."""
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    while not stop.is_set():
+        connection.execute("BEGIN IMMEDIATE")
+        time.sleep(chance.choice((0.01, 0.05, 0.2, 2 * BUSY)))
+        connection.execute("ROLLBACK")
+        time.sleep(chance.uniform(0.05, 0.3))
+    connection.close()
+
+
+@pytest.mark.timeout(900)
+def test_no_202_without_a_row_while_the_database_is_locked(tmp_path):
+    with running_server(tmp_path, busy_seconds=BUSY, tenant_queued_jobs=100_000) as server:
+        path = server.store.database.url.database
+        stop = threading.Event()
+        holder = threading.Thread(target=hold_now_and_then, args=(path, stop, random.Random(SEED)))
+        holder.start()
+
+        def trial(number: int) -> tuple[int, str | None, bool]:
+            body = {"kind": "inspect", "model": f"file:models/{number}"}
+            answer = server.http.post("/v1/jobs", json=body)
+            retry = "retry-after" in answer.headers
+            return answer.status_code, answer.json().get("id"), retry
+
+        with ThreadPoolExecutor(32) as pool:
+            answers = list(pool.map(trial, range(TRIALS)))
+        stop.set()
+        holder.join()
+        there = {row[0] for row in sqlite3.connect(path).execute("SELECT id FROM jobs")}
+    told = [identity for status, identity, _ in answers if status == 202]
+    refused = [retry for status, _, retry in answers if status == 503]
+    how = f"{len(told)} accepted, {len(refused)} refused; {reproduce('tests/chaos/test_locked.py')}"
+    print(how)
+    assert len(told) + len(refused) == TRIALS, how
+    assert set(told) == there, how
+    assert all(refused), how
+    assert refused, f"nobody was refused: the test tested nothing; {how}"
