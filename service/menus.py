@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory
+from bitwright.core.plan import Plan
 from bitwright.core.table import load_table
 from bitwright.engines import shipped_profiles
 from bitwright.engines.profile import EngineProfile
+from bitwright.models.planned import inventory_of
 from service.replies import json_bytes
 
 
@@ -29,11 +31,18 @@ def menus_json(path: Path, digest: str) -> bytes:
     return json_bytes({"digest": digest, **menus_document(table.inventory, table.formats)})
 
 
-def menus_document(inventory: Inventory, formats: Sequence[str]) -> dict[str, Any]:
-    """{formats, unit_class: class of each unit, classes: [{example, units}], engines}.
+def plan_menus(plan: Plan) -> dict[str, Any]:
+    """The same for a plan alone, over the formats that it uses."""
+    inventory = inventory_of(plan)
+    return menus_document(inventory, tuple(dict.fromkeys(unit.format for unit in plan.units)))
 
-    Each engine: name, title, version, ties (kinds of families that it fuses), container, export, and `refusals`:
-    for each class and format null where it loads, else the reason in words.
+
+def menus_document(inventory: Inventory, formats: Sequence[str]) -> dict[str, Any]:
+    """{formats, unit_class: class of each unit, classes: [{example, units}], tied, engines}.
+
+    tied: by kinds of families, joined by commas, one number a unit that tied units share. Each engine: name, title,
+    version, ties (kinds of families that it fuses), container, export, and `refusals`: for each class and format null
+    where it loads, else the reason in words.
     """
     profiles = list(shipped_profiles().values())
     masks = np.array([profile.allowed(inventory, formats) for profile in profiles], bool)
@@ -45,6 +54,11 @@ def menus_document(inventory: Inventory, formats: Sequence[str]) -> dict[str, An
         "classes": [
             {"example": inventory.units[i].name, "units": count} for i, count in zip(example, counts, strict=True)
         ],
+        "tied": {
+            ",".join(kinds): list(inventory.tie_ids(kinds))
+            for kinds in {profile.tie_kinds for profile in profiles}
+            if kinds
+        },
         "engines": [_engine(profile, inventory, example, formats) for profile in profiles],
     }
 

@@ -126,6 +126,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {200: ("The exported text", {"type": "string"}, PLAIN)}, BODY_PROBLEMS, {JSON: {"schema": ref("Plan")}}
     ),
     "getSensitivities": Operation({**_ok("Table"), **_UNCHANGED}, (404,), headers={200: _TAG}),
+    "getPlanMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404, 422), headers={200: _TAG}),
     "getMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404,), headers={200: _TAG}),
     "listSolvers": _CATALOG,
     "listMetrics": _CATALOG,

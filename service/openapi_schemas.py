@@ -174,6 +174,7 @@ def _menus() -> Schema:
             "formats": rows(TEXT),
             "unit_class": rows(COUNT),
             "classes": rows(record({"example": TEXT, "units": COUNT})),
+            "tied": {"type": "object", "additionalProperties": rows(COUNT)},
             "engines": rows(engine),
         },
         description="refusals: for each class and format null where the engine loads it, else why not.",

@@ -10,6 +10,7 @@ import { frontierView } from "./frontier_view.js";
 import { compareView } from "./compare.js";
 import { solveView } from "./solve.js";
 import { systemView } from "./system.js";
+import { startTheme } from "./theme.js";
 
 const ROUTES = [
   [/^\/jobs$/, jobsView, "Jobs"],
@@ -54,18 +55,6 @@ async function show() {
   if (mine === turn) main.dataset.ready = path;
 }
 
-function theme(name) {
-  document.documentElement.dataset.theme = name;
-}
-
-const stored = localStorage.getItem("bitwright-theme");
-const dark = matchMedia("(prefers-color-scheme: dark)");
-theme(stored ?? (dark.matches ? "dark" : "light"));
-dark.addEventListener("change", () => localStorage.getItem("bitwright-theme") || theme(dark.matches ? "dark" : "light"));
-document.getElementById("theme").addEventListener("click", () => {
-  const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-  localStorage.setItem("bitwright-theme", next);
-  theme(next);
-});
+startTheme(document.getElementById("theme"));
 window.addEventListener("hashchange", show);
 show();

@@ -36,6 +36,8 @@ export function bitsOf(format) {
 }
 
 function width(format) {
+  const levels = /^int-l(\d+)/.exec(format);
+  if (levels) return Math.round(10 * Math.log2(Number(levels[1]))) / 10;
   const found = /^int(\d)/.exec(format);
   if (found) return Number(found[1]);
   if (format === "bf16" || format === "fp16") return 16;

@@ -1,18 +1,14 @@
 // Which engines load a plan, as traffic lights; fast enough to be asked in each frame of a drag.
 
-import { once } from "./api.js";
 import { h, put } from "./dom.js";
 import { count, plural } from "./format.js";
-import { tieGroups } from "./table.js";
 
-export const menusOf = (digest) => once(`/v1/sensitivities/${encodeURIComponent(digest)}/engines`);
-
-// menus: as GET /v1/sensitivities/{digest}/engines; units: the table's.
+// menus: as GET /v1/sensitivities/{digest}/engines, or as a plan's.
 export class Preflight {
-  constructor(menus, units) {
+  constructor(menus) {
     this.menus = menus;
     this.member = Uint32Array.from(menus.unit_class);
-    this.engines = menus.engines.map((engine) => ({ ...engine, group: engine.ties.length ? tieGroups(units, engine.ties) : null }));
+    this.engines = menus.engines.map((engine) => ({ ...engine, group: menus.tied[engine.ties.join(",")] ?? null }));
     this.seen = new Uint32Array(menus.classes.length * menus.formats.length);
   }
 
@@ -22,12 +18,12 @@ export class Preflight {
     return (unit, format) => engine.refusals[this.member[unit]][format] === null;
   }
 
-  // choice: format of each unit of the table, negative where the plan keeps it unquantized.
+  // choice: index of each unit's format.
   // Gives [{engine, state: loads | ties | refused, refused, torn, reasons}].
   judge(choice) {
     const k = this.menus.formats.length, { seen, member } = this;
     seen.fill(0);
-    for (let i = 0; i < choice.length; i++) if (choice[i] >= 0) seen[member[i] * k + choice[i]] += 1;
+    for (let i = 0; i < choice.length; i++) seen[member[i] * k + choice[i]] += 1;
     return this.engines.map((engine) => {
       let refused = 0;
       const reasons = new Map();

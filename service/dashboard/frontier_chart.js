@@ -57,7 +57,7 @@ const diamond = (x, y, r) => `M${x} ${y - r}L${x + r} ${y}L${x} ${y + r}L${x - r
 // Uniform plans with their names where there is room: right above, left above, right below, left below, or in the title.
 function labelled(uniform, x, y, width) {
   const taken = uniform.map((u) => ({ left: x(u.bytes) - 5, right: x(u.bytes) + 5, top: y(u.loss) - 5, bottom: y(u.loss) + 5 }));
-  const free = (box) => box.left > LEFT && box.right < width && box.top > TOP - 2 && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
+  const free = (box) => box.left > LEFT && box.right < width && box.top > TOP && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
   return [...uniform].sort((a, b) => a.bytes - b.bytes).map((u) => {
     const px = x(u.bytes), py = y(u.loss), wide = 6.6 * u.name.length;
     const place = [[8, -7, "start"], [8, 14, "start"], [-8, -7, "end"], [-8, 14, "end"], [8, -20, "start"]].find(([dx, dy, anchor]) => {

@@ -8,9 +8,9 @@ import { Unfolded } from "./unfolded.js";
 
 const MIN_CELL = 15, MAX_CELL = 46;
 
-// A plan's own units as HeatMap.show wants them.
-export function picture(units) {
-  const names = [...new Set(units.map((unit) => unit.format))], at = new Map(names.map((name, j) => [name, j]));
+// A plan's own units as HeatMap.show wants them; names: the formats in the order that choices count in.
+export function picture(units, names = [...new Set(units.map((unit) => unit.format))]) {
+  const at = new Map(names.map((name, j) => [name, j]));
   return { names, choice: Uint16Array.from(units, (unit) => at.get(unit.format)), bytes: (i) => units[i].bytes, loss: (i) => units[i].loss, stderr: (i) => units[i].stderr };
 }
 

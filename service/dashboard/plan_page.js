@@ -13,8 +13,8 @@ import { stability } from "./stability.js";
 import { listedGroups } from "./table.js";
 import { whyPanel } from "./why.js";
 
-// source: {plan, digest, unit: name to explain at once, targets, exported(target): text, table(), menus(): documents or
-// null, links: {frontier, compare}, onunit(name)}.
+// source: {plan, digest, unit: name to explain at once, targets, exported(target): text, menus(): document; table() and
+// tableMenus(): documents or null; links: {frontier, compare}, onunit(name)}.
 export async function planPage(root, source) {
   const { plan } = source, why = h("div", {});
   const map = new HeatMap(plan.units, { onpick: pick });
@@ -37,14 +37,16 @@ export async function planPage(root, source) {
     why.scrollIntoView({ block: "nearest" });
   }
 
-  // What needs the sensitivity table: engines, the positional baseline, stability.
+  // What is asked for after the page stands: engines; and, of the sensitivity table, the thumb rule and stability.
   async function deepen() {
-    const [table, menus] = await Promise.all([source.table(), source.menus()]);
+    const menus = await source.menus();
     if (gone) return;
-    if (!table || !menus) { put(engines, h("h2", {}, "Preflight"), h("p", { class: "muted" }, "The sensitivity table of this plan is not here, so its engines cannot be asked. ", h("code", {}, "bitwright preflight plan.json --engine NAME"), " asks with the model.")); return; }
-    const choice = tableChoice(plan, table), preflight = new Preflight(menus, table.units), lights = new Lights(preflight);
-    lights.show(choice);
+    const lights = new Lights(new Preflight(menus));
+    lights.show(picture(plan.units, menus.formats).choice);
     put(engines, h("h2", {}, "Preflight: what loads this plan"), lights.element);
+    const [table, wide] = await Promise.all([source.table(), source.tableMenus()]);
+    if (gone || !table || !wide) return;
+    const choice = tableChoice(plan, table), preflight = new Preflight(wide);
     const options = { group: tableTies(plan, table), allowed: preflight.engines.some((e) => e.name === plan.engine) ? preflight.allowed(plan.engine) : undefined };
     const budget = plan.certificate.limits?.bytes ?? plan.totals.bytes;
     try {

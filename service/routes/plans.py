@@ -12,7 +12,7 @@ import bitwright
 from bitwright.core.plan import Plan, plan_from_json
 from service.body import read_json
 from service.documents import stored_plan, stored_table, table_json, verify_document
-from service.menus import menus_json
+from service.menus import menus_json, plan_menus
 from service.replies import IMMUTABLE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import StateOf
 
@@ -46,6 +46,15 @@ async def export_plan(request: Request, digest: str, target: str, state: StateOf
     text = await to_thread.run_sync(_export, plan, target)
     headers = tagged_headers(request, f"{digest}-{target}", "private, no-cache")
     return Response(text, headers=headers, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/v1/plans/{digest}/engines", summary="Which engines load a plan", operation_id="getPlanMenus")
+async def get_plan_menus(request: Request, digest: str, state: StateOf) -> Response:
+    """Preflight against every engine: as for a sensitivity table, over the plan's own units and formats."""
+    plan = await to_thread.run_sync(stored_plan, state.blobs, digest)
+    headers = tagged_headers(request, f"{digest}-{bitwright.__version__}", "private, no-cache")
+    document = await to_thread.run_sync(plan_menus, plan)
+    return raw_reply(json_bytes({"digest": digest, **document}), headers=headers)
 
 
 @router.post("/v1/plans:export", summary="A plan of your own in another tool's syntax", operation_id="exportGivenPlan")
