@@ -126,11 +126,12 @@ def frontier(source: SensitivityTable | Problem | str | Path, **options: Any) ->
     from bitwright.core.table import SensitivityTable
     from solvers.frontier import frontier as build
 
-    loaded = _load_source(Path(source)) if isinstance(source, str | Path) else source
+    loaded = load_source(Path(source)) if isinstance(source, str | Path) else source
     return build(loaded.problem(None) if isinstance(loaded, SensitivityTable) else loaded, **options)
 
 
-def _load_source(path: Path) -> SensitivityTable | Problem:
+def load_source(path: Path) -> SensitivityTable | Problem:
+    """A file of either kind, told apart by what it holds."""
     from bitwright.core.problem_file import read_npz
     from bitwright.core.table import load_table
 

@@ -166,7 +166,7 @@ def _uniform(problem: Problem) -> tuple[Uniform, ...]:
 
 
 def draw(found: Frontier, path: str) -> None:
-    """A picture (format by the file's ending): frontier, uniform plans, knee. Needs matplotlib."""
+    """A picture (format by the file's ending): frontier, uniform plans, knee. PNG needs resvg-py."""
     from solvers.picture import draw_frontier
 
     draw_frontier(found, path)

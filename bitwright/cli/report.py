@@ -67,20 +67,12 @@ def run_report(args: Namespace) -> int:
 
 
 def run_plot(args: Namespace) -> int:
-    from bitwright.core.canonical import atomic_write
-    from bitwright.core.errors import InvalidInput
-    from bitwright.plot import to_png
+    from bitwright.plot import write_picture
 
-    kind = args.out.suffix.lower()
-    if kind not in (".svg", ".png"):
-        raise InvalidInput("the picture's name says its kind", expected="FILE.svg or FILE.png", got=str(args.out))
-    svg = _svg(args)
-    body = svg.encode() if kind == ".svg" else to_png(svg)
-    with atomic_write(args.out) as file:
-        file.write(body)
+    size = write_picture(_svg(args), args.out)
     note(f"written: {args.out}")
     if args.json:
-        emit(args, {"out": str(args.out), "bytes": len(body)}, "")
+        emit(args, {"out": str(args.out), "bytes": size}, "")
     return 0
 
 
@@ -89,35 +81,27 @@ def _svg(args: Namespace) -> str:
     from bitwright.core.plan import load_plan
     from bitwright.plot import heatmap_svg
 
-    if args.file.suffix.lower() != ".npz":
-        if args.plan is not None or args.ties:
-            raise InvalidInput("--plan and --ties belong to the picture of a frontier", expected="a .npz file first")
-        return heatmap_svg(load_plan(args.file))
-    return _frontier_svg(args)
+    if args.file.suffix.lower() == ".npz":
+        return _frontier_svg(args)
+    if args.plan is not None or args.ties:
+        raise InvalidInput("--plan and --ties belong to the picture of a frontier", expected="a .npz file first")
+    return heatmap_svg(load_plan(args.file))
 
 
 def _frontier_svg(args: Namespace) -> str:
+    from bitwright import face
     from bitwright.core.plan import load_plan
-    from bitwright.core.problem_file import load_problem, read_npz
-    from bitwright.core.table import load_table
-    from bitwright.plot import frontier_svg
-    from bitwright.plot.frontier import Mark
+    from bitwright.core.table import SensitivityTable
     from solvers.frontier import frontier
+    from solvers.picture import frontier_picture
 
-    table = load_table(args.file) if "meta" in read_npz(args.file) else None
-    problem = load_problem(args.file) if table is None else table.problem(None, tie_kinds=args.ties)
-    found = frontier(problem, "bytes" if table is not None else None)
-    keep = found.thin(600).tolist()
-    plan = None if args.plan is None else load_plan(args.plan)
-    return frontier_svg(
-        args.file.name if table is None else table.inventory.ref,
-        [(float(found.cost[i]), float(found.loss[i])) for i in keep],
-        [Mark(mark.name, float(mark.cost), mark.loss) for mark in found.uniform],
-        (float(found.cost[found.knee]), float(found.loss[found.knee])),
-        weights=None if table is None else table.inventory.weights,
-        loss_unit="predicted" if table is None else table.loss_unit,
-        plan=None if plan is None else _mark(plan),
-    )
+    source = face.load_source(args.file)
+    plan = None if args.plan is None else _mark(load_plan(args.plan))
+    if not isinstance(source, SensitivityTable):
+        return frontier_picture(frontier(source), args.file.name, plan=plan)
+    found = frontier(source.problem(None, tie_kinds=args.ties), "bytes")
+    inventory = source.inventory
+    return frontier_picture(found, inventory.ref, weights=inventory.weights, loss_unit=source.loss_unit, plan=plan)
 
 
 def _mark(plan: Plan) -> Mark:

@@ -45,6 +45,10 @@ def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:
         found.append(("  no fewer bytes", _uniform_text(measured.uniform.model_dump())))
     if measured.extra.get("feasible_uniform"):
         found.append(("  within budget", _uniform_text(measured.extra["feasible_uniform"])))
+    thumb = measured.extra.get("positional")
+    if thumb:
+        quality = _with_error(thumb["kl"], thumb["stderr"], "")
+        found.append(("  first and last high", f"{quality}, {render.byte_text(thumb['bytes'])}"))
     found.append(("taken instead", measured.fallback))
     return found
 

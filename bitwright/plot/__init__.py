@@ -2,6 +2,6 @@
 
 from bitwright.plot.frontier import frontier_svg
 from bitwright.plot.heatmap import heatmap_svg
-from bitwright.plot.png import to_png
+from bitwright.plot.png import to_png, write_picture
 
-__all__ = ["frontier_svg", "heatmap_svg", "to_png"]
+__all__ = ["frontier_svg", "heatmap_svg", "to_png", "write_picture"]

@@ -63,15 +63,16 @@ def frontier_svg(
     uniform: Sequence[Mark],
     knee: tuple[float, float],
     *,
-    weights: int | None,
-    loss_unit: str,
+    limit: str = "bytes",
+    weights: int | None = None,
+    loss_unit: str | None = None,
     plan: Mark | None = None,
 ) -> str:
-    """points: (bytes, loss) by rising bytes. weights: of the planned units, for the upper axis in bits a weight."""
+    """points: (cost, loss) by rising cost; limit: what the costs are. weights: for the upper axis in bits a weight."""
     axes = _axes([*points, *((mark.bytes, mark.loss) for mark in uniform)])
     curve = " ".join(f"{axes.x(size):.1f},{axes.y(loss):.1f}" for size, loss in points if loss > 0)
     parts = [text(shorten(title, 90), 24, 26, size=16, font_weight=600)]
-    parts += _x_axis(axes, weights)
+    parts += _x_axis(axes, limit, weights)
     parts += _y_axis(axes, loss_unit)
     parts.append(element("polyline", points=curve, fill="none", stroke=CURVE, stroke_width=2))
     parts += _uniform(axes, [mark for mark in uniform if mark.loss > 0])
@@ -86,19 +87,21 @@ def _axes(drawn: Sequence[tuple[float, float]]) -> _Axes:
     high = math.log10(max(losses))
     low = max(math.log10(min(losses)), high - DECADES)
     pad = max(0.05, 0.04 * (high - low))
-    least = max(1.0, min(sizes))
-    return _Axes(least, max(*sizes, least + 1), low - pad, high + pad)
+    most = max(*sizes, 1e-9)
+    least = min((size for size in sizes if size > most / 1e6), default=most)
+    return _Axes(min(least, most / 1.01), most, low - pad, high + pad)
 
 
-def _x_axis(axes: _Axes, weights: int | None) -> list[str]:
-    size, unit = byte_unit(axes.most)
+def _x_axis(axes: _Axes, limit: str, weights: int | None) -> list[str]:
+    size, unit = byte_unit(axes.most) if limit == "bytes" else (1, limit)
+    words = f"bytes of the planned units ({unit})" if limit == "bytes" else limit
     bottom, middle = HEIGHT - BOTTOM, (LEFT + WIDTH - RIGHT) / 2
     parts = [element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, stroke=SOFT)]
     for value in log_ticks(axes.least / size, axes.most / size, 12):
         x = axes.x(value * size)
         parts.append(element("line", x1=x, x2=x, y1=TOP, y2=bottom, stroke=GRID))
         parts.append(text(f"{value:g}", x, bottom + 18, anchor="middle", fill=SOFT))
-    parts.append(text(f"bytes of the planned units ({unit})", middle, bottom + 40, anchor="middle"))
+    parts.append(text(words, middle, bottom + 40, anchor="middle"))
     if weights:
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=TOP, y2=TOP, stroke=SOFT))
         for value in log_ticks(8 * axes.least / weights, 8 * axes.most / weights, 14):
@@ -109,7 +112,7 @@ def _x_axis(axes: _Axes, weights: int | None) -> list[str]:
     return parts
 
 
-def _y_axis(axes: _Axes, loss_unit: str) -> list[str]:
+def _y_axis(axes: _Axes, loss_unit: str | None) -> list[str]:
     ticks = log_ticks(10**axes.low, 10**axes.high, 8)
     parts = [element("line", x1=LEFT, x2=LEFT, y1=TOP, y2=HEIGHT - BOTTOM, stroke=SOFT)]
     for value in ticks:
@@ -117,7 +120,9 @@ def _y_axis(axes: _Axes, loss_unit: str) -> list[str]:
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, stroke=GRID))
         parts.append(text(number(value), LEFT - 8, y + 4, anchor="end", fill=SOFT))
     turned = f"translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"
-    parts.append(text(f"predicted loss ({loss_unit})", 0, 0, anchor="middle", transform=turned))
+    parts.append(
+        text(f"predicted loss ({loss_unit})" if loss_unit else "loss", 0, 0, anchor="middle", transform=turned)
+    )
     return parts
 
 

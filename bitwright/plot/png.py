@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from bitwright.core.errors import Unsupported
+from pathlib import Path
+
+from bitwright.core.canonical import atomic_write
+from bitwright.core.errors import InvalidInput, Unsupported
 
 #: Pixels of the picture for each of the SVG's.
 ZOOM = 2
 #: resvg draws nothing, and says nothing, where it finds no font: so one of these must be there.
 FAMILIES = ("DejaVu Sans", "Liberation Sans", "Noto Sans", "Verdana", "Arial", "Helvetica", "Open Sans", "Roboto")
 _PROBE = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{}</svg>'
+
+
+def write_picture(svg: str, path: Path) -> int:
+    """Write FILE.svg or FILE.png, whole or not at all; gives its bytes. Raises InvalidInput for another ending."""
+    kind = path.suffix.lower()
+    if kind not in (".svg", ".png"):
+        raise InvalidInput("the picture's name says its kind", expected="FILE.svg or FILE.png", got=str(path))
+    body = svg.encode() if kind == ".svg" else to_png(svg)
+    with atomic_write(path) as file:
+        file.write(body)
+    return len(body)
 
 
 def to_png(svg: str) -> bytes:

@@ -15,8 +15,8 @@ from bitwright.cli.parser import GROUPS, build_parser
 from tests.goldens import check_golden
 
 COMMANDS = (
-    "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "preflight", "solve", "verify", "frontier",
-    "serve", "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes",
+    "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "report", "plot", "preflight", "solve",
+    "verify", "frontier", "serve", "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes",
 )  # fmt: skip
 
 

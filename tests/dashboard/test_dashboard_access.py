@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser, find_chromium
-from tests.dashboard.sample_state import fill, views
+from tests.dashboard.conftest import Site
+from tests.dashboard.sample_state import views
 
 pytestmark = [
     pytest.mark.browser,
@@ -16,22 +14,8 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, dict[str, str]]]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        yield server, fill(server.settings)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as found:
-        yield found
-
-
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_axe_finds_nothing_serious(
-    site: tuple[Running, dict[str, str]], browser: Browser, width: int, dark: bool
-) -> None:
+def test_axe_finds_nothing_serious(site: Site, browser: Browser, width: int, dark: bool) -> None:
     server, made = site
     browser.look(width, 900, dark=dark)
     found = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ from bitwright.core.plan import plan_from_json
 from bitwright.core.table import load_table
 from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser, find_chromium
-from tests.dashboard.sample_state import fill, llama_units, store_table, table_of, views
+from tests.dashboard.conftest import Site
+from tests.dashboard.sample_state import llama_units, store_table, table_of, views
 
 pytestmark = [
     pytest.mark.browser,
@@ -20,30 +20,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, dict[str, str]]]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        yield server, fill(server.settings)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def _nothing_to_complain_about(browser: Browser) -> Iterator[None]:
-    """No exception, no console error and no policy violation, whatever a test does."""
-    browser.look(1280, 900)
-    browser.complaints.clear()
-    yield
-    assert not browser.complaints
-
-
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_every_view_opens_without_complaint_and_fits_the_screen(
-    site: tuple[Running, dict[str, str]], browser: Browser, width: int, dark: bool
+    site: Site, browser: Browser, width: int, dark: bool
 ) -> None:
     server, made = site
     browser.look(width, 900, dark=dark)
@@ -56,7 +35,7 @@ def test_every_view_opens_without_complaint_and_fits_the_screen(
         assert "NaN" not in browser.text("main"), name
 
 
-def test_every_control_and_picture_has_a_name(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_every_control_and_picture_has_a_name(site: Site, browser: Browser) -> None:
     server, made = site
     script = """[...document.querySelectorAll('button, a, input, select, textarea, svg[role=img], [role=progressbar]')]
       .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length || e.title))
@@ -66,16 +45,14 @@ def test_every_control_and_picture_has_a_name(site: tuple[Running, dict[str, str
         assert browser.evaluate(script) == [], name
 
 
-def test_hostile_names_are_text(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_hostile_names_are_text(site: Site, browser: Browser) -> None:
     server, _ = site
     browser.open(f"{server.url}/#/jobs")
     assert "<img src=x onerror=alert(1)>" in browser.text("main")
     assert browser.evaluate("document.querySelector('main img') === null")
 
 
-def test_plan_says_its_certificate_and_walks_by_keyboard(
-    site: tuple[Running, dict[str, str]], browser: Browser
-) -> None:
+def test_plan_says_its_certificate_and_walks_by_keyboard(site: Site, browser: Browser) -> None:
     server, made = site
     browser.open(f"{server.url}/#/plans/{made['plan']}")
     plan = plan_from_json(server.http.get(f"/v1/plans/{made['plan']}").json())
@@ -96,14 +73,14 @@ def test_plan_says_its_certificate_and_walks_by_keyboard(
     assert "least" in browser.text("main")
 
 
-def test_experts_unfold(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_experts_unfold(site: Site, browser: Browser) -> None:
     server, made = site
     browser.open(f"{server.url}/#/plans/{made['moe_plan']}")
     browser.evaluate("document.querySelector('.heat td[role=gridcell]').click()")
     assert browser.evaluate("document.querySelectorAll('.expert').length") == 16
 
 
-def test_plan_exports_or_says_why_not(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_plan_exports_or_says_why_not(site: Site, browser: Browser) -> None:
     server, made = site
     browser.open(f"{server.url}/#/plans/{made['plan']}")
     browser.evaluate("[...document.querySelectorAll('button')].find(b => b.textContent === 'mlx').click()")
@@ -132,7 +109,7 @@ def dragged(server: Running, browser: Browser, digest: str, steps: int = 12) -> 
     return found
 
 
-def test_dragged_budget_moves_plan_and_bytes(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_dragged_budget_moves_plan_and_bytes(site: Site, browser: Browser) -> None:
     server, made = site
     found = dragged(server, browser, made["llama_table"])
     assert len({entry["bytes"] for entry in found}) == len(found)
@@ -142,9 +119,7 @@ def test_dragged_budget_moves_plan_and_bytes(site: tuple[Running, dict[str, str]
     assert "int" in browser.text(".legend")
 
 
-def test_plan_in_the_browser_is_the_solvers_to_within_its_bound(
-    site: tuple[Running, dict[str, str]], browser: Browser
-) -> None:
+def test_plan_in_the_browser_is_the_solvers_to_within_its_bound(site: Site, browser: Browser) -> None:
     server, made = site
     table = load_table(server.blobs.path("tables", made["llama_table"]))
     for bits in (2.5, 3.5, 5.0):
@@ -167,7 +142,7 @@ def test_plan_in_the_browser_is_the_solvers_to_within_its_bound(
         assert found["bound"] == pytest.approx(solution["certificate"]["lower_bound"], rel=1e-6)
 
 
-def test_large_tables_can_be_dragged(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_large_tables_can_be_dragged(site: Site, browser: Browser) -> None:
     server, _ = site
     digest = store_table(server.blobs, table_of("hf:org/large", llama_units(143), 3))
     found = dragged(server, browser, digest, steps=4)
@@ -175,7 +150,7 @@ def test_large_tables_can_be_dragged(site: tuple[Running, dict[str, str]], brows
     print(json.dumps([entry["ms"] for entry in found]))
 
 
-def test_job_is_followed_live_until_its_end(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_job_is_followed_live_until_its_end(site: Site, browser: Browser) -> None:
     server, _ = site
     job = server.submit(model="hf:org/live")
     browser.open(f"{server.url}/#/jobs/{job['id']}")
@@ -188,9 +163,7 @@ def test_job_is_followed_live_until_its_end(site: tuple[Running, dict[str, str]]
     assert "started" in browser.text(".timeline")
 
 
-def test_running_job_without_a_word_yet_says_that_it_starts(
-    site: tuple[Running, dict[str, str]], browser: Browser
-) -> None:
+def test_running_job_without_a_word_yet_says_that_it_starts(site: Site, browser: Browser) -> None:
     server, _ = site
     job = server.submit(model="hf:org/silent")
     server.claim(job["id"])
@@ -199,7 +172,7 @@ def test_running_job_without_a_word_yet_says_that_it_starts(
     assert "· ·" not in browser.text("main")
 
 
-def test_plan_that_does_not_fit_is_told_in_the_list(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_plan_that_does_not_fit_is_told_in_the_list(site: Site, browser: Browser) -> None:
     server, made = site
     job = server.submit(kind="plan", model="hf:org/tight", budget="2bpw")
     claim = server.claim(job["id"])
@@ -214,7 +187,7 @@ def test_plan_that_does_not_fit_is_told_in_the_list(site: tuple[Running, dict[st
     browser.wait("document.body.innerText.includes('No plan fits the budget')")
 
 
-def test_numbers_of_loss_carry_their_unit(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_numbers_of_loss_carry_their_unit(site: Site, browser: Browser) -> None:
     server, made = site
     browser.open(f"{server.url}/#/plans/{made['plan']}")
     tiles = browser.evaluate("[...document.querySelectorAll('.tile')].map((t) => t.innerText)")
@@ -223,7 +196,7 @@ def test_numbers_of_loss_carry_their_unit(site: tuple[Running, dict[str, str]], 
     assert all("nats" in tile for tile in measured)
 
 
-def test_words_of_a_request_do_not_overlap_on_a_phone(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_words_of_a_request_do_not_overlap_on_a_phone(site: Site, browser: Browser) -> None:
     server, _ = site
     job = server.submit(kind="plan", model="hf:org/phone", budget="4bpw")
     browser.look(390, 844)
@@ -233,7 +206,7 @@ def test_words_of_a_request_do_not_overlap_on_a_phone(site: tuple[Running, dict[
     assert browser.evaluate(wide) == 0
 
 
-def test_form_starts_a_job_and_shows_what_is_wrong(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_form_starts_a_job_and_shows_what_is_wrong(site: Site, browser: Browser) -> None:
     server, _ = site
     browser.open(f"{server.url}/#/new")
     assert "bitwright plan" in browser.text("main")
@@ -252,7 +225,7 @@ def test_form_starts_a_job_and_shows_what_is_wrong(site: tuple[Running, dict[str
     browser.wait("document.body.innerText.includes('hf:org/from-the-form')")
 
 
-def test_unknown_plan_says_what_to_do(site: tuple[Running, dict[str, str]], browser: Browser) -> None:
+def test_unknown_plan_says_what_to_do(site: Site, browser: Browser) -> None:
     server, _ = site
     browser.open(f"{server.url}/#/plans/sha256:{'0' * 64}", ready=".problem")
     assert "What to do" in browser.text(".problem")

@@ -58,6 +58,15 @@ def test_the_measured_plan_beats_the_uniform_plan_that_fits(planned: dict[str, A
     assert measured["uniform"]["bytes"] >= planned["plan"]["totals"]["bytes"]
 
 
+def test_first_and_last_high_is_measured_within_the_same_limit(planned: dict[str, Any]) -> None:
+    plan = planned["plan"]
+    thumb = plan["measured"]["extra"]["positional"]
+    assert thumb["bytes"] <= plan["certificate"]["limits"]["bytes"]
+    assert thumb["stderr"] > 0
+    assert plan["measured"]["kl"] < thumb["kl"]
+    assert plan["totals"]["predicted_loss"] <= thumb["predicted_loss"]
+
+
 def test_prediction_is_near_the_measurement(planned: dict[str, Any]) -> None:
     ratio = planned["plan"]["totals"]["predicted_loss"] / planned["plan"]["measured"]["kl"]
     assert 0.6 < ratio < 1.6

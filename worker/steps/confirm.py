@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bitwright.core.canonical import canonical_json, digest_json
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Measured, Uniform
@@ -30,6 +32,7 @@ def confirm(
     solution: Solution,
     below: IntArray | None,
     above: IntArray | None,
+    positional: IntArray | None,
     calibration: Calibration,
     maker: Maker,
     context: Context,
@@ -37,9 +40,11 @@ def confirm(
     """(measurement, whether the feasible uniform plan measured better and must be taken).
 
     below: best feasible uniform choice; above: the cheapest uniform choice of no fewer bytes, shown beside the plan.
+    positional: "first and last layers high" within the same limit, the rule of thumb that people use without a table.
     """
     choices = {"plan": solution.choice}
-    choices |= {name: c for name, c in (("uniform", above), ("feasible_uniform", below)) if c is not None}
+    pairs = (("uniform", above), ("feasible_uniform", below), ("positional", positional))
+    choices |= {name: c for name, c in pairs if c is not None}
     variants = {name: [table.formats[j] for j in choice] for name, choice in choices.items()}
     quality = _measure(source, inventory, variants, calibration, maker, context)
     take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
@@ -49,6 +54,8 @@ def confirm(
         extra["feasible_uniform"] = _uniform(
             table, choices["feasible_uniform"], quality["feasible_uniform"]
         ).model_dump()
+    if "positional" in quality:
+        extra["positional"] = _positional(table, choices["positional"], quality["positional"])
     fallback = None
     if take_uniform:
         fallback = (
@@ -115,3 +122,13 @@ def _uniform(table: SensitivityTable, choice: IntArray, quality: Quality) -> Uni
         bytes=int(table.cost_bytes()[:, column].sum()),
         predicted_loss=float(table.loss[:, column].sum()),
     )
+
+
+def _positional(table: SensitivityTable, choice: IntArray, quality: Quality) -> dict[str, Any]:
+    rows = np.arange(len(choice))
+    return {
+        "kl": quality.kl,
+        "stderr": quality.stderr,
+        "bytes": int(table.cost_bytes()[rows, choice].sum()),
+        "predicted_loss": float(table.loss[rows, choice].sum()),
+    }

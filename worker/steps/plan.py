@@ -136,7 +136,11 @@ def _confirmed(
     below, above = uniform_neighbours(problem, solution.choice)
     if calibration is None or not request.confirm or inventory.task == "unknown":
         return solution, None
-    measured, take_uniform = confirm(source, inventory, table, solution, below, above, calibration, maker, context)
+    thumb = solvers.solve(problem, "positional", seed=request.seed)
+    positional = thumb.choice if thumb.feasible else None
+    measured, take_uniform = confirm(
+        source, inventory, table, solution, below, above, positional, calibration, maker, context
+    )
     if take_uniform and below is not None:
         certificate = certify(problem, below, solution.certificate.multipliers)
         solution = Solution(
