@@ -82,5 +82,31 @@ METRICS = Catalog(
                 "passes": "1 forward + formats x local products",
             },
         ),
+        Entry(
+            "salience",
+            "sensitivity.salience:METRIC",
+            "SliM-LLM's salience: what an error costs a layer once later inputs make up for it; also by column block",
+            needs=("torch", "transformers"),
+            traits={"data": "calibration", "loss_unit": "compensated squared output error", "passes": "1 forward"},
+        ),
+        Entry(
+            "moe",
+            "sensitivity.moe:METRIC",
+            "MC-MoE's product: how often and how heavily an expert is used, times its block's error",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "weighted relative block error",
+                "passes": "1 forward + units x formats of one block",
+                "models": "experts",
+            },
+        ),
+        Entry(
+            "linearity",
+            "sensitivity.linearity:METRIC",
+            "HIGGS' linearity: KL of noise in each unit on random tokens; needs no data",
+            needs=("torch", "transformers"),
+            traits={"data": "none", "loss_unit": "nats of KL", "passes": "units x 4 forward"},
+        ),
     ),
 )

@@ -1,7 +1,7 @@
 """Metrics that look at one layer at a time: a value of its inputs, output gradients and errors, summed over calls.
 
-Each such metric is a function `cells`; the passes, the moments, the fallback for unreached units are shared. Units that
-are not used through linears (see capture.py) have no positions to look at: they count as unreached and say so.
+Each such metric is a function `cells`; the passes, the moments, the fallback for unreached units are shared. Units
+that are not used through linears (see capture.py) have no positions to look at: they count as unreached and say so.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from sensitivity.runner import Runner, load_runner
 class Layer:
     """One planned unit in one use of its layer. inputs: (items, positions, in); errors: (formats, out, in).
 
-    gradients: one (items, positions, out) a direction; weights: float64 (directions, items).
+    gradients: one (items, positions, out) a direction; weights: float64 (directions, items). output: (items, positions,
+    out) of the unquantized layer, its bias included.
     """
 
     inputs: torch.Tensor
     errors: torch.Tensor
     gradients: tuple[torch.Tensor, ...]
     weights: torch.Tensor
+    output: torch.Tensor
 
     def output_error(self, column: int) -> torch.Tensor:
         """(items, positions, out): what quantizing in format `column` does to the layer's own output."""
@@ -122,6 +124,7 @@ def layers(
     if shaped is None:
         return []
     inputs, shape = shaped
+    output = call.output.detach().reshape(shape)
     known = [torch.zeros(shape) if g is None else g.reshape(shape) for g in grads]
     return [
         (
@@ -131,6 +134,7 @@ def layers(
                 torch.from_numpy(task.deltas.stack(part.unit)),
                 tuple(g[..., part.start : part.stop] for g in known),
                 weights,
+                output[..., part.start : part.stop],
             ),
         )
         for part in call.parts

@@ -25,8 +25,9 @@ FORMATS = ("int2-g32", "int8-g32", "fp16")
 @pytest.mark.parametrize("entry", list(METRICS), ids=lambda entry: entry.name)
 def test_contract(tiny: dict[str, Opened], entry, tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
+    model = "mixtral" if entry.traits.get("models") == "experts" else "llama"
     table = score(
-        *tiny["llama"], FORMATS, metric=entry.name, calibration=calibrated(DATA["llama"]()), seed=1,
+        *tiny[model], FORMATS, metric=entry.name, calibration=calibrated(DATA[model]()), seed=1,
         progress=lambda stage, fraction, message: told.append((stage, fraction)),
     )  # fmt: skip
     assert (table.metric, table.formats) == (entry.name, FORMATS)

@@ -1,0 +1,123 @@
+"""`moe`: how often and how heavily an expert is used, times what quantizing it does to its block (MC-MoE).
+
+    loss[u, f] = phi^alpha  w^beta  eps^gamma,
+    eps[u, f]  = || Z - Z'(only unit u in format f) ||_F / || Z ||_F
+
+for every matrix of an expert: phi its share of the block's routes, w its share of the routing weight, Z the block's
+output on the calibration tokens, the router and all else unquantized. The paper (arXiv:2410.06270) takes whole
+experts (sum or tie the cells of one) and (1, 1, 2); its code's effective (1, 1.5, 1) reproduces all of its published
+plans (research/02 section 1) and is the default here. The paper gives every block the same budget; dividing by ||Z||
+is this project's way to compare blocks. Units outside experts: phi = w = 1 and eps of their own layer's output.
+
+Loss unit: none (relative block error, weighted). Cost: 1 forward pass, and units x formats passes of one block over
+the tokens of one expert. Experts that no token reaches are filled as stated in fallback.py. Provenance holds
+QuantMoE-Bench's outlier score of every unit and the cosine of every block (arXiv:2406.08155), the routing shares,
+and the exponents.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration, InvalidInput
+from sensitivity.base import Scores, ScoringTask
+from sensitivity.deltas import unit_weight
+from sensitivity.fallback import fill_unmeasured
+from sensitivity.local import Layer, Passes, measure_layers
+from sensitivity.routing import Block, outlier_scores, run_block, watch
+from sensitivity.runner import Runner, load_runner
+
+LOSS_UNIT = "weighted relative block error"
+#: Tokens that blocks are run on at most.
+BLOCK_TOKENS = 4096
+EXPONENTS = {"alpha": 1.0, "beta": 1.5, "gamma": 1.0}
+
+
+class Moe:
+    """Options alpha, beta, gamma: exponents of routing frequency, routing weight and block error."""
+
+    name = "moe"
+    needs_data = True
+    options = frozenset(EXPONENTS)
+
+    def score(self, task: ScoringTask) -> Scores:
+        """See sensitivity.base.Metric. Raises Unsupported for dense models."""
+        if task.data is None:
+            raise InvalidCalibration("moe needs calibration data", hint="leave --calibration out for the bundled one")
+        powers = {name: _exponent(task, name) for name in EXPONENTS}
+        runner = load_runner(task.source, task.inventory)
+        size = max(1.0, task.data.tokens / task.data.items)
+        few = task.data.take(np.arange(min(task.data.items, max(1, round(BLOCK_TOKENS / size)))))
+        blocks = watch(runner, few)
+        loss = _outside(task) ** powers["gamma"]
+        expert = np.zeros(task.shape[0], np.bool_)
+        for done, block in enumerate(blocks):
+            phi, weight = block.frequency() ** powers["alpha"], block.weight() ** powers["beta"]
+            for number, units in block.experts.items():
+                for unit, errors in zip(units, block_errors(task, runner, block, number), strict=True):
+                    expert[unit] = True
+                    loss[unit] = phi[number] * weight[number] * errors ** powers["gamma"]
+            task.progress("score", (done + 1) / len(blocks), block.module)
+        exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
+        reached = (loss.max(axis=1, initial=0.0) > 0) | exact
+        loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
+        return Scores(
+            loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=few.tokens, samples=few.items,
+            unmeasured=unmeasured, warnings=runner.warnings, parameters={**powers, **_facts(task, blocks)},
+        )  # fmt: skip
+
+
+def _exponent(task: ScoringTask, name: str) -> float:
+    value = task.options.get(name, EXPONENTS[name])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 4:
+        raise InvalidInput(f"the option {name} of moe must be above 0 and at most 4", got=repr(value)[:80])
+    return float(value)
+
+
+def block_errors(task: ScoringTask, runner: Runner, block: Block, expert: int) -> list[NDArray[np.float64]]:
+    """For each matrix of the expert, (formats,) errors of the block's output relative to its norm over all tokens.
+
+    Only the expert's own tokens are run: on the others nothing changes.
+    """
+    tokens = torch.nonzero(block.chosen[:, expert])[:, 0]
+    found = [np.zeros(task.shape[1]) for _ in block.experts[expert]]
+    if not len(tokens):
+        return found
+    norm = float(block.outputs.double().norm())
+    original = run_block(runner, block, tokens)
+    for row, unit in enumerate(block.experts[expert]):
+        spec = task.inventory.units[unit]
+        weight = unit_weight(task.source, spec)
+        for column, error in enumerate(task.deltas.stack(unit)):
+            with runner.replaced({spec.name: weight + error}):
+                changed = run_block(runner, block, tokens)
+            found[row][column] = float((changed - original).double().norm()) / norm
+    return found
+
+
+def _outside(task: ScoringTask) -> NDArray[np.float64]:
+    """(units, formats): error of each layer's own output relative to its norm."""
+
+    def cells(layer: Layer) -> torch.Tensor:
+        columns = [layer.output_error(c).square().sum((1, 2)).double() for c in range(len(layer.errors))]
+        whole = layer.output.square().sum((1, 2)).double()
+        return torch.stack([*columns, *[whole] * len(columns)], dim=-1)
+
+    mean = measure_layers(task, Passes("none", columns_a_format=2), cells).moments.mean()
+    changed, whole = mean[:, : task.shape[1]], mean[:, task.shape[1] :]
+    return np.sqrt(np.divide(changed, whole, out=np.zeros_like(changed), where=whole > 0))
+
+
+def _facts(task: ScoringTask, blocks: list[Block]) -> dict[str, object]:
+    scores = outlier_scores([unit_weight(task.source, unit) for unit in task.inventory.units])
+    return {
+        "frequency": {block.module: block.frequency().tolist() for block in blocks},
+        "weight": {block.module: block.weight().tolist() for block in blocks},
+        "block_cosine": {block.module: block.cosine() for block in blocks},
+        "outlier_score": {unit.name: float(s) for unit, s in zip(task.inventory.units, scores, strict=True)},
+    }
+
+
+METRIC = Moe()

@@ -1,0 +1,114 @@
+"""`salience`: SliM-LLM's weight salience (arXiv:2405.14917), by block of input columns.
+
+    delta_ij = w_ij^2 / U_jj^2,   U'U = H^-1 (U upper triangular),   H = 2/n sum over tokens of x x', damped
+
+is what taking out weight ij costs the layer's output once the weights behind it make up for it (the OBS quantity of
+GPTQ's column order; the paper prints [H^-1]_jj, its code and this use U_jj, research/01 section 3). Blocks of input
+columns with large delta deserve bits: `block_salience` gives their means, which the recipe ranks.
+
+As a loss the same cost is asked of the quantization error instead of the whole weight:
+
+    loss[u, f] = sum_ij dW_ij^2 / U_jj^2      and, by block, the sum over the block's columns
+
+Loss unit: squared output error after compensation, not nats; layers are not weighed against each other. Cost: 1
+forward pass for H, an inverse a layer. Tokens that do not reach an expert count as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration
+from quantizers.hessian import damped
+from sensitivity.base import Scores, ScoringTask
+from sensitivity.deltas import unit_weight
+from sensitivity.fallback import fill_unmeasured
+from sensitivity.input_moments import gather, passes
+from sensitivity.runner import Runner, load_runner
+
+LOSS_UNIT = "compensated squared output error"
+#: Columns of a block, the paper's group.
+BLOCK_COLUMNS = 128
+DAMPING = 0.01
+
+Floats = NDArray[np.float64]
+
+
+def column_costs(hessian: NDArray[np.float32], tokens: int) -> Floats:
+    """1 / U_jj^2 of every input column. hessian: (in, in) sum of x x' over the tokens. Dead inputs: as damped."""
+    inverse = np.linalg.inv(damped(np.asarray(hessian, np.float64) * (2.0 / max(1, tokens)), DAMPING))
+    # L L' = H^-1 has L = U' for the upper U of GPTQ; the diagonals agree.
+    diagonal = np.diag(np.linalg.cholesky((inverse + inverse.T) / 2))
+    return np.asarray(1.0 / diagonal**2, np.float64)
+
+
+def block_sums(columns: NDArray[np.float64], block: int) -> Floats:
+    """Sums over blocks of the last axis, the last block perhaps short."""
+    return np.add.reduceat(columns, np.arange(0, columns.shape[-1], block), axis=-1)
+
+
+def block_salience(weight: NDArray[np.float32], costs: Floats, block: int = BLOCK_COLUMNS) -> Floats:
+    """(blocks,) mean salience w^2 / U_jj^2 of every block of input columns. weight: (out, in)."""
+    squares = np.square(weight.astype(np.float64)).sum(axis=0) * costs
+    sizes = block_sums(np.ones(weight.shape[1]), block) * weight.shape[0]
+    return np.asarray(block_sums(squares, block) / sizes, np.float64)
+
+
+def column_errors(errors: NDArray[np.float32]) -> Floats:
+    """(formats, in) squared errors summed over output rows. errors: (formats, out, in)."""
+    return np.asarray(np.square(errors.astype(np.float64)).sum(axis=1), np.float64)
+
+
+def unit_costs(task: ScoringTask, runner: Runner) -> Iterator[tuple[int, Floats]]:
+    """(unit number, (in,) costs of its columns) for every unit that some token reached; one block of layers at a time.
+
+    Raises InvalidCalibration.
+    """
+    if task.data is None:
+        raise InvalidCalibration("salience needs calibration data", hint="leave --calibration out for the bundled one")
+    for group in passes(task.inventory):
+        leaders, moments = gather(runner, task.data, group, task.progress)
+        known = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
+        for number in group:
+            leader = leaders.get(task.inventory.units[number].name)
+            if leader is not None:
+                yield number, known[leader]
+
+
+def block_losses(task: ScoringTask, block: int = BLOCK_COLUMNS) -> dict[str, tuple[Floats, Floats]]:
+    """Unit name -> ((blocks,) salience, (blocks, formats) losses): what a plan by column block is made from."""
+    runner = load_runner(task.source, task.inventory)
+    found = {}
+    for number, costs in unit_costs(task, runner):
+        unit = task.inventory.units[number]
+        losses = block_sums(column_errors(task.deltas.stack(number)) * costs, block).T.copy()
+        found[unit.name] = (block_salience(unit_weight(task.source, unit), costs, block), losses)
+    return found
+
+
+class Salience:
+    """SliM-LLM's cost of an error."""
+
+    name = "salience"
+    needs_data = True
+    options = frozenset[str]()
+
+    def score(self, task: ScoringTask) -> Scores:
+        """See sensitivity.base.Metric."""
+        runner = load_runner(task.source, task.inventory)
+        loss, reached = np.zeros(task.shape), np.zeros(task.shape[0], np.bool_)
+        for number, costs in unit_costs(task, runner):
+            loss[number] = column_errors(task.deltas.stack(number)) @ costs
+            reached[number] = True
+        loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
+        return Scores(
+            loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens if task.data else 0,
+            samples=task.data.items if task.data else 0, unmeasured=unmeasured, warnings=runner.warnings,
+            parameters={"damping": DAMPING},
+        )  # fmt: skip
+
+
+METRIC = Salience()
