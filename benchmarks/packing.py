@@ -27,15 +27,15 @@ QUANTIZE_BAR, UNPACK_BAR, LIBRARY_BAR = 0.7, 0.5, 30.0
 
 
 def interleaved(steps: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each step, all steps taken in turn."""
+    """Median CPU seconds of each step, all steps taken in turn; other load on the machine does not count."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
     for _ in range(repeats):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.thread_time() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("bits  " + "  ".join(names))
     for row in rows:
         print(f"{row['bits']:>4}  " + "  ".join(f"{row.get(name, float('nan')):>{len(name)}.2f}" for name in names))
-    library = against_library(1024, options.repeats)
+    library = against_library(options.size, options.repeats)
     print("over compressed-tensors:", {k: round(v, 1) for k, v in library.items()})
     if options.out is not None:
         report = {"backend": backend(), "size": options.size, "group": GROUP, "rows": rows, "over_library": library}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.block_format import BlockFormat
 from gpu_kernels.block_reference import in_blocks
-from gpu_kernels.block_search import lane_sum
+from gpu_kernels.block_search import row_sum
 
 _Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -162,7 +162,7 @@ def _shared_exponent(x: _Float32, layout: str, outer: _Float32 | None) -> tuple[
         scale = np.ldexp(np.float32(1), power).astype(np.float32)[..., None]
         codes = ELEMENTS[layout].encode(x * _inverse(scale))
         off = _VALUES[layout][codes] * scale - x
-        error, stored = lane_sum(off * off), (power + 127).astype(np.uint8)[..., None]
+        error, stored = row_sum(off * off), (power + 127).astype(np.uint8)[..., None]
         if best is None:
             best = error, stored, codes
         else:

@@ -33,7 +33,8 @@ class BlockLayout:
     """halves: byte offset of the float16 numbers `d` and `m`. sub: weights under one sub-scale.
 
     A weight is d * (scale - bias) * level - m * min with sub-scales, d * level + m without; level = code - zero, or
-    table[code]. `signed` names the field that holds two's complement numbers. weight: how the search weighs errors.
+    table[code]. `signed` names the field that holds two's complement numbers. tries (on each side), refinements:
+    how far the search goes.
     """
 
     name: str
@@ -48,6 +49,8 @@ class BlockLayout:
     bias: int = 0
     signed: str = ""
     bits: int = 4
+    tries: int = 8
+    refinements: int = 2
 
     @property
     def groups(self) -> int:
@@ -164,14 +167,14 @@ LAYOUTS = {
         BlockLayout("q5_0", 32, 22, (_halves("codes", 6, 32), _high_word(2)), {"d": 0}, zero=16, bits=5),
         BlockLayout("q5_1", 32, 24, (_halves("codes", 8, 32), _high_word(4)), {"d": 0, "m": 2}, bits=5),
         BlockLayout("q8_0", 32, 34, (_whole("codes", 2, 32),), {"d": 0}, signed="codes", bits=8),
-        BlockLayout("iq4_nl", 32, 18, (_halves("codes", 2, 32),), {"d": 0}, table=IQ4_LEVELS),
+        BlockLayout("iq4_nl", 32, 18, (_halves("codes", 2, 32),), {"d": 0}, table=IQ4_LEVELS, tries=6),
         BlockLayout(
             "q2_k", 256, 84, (_stride(0, 2, 16, 128, 32), *_Q2_SCALES), {"d": 80, "m": 82},
             sub=16, scale_top=15, bits=2,
         ),
         BlockLayout(
             "q3_k", 256, 110, (_stride(0, 2, 32, 128, 32), _one_bit(2, 0), *_q3_scales(96)), {"d": 108},
-            zero=4, sub=16, scale_top=63, bias=32, bits=3,
+            zero=4, sub=16, scale_top=63, bias=32, bits=3, tries=2, refinements=0,
         ),
         BlockLayout(
             "q4_k", 256, 144, (_stride(0, 4, 16, 64, 32), *_six_bits(4)), {"d": 0, "m": 2}, sub=32, scale_top=63,
@@ -187,7 +190,7 @@ LAYOUTS = {
         BlockLayout(
             "iq4_xs", 256, 136,
             (_halves("codes", 8, 256), _pairs("scales", 4, 0, 4, 8), _pairs("scales", 2, 4, 2, 8)), {"d": 0},
-            table=IQ4_LEVELS, sub=32, scale_top=63, bias=32,
+            table=IQ4_LEVELS, sub=32, scale_top=63, bias=32, tries=6, refinements=1,
         ),
     )
 }  # fmt: skip

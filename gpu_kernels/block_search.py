@@ -1,11 +1,12 @@
 """Codes, sub-scales and minima of ggml's K and IQ4 types, in numpy: the truth for the native search.
 
 For every group, a grid of first scales is tried; each gives codes, and codes give the best scale (and minimum) by
-weighted least squares, so only rounding is searched. The best of all is refined by rounding and solving again, twice.
+weighted least squares, so only rounding is searched. The best of all is refined by rounding and solving again.
 Then the sub-scales are rounded to their integers under the block's float16 scale, and for each group the neighbours of
-that rounding are tried with the codes and the minimum that fit them. All sums are float32 in eight lanes, in one order.
+that rounding are tried with the codes and the minimum that fit them. All sums are float32, from first to last weight.
 
-Weights of the errors, as in ggml's reference without an importance matrix: x^2 for types without minima; |x| for q2_k;
+Types with a table of levels try both directions of the table. Weights of the errors, as in ggml's reference without an
+importance matrix: x^2 for types without minima; |x| for q2_k;
 |x| + root mean square of the group for q4_k and q5_k.
 """
 
@@ -19,22 +20,24 @@ from numpy.typing import NDArray
 from gpu_kernels.block_layouts import BlockLayout, Bytes
 
 _Float32 = NDArray[np.float32]
-#: First scales: the top level, moved by -8/8 .. 8/8 of a level.
-STEPS = np.arange(-8, 9).astype(np.float32) / np.float32(8)
-REFINEMENTS = 2
 #: iq4 levels are about 16 apart, so a step is an eighth of that.
 TABLE_STEP = np.float32(8)
 #: Blocks handled at once, so that temporaries stay in the cache.
 _CHUNK = 256
 
 
-def lane_sum(products: _Float32) -> _Float32:
-    """float32 sum over the last axis (a multiple of 8) in eight lanes, in the order of the native code."""
-    lanes = products[..., 0:8].copy()
-    for start in range(8, products.shape[-1], 8):
-        lanes += products[..., start : start + 8]
-    pairs = lanes[..., :4] + lanes[..., 4:]
-    return np.asarray((pairs[..., 0] + pairs[..., 2]) + (pairs[..., 1] + pairs[..., 3]))
+def row_sum(products: _Float32) -> _Float32:
+    """float32 sum over the last axis from first to last, the order of the native code."""
+    columns = np.moveaxis(products, -1, 0)
+    total = columns[0].copy()
+    for column in columns[1:]:
+        total += column
+    return np.asarray(total)
+
+
+def _steps(layout: BlockLayout) -> list[np.float32]:
+    """First scales are moved by -1 .. 1 of a level."""
+    return [np.float32(k) / np.float32(layout.tries) for k in range(-layout.tries, layout.tries + 1)]
 
 
 def quantize_searched(x: _Float32, layout: BlockLayout) -> Bytes:
@@ -57,8 +60,8 @@ class _Groups:
 
     def __post_init__(self) -> None:
         self.wx = self.w * self.x
-        self.sw = lane_sum(self.w)
-        self.swx = lane_sum(self.wx)
+        self.sw = row_sum(self.w)
+        self.swx = row_sum(self.wx)
 
     def error(self, scale: _Float32, level: _Float32, offset: _Float32 | None) -> _Float32:
         """Weighted squared error of scale * level + offset."""
@@ -66,7 +69,13 @@ class _Groups:
         if offset is not None:
             off += offset[..., None]
         off -= self.x
-        return lane_sum(self.w * off * off)
+        return row_sum(self.w * off * off)
+
+
+def _half(value: _Float32) -> NDArray[np.float16]:
+    """Nearest float16 within its range; never -0, so that equal blocks have equal bytes."""
+    held = np.clip(value + np.float32(0), np.float32(-65504), np.float32(65504))
+    return np.asarray(held, np.float16)
 
 
 def _reciprocal(value: _Float32) -> _Float32:
@@ -80,7 +89,7 @@ def _reciprocal(value: _Float32) -> _Float32:
 def _affine_fit(groups: _Groups, level: _Float32) -> tuple[_Float32, _Float32, _Float32]:
     """(gain, scale, offset <= 0) of least squares for given codes; the error is sum w x^2 - gain. Gain -1: no fit."""
     weighted = groups.w * level
-    swl, swll, swxl = lane_sum(weighted), lane_sum(weighted * level), lane_sum(groups.wx * level)
+    swl, swll, swxl = row_sum(weighted), row_sum(weighted * level), row_sum(groups.wx * level)
     det = groups.sw * swll - swl * swl
     free = (groups.sw * swxl - groups.swx * swl) / det
     offset = (swll * groups.swx - swl * swxl) / det
@@ -95,7 +104,7 @@ def _affine_blocks(x: _Float32, layout: BlockLayout) -> Bytes:
     top = np.float32((1 << layout.bits) - 1)
     size = np.float32(x.shape[-1])
     magnitude = np.abs(x)
-    spread = np.float32(0) if layout.bits == 2 else np.sqrt(lane_sum(x * x) / size)[..., None]
+    spread = np.float32(0) if layout.bits == 2 else np.sqrt(row_sum(x * x) / size)[..., None]
     groups = _Groups(x, spread + magnitude)
     low = np.minimum(x.min(axis=-1), np.float32(0))
     width = x.max(axis=-1) - low
@@ -105,20 +114,19 @@ def _affine_blocks(x: _Float32, layout: BlockLayout) -> Bytes:
     def consider(inverse: _Float32, base: _Float32) -> None:
         level = np.rint(inverse[..., None] * (x - base[..., None]))
         gain, s, o = _affine_fit(groups, np.minimum(np.maximum(level, np.float32(0)), top))
-        better = gain > best
+        better = (gain > best) & np.isfinite(inverse)
         best[better], scale[better], offset[better] = gain[better], s[better], o[better]
 
-    for step in STEPS:
+    for step in _steps(layout):
         consider((top + step) / width, low)
-    for _ in range(REFINEMENTS):
+    for _ in range(layout.refinements):
         consider(_reciprocal(scale), offset.copy())
-    return _affine_pack(groups, scale, -offset, layout)
+    return _affine_pack(groups, scale, np.float32(0) - offset, layout)
 
 
 def _affine_pack(groups: _Groups, scale: _Float32, minimum: _Float32, layout: BlockLayout) -> Bytes:
     steps = np.float32(layout.scale_top)
-    d = (scale.max(axis=-1) / steps).astype(np.float16)
-    m = (minimum.max(axis=-1) / steps).astype(np.float16)
+    d, m = _half(scale.max(axis=-1) / steps), _half(minimum.max(axis=-1) / steps)
     wide, wide_m = d.astype(np.float32)[:, None], m.astype(np.float32)[:, None]
     inverse, inverse_m = _reciprocal(wide), _reciprocal(wide_m)
     first = np.minimum(np.rint(scale * inverse), steps)
@@ -137,7 +145,7 @@ def _affine_pack(groups: _Groups, scale: _Float32, minimum: _Float32, layout: Bl
             best[better], scales[better], mins[better] = error[better], trial[better], trial_min[better]
             codes[better] = level[better]
             if not again:
-                fitted = (s * lane_sum(groups.w * level) - groups.swx) / groups.sw
+                fitted = (s * row_sum(groups.w * level) - groups.swx) / groups.sw
                 moved = np.minimum(np.maximum(np.rint(fitted * inverse_m), np.float32(0)), steps)
                 trial_min = np.where(groups.sw > 0, moved, first_min)
     fields = {"codes": codes, "scales": scales, "mins": mins}
@@ -170,17 +178,18 @@ def _level_blocks(x: _Float32, layout: BlockLayout) -> Bytes:
     scale = np.zeros_like(extreme)
 
     def consider(inverse: _Float32) -> None:
-        level = _nearest(np.nan_to_num(inverse)[..., None] * x, layout)
-        swll, swxl = lane_sum(groups.w * level * level), lane_sum(groups.wx * level)
+        level = _nearest(inverse[..., None] * x, layout)
+        swll, swxl = row_sum(groups.w * level * level), row_sum(groups.wx * level)
         s = swxl / swll
-        gain = np.where(swll > 0, s * swxl, np.float32(-1))
-        better = gain > best
+        gain = s * swxl
+        better = (gain > best) & (swll > 0) & np.isfinite(inverse)
         best[better], scale[better] = gain[better], s[better]
 
     end, step = (np.float32(layout.table[0]), TABLE_STEP) if layout.table else (np.float32(-layout.zero), np.float32(1))
-    for move in STEPS:
-        consider((end - move * step) / extreme)
-    for _ in range(REFINEMENTS):
+    for side in (1, -1) if layout.table else (1,):
+        for move in _steps(layout):
+            consider(np.float32(side) * (end - move * step) / extreme)
+    for _ in range(layout.refinements):
         consider(_reciprocal(scale))
     return _level_pack(groups, scale, layout)
 
@@ -195,13 +204,13 @@ def _codes(level: _Float32, layout: BlockLayout) -> Bytes:
 def _level_pack(groups: _Groups, scale: _Float32, layout: BlockLayout) -> Bytes:
     count = scale.shape[0]
     if not layout.sub:
-        d = scale[:, 0].astype(np.float16)
+        d = _half(scale[:, 0])
         level = _nearest(_reciprocal(d.astype(np.float32))[:, None, None] * groups.x, layout)
         return layout.pack({"codes": _codes(level, layout).reshape(count, -1)}, {"d": d})
     high, low = scale.max(axis=-1), scale.min(axis=-1)
     most = np.where(high > -low, high, low)
     bottom, top = np.float32(-layout.bias), np.float32(layout.bias - 1)
-    d = (most / bottom).astype(np.float16)
+    d = _half(most / bottom)
     wide = d.astype(np.float32)[:, None]
     first = np.minimum(np.maximum(np.rint(scale * _reciprocal(wide)), bottom), top)
     best = np.full(scale.shape, np.inf, np.float32)

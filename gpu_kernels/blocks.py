@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,8 @@ from bitwright.core.block_format import BlockFormat
 from bitwright.core.errors import InvalidInput
 from gpu_kernels import block_reference, block_search
 from gpu_kernels.block_floats import FloatCodec
-from gpu_kernels.block_layouts import LAYOUTS, Bytes
+from gpu_kernels.block_layouts import LAYOUTS, Bytes, Plane
+from gpu_kernels.library import library
 
 _Float32 = NDArray[np.float32]
 
@@ -26,19 +27,36 @@ class Codec(Protocol):
     def largest(self, format: BlockFormat) -> float: ...
 
 
-@dataclass(frozen=True)
 class GgmlCodec:
-    """ggml's types."""
+    """ggml's types: native where that was built, numpy otherwise, the same bytes."""
 
-    def quantize(self, weight: _Float32, format: BlockFormat) -> tuple[Bytes, None]:
-        layout = LAYOUTS[format.layout]
+    def quantize(self, weight: _Float32, format: BlockFormat, *, fast: bool = True) -> tuple[Bytes, None]:
+        layout, native = LAYOUTS[format.layout], library()
         x = block_reference.in_blocks(weight, layout.block)
-        plain = format.layout in block_reference.PLAIN
-        made = block_reference.quantize_plain(x, layout) if plain else block_search.quantize_searched(x, layout)
-        return made.reshape(weight.shape[0], format.blocks(weight.shape[1]) * layout.nbytes), None
+        shape = weight.shape[0], format.blocks(weight.shape[1]) * layout.nbytes
+        if format.layout in block_reference.PLAIN:
+            return block_reference.quantize_plain(x, layout).reshape(shape), None
+        if native is None or x.size == 0:
+            return block_search.quantize_searched(x, layout).reshape(shape), None
+        out = np.empty(shape, np.uint8)
+        spec, table = _native_layout(format.layout)
+        at = None if table is None else table.ctypes.data
+        native.bw_blocks_search(x.ctypes.data, x.shape[0], spec.ctypes.data, at, out.ctypes.data, int(fast))
+        return out, None
 
-    def dequantize(self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int) -> _Float32:
-        return block_reference.dequantize_blocks(blocks, format.layout, columns)
+    def dequantize(
+        self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, *, fast: bool = True
+    ) -> _Float32:
+        native = library()
+        if native is None or blocks.size == 0:
+            return block_reference.dequantize_blocks(blocks, format.layout, columns)
+        rows, each = blocks.shape[0], format.blocks(columns)
+        blocks = np.ascontiguousarray(blocks)
+        out = np.empty((rows, each * format.block), np.float32)
+        spec, table = _native_layout(format.layout)
+        at = None if table is None else table.ctypes.data
+        native.bw_blocks_dequantize(blocks.ctypes.data, rows * each, spec.ctypes.data, at, out.ctypes.data, int(fast))
+        return out if out.shape[1] == columns else np.ascontiguousarray(out[:, :columns])
 
     def largest(self, format: BlockFormat) -> float:
         """Half of what the largest scales and levels of float16 blocks can hold."""
@@ -46,6 +64,33 @@ class GgmlCodec:
         level = max(map(abs, layout.table)) if layout.table else max(layout.zero, 1)
         level = 127 if layout.signed == "codes" else level
         return 32752.0 * level * max(1, layout.bias)
+
+
+@lru_cache(maxsize=len(LAYOUTS))
+def _native_layout(name: str) -> tuple[NDArray[np.int32], _Float32 | None]:
+    """A layout as native/blocks.inl reads it: fifteen numbers, then every plane as runs."""
+    layout = LAYOUTS[name]
+    numbers = [
+        layout.block, layout.nbytes, layout.groups, layout.bits, layout.zero, layout.affine, layout.scale_top,
+        layout.bias, ("", "codes", "scales").index(layout.signed), layout.affine and layout.bits > 2,
+        layout.halves["d"], layout.halves.get("m", 0), layout.tries, layout.refinements, len(layout.planes),
+    ]  # fmt: skip
+    for plane in layout.planes:
+        field = ("codes", "scales", "mins").index(plane.field)
+        runs = _runs(plane)
+        numbers += [field, plane.low, plane.bits, len(runs), *(number for run in runs for number in run)]
+    return np.array(numbers, np.int32), np.array(layout.table, np.float32) if layout.table else None
+
+
+def _runs(plane: Plane) -> list[tuple[int, int, int, int]]:
+    """(first value, byte, shift, count) of values side by side with one shift."""
+    runs: list[tuple[int, int, int, int]] = []
+    for i, (at, shift) in enumerate(zip(plane.at.tolist(), plane.shift.tolist(), strict=True)):
+        if runs and runs[-1][2] == shift and runs[-1][1] + runs[-1][3] == at:
+            runs[-1] = (*runs[-1][:3], runs[-1][3] + 1)
+        else:
+            runs.append((i, at, shift, 1))
+    return runs
 
 
 CODECS: Mapping[str, Codec] = {"ggml": GgmlCodec(), "float": FloatCodec()}

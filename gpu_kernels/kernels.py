@@ -22,12 +22,11 @@ def pack(codes: NDArray[np.uint8], bits: int, *, fast: bool = True) -> NDArray[n
     native = library()
     if native is None or codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or codes.size == 0:
         return reference.pack(codes, bits)
-    if bits < 8 and int(codes.max()) >> bits:
-        raise InvalidInput("a code does not fit its width", expected=f"codes below {1 << bits}", got=str(codes.max()))
     codes = np.ascontiguousarray(codes)
     rows, columns = codes.shape
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
-    native.bw_pack(codes.ctypes.data, rows, columns, bits, out.ctypes.data, out.shape[1] * 4, int(fast))
+    if native.bw_pack(codes.ctypes.data, rows, columns, bits, out.ctypes.data, out.shape[1] * 4, int(fast)):
+        raise InvalidInput("a code does not fit its width", expected=f"codes below {1 << bits}", got=str(codes.max()))
     return out
 
 

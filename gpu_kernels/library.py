@@ -9,18 +9,20 @@ from typing import Any
 
 from gpu_kernels.build import library_path
 
-ABI = 2
+ABI = 3
 _P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_abi": (_I, []),
     "bw_has_avx2": (_I, []),
-    "bw_pack": (None, [_P, _N, _N, _I, _P, _N, _I]),
+    "bw_pack": (_I, [_P, _N, _N, _I, _P, _N, _I]),
     "bw_unpack": (None, [_P, _N, _N, _I, _P, _N, _I]),
     "bw_quantize": (None, [_P, _I, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
     "bw_dequantize": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
     "bw_expand": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _I]),
     "bw_widen": (None, [_P, _I, _N, _P, _I]),
     "bw_gptq_block": (None, [_P, _N, _N, _N, _P, _N, _P, _P, _P, _P, _P, _I]),
+    "bw_blocks_search": (None, [_P, _N, _P, _P, _P, _I]),
+    "bw_blocks_dequantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_rtn": (_I, [_P, _N, _N, _N, _I, _I, _I, _P, _P, _P, _I]),
 }
 

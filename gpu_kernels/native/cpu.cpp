@@ -3,13 +3,15 @@
 
 typedef unsigned short bw_u16;
 #define DECLARE \
-    void pack(const uint8_t *, int64_t, int64_t, int, uint8_t *, int64_t); \
+    int pack(const uint8_t *, int64_t, int64_t, int, uint8_t *, int64_t); \
     void unpack(const uint8_t *, int64_t, int64_t, int, uint8_t *, int64_t); \
     void quantize(const void *, int, int64_t, int64_t, int64_t, int, const float *, const float *, uint8_t *, int64_t); \
     void dequantize(const uint8_t *, int64_t, int64_t, int64_t, int, const bw_u16 *, const uint8_t *, float *, int64_t); \
     void expand(const uint8_t *, int64_t, int64_t, int64_t, int, const bw_u16 *, const uint8_t *, float *); \
     void widen(const void *, int, int64_t, float *); \
-    int rtn(const float *, int64_t, int64_t, int64_t, int, int, int, uint8_t *, bw_u16 *, uint8_t *);
+    int rtn(const float *, int64_t, int64_t, int64_t, int, int, int, uint8_t *, bw_u16 *, uint8_t *); \
+    void blocks_search(const float *, int64_t, const int32_t *, const float *, uint8_t *); \
+    void blocks_dequantize(const uint8_t *, int64_t, const int32_t *, const float *, float *);
 namespace bw_scalar { DECLARE }
 #if defined(__x86_64__)
 namespace bw_avx2 { DECLARE }
@@ -31,11 +33,11 @@ static bool avx2() {
 #endif
 
 extern "C" {
-int bw_abi() { return 2; }
+int bw_abi() { return 3; }
 int bw_has_avx2() { return avx2(); }
 
-void bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
-    DISPATCH(pack(codes, rows, columns, bits, out, nbytes));
+int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
+    return DISPATCH(pack(codes, rows, columns, bits, out, nbytes));
 }
 void bw_unpack(const uint8_t *in, int64_t rows, int64_t columns, int bits, uint8_t *codes, int64_t nbytes, int fast) {
     DISPATCH(unpack(in, rows, columns, bits, codes, nbytes));
@@ -58,5 +60,11 @@ void bw_widen(const void *x, int type, int64_t n, float *out, int fast) {
 int bw_rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct,
            uint8_t *codes, bw_u16 *scales, uint8_t *zeros, int fast) {
     return DISPATCH(rtn(x, rows, columns, group, bits, symmetric, correct, codes, scales, zeros));
+}
+void bw_blocks_search(const float *x, int64_t count, const int32_t *spec, const float *table, uint8_t *out, int fast) {
+    DISPATCH(blocks_search(x, count, spec, table, out));
+}
+void bw_blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, const float *table, float *out, int fast) {
+    DISPATCH(blocks_dequantize(in, count, spec, table, out));
 }
 }

@@ -13,12 +13,16 @@ namespace BW_NAMESPACE {
 #include "stream.inl"
 #include "floats.inl"
 #include "rtn.inl"
+#include "lanes.inl"
+#include "blocks.inl"
 
 // ---- rows: the entry points of one build ---------------------------------------------------------------------------
 static const int64_t CHUNK = 8192; // codes held between two steps: 8 KB, in the first-level cache
 
-template <int B> static void pack_rows(const uint8_t *codes, int64_t rows, int64_t columns, uint8_t *out, int64_t nbytes) {
-    for (int64_t r = 0; r < rows; ++r) pack_row<B>(codes + r * columns, columns, out + r * nbytes, nbytes);
+template <int B> static int pack_rows(const uint8_t *codes, int64_t rows, int64_t columns, uint8_t *out, int64_t nbytes) {
+    uint32_t seen = 0;
+    for (int64_t r = 0; r < rows; ++r) seen |= pack_row<B>(codes + r * columns, columns, out + r * nbytes, nbytes);
+    return seen >> B ? 1 : 0;
 }
 template <int B> static void unpack_rows(const uint8_t *in, int64_t rows, int64_t columns, uint8_t *codes, int64_t nbytes) {
     for (int64_t r = 0; r < rows; ++r) unpack_row<B>(in + r * nbytes, nbytes, codes + r * columns, columns);
@@ -73,10 +77,11 @@ static void dequantize_rows(const uint8_t *in, int64_t rows, int64_t columns, in
     case 8: CALL(8); break; \
     }
 
-void pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes) {
-#define CALL(B) pack_rows<B>(codes, rows, columns, out, nbytes)
+int pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes) {
+#define CALL(B) return pack_rows<B>(codes, rows, columns, out, nbytes)
     BW_BITS(CALL)
 #undef CALL
+    return 2;
 }
 void unpack(const uint8_t *in, int64_t rows, int64_t columns, int bits, uint8_t *codes, int64_t nbytes) {
 #define CALL(B) unpack_rows<B>(in, rows, columns, codes, nbytes)

@@ -49,19 +49,26 @@ template <int B> static inline __m256i unpack_wide(const uint8_t *in, __m256i or
 }
 #endif
 
-// `codes` bytes -> row stream of `nbytes` bytes. Never writes beyond out + nbytes.
-template <int B> static void pack_row(const uint8_t *codes, int64_t columns, uint8_t *out, int64_t nbytes) {
+// `codes` bytes -> row stream of `nbytes` bytes. Never writes beyond out + nbytes. Gives the bits that any code has set.
+template <int B> static uint32_t pack_row(const uint8_t *codes, int64_t columns, uint8_t *out, int64_t nbytes) {
     int64_t i = 0;
+    uint64_t seen = 0;
 #if defined(BW_AVX2)
     const int64_t blocks = columns / 32;
     const __m256i order = gather_order<B>(false);
-    for (; i < blocks && i * 4 * B + 2 * B + 16 <= nbytes; ++i)
-        pack_wide<B>(_mm256_loadu_si256((const __m256i *)(codes + 32 * i)), out + i * 4 * B, order);
+    __m256i any = _mm256_setzero_si256();
+    for (; i < blocks && i * 4 * B + 2 * B + 16 <= nbytes; ++i) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(codes + 32 * i));
+        any = _mm256_or_si256(any, v);
+        pack_wide<B>(v, out + i * 4 * B, order);
+    }
+    for (int k = 0; k < 4; ++k) seen |= ((const uint64_t *)&any)[k];
 #endif
     for (; i * 32 < columns; ++i) {
         alignas(32) uint8_t c[32] = {0};
         alignas(32) uint8_t w[64];
         std::memcpy(c, codes + 32 * i, columns - 32 * i < 32 ? columns - 32 * i : 32);
+        for (int k = 0; k < 32; ++k) seen |= c[k];
 #if defined(BW_AVX2)
         pack_wide<B>(_mm256_load_si256((const __m256i *)c), w, order);
 #else
@@ -70,6 +77,10 @@ template <int B> static void pack_row(const uint8_t *codes, int64_t columns, uin
         const int64_t left = nbytes - i * 4 * B;
         std::memcpy(out + i * 4 * B, w, left < 4 * B ? left : 4 * B);
     }
+    seen |= seen >> 32;
+    seen |= seen >> 16;
+    seen |= seen >> 8;
+    return (uint32_t)(seen & 255);
 }
 
 template <int B> static void unpack_row(const uint8_t *in, int64_t nbytes, uint8_t *codes, int64_t columns) {

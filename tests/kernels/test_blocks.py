@@ -11,14 +11,25 @@ from hypothesis import strategies as st
 
 from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
 from bitwright.core.formats import GGML_FORMATS, parse_format
+from gpu_kernels import build
 from gpu_kernels.block_layouts import LAYOUTS
-from gpu_kernels.block_reference import PLAIN
-from gpu_kernels.blocks import dequantize_blocks
+from gpu_kernels.block_reference import PLAIN, in_blocks, quantize_plain
+from gpu_kernels.block_reference import dequantize_blocks as dequantize_numpy
+from gpu_kernels.block_search import quantize_searched
+from gpu_kernels.blocks import GgmlCodec, dequantize_blocks
+from gpu_kernels.library import library
 from quantizers.base import Blocks
 from quantizers.containers.packed_blocks import values as plain_values
 from quantizers.rtn import QUANTIZER
 
+NATIVE = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
 EVERY = pytest.mark.parametrize("name", sorted(GGML_FORMATS))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    build.build()
+    library.cache_clear()
 
 
 def kind(name: str) -> gguf.GGMLQuantizationType:
@@ -84,6 +95,43 @@ def test_plain_types_have_the_bytes_of_ggml(name: str, rows: int, blocks: int, s
     weight[rng.random(weight.shape) < 0.2] = 0
     weight[rng.random(weight.shape) < 0.1] = np.float32(0.25 * spread)
     assert np.array_equal(quantized(weight, name).data, quants.quantize(weight, kind(name)))
+
+
+def hard_weights(rows: int, columns: int, spread: float, seed: int) -> np.ndarray:
+    """Normal weights with zero runs, constants, ties, denormals and large numbers among them."""
+    rng = np.random.default_rng(seed)
+    weight = (rng.standard_normal((rows, columns)) * spread).astype(np.float32)
+    weight[rng.random(weight.shape) < 0.15] = 0
+    weight[rng.random(weight.shape) < 0.05] = np.float32(-0.0)
+    weight[rng.random(weight.shape) < 0.1] = np.float32(0.25 * spread)
+    for start in range(0, columns, 32):
+        kind = rng.integers(0, 12)
+        part = weight[:, start : start + 32]
+        part[:] = {0: 0.0 * part, 1: 0 * part - np.float32(spread), 2: part * np.float32(1e-38)}.get(int(kind), part)
+    return weight
+
+
+@NATIVE
+@EVERY
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 800), st.sampled_from([1.0, 1e-7, 1e-20, 3000.0]), st.integers(0, 2**32 - 1))
+def test_native_blocks_equal_numpy(name: str, rows: int, columns: int, spread: float, seed: int) -> None:
+    assert library() is not None
+    weight, format, layout, codec = (
+        hard_weights(rows, columns, spread, seed),
+        GGML_FORMATS[name],
+        LAYOUTS[name],
+        GgmlCodec(),
+    )
+    x = in_blocks(weight, layout.block)
+    made = quantize_plain(x, layout) if name in PLAIN else quantize_searched(x, layout)
+    expected = made.reshape(rows, -1)
+    raw = random_blocks(name, rows, -(-columns // layout.block), seed)
+    dense = dequantize_numpy(raw, name, columns)
+    for fast in (False, True):
+        assert np.array_equal(codec.quantize(weight, format, fast=fast)[0], expected)
+        again = codec.dequantize(raw, None, format, columns, fast=fast)
+        assert np.array_equal(again.view(np.uint32), dense.view(np.uint32))
 
 
 @EVERY
