@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import AT_LEAST, IntArray
 from solvers.base import Deadline, Outcome, Solver
-from solvers.infeasibility import conflict
+from solvers.infeasibility import conflict, limit_total, with_reachable
 from solvers.reduce import Reduced, Row
 
 #: Choices evaluated at a time.
@@ -29,7 +29,8 @@ def brute(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         if deadline.passed:
             raise OutOfResources("time ran out in the enumeration", got=f"{count} choices", hint="use solver 'auto'")
     if choice is None:
-        return Outcome(None, blame=conflict(reduced, lambda names: _any(reduced, names)))
+        blame, reachable = conflict(reduced, lambda names: _any(reduced, names)), _reachable(reduced)
+        return Outcome(None, blame=with_reachable(blame, reachable), reachable=reachable)
     return Outcome(choice, proof=f"enumeration of {count} choices")
 
 
@@ -63,6 +64,25 @@ def _feasible(rows: tuple[Row, ...], block: IntArray) -> NDArray[np.bool_]:
             total += row.weight[g, block[:, g]]
         good &= total >= row.bound if row.sense == AT_LEAST else total <= row.bound
     return good
+
+
+def _reachable(reduced: Reduced) -> dict[str, int | float]:
+    """By limit, its least total with every other limit and rule held; limits for which nothing holds are left out."""
+    found: dict[str, int | float] = {}
+    if len(reduced.rows) == 1:
+        return found
+    for row in reduced.limits:
+        others = tuple(other for other in reduced.rows if other is not row)
+        best, choice = np.iinfo(np.int64).max, None
+        for block in _choices(reduced):
+            total = row.weight[np.arange(reduced.groups), block].sum(axis=1)
+            total[~_feasible(others, block)] = np.iinfo(np.int64).max
+            place = int(total.argmin())
+            if total[place] < best:
+                best, choice = int(total[place]), block[place]
+        if choice is not None:
+            found[row.name] = limit_total(reduced, row, choice)
+    return found
 
 
 def _any(reduced: Reduced, names: tuple[str, ...]) -> bool:

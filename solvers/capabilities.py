@@ -10,6 +10,7 @@ import numpy as np
 from bitwright.core.catalog import Entry
 from bitwright.core.errors import Unsupported
 from bitwright.core.problem import Problem
+from solvers.covers import find_cover
 
 MANY = 64
 
@@ -94,7 +95,7 @@ def features(problem: Problem) -> Features:
         subset_limits=any(limit.units is not None for limit in problem.limits),
         rules=bool(problem.rules),
         pairs=len(problem.pairs) > 0,
-        covers=False,
+        covers=find_cover(problem) is not None,
         states=states,
     )
 

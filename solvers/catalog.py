@@ -15,6 +15,13 @@ SOLVERS = Catalog(
             traits=traits(limits=1, exact=True),
         ),
         Entry(
+            "fusion",
+            "solvers.fusion:SOLVER",
+            "fusion-aware choice: bundles of units that share a format and an operation, exact cover of each block",
+            needs=("highspy",),
+            traits=traits(limits=MANY, rules=True, ties=False, exact=True, made_for="covers", only_covers=True),
+        ),
+        Entry(
             "pairs",
             "solvers.pairs:SOLVER",
             "pair terms: local search from the hull plan, a bound by messages, branch and bound",
@@ -50,7 +57,14 @@ SOLVERS = Catalog(
             "closed-form",
             "solvers.closed_form:SOLVER",
             "reverse water-filling on loss = c 4^-bits fitted to each unit, rounded; states its gap",
-            traits=traits(),
+            traits=traits(continuous=True),
+        ),
+        Entry(
+            "convex",
+            "solvers.convex:SOLVER",
+            "the continuous relaxation through cvxpy under any linear limits, repaired to whole formats",
+            needs=("cvxpy",),
+            traits=traits(limits=MANY, rules=True, continuous=True),
         ),
         Entry(
             "pulp",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitwright.core.certificate import certify, infeasible, total_loss, violations
+from bitwright.core.certificate import certify, impossible, infeasible, total_loss, violations
 from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.solution import Solution, uniform_choices
 from solvers.base import Outcome
+from solvers.infeasibility import together
 from solvers.reduce import Reduced
 
 #: Plain float64 sums decide which uniform plans are worth an exact sum.
@@ -35,6 +36,11 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     if better is not None:
         info["uniform"] = int(better[0])
         choice, proof = better, proof if choice is not None else None
+    if choice is None and impossible(problem, outcome.multipliers):
+        # The dual of a problem without a feasible choice grows without end, so its multipliers end up as a proof.
+        against = [name for name, value in outcome.multipliers.items() if value > 0]
+        certificate = infeasible(problem, together(against), multipliers=outcome.multipliers)
+        return Solution(np.zeros(0, np.int64), None, certificate, name, info)
     if choice is None:
         raise OutOfResources(
             "time ran out before a plan was found",

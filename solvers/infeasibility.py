@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from bitwright.core.certificate import smallest_totals
-from bitwright.core.problem import AT_LEAST, Problem
-from solvers.reduce import Reduced
+from bitwright.core.problem import AT_LEAST, IntArray, Problem
+from solvers.reduce import Reduced, Row
 
 #: More constraints than this are not tried one by one.
 MOST = 24
@@ -59,5 +59,23 @@ def conflict(reduced: Reduced, feasible: Callable[[tuple[str, ...]], bool]) -> s
         rest = tuple(other for other in names if other != name)
         if not feasible(rest):
             names = rest
+    return f"{together(names)}, though each alone can be met"
+
+
+def together(names: Sequence[str]) -> str:
+    """Limits and rules, by the names of their multipliers, that exclude each other."""
     words = [name.replace("rule:", "rule ") if name.startswith("rule:") else f"limit {name}" for name in names]
-    return f"{', '.join(words[:-1])} and {words[-1]} together admit no choice, though each alone can be met"
+    whole = f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+    return f"{whole} together admit no choice"
+
+
+def with_reachable(blame: str, reachable: Mapping[str, int | float]) -> str:
+    """The blame, and how far each limit must move."""
+    words = ", ".join(f"{name} = {value}" for name, value in reachable.items())
+    return f"{blame}; with every other limit and rule held, the least is {words}" if words else blame
+
+
+def limit_total(reduced: Reduced, row: Row, choice: IntArray) -> int | float:
+    """What a choice of the groups uses of one limit, in original units."""
+    limit = next(limit for limit in reduced.problem.limits if limit.name == row.name)
+    return reduced.problem.resource(limit.resource).total(reduced.expand(choice), limit.units)

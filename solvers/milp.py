@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitwright.core.problem import AT_LEAST, IntArray
 from solvers import highs
@@ -39,13 +40,13 @@ def milp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if reduced.loss.size > LARGE_CELLS:
         start = _other_plan(reduced, Deadline.after(START * deadline.seconds), seed)
     program = build(reduced, reduced.rows)
-    scale = _mean_scale(program)
+    scale = mean_scale(program)
     relaxed = highs.run_timed(
         program.model, integral=False, deadline=deadline, share=RELAXED, seed=seed, cost_scale=scale
     )
     if relaxed.status == highs.INFEASIBLE:
         return refuted(reduced, deadline, seed)
-    multipliers = _multipliers(reduced, program, relaxed, scale) if relaxed.status == highs.OPTIMAL else {}
+    multipliers = row_multipliers(reduced, program, relaxed.duals, scale) if relaxed.status == highs.OPTIMAL else {}
     if relaxed.x is not None:
         scale = _excess_scale(program, float(program.model.cost @ relaxed.x), scale)
     found = _branch(reduced, program, scale, deadline, seed)
@@ -103,7 +104,8 @@ def _tightened(
     return replace(model, low=low, high=high)
 
 
-def _mean_scale(program: Program) -> float:
+def mean_scale(program: Program) -> float:
+    """Power of two that brings the mean magnitude of the losses to about 1."""
     cost = np.abs(program.model.cost)
     mean = float(cost.mean())
     return 2.0 ** -math.frexp(mean)[1] if mean > 0 else 1.0
@@ -116,11 +118,11 @@ def _excess_scale(program: Program, excess: float, scale: float) -> float:
     return 2.0 ** min(math.frexp(EXCESS / excess)[1], math.frexp(LARGEST / largest)[1])
 
 
-def _multipliers(reduced: Reduced, program: Program, answer: highs.Answer, scale: float) -> dict[str, float]:
+def row_multipliers(reduced: Reduced, program: Program, duals: NDArray[np.float64], scale: float) -> dict[str, float]:
     """Duals of the limit and rule rows: at most 0 for <=, at least 0 for >= in a minimisation; noise is cut at 0."""
     found = {}
     for r, row in enumerate(program.rows):
-        dual = answer.duals[reduced.groups + r] / (scale * program.scale[r])
+        dual = duals[reduced.groups + r] / (scale * program.scale[r])
         value = max(0.0, dual if row.sense == AT_LEAST else -dual)
         found[row.name] = reduced.multiplier(row, value)
     return found

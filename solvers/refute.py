@@ -15,16 +15,20 @@ import numpy as np
 from bitwright.core.problem import AT_LEAST, IntArray
 from solvers import highs
 from solvers.base import Deadline, Outcome
-from solvers.infeasibility import alone, conflict
+from solvers.infeasibility import alone, conflict, limit_total, with_reachable
 from solvers.linear_model import Program, build
-from solvers.reduce import Reduced, Row
+from solvers.reduce import Reduced
 
 #: Seconds for the explanation, beyond what is left of the caller's time: an unexplained refusal helps nobody.
 LEAST_SECONDS = 0.05
 
 
 def refuted(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
-    """The outcome of a problem that was proved infeasible (`alone`, or a complete search)."""
+    """The outcome of a problem that was proved infeasible (`alone`, or a complete search).
+
+    Should a plan turn up on the way, the proof was wrong (a tolerance of the program that made it) and the plan is
+    the outcome.
+    """
     single = len(reduced.rows) == 1
     if single:
         return Outcome(None, blame=alone(reduced))
@@ -34,10 +38,10 @@ def refuted(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return _solve(build(reduced, rows), deadline, seed).status != highs.INFEASIBLE
 
     blame = conflict(reduced, feasible)
-    reachable = _reachable(reduced, deadline, seed)
-    words = ", ".join(f"{name} = {value}" for name, value in reachable.items())
-    if words:
-        blame += f"; with every other limit and rule held, the least is {words}"
+    reachable, plan = _reachable(reduced, deadline, seed)
+    if plan is not None:
+        return Outcome(plan)
+    blame = with_reachable(blame, reachable)
     return Outcome(None, ray(reduced, deadline, seed), blame=blame, reachable=reachable)
 
 
@@ -46,8 +50,11 @@ def _solve(program: Program, deadline: Deadline, seed: int, cost_scale: float = 
     return highs.run(program.model, integral=True, seconds=seconds, seed=seed, cost_scale=cost_scale)
 
 
-def _reachable(reduced: Reduced, deadline: Deadline, seed: int) -> dict[str, int | float]:
-    """By limit, the least total among choices that meet every other limit and rule; limits without one are left out."""
+def _reachable(reduced: Reduced, deadline: Deadline, seed: int) -> tuple[dict[str, int | float], IntArray | None]:
+    """By limit, the least total among choices that meet every other limit and rule; limits without one are left out.
+
+    And a choice that meets this limit too, if there is one after all.
+    """
     found: dict[str, int | float] = {}
     for row in reduced.limits:
         program = build(reduced, tuple(other for other in reduced.rows if other is not row))
@@ -60,13 +67,10 @@ def _reachable(reduced: Reduced, deadline: Deadline, seed: int) -> dict[str, int
             continue
         choice = program.choice(answer.x, reduced.groups)
         if all(other.holds(choice) for other in program.rows):
-            found[row.name] = _total(reduced, row, choice)
-    return found
-
-
-def _total(reduced: Reduced, row: Row, choice: IntArray) -> int | float:
-    limit = next(limit for limit in reduced.problem.limits if limit.name == row.name)
-    return reduced.problem.resource(limit.resource).total(reduced.expand(choice), limit.units)
+            if row.holds(choice):
+                return {}, choice
+            found[row.name] = limit_total(reduced, row, choice)
+    return found, None
 
 
 def ray(reduced: Reduced, deadline: Deadline, seed: int) -> Mapping[str, float]:

@@ -2,12 +2,14 @@
 
 shapes, format_names      what a unit can look like and how it can be stored
 problems                  allocation problems, small enough for brute force, with every optional part
+covers                    fusion problems: exact covers by bundles
 choices                   a choice for a problem, feasible or not
 budgets                   budget texts that parse
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -106,6 +108,25 @@ def problems(
     return Problem(
         loss, found, tuple(limits), tie, tuple(found_rules), _pairs(draw, n, k) if pairs and n > 1 else Pairs(),
     )  # fmt: skip
+
+
+@st.composite
+def covers(draw: st.DrawFn) -> Problem:
+    """Fusion problems (`solvers.covers`) for brute force: bundles of up to three members, one limit or two."""
+    from solvers.covers import fusion_problem
+
+    members, k = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    shapes = [s for size in (2, 3) for s in itertools.combinations(range(members), size)]
+    bundles = [(m,) for m in range(members)] + draw(
+        st.lists(st.sampled_from(shapes), max_size=2, unique=True) if shapes else st.just([])
+    )
+    loss = np.array(draw(st.lists(st.integers(0, 80).map(lambda v: v / 8), min_size=members * k, max_size=members * k)))
+    costs, limits = {}, {}
+    for name in ["latency_us", "bytes"][: draw(st.integers(1, 2))]:
+        cells = draw(st.lists(st.integers(0, 40), min_size=len(bundles) * k, max_size=len(bundles) * k))
+        costs[name] = np.array(cells, np.int64).reshape(-1, k)
+        limits[name] = draw(st.integers(0, 40 * members))
+    return fusion_problem(loss.reshape(members, k), bundles, costs, limits)
 
 
 def _pairs(draw: st.DrawFn, n: int, k: int) -> Pairs:
