@@ -44,8 +44,8 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 	    $(BIN)/python -m gpu_kernels.build && $(BIN)/python -m solvers.native.build; \
 	else echo "no C++ compiler: nothing was compiled, numpy does the work"; fi
 
-chaos: native    ## kill workers at random, then check the history; SEED=n repeats a run
-	BITWRIGHT_TEST_CHAOS_JOBS=1000 BITWRIGHT_TEST_CHAOS_KILLS=100 $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q tests/chaos
+chaos: native    ## the long reliability tests on SQLite, PostgreSQL and Redis (an hour); SEED=n repeats a run
+	BITWRIGHT_TEST_CHAOS=full $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/chaos $(if $(ONLY),-k "$(ONLY)")
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from bitwright.core.errors import Internal, OutOfResources, Temporary, WorkerLost, from_problem
 from bitwright.settings import Settings
-from service.frames import read_frame, write_frame
+from service.frames import TimedReader, frame_bytes, read_frame, send_timed
 
 log = logging.getLogger("bitwright.service")
 #: Seconds a request waits for a free process before it is asked to come again.
@@ -56,39 +57,31 @@ class SolveProcess:
 
         Raises the typed error of the child, OutOfResources past `seconds`, WorkerLost if it died.
         """
-        late = threading.Event()
-
-        def expire() -> None:
-            late.set()
-            self.kill()
-
-        timer = threading.Timer(seconds, expire)
-        timer.start()
+        end = time.monotonic() + seconds
         try:
-            frame = self._exchange(header, payload)
-        finally:
-            timer.cancel()
+            frame = self._exchange(header, payload, end)
+        except (OSError, ValueError, EOFError):
+            frame = None
         if frame is None:
+            late = time.monotonic() >= end
             self.kill()
             self._child.wait()  # from here on it counts as dead, and is replaced
-            if late.is_set():
+            if late:
                 raise OutOfResources(
                     "the solver ran past its wall limit and was stopped", expected=f"at most {seconds:g} s"
                 )
             raise WorkerLost("the solver process died", hint="it may have run out of memory; use a smaller problem")
         return _unpack(*frame)
 
-    def _exchange(self, header: Mapping[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
+    def _exchange(self, header: Mapping[str, Any], payload: bytes, end: float) -> tuple[dict[str, Any], bytes] | None:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        try:
-            if not self._ready and read_frame(self._child.stdout) is None:
-                return None
-            self._ready = True
-            write_frame(self._child.stdin, dict(header), payload)
-            return read_frame(self._child.stdout)
-        except (OSError, ValueError):
+        answers = TimedReader(self._child.stdout.fileno(), end)
+        if not self._ready and read_frame(answers) is None:
             return None
+        self._ready = True
+        send_timed(self._child.stdin.fileno(), frame_bytes(dict(header), payload), end)
+        return read_frame(answers)
 
     def kill(self) -> None:
         self._child.kill()

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from bitwright.core.errors import Cancelled, Conflict, PreconditionFailed, ResultNotReady
 from bitwright.jobs import states
+from bitwright.jobs.create import NewJob
 from bitwright.jobs.values import Job
 from service.accepting import accept
 from service.auth import TenantOf
@@ -62,12 +63,17 @@ async def create_job(
     del key, prefer  # documented here; read below with all their repetitions and quotings
     name = idempotency_key(request.headers.get("idempotency-key"))
     data = await read_json(request)
-    accepted = await to_thread.run_sync(accept, data, state.blobs, state.settings)
     if validate_only:
+        accepted = await to_thread.run_sync(accept, data, state.blobs, state.settings)
         return json_reply({"valid": True, "request": accepted.request})
-    if "no-cache" in request.headers.get("cache-control", "").lower():
-        accepted = replace(accepted, work_digest=None)
-    created = await state.acceptor.accept(accepted.job(tenant, key=name, traceparent=traceparent_of(request)))
+    trace = traceparent_of(request)
+    anew = "no-cache" in request.headers.get("cache-control", "").lower()
+
+    def prepare() -> NewJob:
+        job = accept(data, state.blobs, state.settings).job(tenant, key=name, traceparent=trace)
+        return replace(job, work_digest=None) if anew else job
+
+    created = await state.acceptor.accept(prepare)
     headers = {"Location": f"/v1/jobs/{created.job.id}", "Bitwright-Cache": "hit" if created.cached else "miss"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"

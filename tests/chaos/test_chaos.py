@@ -8,7 +8,7 @@ from tests.chaos.driver import Chaos
 from tests.chaos.sizes import SEED, reproduce, size
 
 JOBS, KILLS = size(1000, 60), size(100, 8)
-STOP_JOBS, STOPS = size(400, 40), size(50, 3)
+STOP_JOBS, STOPS = size(400, 20), size(50, 3)
 #: Only a fault takes this long.
 SECONDS = 120 + JOBS
 

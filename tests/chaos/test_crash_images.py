@@ -12,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from tests.chaos.sizes import SEED, reproduce, size
+
 ROOT = Path(__file__).resolve().parents[2]
-INSTANTS = int(os.environ.get("BITWRIGHT_TEST_CRASH_IMAGES", "40"))
+INSTANTS = size(500, 40)
 #: Accepts jobs and moves them on for ever; a job's id is printed once it is accepted, as the API answers 202 then.
 WRITER = """
 import sys
@@ -44,8 +46,7 @@ def faults_of(image: Path, accepted: set[str]) -> list[str]:
 
 
 def test_no_instant_of_a_crash_loses_an_accepted_job(tmp_path):
-    seed = random.randrange(2**31)
-    chance, database, log = random.Random(seed), tmp_path / "jobs.db", tmp_path / "accepted"
+    chance, database, log = random.Random(SEED), tmp_path / "jobs.db", tmp_path / "accepted"
     with log.open("wb") as out:
         writer = subprocess.Popen([sys.executable, "-c", WRITER, f"sqlite:///{database}"], stdout=out, cwd=ROOT)
     try:
@@ -62,7 +63,7 @@ def test_no_instant_of_a_crash_loses_an_accepted_job(tmp_path):
                 shutil.copy(tmp_path / "jobs.db-wal", tmp_path / f"image-{number}.db-wal")
             accepted = complete_lines(log)
             os.kill(writer.pid, signal.SIGCONT)
-            assert faults_of(image, accepted) == [], f"seed {seed}, image {number}"
+            assert faults_of(image, accepted) == [], f"image {number}, {reproduce('tests/chaos/test_crash_images.py')}"
     finally:
         writer.kill()
         writer.wait()
