@@ -11,6 +11,7 @@ from bitwright.core.errors import InvalidInput
 from gpu_kernels import reference, reference_quantize
 from gpu_kernels.library import library
 from gpu_kernels.reference import words
+from gpu_kernels.threads import over_rows
 
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
 #: What `rtn_rows` reports instead of codes.
@@ -166,6 +167,45 @@ def rtn_rows(
         scales.ctypes.data, None if zeros is None else zeros.ctypes.data, int(fast),
     )  # fmt: skip
     return int(status) if status else (codes, scales, zeros)
+
+
+def rtn_pack(
+    weight: NDArray[Any], bits: int, symmetric: bool, group: int, correct: bool, *, fast: bool = True
+) -> tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:
+    """`rtn_rows` and `pack` in one pass: words, not codes. weight: float32, float16, or uint16 (bfloat16 bits)."""
+    native = library()
+    if native is None or not 2 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype not in _TYPES:
+        return None
+    weight = np.ascontiguousarray(weight)
+    rows, columns = weight.shape
+    out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
+    scales = np.empty((rows, -(-columns // group)), dtype=np.float16)
+    zeros = None if symmetric else np.empty(scales.shape, dtype=np.uint8)
+
+    def work(start: int, stop: int) -> int:
+        return int(
+            native.bw_rtn_pack(
+                weight[start:].ctypes.data, _TYPES[weight.dtype], stop - start, columns, group, bits, int(symmetric),
+                int(correct), out[start:].ctypes.data, out.shape[1] * 4, scales[start:].ctypes.data,
+                None if zeros is None else zeros[start:].ctypes.data, int(fast),
+            )
+        )  # fmt: skip
+
+    return over_rows(rows, columns, work) or (out, scales, zeros)
+
+
+def checksum(data: NDArray[Any], mark: int = 0, *, fast: bool = True) -> int:
+    """A 64-bit checksum of an array's bytes, going on from `mark`: sum of 32-bit words times their odd positions.
+
+    It finds damage (any change of one word), not malice.
+    """
+    flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    whole, native = flat.size // 4, library()
+    total = reference.checksum(flat[: whole * 4]) if native is None else native.bw_checksum(
+        flat.ctypes.data, whole, int(fast)
+    )  # fmt: skip
+    rest = int.from_bytes(flat[whole * 4 :].tobytes(), "little") * ((2 * whole + 1) % 2**32)
+    return (mark * 0x9E3779B97F4A7C15 + total + rest + flat.size) % 2**64
 
 
 def _are_words(packed: NDArray[Any], bits: int, columns: int) -> bool:

@@ -124,5 +124,15 @@ def _unpack_rows(packed: NDArray[np.uint32], bits: int, columns: int) -> NDArray
     return codes.view(np.uint8).reshape(rows, eights * 8)[:, :columns]
 
 
+def checksum(data: NDArray[np.uint8]) -> int:
+    """Sum over 32-bit words w[i] * (2 i + 1 mod 2^32), modulo 2^64; whole words."""
+    stream, total = data.view("<u4"), 0
+    for start in range(0, stream.size, 1 << 18):
+        part = stream[start : start + (1 << 18)].astype(np.uint64)
+        places = (2 * np.arange(start, start + part.size, dtype=np.uint64) + 1) & np.uint64(0xFFFFFFFF)
+        total += int((part * places).sum(dtype=np.uint64))
+    return total % 2**64
+
+
 def _describe(array: NDArray[np.generic]) -> str:
     return f"{array.dtype} {array.shape}"

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat
 from gpu_kernels.blocks import dequantize_blocks
-from gpu_kernels.kernels import dequantize_codes, widen
+from gpu_kernels.kernels import dequantize_codes, pack, unpack, unpack_dequantize, widen
 
 Float32Matrix = NDArray[np.float32]
 #: Weights handled at once: temporaries of a few tens of MB, whatever the size of the matrix.
 BLOCK_ELEMENTS = 1 << 21
 
 
-@dataclass(frozen=True, eq=False)
 class Quantized:
     """A unit as integers: weight = (code - zero) * scale, one scale (and zero) a row and group.
 
@@ -27,28 +26,53 @@ class Quantized:
     is format.middle. A format with one scale a tensor repeats it here.
     """
 
-    codes: NDArray[np.uint8]
-    scales: NDArray[Any]
-    zeros: NDArray[np.uint8] | None
-    format: IntFormat
+    def __init__(
+        self, codes: NDArray[np.uint8], scales: NDArray[Any], zeros: NDArray[np.uint8] | None, format: IntFormat
+    ) -> None:
+        self.scales, self.zeros, self.format = scales, zeros, format
+        self.shape: tuple[int, int] = (codes.shape[0], codes.shape[1])
+        self._codes: NDArray[np.uint8] | None = codes
+        self._words: NDArray[np.uint32] | None = None
+
+    @classmethod
+    def packed(
+        cls, words: NDArray[np.uint32], columns: int, scales: NDArray[Any], zeros: NDArray[np.uint8] | None,
+        format: IntFormat,
+    ) -> Quantized:  # fmt: skip
+        """The same from rows of `columns` codes in a dense stream (`words`), unpacked only when somebody asks."""
+        made = cls(np.empty((words.shape[0], 0), np.uint8), scales, zeros, format)
+        made.shape, made._codes, made._words = (words.shape[0], columns), None, words
+        return made
 
     @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.codes.shape
-        return rows, columns
+    def codes(self) -> NDArray[np.uint8]:
+        if self._codes is None:
+            assert self._words is not None
+            self._codes = unpack(self._words, self.format.width, self.shape[1])
+        return self._codes
+
+    @property
+    def words(self) -> NDArray[np.uint32]:
+        """The codes as a dense stream of `format.width` bits each, every row on a new word."""
+        if self._words is None:
+            assert self._codes is not None
+            self._words = pack(self._codes, self.format.width)
+        return self._words
 
     def dequantize(self) -> Float32Matrix:
         """float32 (out, in) = float32(scale) * (float32(code) - float32(zero)), in this order."""
-        columns = max(1, self.codes.shape[1])
+        columns = max(1, self.shape[1])
         group = min(self.format.group or columns, columns)
         zeros = self.zeros
         if zeros is None and self.format.middle != 1 << (self.format.width - 1):
             zeros = np.full(self.scales.shape, self.format.middle, np.uint8)
+        if self._codes is None and self.scales.dtype == np.float16:
+            return unpack_dequantize(self.words, self.scales, zeros, self.format.width, group, self.shape[1])
         return dequantize_codes(self.codes, self.scales, zeros, self.format.width, group)
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """What is stored, in a fixed order."""
-        return (self.codes, self.scales) if self.zeros is None else (self.codes, self.scales, self.zeros)
+        return (self.words, self.scales) if self.zeros is None else (self.words, self.scales, self.zeros)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +123,11 @@ Stored = Quantized | Blocks | PassThrough
 
 
 class Quantizer(Protocol):
-    """What every member of the catalog offers."""
+    """What every member of the catalog offers.
+
+    A member with the attribute `takes_stored = True` also takes weights as they are stored: float16, or uint16 that
+    holds bfloat16 bits.
+    """
 
     @property
     def name(self) -> str: ...

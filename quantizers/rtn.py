@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat
 from gpu_kernels.blocks import largest_weight, quantize_blocks
-from gpu_kernels.kernels import rtn_rows, widen
+from gpu_kernels.kernels import rtn_pack, widen
 from gpu_kernels.reference_quantize import codes_of, lane_sum
 from quantizers.base import (
     BLOCK_ELEMENTS,
@@ -63,9 +63,19 @@ class RoundToNearest:
     """The `rtn` quantizer: no data, no search."""
 
     name = "rtn"
+    takes_stored = True
 
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""
+        if isinstance(format, IntFormat) and format.plain and weight.ndim == 2:
+            group = format.group or max(1, weight.shape[1])
+            native = rtn_pack(weight, format.width, format.symmetric, group, corrects(format))
+            if isinstance(native, tuple):
+                words, scales, zeros = native
+                return Quantized.packed(words, weight.shape[1], scales, zeros, format)
+        # No native code, or it met weights that the lines below turn into an error.
+        if weight.dtype in (np.float16, np.uint16):
+            weight = widen(weight)
         if isinstance(format, FloatFormat):
             return pass_through(weight, format, name)
         check_weight(weight, name)
@@ -102,11 +112,6 @@ def _blocks(weight: Float32Matrix, format: BlockFormat, name: str) -> Blocks:
 
 def _quantize(weight: Float32Matrix, format: IntFormat, name: str) -> Quantized:
     rows, columns = weight.shape
-    if format.plain:
-        native = rtn_rows(weight, format.width, format.symmetric, format.group or max(1, columns), corrects(format))
-        if isinstance(native, tuple):
-            return Quantized(*native, format)
-    # No native code, or it met weights that the lines below turn into an error.
     groups = format.groups(columns) if columns else 0
     codes = np.empty((rows, columns), dtype=np.uint8)
     scales = np.empty((rows, groups), dtype=SCALE_TYPES[format.scale])

@@ -10,6 +10,8 @@ typedef unsigned short bw_u16;
     void expand(const uint8_t *, int64_t, int64_t, int64_t, int, const bw_u16 *, const uint8_t *, float *); \
     void widen(const void *, int, int64_t, float *); \
     int rtn(const float *, int64_t, int64_t, int64_t, int, int, int, uint8_t *, bw_u16 *, uint8_t *); \
+    int rtn_pack(const void *, int, int64_t, int64_t, int64_t, int, int, int, uint8_t *, int64_t, bw_u16 *, uint8_t *); \
+    uint64_t checksum(const uint8_t *, int64_t); \
     void blocks_search(const float *, int64_t, const int32_t *, const float *, uint8_t *); \
     void blocks_dequantize(const uint8_t *, int64_t, const int32_t *, const float *, float *);
 namespace bw_scalar { DECLARE }
@@ -33,7 +35,7 @@ static bool avx2() {
 #endif
 
 extern "C" {
-int bw_abi() { return 3; }
+int bw_abi() { return 4; }
 int bw_has_avx2() { return avx2(); }
 
 int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
@@ -67,4 +69,9 @@ void bw_blocks_search(const float *x, int64_t count, const int32_t *spec, const 
 void bw_blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, const float *table, float *out, int fast) {
     DISPATCH(blocks_dequantize(in, count, spec, table, out));
 }
+int bw_rtn_pack(const void *x, int type, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct,
+                uint8_t *out, int64_t nbytes, bw_u16 *scales, uint8_t *zeros, int fast) {
+    return DISPATCH(rtn_pack(x, type, rows, columns, group, bits, symmetric, correct, out, nbytes, scales, zeros));
+}
+uint64_t bw_checksum(const uint8_t *data, int64_t words, int fast) { return DISPATCH(checksum(data, words)); }
 }

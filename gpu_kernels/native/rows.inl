@@ -2,6 +2,7 @@
 // Both must give the same bytes; tests compare each with numpy.
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "core.h"
 #if defined(BW_AVX2)
@@ -133,6 +134,62 @@ int rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, 
             if (status) return status;
         }
     return 0;
+}
+
+// Round to nearest straight to packed rows; a row of floats and its codes stay in the cache.
+template <class T, int B>
+static int rtn_pack_rows(const void *data, int64_t rows, int64_t columns, int64_t group, int symmetric, int correct, uint8_t *out, int64_t nbytes, bw_u16 *scales, uint8_t *zeros) {
+    const int64_t groups = (columns + group - 1) / group;
+    std::vector<float> wide(columns);
+    std::vector<uint8_t> codes(columns + 32);
+    uint8_t unused;
+    for (int64_t r = 0; r < rows; ++r) {
+        const typename T::type *x = (const typename T::type *)data + r * columns;
+        widen_all<T>(x, columns, wide.data());
+        for (int64_t g = 0; g < groups; ++g) {
+            const int64_t n = (g + 1) * group < columns ? group : columns - g * group;
+            const int status = rtn_group(wide.data() + g * group, n, B, symmetric, correct, codes.data() + g * group, scales + r * groups + g, zeros ? zeros + r * groups + g : &unused);
+            if (status) return status;
+        }
+        pack_row<B>(codes.data(), columns, out + r * nbytes, nbytes);
+    }
+    return 0;
+}
+int rtn_pack(const void *x, int type, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct, uint8_t *out, int64_t nbytes, bw_u16 *scales, uint8_t *zeros) {
+#define CALL(B) \
+    return type == 0 ? rtn_pack_rows<F32, B>(x, rows, columns, group, symmetric, correct, out, nbytes, scales, zeros) \
+         : type == 1 ? rtn_pack_rows<F16, B>(x, rows, columns, group, symmetric, correct, out, nbytes, scales, zeros) \
+                     : rtn_pack_rows<BF16, B>(x, rows, columns, group, symmetric, correct, out, nbytes, scales, zeros)
+    BW_BITS(CALL)
+#undef CALL
+    return 3;
+}
+
+// Sum over 32-bit words w[i] * (2 i + 1), modulo 2^64: any change of one word changes it.
+uint64_t checksum(const uint8_t *data, int64_t words) {
+    uint64_t sum = 0;
+    int64_t i = 0;
+#if defined(BW_AVX2)
+    __m256i even = _mm256_setzero_si256(), odd = even;
+    __m256i me = _mm256_setr_epi32(1, 0, 5, 0, 9, 0, 13, 0), mo = _mm256_setr_epi32(3, 0, 7, 0, 11, 0, 15, 0);
+    const __m256i step = _mm256_setr_epi32(16, 0, 16, 0, 16, 0, 16, 0);
+    for (; i + 8 <= words; i += 8) { // multipliers wrap modulo 2^32, as below
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(data + 4 * i));
+        even = _mm256_add_epi64(even, _mm256_mul_epu32(v, me));
+        odd = _mm256_add_epi64(odd, _mm256_mul_epu32(_mm256_srli_epi64(v, 32), mo));
+        me = _mm256_add_epi32(me, step);
+        mo = _mm256_add_epi32(mo, step);
+    }
+    alignas(32) uint64_t lanes[4];
+    _mm256_store_si256((__m256i *)lanes, _mm256_add_epi64(even, odd));
+    for (int k = 0; k < 4; ++k) sum += lanes[k];
+#endif
+    for (; i < words; ++i) {
+        uint32_t w;
+        std::memcpy(&w, data + 4 * i, 4);
+        sum += (uint64_t)w * (uint32_t)(2 * i + 1);
+    }
+    return sum;
 }
 
 } // namespace BW_NAMESPACE

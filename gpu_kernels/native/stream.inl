@@ -62,7 +62,9 @@ template <int B> static uint32_t pack_row(const uint8_t *codes, int64_t columns,
         any = _mm256_or_si256(any, v);
         pack_wide<B>(v, out + i * 4 * B, order);
     }
-    for (int k = 0; k < 4; ++k) seen |= ((const uint64_t *)&any)[k];
+    alignas(32) uint64_t lanes[4];
+    _mm256_store_si256((__m256i *)lanes, any);
+    for (int k = 0; k < 4; ++k) seen |= lanes[k];
 #endif
     for (; i * 32 < columns; ++i) {
         alignas(32) uint8_t c[32] = {0};

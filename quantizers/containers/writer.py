@@ -24,7 +24,7 @@ from bitwright.core.errors import BitwrightError, InvalidInput, InvalidModel, Ou
 from bitwright.core.formats import Format
 from bitwright.core.inventory import Unit
 from bitwright.models import check_stored
-from gpu_kernels.kernels import widen
+from gpu_kernels.kernels import checksum, widen
 from quantizers.base import Quantizer, Stored
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.base import MANIFEST, ContainerReport, Progress, WriteRequest
@@ -160,7 +160,7 @@ def _produce(
         arrays = request.container.encode_rest(tensor, data)
         return arrays, _checksum(arrays[spec.name] for spec in specs)
     unit = units[index]
-    weight = _weight(request, unit)
+    weight = _weight(request, unit, quantizer)
     if weight.shape != unit.shape:
         raise InvalidModel(f"{unit.name} changed its shape", expected=str(unit.shape), got=str(weight.shape))
     more = context(unit) if context else {}
@@ -172,10 +172,11 @@ def _produce(
     return request.container.encode(unit, value), fingerprint(value)
 
 
-def _weight(request: WriteRequest, unit: Unit) -> NDArray[np.float32]:
-    """float32 (out, in); 16-bit matrices are widened by the kernels, many times faster than by numpy."""
+def _weight(request: WriteRequest, unit: Unit, quantizer: Quantizer) -> NDArray[Any]:
+    """float32 (out, in), or 16-bit floats as stored where the quantizer takes them; else the kernels widen them."""
     if unit.dtype in ("F16", "BF16"):
-        return widen(request.source.read(unit.tensor, unit.index))
+        stored = request.source.read(unit.tensor, unit.index)
+        return stored if getattr(quantizer, "takes_stored", False) else widen(stored)
     return request.source.read_float32(unit.tensor, unit.index)
 
 
@@ -232,19 +233,15 @@ def _name(request: WriteRequest, index: int) -> str:
     return units[index].name if index < len(units) else request.inventory.rest[index - len(units)].name
 
 
-def _checksum(arrays: Iterable[NDArray[Any]]) -> int:
-    mark = 0
+def _checksum(arrays: Iterable[NDArray[Any]], mark: int = 0) -> int:
     for array in arrays:
-        mark = zlib.crc32(_bytes(array), mark)
+        mark = checksum(array, mark)
     return mark
 
 
 def fingerprint(value: Stored) -> int:
-    """CRC-32 of what a unit means: format and shape, then its arrays (codes, scales, ...)."""
-    mark = zlib.crc32(canonical_json([value.format.name, list(value.shape)]))
-    for array in value.arrays():
-        mark = zlib.crc32(_bytes(array), mark)
-    return mark
+    """A checksum of what a unit means: format and shape, then its arrays (codes, scales, ...)."""
+    return _checksum(value.arrays(), zlib.crc32(canonical_json([value.format.name, list(value.shape)])))
 
 
 def _bytes(array: NDArray[Any]) -> Any:

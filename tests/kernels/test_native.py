@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bitwright.core.errors import InvalidInput, InvalidModel, JobFailed, Unsupported
 from bitwright.core.formats import parse_format
-from gpu_kernels import build, kernels, reference, reference_quantize
+from gpu_kernels import build, kernels, reference, reference_quantize, threads
 from gpu_kernels.library import backend, library
 from quantizers import rtn
 from quantizers.base import Quantized
@@ -98,7 +98,7 @@ def test_native_rtn_equals_numpy(
     weight[rng.random(weight.shape) < 0.1] = np.float32(0.25 * spread)
     format = parse_format(f"int{bits}{'-sym' if symmetric else ''}-g{group}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rtn, "rtn_rows", lambda *a: None)
+        patch.setattr(rtn, "rtn_pack", lambda *a: None)
         expected = rtn.QUANTIZER.quantize(weight, format)
     assert isinstance(expected, Quantized)
     for fast in SPEEDS:
@@ -222,3 +222,66 @@ def test_a_failing_compiler_is_a_typed_error(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_backend_says_what_works() -> None:
     assert backend() in ("avx2", "scalar", "numpy")
+
+
+@NATIVE
+@pytest.mark.parametrize("fast", SPEEDS)
+@pytest.mark.parametrize("at", [0, 31, 500, 1023])
+@pytest.mark.parametrize("bits", range(1, 8))
+def test_a_code_too_large_is_found_wherever_it_stands(bits: int, at: int, fast: bool) -> None:
+    codes = np.zeros((3, 1024), np.uint8)
+    codes[1, at] = 1 << bits
+    with pytest.raises(InvalidInput, match="does not fit its width"):
+        kernels.pack(codes, bits, fast=fast)
+
+
+@NATIVE
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=700), st.integers(0, 2**64 - 1), st.integers(0, 10_000))
+def test_checksums_are_equal_everywhere_and_see_every_change(data: bytes, mark: int, where: int) -> None:
+    array = np.frombuffer(data, np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "library", lambda: None)
+        expected = kernels.checksum(array, mark)
+    assert {kernels.checksum(array, mark, fast=fast) for fast in SPEEDS} == {expected}
+    if data:
+        changed = array.copy()
+        changed[where % array.size] ^= 1 << (where % 8)
+        assert kernels.checksum(changed, mark) != expected
+    assert kernels.checksum(np.append(array, np.uint8(0)), mark) != expected
+
+
+@NATIVE
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(2, 8), st.booleans(), st.integers(1, 4), st.integers(1, 300), st.integers(1, 220),
+    st.sampled_from(["float32", "float16", "bf16"]), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_fused_rounding_and_packing_equals_its_parts(
+    bits: int, symmetric: bool, rows: int, columns: int, group: int, kind: str, seed: int
+) -> None:
+    stored = as_type(np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32), kind)
+    weight = reference_quantize.to_float32(stored)
+    for correct in (False, True):
+        expected = kernels.rtn_rows(weight, bits, symmetric, group, correct, fast=False)
+        assert isinstance(expected, tuple)
+        for fast in SPEEDS:
+            found = kernels.rtn_pack(stored, bits, symmetric, group, correct, fast=fast)
+            assert isinstance(found, tuple)
+            assert np.array_equal(found[0], reference.pack(expected[0], bits))
+            assert np.array_equal(found[1].view(np.uint16), expected[1].view(np.uint16))
+            assert (found[2] is None) == symmetric
+            assert found[2] is None or np.array_equal(found[2], expected[2])
+
+
+@NATIVE
+def test_rows_are_shared_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(0).standard_normal((1100, 2048), dtype=np.float32)
+    one = kernels.rtn_pack(weight, 3, False, 64, False)
+    monkeypatch.setattr(threads, "threads", lambda: 4)
+    many = kernels.rtn_pack(weight, 3, False, 64, False)
+    assert isinstance(one, tuple)
+    assert isinstance(many, tuple)
+    assert all(np.array_equal(a, b) for a, b in zip(one, many, strict=True))
+    weight[1000, 5] = np.nan
+    assert kernels.rtn_pack(weight, 3, False, 64, False) == kernels.NOT_FINITE
