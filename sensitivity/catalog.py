@@ -108,5 +108,43 @@ METRICS = Catalog(
             needs=("torch", "transformers"),
             traits={"data": "none", "loss_unit": "nats of KL", "passes": "units x 4 forward"},
         ),
+        Entry(
+            "rate-distortion",
+            "sensitivity.rate_distortion:METRIC",
+            "squared error of the weights relative to their power; needs no data",
+            traits={"data": "none", "loss_unit": "relative squared error", "passes": "none"},
+        ),
+        Entry(
+            "hessian-trace",
+            "sensitivity.hessian_trace:METRIC",
+            "HAWQ-V2's mean curvature (Hutchinson's trace) times the squared error",
+            needs=("torch", "transformers"),
+            traits={"data": "calibration", "loss_unit": "nats of KL", "passes": "1 forward + K backward"},
+        ),
+        Entry(
+            "kron",
+            "sensitivity.kron:METRIC",
+            "K-FAC's curvature: inputs and output gradients taken as independent",
+            needs=("torch", "transformers"),
+            traits={"data": "calibration", "loss_unit": "nats of KL", "passes": "1 forward + K backward"},
+        ),
+        Entry(
+            "awq-scale",
+            "sensitivity.awq_scale:METRIC",
+            "AWQ's view: squared error weighed by the size of the activations that meet it",
+            needs=("torch", "transformers"),
+            traits={"data": "calibration", "loss_unit": "activation-weighted squared error", "passes": "1 forward"},
+        ),
+        Entry(
+            "lrp",
+            "sensitivity.lrp:METRIC",
+            "relevance through each layer's own branch times its relative output error (after LRP-QViT)",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "relevance-weighted relative output error",
+                "passes": "2 forward + 1 backward + formats x local products",
+            },
+        ),
     ),
 )

@@ -7,7 +7,7 @@ that are not used through linears (see capture.py) have no positions to look at:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sensitivity.capture import Call, Listener, per_item
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import Moments
+from sensitivity.partial import FORGETFUL
 from sensitivity.passes import Plan, ordered_batches, plan_passes
 from sensitivity.runner import Runner, load_runner
 
@@ -61,8 +62,22 @@ class Measured:
     moments: Moments
 
 
-def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
-    """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One batch: the items' numbers, every use of a planned layer in it, and what an item's loss is divided by."""
+
+    rows: NDArray[np.int64]
+    layers: list[tuple[int, Layer]]
+    norm: int
+
+
+def visit_layers(
+    task: ScoringTask, passes: Passes, visit: Callable[[Visit], None], done: int = 0
+) -> tuple[Runner, Plan]:
+    """Runs the scoring data but its first `done` items and shows every batch's layers to `visit`.
+
+    Raises NotFinite, InvalidCalibration, Unsupported.
+    """
     if task.data is None:
         raise InvalidCalibration(
             "this metric needs calibration data", hint="leave --calibration out for the bundled one"
@@ -70,20 +85,47 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     runner = load_runner(task.source, task.inventory)
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
     check_linears(runner, plan)
-    units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
-    moments = Moments(units, columns, task.partial)
-    for rows, batch in ordered_batches(task.data, plan, task.progress, moments.items):
+    for rows, batch in ordered_batches(task.data, plan, task.progress, done):
         with plan.listener.listen() as calls:
             output = runner.output(batch)
         found, weights = gradients(runner, plan, calls, output, rows, task, passes)
-        values = torch.zeros(len(rows), units, columns, dtype=torch.float64)
-        for number, call in enumerate(calls):
-            for unit, layer in layers(call, [g[number] for g in found], weights, len(rows), task):
-                values[:, unit] += cells(layer) / runner.head.norm(output)
+        seen = [
+            pair
+            for number, call in enumerate(calls)
+            for pair in layers(call, [g[number] for g in found], weights, len(rows), task)
+        ]
+        visit(Visit(rows, seen, runner.head.norm(output)))
+    return runner, plan
+
+
+def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
+    """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
+    units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
+    moments = Moments(units, columns, task.partial)
+
+    def add(visit: Visit) -> None:
+        values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64)
+        for unit, layer in visit.layers:
+            values[:, unit] += cells(layer) / visit.norm
         if not bool(torch.isfinite(values).all()):
             raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
         moments.add(values, (values != 0).any(0).any(1).numpy())
+
+    runner, plan = visit_layers(task, passes, add, moments.items)
     return Measured(runner, plan, moments)
+
+
+def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
+    """(units, formats) squared error of each layer's own output over its squared length; 0 where no token came."""
+
+    def cells(layer: Layer) -> torch.Tensor:
+        columns = [layer.output_error(c).square().sum((1, 2)).double() for c in range(len(layer.errors))]
+        whole = layer.output.square().sum((1, 2)).double()
+        return torch.stack([*columns, *[whole] * len(columns)], dim=-1)
+
+    mean = measure_layers(replace(task, partial=FORGETFUL), Passes("none", columns_a_format=2), cells).moments.mean()
+    changed, whole = mean[:, : task.shape[1]], mean[:, task.shape[1] :]
+    return np.divide(changed, whole, out=np.zeros_like(changed), where=whole > 0)
 
 
 def check_linears(runner: Runner, plan: Plan) -> None:

@@ -25,7 +25,7 @@ from bitwright.core.errors import InvalidCalibration, InvalidInput
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
-from sensitivity.local import Layer, Passes, measure_layers
+from sensitivity.local import relative_output_errors
 from sensitivity.routing import Block, outlier_scores, run_block, watch
 from sensitivity.runner import Runner, load_runner
 
@@ -51,7 +51,7 @@ class Moe:
         size = max(1.0, task.data.tokens / task.data.items)
         few = task.data.take(np.arange(min(task.data.items, max(1, round(BLOCK_TOKENS / size)))))
         blocks = watch(runner, few)
-        loss = _outside(task) ** powers["gamma"]
+        loss = relative_output_errors(task) ** (powers["gamma"] / 2)
         expert = np.zeros(task.shape[0], np.bool_)
         for done, block in enumerate(blocks):
             phi, weight = block.frequency() ** powers["alpha"], block.weight() ** powers["beta"]
@@ -95,19 +95,6 @@ def block_errors(task: ScoringTask, runner: Runner, block: Block, expert: int) -
                 changed = run_block(runner, block, tokens)
             found[row][column] = float((changed - original).double().norm()) / norm
     return found
-
-
-def _outside(task: ScoringTask) -> NDArray[np.float64]:
-    """(units, formats): error of each layer's own output relative to its norm."""
-
-    def cells(layer: Layer) -> torch.Tensor:
-        columns = [layer.output_error(c).square().sum((1, 2)).double() for c in range(len(layer.errors))]
-        whole = layer.output.square().sum((1, 2)).double()
-        return torch.stack([*columns, *[whole] * len(columns)], dim=-1)
-
-    mean = measure_layers(task, Passes("none", columns_a_format=2), cells).moments.mean()
-    changed, whole = mean[:, : task.shape[1]], mean[:, task.shape[1] :]
-    return np.sqrt(np.divide(changed, whole, out=np.zeros_like(changed), where=whole > 0))
 
 
 def _facts(task: ScoringTask, blocks: list[Block]) -> dict[str, object]:

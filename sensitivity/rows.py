@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration, NotFinite
+from bitwright.core.errors import NotFinite
 from sensitivity.base import ScoringTask
-from sensitivity.local import Layer, Passes, check_linears, gradients, layers
-from sensitivity.passes import ordered_batches, plan_passes
-from sensitivity.runner import load_runner
+from sensitivity.local import Layer, Passes, Visit, visit_layers
 
 RowLosses = dict[str, NDArray[np.float64]]
 
@@ -31,26 +29,23 @@ def row_losses(task: ScoringTask) -> RowLosses:
 
     Raises InvalidCalibration, NotFinite, Unsupported (weights used outside linear layers).
     """
-    if task.data is None:
-        raise InvalidCalibration("row losses need calibration data")
-    runner = load_runner(task.source, task.inventory)
-    plan = plan_passes(runner, task.data, task.shape[1], task.samples, task.seed)
-    check_linears(runner, plan)
     total = [torch.zeros(task.shape[1], unit.shape[0], dtype=torch.float64) for unit in task.inventory.units]
-    for rows, batch in ordered_batches(task.data, plan, task.progress):
-        with plan.listener.listen() as calls:
-            output = runner.output(batch)
-        found, weights = gradients(runner, plan, calls, output, rows, task, Passes("drawn"))
+
+    def add(visit: Visit) -> None:
         scores: dict[int, torch.Tensor] = {}
-        for number, call in enumerate(calls):
-            for unit, layer in layers(call, [g[number] for g in found], weights, len(rows), task):
-                scores[unit] = scores.get(unit, torch.zeros(())) + _row_scores(layer)
+        weights: dict[int, torch.Tensor] = {}
+        for unit, layer in visit.layers:
+            scores[unit] = scores.get(unit, torch.zeros(())) + _row_scores(layer)
+            weights[unit] = layer.weights
         for unit, score in scores.items():
-            total[unit] += torch.einsum("kb,kbfo->fo", weights, score.square()) / (2 * runner.head.norm(output))
+            total[unit] += torch.einsum("kb,kbfo->fo", weights[unit], score.square()) / (2 * visit.norm)
+
+    visit_layers(task, Passes("drawn"), add)
     if not all(bool(torch.isfinite(rows).all()) for rows in total):
         raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
     names = [unit.name for unit in task.inventory.units]
-    return {name: (loss / task.data.items).numpy().T.copy() for name, loss in zip(names, total, strict=True)}
+    items = task.data.items if task.data is not None else 1
+    return {name: (loss / items).numpy().T.copy() for name, loss in zip(names, total, strict=True)}
 
 
 def _row_scores(layer: Layer) -> torch.Tensor:
