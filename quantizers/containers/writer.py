@@ -12,6 +12,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,30 +138,51 @@ def _fill(request: WriteRequest, partial: Path, journal: Journal, progress: Prog
     quantizer: Quantizer = QUANTIZERS.load(request.quantizer)
     places = {name: (f.name, *span) for f in blueprint.files for name, span in f.offsets.items()}
     total = len(blueprint.groups)
-    for index, group in enumerate(blueprint.groups):
-        if index in journal.done:
-            continue
-        arrays, mark = _produce(request, index, quantizer, context)
-        _place(partial, group, arrays, places)
+    left = [index for index in range(total) if index not in journal.done]
+    for index, stored in _read_ahead(request, left):
+        arrays, mark = _produce(request, index, stored, quantizer, context)
+        _place(partial, blueprint.groups[index], arrays, places)
         journal.add(index, mark)
         progress("write", (index + 1) / total, _name(request, index))
 
 
+def _read_ahead(request: WriteRequest, indexes: list[int]) -> Iterator[tuple[int, NDArray[Any] | None]]:
+    """Each group's stored tensor, the next read while this one is worked on; None: `_produce` reads it otherwise."""
+
+    def read(index: int) -> NDArray[Any] | None:
+        units = request.inventory.units
+        if index >= len(units):
+            specs = request.blueprint.groups[index]
+            return request.source.read(request.inventory.rest[index - len(units)].name) if specs else None
+        unit = units[index]
+        return request.source.read(unit.tensor, unit.index) if unit.dtype in ("F16", "BF16") else None
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(read, indexes[0]) if indexes else None
+        for place, index in enumerate(indexes):
+            assert following is not None
+            stored = following.result()
+            following = pool.submit(read, indexes[place + 1]) if place + 1 < len(indexes) else None
+            yield index, stored
+
+
 def _produce(
-    request: WriteRequest, index: int, quantizer: Quantizer, context: Context | None
+    request: WriteRequest, index: int, stored: NDArray[Any] | None, quantizer: Quantizer, context: Context | None
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """Arrays of one group and a checksum of their meaning."""
     units, specs = request.inventory.units, request.blueprint.groups[index]
     if index >= len(units):
-        tensor = request.inventory.rest[index - len(units)]
-        if not specs:
+        if stored is None:
             return {}, 0
-        data = request.source.read(tensor.name)
-        check_stored(tensor.name, data, tensor.dtype)
-        arrays = request.container.encode_rest(tensor, data)
+        tensor = request.inventory.rest[index - len(units)]
+        check_stored(tensor.name, stored, tensor.dtype)
+        arrays = request.container.encode_rest(tensor, stored)
         return arrays, _checksum(arrays[spec.name] for spec in specs)
     unit = units[index]
-    weight = _weight(request, unit, quantizer)
+    if stored is None:
+        weight: NDArray[Any] = request.source.read_float32(unit.tensor, unit.index)
+    else:  # the kernels widen 16-bit floats many times faster than numpy
+        weight = stored if getattr(quantizer, "takes_stored", False) else widen(stored)
     if weight.shape != unit.shape:
         raise InvalidModel(f"{unit.name} changed its shape", expected=str(unit.shape), got=str(weight.shape))
     more = context(unit) if context else {}
@@ -170,14 +192,6 @@ def _produce(
             f"{unit.name}: wrong format", expected=request.formats[index].name, got=value.format.name
         )
     return request.container.encode(unit, value), fingerprint(value)
-
-
-def _weight(request: WriteRequest, unit: Unit, quantizer: Quantizer) -> NDArray[Any]:
-    """float32 (out, in), or 16-bit floats as stored where the quantizer takes them; else the kernels widen them."""
-    if unit.dtype in ("F16", "BF16"):
-        stored = request.source.read(unit.tensor, unit.index)
-        return stored if getattr(quantizer, "takes_stored", False) else widen(stored)
-    return request.source.read_float32(unit.tensor, unit.index)
 
 
 def _place(
