@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test chaos check format system native bench api golden lock clean
+.PHONY: help venv demo test chaos check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -47,10 +47,17 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 chaos: native    ## the long reliability tests on SQLite, PostgreSQL and Redis (an hour); SEED=n repeats a run
 	BITWRIGHT_TEST_CHAOS=full $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/chaos $(if $(ONLY),-k "$(ONLY)")
 
+tools: venv      ## public tools against the API: a generated client, schemathesis (CASES=5000), linters of docker/
+	test -x .venv-tools/bin/schemathesis || { $(BIN)/python -m venv .venv-tools && .venv-tools/bin/pip install -q -r requirements/tools.txt; }
+	$(BIN)/python -m tests.api.public_tools --cases $(or $(CASES),5000)
+	.venv-tools/bin/hadolint docker/*.Dockerfile
+	.venv-tools/bin/yamllint -c docker/yamllint.yaml docker examples
+
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.solvers ladder
 	$(BIN)/python -m benchmarks.metrics tests/models/llama-stdlib
+	$(BIN)/python -m benchmarks.service
 
 api: venv        ## openapi/openapi.json anew from the service
 	$(BIN)/python -m service.openapi openapi

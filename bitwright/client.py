@@ -3,8 +3,8 @@
     with Client("http://127.0.0.1:8321") as client:
         result = client.run({"kind": "plan", "model": "hf:org/name", "budget": "3.5bpw"})
 
-Requests are repeated when the connection breaks or the server answers 503; creating a job carries an idempotency key,
-so that a repeat never makes a second one.
+Requests are repeated when the connection breaks or the server answers 503 or 429; creating a job carries an
+idempotency key, so that a repeat never makes a second one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,7 +40,7 @@ POLL_SECONDS = 20.0
 NPZ = "application/octet-stream"
 
 
-def _silent(stage: str, fraction: float, message: str) -> None:
+def silent(stage: str, fraction: float, message: str) -> None:
     """The progress callback of those who do not listen."""
 
 
@@ -55,17 +55,7 @@ class Client:
         timeout: float = 60.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"User-Agent": "bitwright-client", **({"Authorization": f"Bearer {key}"} if key else {})}
-        if not base_url.startswith(("http://", "https://")):
-            raise InvalidSetting(
-                "the server's address cannot be read", expected="http://host:port", got=repr(base_url)[:80]
-            )
-        try:
-            self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
-        except httpx.InvalidURL as error:
-            raise InvalidSetting(
-                "the server's address cannot be read", expected="http://host:port", got=str(error)
-            ) from error
+        self._http = httpx.Client(**client_options(base_url, key, timeout), transport=transport)
 
     def __enter__(self) -> Client:
         return self
@@ -82,9 +72,27 @@ class Client:
 
     def submit(self, request: JobRequest | Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
         """Create a job and give its document. Without a key, one is made up for the repeats of this call."""
-        body = dict(request) if isinstance(request, Mapping) else request.model_dump(mode="json", exclude_none=True)
-        key = idempotency_key or secrets.token_hex(16)
-        return self._json("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": json.dumps(key)})
+        key = json.dumps(idempotency_key or secrets.token_hex(16))
+        return self._json("POST", "/v1/jobs", json=job_body(request), headers={"Idempotency-Key": key})
+
+    def submit_batch(
+        self,
+        models: Sequence[str],
+        budgets: Sequence[str],
+        job: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Every model with every budget, accepted together; `job`: members that all share."""
+        key = json.dumps(idempotency_key or secrets.token_hex(16))
+        body = batch_body(models, budgets, job)
+        return self._json("POST", "/v1/batches", json=body, headers={"Idempotency-Key": key})
+
+    def batch(self, batch: str | Mapping[str, Any]) -> dict[str, Any]:
+        """One state for the whole, and the number of jobs in each state."""
+        return self._json("GET", f"/v1/batches/{id_of(batch)}")
+
+    def cancel_batch(self, batch: str | Mapping[str, Any]) -> dict[str, Any]:
+        return self._json("POST", f"/v1/batches/{id_of(batch)}:cancel")
 
     def validate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The request with its defaults, as the server understands it; nothing is created."""
@@ -92,7 +100,7 @@ class Client:
         return found
 
     def job(self, job: str | Mapping[str, Any]) -> dict[str, Any]:
-        return self._json("GET", f"/v1/jobs/{_id(job)}")
+        return self._json("GET", f"/v1/jobs/{id_of(job)}")
 
     def jobs(
         self, *, state: str | None = None, kind: str | None = None, page_size: int = 100
@@ -108,13 +116,13 @@ class Client:
             query["page_token"] = page["next_page_token"]
 
     def cancel(self, job: str | Mapping[str, Any]) -> dict[str, Any]:
-        return self._json("POST", f"/v1/jobs/{_id(job)}:cancel")
+        return self._json("POST", f"/v1/jobs/{id_of(job)}:cancel")
 
     def wait(
         self, job: str | Mapping[str, Any], *, progress: Progress | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         """The job once it has ended, however it ended. Raises Temporary when `timeout` seconds pass before that."""
-        tell = progress or _silent
+        tell = progress or silent
         end = None if timeout is None else time.monotonic() + timeout
         document = self.job(job)
         while not document["done"]:
@@ -131,14 +139,14 @@ class Client:
     def _changed(self, document: dict[str, Any], seconds: float) -> dict[str, Any]:
         headers = {"If-None-Match": f'"{document["version"]}"'}
         answer = self._request("GET", f"/v1/jobs/{document['id']}?wait={seconds:.1f}", headers=headers)
-        return document if answer.status_code == 304 else _object(answer)
+        return document if answer.status_code == 304 else object_of(answer)
 
     def result(self, job: str | Mapping[str, Any]) -> Any:
         """The result of a job that has succeeded. Raises the job's own error when it failed, ResultNotReady before."""
         document = self.job(job)
         if document.get("error"):
             raise from_problem(document["error"])
-        return self._json("GET", f"/v1/jobs/{_id(job)}/result")
+        return self._json("GET", f"/v1/jobs/{id_of(job)}/result")
 
     def run(
         self,
@@ -156,13 +164,13 @@ class Client:
         while True:
             try:
                 with self._http.stream(
-                    "GET", f"/v1/jobs/{_id(job)}/events", headers={"Last-Event-ID": str(last)}
+                    "GET", f"/v1/jobs/{id_of(job)}/events", headers={"Last-Event-ID": str(last)}
                 ) as answer:
                     if answer.status_code == 204:
                         return
                     if answer.status_code != 200:
                         answer.read()
-                        raise _error(answer)
+                        raise error_of(answer)
                     for line in answer.iter_lines():
                         if line.startswith("data: "):
                             event = json.loads(line[6:])
@@ -174,7 +182,7 @@ class Client:
                 return
 
     def _has_events(self, job: str | Mapping[str, Any], last: int) -> bool:
-        with self._http.stream("GET", f"/v1/jobs/{_id(job)}/events", headers={"Last-Event-ID": str(last)}) as answer:
+        with self._http.stream("GET", f"/v1/jobs/{id_of(job)}/events", headers={"Last-Event-ID": str(last)}) as answer:
             return answer.status_code == 200
 
     # -- at once ----------------------------------------------------------------------------------------------------
@@ -182,7 +190,7 @@ class Client:
     def solve(self, problem: Problem, *, solver: str = "auto", time_limit: float = 10.0, seed: int = 0) -> Solution:
         """The certified solution; `certificate.status` is `infeasible` when nothing fits."""
         query = {"solver": solver, "time_limit": time_limit, "seed": seed}
-        data = self._json("POST", "/v1/solve", params=query, content=_npz(problem), headers={"Content-Type": NPZ})
+        data = self._json("POST", "/v1/solve", params=query, content=npz_bytes(problem), headers={"Content-Type": NPZ})
         return solution_from_json(data)
 
     def frontier(
@@ -191,7 +199,9 @@ class Client:
         """Every budget at once, from a table or a problem, or a file of either."""
         problem = _problem(source)
         query = {k: v for k, v in (("limit", limit), ("points", points)) if v is not None}
-        return self._json("POST", "/v1/frontier", params=query, content=_npz(problem), headers={"Content-Type": NPZ})
+        return self._json(
+            "POST", "/v1/frontier", params=query, content=npz_bytes(problem), headers={"Content-Type": NPZ}
+        )
 
     def verify(self, subject: Plan | Solution | str | Path, problem: Problem | str | Path | None = None) -> Verdict:
         """The server's independent check of a plan or solution."""
@@ -245,7 +255,7 @@ class Client:
     # -- transport ----------------------------------------------------------------------------------------------
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return _object(self._request(method, path, **options))
+        return object_of(self._request(method, path, **options))
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, repeated while that may help. Every one of this API is safe to repeat."""
@@ -254,23 +264,49 @@ class Client:
                 answer = self._http.request(method, path, **options)
             except httpx.TransportError as error:
                 if pause is None:
-                    raise _unreachable(self._http.base_url, error) from error
+                    raise unreachable(self._http.base_url, error) from error
+                wait = pause
             else:
-                if answer.status_code != 503 or pause is None:
+                again = pause_of(answer, pause)
+                if again is None:
                     break
-                pause = _retry_after(answer, pause)
-            time.sleep(pause)
+                wait = again
+            time.sleep(wait)
         if answer.is_success or answer.status_code == 304:
             return answer
-        raise _error(answer)
+        raise error_of(answer)
 
 
-def _retry_after(answer: httpx.Response, fallback: float) -> float:
+def client_options(base_url: str, key: str | None, timeout: float) -> dict[str, Any]:
+    """What both clients hand to httpx. Raises InvalidSetting."""
+    problem = "the server's address cannot be read"
+    if not base_url.startswith(("http://", "https://")):
+        raise InvalidSetting(problem, expected="http://host:port", got=repr(base_url)[:80])
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise InvalidSetting(problem, expected="http://host:port", got=str(error)) from error
+    headers = {"User-Agent": "bitwright-client", **({"Authorization": f"Bearer {key}"} if key else {})}
+    return {"base_url": url, "headers": headers, "timeout": timeout}
+
+
+def job_body(request: JobRequest | Mapping[str, Any]) -> dict[str, Any]:
+    return dict(request) if isinstance(request, Mapping) else request.model_dump(mode="json", exclude_none=True)
+
+
+def batch_body(models: Sequence[str], budgets: Sequence[str], job: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"models": list(models), "budgets": list(budgets), "job": dict(job or {})}
+
+
+def pause_of(answer: httpx.Response, pause: float | None) -> float | None:
+    """Seconds until this request is worth repeating; None when it is not, or when `pause` says that it was the last."""
+    if answer.status_code not in (429, 503) or pause is None:
+        return None
     text = answer.headers.get("retry-after", "")
-    return min(float(text), 30.0) if text.isdigit() else fallback
+    return min(float(text), 30.0) if text.isdigit() else pause
 
 
-def _unreachable(url: httpx.URL, error: httpx.TransportError) -> Temporary:
+def unreachable(url: httpx.URL, error: httpx.TransportError) -> Temporary:
     return Temporary(
         f"the server at {url} does not answer",
         got=str(error)[:200] or type(error).__name__,
@@ -278,7 +314,7 @@ def _unreachable(url: httpx.URL, error: httpx.TransportError) -> Temporary:
     )
 
 
-def _error(answer: httpx.Response) -> BitwrightError:
+def error_of(answer: httpx.Response) -> BitwrightError:
     """The exception of a problem document; a proxy's page becomes a plain error with its status."""
     try:
         problem = answer.json()
@@ -293,7 +329,7 @@ def _error(answer: httpx.Response) -> BitwrightError:
     )
 
 
-def _object(answer: httpx.Response) -> dict[str, Any]:
+def object_of(answer: httpx.Response) -> dict[str, Any]:
     try:
         data = answer.json()
     except ValueError:
@@ -305,11 +341,11 @@ def _object(answer: httpx.Response) -> dict[str, Any]:
     return data
 
 
-def _id(job: str | Mapping[str, Any]) -> str:
+def id_of(job: str | Mapping[str, Any]) -> str:
     return quote(job if isinstance(job, str) else str(job["id"]), safe="")
 
 
-def _npz(problem: Problem) -> bytes:
+def npz_bytes(problem: Problem) -> bytes:
     out = io.BytesIO()
     np.savez_compressed(out, **problem_to_arrays(problem))  # type: ignore[arg-type]
     return out.getvalue()

@@ -74,7 +74,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "watchJob": Operation(
         {
-            200: ("Events until the job has ended", {**ref("JobEvent")}, EVENTS),
+            200: ("Events until the job has ended", ref("ServerSentEvent"), EVENTS),
             204: ("The job has ended and everything was seen", {}, ""),
         },
         (404, 422, 429, 503),

@@ -223,6 +223,15 @@ def _webhook() -> Schema:
     )
 
 
+def _sent_event() -> Schema:
+    data = {**TEXT, "contentMediaType": "application/json", "contentSchema": ref("JobEvent")}
+    return record(
+        {},
+        {"id": {**TEXT, "description": "goes into Last-Event-ID to resume"}, "event": TEXT, "data": data},
+        description="One server-sent event of the stream; its data is the JSON text of a JobEvent.",
+    )
+
+
 def _answers() -> dict[str, Schema]:
     verdict = record({"ok": FLAG, "failures": rows(TEXT), "notes": rows(TEXT), "certificate": ref("Certificate")})
     solution = record(
@@ -240,6 +249,7 @@ def _answers() -> dict[str, Schema]:
         "JobList": record({"jobs": rows(ref("Job")), "next_page_token": TEXT}),
         "Validated": record({"valid": FLAG, "request": ANY}),
         "JobEvent": _event(),
+        "ServerSentEvent": _sent_event(),
         "Certificate": _certificate(),
         "Solution": solution,
         "Frontier": _frontier(),

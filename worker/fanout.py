@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.canonical import digest_json
+from worker.leftovers import PARTS
 from worker.steps.context import Context
 
 #: What a part runs: (item, context, path to write).
 Part = Callable[[Mapping[str, Any], Context, Path], None]
-#: Kind of the blobs that parts leave.
-BLOBS = "parts"
 
 
 class FanOut(Exception):
@@ -40,7 +39,7 @@ class FanOut(Exception):
 def spread(context: Context, stage: str, function: str, items: Sequence[Mapping[str, Any]]) -> list[Path]:
     """The parts' outputs in the order of `items`. function: "module:name" of a Part; items: plain JSON."""
     parts = [{"function": function, "item": dict(item)} for item in items]
-    paths = [context.blobs.path(BLOBS, digest_json(part)) for part in parts]
+    paths = [context.blobs.path(PARTS, digest_json(part)) for part in parts]
     missing = [part for part, path in zip(parts, paths, strict=True) if not path.exists()]
     if len(missing) > 1 and context.settings.shards > 1:
         raise FanOut(stage, missing)
@@ -62,5 +61,5 @@ def do_part(part: Mapping[str, Any], context: Context) -> str:
     digest = digest_json({"function": part["function"], "item": part["item"]})
     module, _, name = str(part["function"]).partition(":")
     run: Part = getattr(importlib.import_module(module), name)
-    context.blobs.memo(BLOBS, digest, lambda path: run(part["item"], context, path))
+    context.blobs.memo(PARTS, digest, lambda path: run(part["item"], context, path))
     return digest

@@ -12,6 +12,8 @@ from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings
 
 DAY = 24 * 3600.0
+#: Kind of the blobs that `worker.fanout` leaves.
+PARTS = "parts"
 _log = logging.getLogger("bitwright.worker")
 
 
@@ -48,6 +50,10 @@ def _unfinished(settings: Settings) -> Iterator[Path]:
     hidden = (path for path in _entries(settings.checkpoint_dir) if path.name.startswith("."))
     resumed = [path for path in hidden if path.name.endswith(".partial")]
     resumed += [path for path in _entries(settings.blob_dir / "partial") if not path.name.startswith(".")]
+    parts = _entries(settings.blob_dir / PARTS)
+    for path in parts:  # what they were parts of has its own blob
+        if _older(path, now - settings.retention_days * DAY):
+            yield path
     for paths, age in ((temporary, max(DAY, settings.job_seconds)), (resumed, settings.retention_days * DAY)):
         for path in paths:
             if _older(path, now - age):

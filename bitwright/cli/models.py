@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     add_model(inspect)
     inspect.add_argument("--units", action="store_true", help="list every unit, not only the modules")
     add_progress(inspect)
-    add_server(inspect)
+    add_server(inspect, job=True)
     score = command(
         commands, "score", run_score,
         summary="make the sensitivity table of a model: predicted loss of each unit in each format",
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     add_out(score, "the table (.npz)")
     add_run(score)
     add_progress(score)
-    add_server(score)
+    add_server(score, job=True)
 
 
 def add_scoring(parser: Any) -> None:

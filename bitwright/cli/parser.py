@@ -25,7 +25,7 @@ exit codes: 0 ok, 1 failed, 2 invalid input, 3 infeasible, 75 temporary, 130 can
 Results go to stdout; errors, logs and the progress bar go to stderr. `bitwright COMMAND --help` has examples."""
 
 #: One command group a module; each has `add(commands)`.
-GROUPS = ("models", "plans", "report", "engines", "problems", "serving", "keys", "catalogs")
+GROUPS = ("models", "plans", "report", "engines", "problems", "serving", "keys", "catalogs", "upkeep")
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,8 +76,13 @@ def command(commands: Any, name: str, handler: Any, *, summary: str, examples: s
     return parser
 
 
-def add_server(parser: Parser) -> None:
+def add_server(parser: Parser, *, job: bool = False) -> None:
+    """job: the command becomes a job there, which a pipeline's repeat must not create twice."""
     parser.add_argument("--server", metavar="URL", help="run the same command on a bitwright server")
+    if job:
+        parser.add_argument(
+            "--idempotency-key", metavar="KEY", help="with --server: the same key again gives the same job, for 24 h"
+        )
 
 
 def add_progress(parser: Parser) -> None:

@@ -50,7 +50,7 @@ def _add_plan(commands: Any) -> None:
     add_out(plan, "the plan (JSON)")
     add_run(plan)
     add_progress(plan)
-    add_server(plan)
+    add_server(plan, job=True)
 
 
 #: Help of --calibration where a plan is carried out or measured.
@@ -75,7 +75,7 @@ def _add_execute(commands: Any) -> None:
     execute.add_argument("--to", metavar="CONTAINER", default="packed", help=f"{CONTAINERS} (default packed)")
     execute.add_argument("--calibration", metavar="FILE", help=OF_PLAN)
     add_progress(execute)
-    add_server(execute)
+    add_server(execute, job=True)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -99,7 +99,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--calibration", metavar="FILE", help=OF_PLAN)
     add_run(evaluate)
     add_progress(evaluate)
-    add_server(evaluate)
+    add_server(evaluate, job=True)
 
 
 def _add_export(commands: Any) -> None:

@@ -37,7 +37,7 @@ def job(
             return local(progress)
         with client(args) as server:
             request = {"kind": kind, **upload_texts(server, members)}
-            return remote(server.run(request, progress=progress), server)
+            return remote(server.run(request, progress=progress, idempotency_key=args.idempotency_key), server)
 
 
 def upload_texts(server: Client, members: Mapping[str, Any]) -> dict[str, Any]:

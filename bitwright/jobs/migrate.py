@@ -46,6 +46,12 @@ def is_current(database: Database) -> bool:
         return _serves(tx, _revision(tx))
 
 
+def revision(database: Database) -> str | None:
+    """The schema that the database has; None when it has none."""
+    with database.read() as tx:
+        return _revision(tx)
+
+
 def _serves(tx: Transaction, found: str | None) -> bool:
     """Each migration states the oldest program that its schema still serves."""
     if found is None or found < HEAD:

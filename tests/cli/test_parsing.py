@@ -16,7 +16,7 @@ from tests.goldens import check_golden
 
 COMMANDS = (
     "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "report", "plot", "preflight", "solve",
-    "verify", "frontier", "serve", "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes",
+    "verify", "frontier", "serve", "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes", "db", "gc",
 )  # fmt: skip
 
 
