@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.core.certificate import Certificate, Verdict
-from bitwright.core.errors import InvalidInput, InvalidPlan, from_problem
+from bitwright.core.errors import InvalidPlan, from_problem
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import load_problem
 from bitwright.core.solution import Solution, load_solution, verify_solution
@@ -236,15 +235,9 @@ def preflight(
 
 def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
     """The plan in another tool's own syntax, names exact and anchored. Raises Unsupported for what it cannot say."""
-    from bitwright.engines import EXPORTERS
+    from bitwright.engines import export_plan
 
-    loaded = _load_plan(plan)
-    exporter = EXPORTERS.load(target)
-    unknown = sorted(set(options) - set(signature(exporter).parameters))
-    if unknown:
-        raise InvalidInput(f"the export to {target} has no such option", got=", ".join(unknown)[:120])
-    text: str = exporter(loaded, **options)
-    return text
+    return export_plan(_load_plan(plan), target, **options)
 
 
 __all__ = [

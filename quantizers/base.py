@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidInput, InvalidModel, Unsupported
-from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, MixedFormat
 from gpu_kernels.blocks import dequantize_blocks
 from gpu_kernels.kernels import dequantize_codes, pack, unpack, unpack_dequantize, widen
 
@@ -118,8 +118,29 @@ class PassThrough:
         return (self.array,)
 
 
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A unit in several formats. pieces: for each member of the format its lines, in order, as a matrix."""
+
+    pieces: tuple[Quantized | PassThrough | Blocks, ...]
+    shape: tuple[int, int]
+    format: MixedFormat
+
+    def dequantize(self) -> Float32Matrix:
+        """float32 (out, in)."""
+        cut, choice = self.format.cut(self.shape), self.format.line_choice(self.shape)
+        lines = np.empty((cut.lines, cut.length), np.float32)
+        for number, piece in enumerate(self.pieces):
+            lines[choice == number] = piece.dequantize()
+        return cut.to_matrix(lines, self.shape)
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What is stored, in a fixed order."""
+        return tuple(array for piece in self.pieces for array in piece.arrays())
+
+
 #: What a quantizer may give.
-Stored = Quantized | Blocks | PassThrough
+Stored = Quantized | Blocks | PassThrough | Mixed
 
 
 class Quantizer(Protocol):

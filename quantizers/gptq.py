@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtri
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
-from bitwright.core.formats import FloatFormat, Format, IntFormat
+from bitwright.core.formats import FloatFormat, Format, IntFormat, MixedFormat
 from quantizers.base import (
     Float32Matrix,
+    Mixed,
     Quantized,
     Stored,
     check_weight,
@@ -36,6 +37,8 @@ from quantizers.base import (
 )
 from quantizers.clip import RATIOS, search
 from quantizers.hessian import Float64, checked_hessian, damped
+from quantizers.mixed import by_lines
+from quantizers.mixed_sweep import sweep_mixed
 from quantizers.rtn import group_parameters
 from quantizers.sweep import blocks, sweep
 
@@ -100,6 +103,27 @@ class Gptq:
         prepared = self._prepared(hessian, weight.shape[1], damping, order, name)
         parameters = _Parameters(format, damped(prepared.moments, damping) if scales == "clip" else None, name)
         return _quantize(weight, parameters, prepared, block)
+
+    def quantize_mixed(
+        self,
+        weight: Float32Matrix,
+        format: MixedFormat,
+        *,
+        name: str = "weight",
+        hessian: NDArray[Any] | None = None,
+        damping: float = DAMPING,
+        block: int = BLOCK,
+        **context: Any,
+    ) -> Mixed:
+        """See quantizers.mixed. Rows one by one; other parts in one sweep, in activation order, scales of the range."""
+        if format.granularity.startswith("row"):
+            more = {**context, "hessian": hessian, "damping": damping, "block": block}
+            return by_lines(self, weight, format, name=name, **more)
+        check_weight(weight, name)
+        if not np.isfinite(weight).all():
+            raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
+        prepared = self._prepared(hessian, weight.shape[1], damping, ORDERS[0], name)
+        return sweep_mixed(weight, format, prepared.upper, prepared.permutation, block, name)
 
     def _prepared(self, hessian: NDArray[Any] | None, columns: int, damping: float, order: str, name: str) -> Prepared:
         """The factor of this Hessian; the last one is kept, because one Hessian serves several formats and units."""

@@ -37,6 +37,7 @@ class ScoringTask:
     deltas: quantization errors of each unit, with the quantizer that will be used.
     samples: label samples an item, or None for the metric's own default.
     partial: where half-done sums are kept, so that a stopped run goes on.
+    granularity: what gets a loss of its own; finer than a tensor, metrics that can give parts do so (`score_parts`).
     """
 
     source: ModelSource
@@ -49,6 +50,7 @@ class ScoringTask:
     options: Mapping[str, Any]
     progress: Progress
     partial: Partial = FORGETFUL
+    granularity: str = "tensor"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -12,13 +12,18 @@ METRICS = Catalog(
             "sensitivity.fisher:METRIC",
             "KL curvature from labels the model draws itself, errors summed over a sequence before squaring (default)",
             needs=("torch", "transformers"),
-            traits={"data": "calibration", "loss_unit": "nats of KL", "passes": "1 forward + K backward"},
+            traits={
+                "data": "calibration",
+                "loss_unit": "nats of KL",
+                "passes": "1 forward + K backward",
+                "parts": True,
+            },
         ),
         Entry(
             "weight-mse",
             "sensitivity.weight_mse:METRIC",
             "squared error of the weights; needs no data, knows nothing of the model's function",
-            traits={"data": "none", "loss_unit": "squared error", "passes": "none"},
+            traits={"data": "none", "loss_unit": "squared error", "passes": "none", "parts": True},
         ),
         Entry(
             "fisher-token",

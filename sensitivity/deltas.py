@@ -11,6 +11,7 @@ from bitwright.core.formats import Format
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.models import ModelSource
 from quantizers.base import Quantizer, dequantize
+from quantizers.mixed import quantize
 
 Float32 = NDArray[np.float32]
 
@@ -35,7 +36,7 @@ def unit_weight(source: ModelSource, unit: Unit) -> Float32:
 
 def quantized_weight(quantizer: Quantizer, weight: Float32, format: Format, unit: Unit) -> Float32:
     """float32 (out, in): what the unit's weights are once stored in `format`. Raises InvalidModel, Unsupported."""
-    return dequantize(quantizer.quantize(weight, format, name=unit.name))
+    return dequantize(quantize(quantizer, weight, format, name=unit.name))
 
 
 class Deltas:

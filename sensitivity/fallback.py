@@ -26,17 +26,43 @@ def fill_unmeasured(
             got="every gradient is zero",
             hint="the model's output is constant on this data; check the model and the calibration data",
         )
-    energy = task.deltas.energies()
-    ratio = np.divide(loss, energy, out=np.full_like(loss, np.nan), where=energy > 0)
-    roles = np.array([unit.module for unit in task.inventory.units])
-    loss, stderr = loss.copy(), stderr.copy()
-    for unit in missing:
-        same = reached & (roles == roles[unit])
-        chosen = same if same.any() else reached
-        median = np.array([_median(column) for column in ratio[chosen].T])
-        loss[unit] = energy[unit] * median
-        stderr[unit] = np.nan
+    loss, stderr = _stand_in(task.deltas.energies(), np.arange(len(reached)), task, loss, stderr, reached)
     return loss, stderr, tuple(task.inventory.units[i].name for i in missing)
+
+
+def fill_unmeasured_parts(
+    task: ScoringTask,
+    energy: Losses,
+    units: NDArray[np.int64],
+    loss: Losses,
+    stderr: Losses,
+    reached: NDArray[np.bool_],
+) -> tuple[Losses, Losses, tuple[str, ...]]:
+    """As `fill_unmeasured`, for parts of units. energy: (parts, formats); units: (parts,), the unit of each part."""
+    if reached.all() or not reached.any():
+        return fill_unmeasured(task, loss, stderr, reached)
+    loss, stderr = _stand_in(energy, units, task, loss, stderr, reached)
+    return loss, stderr, tuple(task.inventory.units[i].name for i in np.flatnonzero(~reached))
+
+
+def _stand_in(
+    energy: Losses,
+    units: NDArray[np.int64],
+    task: ScoringTask,
+    loss: Losses,
+    stderr: Losses,
+    reached: NDArray[np.bool_],
+) -> tuple[Losses, Losses]:
+    ratio = np.divide(loss, energy, out=np.full_like(loss, np.nan), where=energy > 0)
+    roles, of_row = np.array([unit.module for unit in task.inventory.units]), reached[units]
+    loss, stderr = loss.copy(), stderr.copy()
+    for role in np.unique(roles[~reached]):
+        mine = roles[units] == role
+        chosen = of_row & mine if (of_row & mine).any() else of_row
+        median = np.array([_median(column) for column in ratio[chosen].T])
+        loss[mine & ~of_row] = energy[mine & ~of_row] * median
+        stderr[mine & ~of_row] = np.nan
+    return loss, stderr
 
 
 def _median(column: NDArray[np.float64]) -> float:

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput
+from sensitivity import parts
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import REPLICATES, Moments
@@ -84,6 +85,10 @@ class Fisher:
             unmeasured=unmeasured, warnings=(*runner.warnings, *warnings), extras=extras,
             response=measure_response(task, runner, moments.anchor()).to_json(),
         )  # fmt: skip
+
+    def score_parts(self, task: ScoringTask) -> Scores:
+        """As `score`, a row for each part of a unit (see parts.py)."""
+        return parts.fisher(task)
 
 
 def _signed(batch: Batch) -> NDArray[np.float32]:

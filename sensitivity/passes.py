@@ -50,7 +50,7 @@ class Plan:
 
 
 @contextmanager
-def _trainable(runner: Runner, names: set[str]) -> Iterator[None]:
+def trainable(runner: Runner, names: set[str]) -> Iterator[None]:
     parameters = runner.parameters
     try:
         for name in names:
@@ -69,7 +69,7 @@ def plan_passes(runner: Runner, data: Data, formats: int, samples: int | None, s
     listener = make_listener(runner)
     row = np.array([int(_lengths(data).argmax())], np.int64)
     names = {place.parameter for place in runner.slices.values()}
-    with _trainable(runner, names):
+    with trainable(runner, names):
         with listener.listen() as calls:
             output = runner.output(data.take(row))
         direction = next(runner.head.directions(output, row, samples, seed))
@@ -135,7 +135,7 @@ def batches(
     Raises NotFinite, Unsupported, OutOfResources.
     """
     names = {place.parameter for place in plan.listener.others.values()}
-    with _trainable(runner, names):
+    with trainable(runner, names):
         for rows, batch in ordered_batches(data, plan, progress, done):
             yield _one_batch(runner, batch, deltas, plan, rows, seed)
 

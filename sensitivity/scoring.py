@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bitwright.core.errors import InvalidCalibration, InvalidInput, NotFinite, OutOfResources
+from bitwright.core.errors import InvalidCalibration, InvalidInput, NotFinite, OutOfResources, Unsupported
 from bitwright.core.formats import parse_formats
 from bitwright.core.inventory import Inventory
+from bitwright.core.mixed_format import is_finer
 from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
 from quantizers.base import Quantizer
+from quantizers.mixed import InCut
 from sensitivity.base import NUMERICS, Metric, Progress, Scores, ScoringTask, silent
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
-from sensitivity.deltas import Deltas
+from sensitivity.deltas import Deltas, load_quantizer
 from sensitivity.partial import FORGETFUL, Partial
 
 
@@ -33,6 +35,7 @@ def score(
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     partial: Partial = FORGETFUL,
+    granularity: str = "tensor",
 ) -> SensitivityTable:
     """Predicted rise of the model's loss for every unit in every format.
 
@@ -53,20 +56,18 @@ def score(
         )
     unknown = sorted(set(options or {}) - member.options)
     if unknown:
-        raise InvalidInput(
-            f"the metric {metric} has no such option",
-            expected=", ".join(sorted(member.options)) or "no options",
-            got=", ".join(unknown)[:120],
-        )
+        known = ", ".join(sorted(member.options)) or "no options"
+        raise InvalidInput(f"the metric {metric} has no such option", expected=known, got=", ".join(unknown)[:120])
     if not inventory.units:
         raise InvalidInput("this model has nothing to plan", got="no planned unit", hint="see `bitwright inspect`")
     data = calibration.scoring if calibration is not None and member.needs_data else None
-    deltas = Deltas(source, inventory, menu, quantizer)
+    deltas = Deltas(source, inventory, menu, _maker(quantizer, granularity))
     task = ScoringTask(
-        source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent, partial
-    )
+        source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent, partial,
+        granularity,
+    )  # fmt: skip
     try:
-        scores = member.score(task)
+        scores = _measure(member, granularity)(task)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "not enough memory" not in str(error):
             raise
@@ -77,14 +78,34 @@ def score(
     return SensitivityTable(
         inventory=inventory, formats=tuple(f.name for f in menu), loss=scores.loss, stderr=scores.stderr,
         metric=metric, loss_unit=scores.loss_unit, provenance=_provenance(task, metric, scores, calibration),
-        extras=scores.extras,
+        extras=scores.extras, granularity=granularity if is_finer(granularity) else "tensor",
     )  # fmt: skip
+
+
+def _maker(quantizer: str | Quantizer, granularity: str) -> Quantizer:
+    """Columns, stored with groups along the outputs, have errors of their own; other parts are cut from plain ones."""
+    maker = load_quantizer(quantizer)
+    return InCut(maker, granularity) if granularity == "column" else maker
+
+
+def _measure(member: Metric, granularity: str) -> Callable[[ScoringTask], Scores]:
+    """The metric's own way for this granularity. Raises Unsupported."""
+    if not is_finer(granularity):
+        return member.score
+    found: Callable[[ScoringTask], Scores] | None = getattr(member, "score_parts", None)
+    if found is None:
+        able = [entry.name for entry in METRICS if entry.traits.get("parts")]
+        raise Unsupported(
+            f"the metric {member.name} gives no losses of parts of tensors",
+            expected=" or ".join(able), got=f"granularity {granularity}", hint="plan by tensor, or change the metric",
+        )  # fmt: skip
+    return found
 
 
 def _check(scores: Scores, inventory: Inventory) -> None:
     bad = np.flatnonzero(~np.isfinite(scores.loss).all(axis=1))
     if len(bad):
-        names = [inventory.units[i].name for i in bad]
+        names = [inventory.units[i].name if len(scores.loss) == len(inventory.units) else f"part {i}" for i in bad]
         raise NotFinite(
             "scoring gave losses that are NaN or infinite",
             got=f"{len(names)} units, first {names[0]}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sensitivity import parts
 from sensitivity.base import Scores, ScoringTask
 
 LOSS_UNIT = "squared error of the weights"
@@ -24,6 +25,10 @@ class WeightMse:
         """See sensitivity.base.Metric."""
         loss = task.deltas.energies(task.progress)
         return Scores(loss=loss, stderr=np.zeros_like(loss), loss_unit=LOSS_UNIT)
+
+    def score_parts(self, task: ScoringTask) -> Scores:
+        """As `score`, a row for each part of a unit (see parts.py)."""
+        return parts.squared_error(task, LOSS_UNIT)
 
 
 METRIC = WeightMse()

@@ -45,7 +45,7 @@ def stored_table(blobs: BlobStore, digest: str) -> Path:
 @lru_cache(maxsize=CACHED_TABLES)
 def table_json(path: Path, digest: str) -> bytes:
     """A stored table for people and pictures: losses, standard errors (null: forbidden or unknown), bytes, names."""
-    table = load_table(path)
+    table = load_table(path).by_unit()
     return json_bytes({"digest": digest, **table_document(table)})
 
 

@@ -1,6 +1,7 @@
 """Shared Hypothesis strategies: every new feature that has values to vary joins this file.
 
 shapes, format_names      what a unit can look like and how it can be stored
+mixed_cases               how a matrix is cut into parts, and a format for each
 problems                  allocation problems, small enough for brute force, with every optional part
 covers                    fusion problems: exact covers by bundles
 choices                   a choice for a problem, feasible or not
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from bitwright.core.formats import NAMED
+from bitwright.core.formats import NAMED, Format, parse_format
+from bitwright.core.mixed_format import cut
 from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Pairs, Problem, Resource, Rule, compact_bits
 
 # --- formats and shapes -------------------------------------------------------------------------------------------
@@ -198,4 +200,37 @@ def plans(draw: st.DrawFn, *, largest: int = 6) -> Any:
             "provenance": {"table": draw(st.sampled_from(["a", "b"]))},
             **({"measured": measured} if draw(st.booleans()) else {}),
         }
+    )
+
+
+# --- parts of matrices --------------------------------------------------------------------------------------------
+
+
+#: granularity, (out, in), menu, a number of the menu for each part
+MixedCase = tuple[str, tuple[int, int], tuple[Format, ...], list[int]]
+
+
+@st.composite
+def mixed_cases(draw: st.DrawFn) -> MixedCase:
+    """A granularity, a matrix, a menu that fits both, and a choice among it for every part."""
+    granularity = draw(st.sampled_from(["row", "row:2", "row:5", "column", "column:4", "column:8", "group"]))
+    out, blocks = draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    fine = granularity == "group" or (":" in granularity and granularity.startswith("column"))
+    inputs = blocks * 8 if fine else draw(st.integers(1, 40))
+    groups = (
+        ["g4"] if granularity in ("group", "column:4") else ["g4", "g8"] if fine else ["g1", "g7", "g32", "channel"]
+    )
+    names = st.builds(
+        lambda width, sym, group: f"int{width}{sym}-{group}",
+        st.integers(1, 8), st.sampled_from(["", "-sym"]), st.sampled_from(groups),
+    )  # fmt: skip
+    if granularity.startswith("row"):
+        names |= st.sampled_from(["bf16", "fp16", "int-l6-g8", "int3-sym-g8-fp32"])
+    menu = tuple(parse_format(name) for name in draw(st.lists(names, min_size=1, max_size=8, unique=True)))
+    parts = cut(granularity, (out, inputs), menu).parts
+    return (
+        granularity,
+        (out, inputs),
+        menu,
+        draw(st.lists(st.integers(0, len(menu) - 1), min_size=parts, max_size=parts)),
     )

@@ -51,7 +51,10 @@ def add_scoring(parser: Any) -> None:
     parser.add_argument("--engine", metavar="NAME", help="cut the menu to what this engine loads, and apply its ties")
     parser.add_argument("--recipe", metavar="NAME", help="a published method by name, or a TOML file (default auto)")
     parser.add_argument(
-        "--granularity", choices=("tensor", "expert", "row", "column", "group"), help="what gets a choice of its own"
+        "--granularity",
+        metavar="WHAT",
+        help="what gets a format of its own: tensor (default), expert, row, row:B (B rows), column, column:B, group; "
+        "only `packed` checkpoints hold more than one format a tensor",
     )
     parser.add_argument(
         "--quantizer", metavar="NAME", help="rtn, clip or gptq: what makes the codes (default: the recipe's)"
@@ -174,7 +177,7 @@ def table_document(table: Any) -> dict[str, Any]:
         "table_digest": table.digest,
         "metric": table.metric,
         "loss_unit": table.loss_unit,
-        "units": [unit.name for unit in table.inventory.units],
+        "units": list(table.row_names()),
         "formats": list(table.formats),
         "loss": plain(table.loss),
         "stderr": plain(table.stderr),
@@ -184,6 +187,8 @@ def table_document(table: Any) -> dict[str, Any]:
 
 
 def table_text(table: Any) -> str:
+    """Losses of units; of a table of parts, their sums over each unit."""
+    digest, table = table.digest, table.by_unit()
     rows = [[unit.name, *map(float, row)] for unit, row in zip(table.inventory.units, table.loss, strict=True)]
-    head = render.facts([("metric", f"{table.metric} ({table.loss_unit})"), ("digest", table.digest)])
+    head = render.facts([("metric", f"{table.metric} ({table.loss_unit})"), ("digest", digest)])
     return f"{head}\n\n" + render.table(["unit", *table.formats], rows)

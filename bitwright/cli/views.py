@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
     """Table of units, totals, certificate, measured quality beside uniform, checkpoint."""
-    rows = [[u.name, u.format, u.bytes, u.loss] for u in plan.units]
+    rows = [[u.name, short_format(u.format), u.bytes, u.loss] for u in plan.units]
     totals, unit = plan.totals, str(plan.provenance.get("loss_unit", ""))
-    widths = ", ".join(f"{count} x {name}" for name, count in Counter(u.format for u in plan.units).most_common())
+    widths = ", ".join(f"{count} x {name}" for name, count in _format_counts(plan).most_common())
     facts = render.facts([
         ("model", f"{plan.model.ref} ({plan.model.architecture or plan.model.task})"),
         ("budget", plan.budget),
@@ -34,6 +34,23 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
     if checkpoint is not None:
         parts.append(checkpoint_text(checkpoint))
     return "\n\n".join([*parts, *(f"warning: {text}" for text in plan.warnings)])
+
+
+def short_format(name: str | None) -> str | None:
+    """A format's name; of a mixed one the mean width and how the matrix is cut."""
+    if name is None or "(" not in name:
+        return name
+    from bitwright.core.formats import parse_format
+
+    return f"{float(parse_format(name).bits):.2f} bits by {name.partition('(')[0]}"
+
+
+def _format_counts(plan: Plan) -> Counter[str]:
+    """How many units, or parts of units, take each format."""
+    from bitwright.core.formats import parse_format
+    from bitwright.core.mixed_format import expand
+
+    return Counter(format for u in plan.units for _, format in expand(u.name, parse_format(u.format)))
 
 
 def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:
@@ -102,7 +119,7 @@ def quality_text(result: Mapping[str, Any]) -> str:
 def diff_text(diff: PlanDiff) -> str:
     if not diff.changes:
         return "the plans give every unit the same format"
-    rows = [[c.unit, c.before, c.after, c.bytes_delta, c.loss_delta] for c in diff.changes]
+    rows = [[c.unit, short_format(c.before), short_format(c.after), c.bytes_delta, c.loss_delta] for c in diff.changes]
     facts = render.facts([
         ("changed", f"{len(diff.changes)} of {diff.units} units"),
         ("bytes", f"{diff.bytes_delta:+,}"),

@@ -69,6 +69,11 @@ class Format(ABC):
     name: str
     bits: Fraction
 
+    @property
+    def label(self) -> str:
+        """The name, short enough for people and manifests."""
+        return self.name
+
     @abstractmethod
     def storage(self, shape: Shape) -> Storage:
         """Exact cost of a unit of this shape ((out, in), or stacked (..., out, in)), in bits."""

@@ -14,10 +14,11 @@ from bitwright.core.block_format import FLOAT_BLOCKS, GGML_FORMATS, NF4_GROUP, B
 from bitwright.core.errors import UnknownName
 from bitwright.core.format_base import FLOAT_FORMATS, WORD_BITS, FloatFormat, Format, Part, Shape, Storage
 from bitwright.core.int_format import MAX_LEVELS, SCALES, IntFormat
+from bitwright.core.mixed_format import MixedFormat, parse_mixed
 
 __all__ = [
     "DEFAULT_GROUP", "DEFAULT_WIDTHS", "FLOAT_FORMATS", "GGML_FORMATS", "GRAMMAR", "MAX_GROUP", "NAMED", "WORD_BITS",
-    "BlockFormat", "FloatFormat", "Format", "IntFormat", "Part", "Shape", "Storage", "default_formats",
+    "BlockFormat", "FloatFormat", "Format", "IntFormat", "MixedFormat", "Part", "Shape", "Storage", "default_formats",
     "listed_formats", "parse_format", "parse_formats",
 ]  # fmt: skip
 
@@ -40,9 +41,13 @@ DEFAULT_WIDTHS = (2, 3, 4, 5, 6, 8)
 DEFAULT_GROUP = 64
 
 
-@lru_cache(maxsize=4096)
 def parse_format(name: str) -> Format:
-    """The format of that name. Raises UnknownName with the grammar."""
+    """The format of that name. Raises UnknownName with the grammar, InvalidPlan for a choice that its parts exclude."""
+    return parse_mixed(name, _parse_plain) if "(" in name else _parse_plain(name)
+
+
+@lru_cache(maxsize=4096)
+def _parse_plain(name: str) -> Format:
     if name in NAMED:
         return NAMED[name]
     found: Format | None = _parse_int(name)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from bitwright.core.canonical import canonical_json, digest_json, write_json
 from bitwright.core.errors import InvalidPlan
 from bitwright.core.formats import parse_format
+from bitwright.core.mixed_format import choices
 from bitwright.core.problem_file import parse_json
 from bitwright.core.sidecar import load_array, save_array
 from bitwright.core.solution import SIDECAR_UNITS
@@ -135,7 +136,7 @@ class Plan(_Frozen):
     def save(self, path: str | Path) -> None:
         path = Path(path)
         data = self.to_json()
-        if len(self.units) > SIDECAR_UNITS:
+        if sum(choices(unit.format) for unit in self.units) > SIDECAR_UNITS:
             blob = np.frombuffer(canonical_json(data["units"]), np.uint8)
             data["units"] = save_array(path, "units", blob)
         write_json(path, data)

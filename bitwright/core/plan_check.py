@@ -9,6 +9,7 @@ import numpy as np
 from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import ROUNDING, Certificate, Verdict, verify
 from bitwright.core.formats import parse_format
+from bitwright.core.mixed_format import expand
 from bitwright.core.plan import Plan
 from bitwright.core.problem import Problem
 
@@ -26,14 +27,16 @@ def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
         notes.append("not recomputed: the lower bound, which needs the problem (--problem)")
         return Verdict(not failures, tuple(failures), tuple(notes), certificate)
     names, formats = problem.unit_names, problem.format_names
-    if names is None or formats is None or list(names) != [unit.name for unit in plan.units]:
+    chosen = [pair for unit in plan.units for pair in expand(unit.name, parse_format(unit.format))]
+    if names is None or formats is None or list(names) != [name for name, _ in chosen]:
         failures.append("the problem's units are not the plan's units")
         return Verdict(False, tuple(failures), tuple(notes), certificate)
-    unknown = sorted({unit.format for unit in plan.units} - set(formats))
+    unknown = sorted({format for _, format in chosen} - set(formats))
     if unknown:
         failures.append(f"the problem has no format {', '.join(unknown)}")
         return Verdict(False, tuple(failures), tuple(notes), certificate)
-    choice = np.array([formats.index(unit.format) for unit in plan.units], np.int64)
+    column = {name: number for number, name in enumerate(formats)}
+    choice = np.array([column[format] for _, format in chosen], np.int64)
     limited = problem
     for name, value in certificate.limits.items():
         limited = limited.with_limit(name, value)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import parse_format
+from bitwright.core.mixed_format import PATTERN
 
-Granularity = Literal["tensor", "expert", "row", "column", "group"]
+#: tensor, expert, row, row:B, column, column:B, group (see core.mixed_format).
+Granularity = Annotated[str, Field(pattern=PATTERN, max_length=16)]
 
 
 class Recipe(BaseModel):

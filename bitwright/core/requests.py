@@ -58,7 +58,9 @@ class Scoring(_Request):
     formats: FormatNames = Field(
         default=None, description="menu of formats; default: the engine's or int2..int8 at g64"
     )
-    granularity: Granularity | None = None
+    granularity: Granularity | None = Field(
+        default=None, description="what gets a format of its own: tensor, expert, row, row:B, column, column:B or group"
+    )
     quantizer: Name | None = Field(
         default=None, description="what makes the codes: rtn, clip or gptq; default: the recipe's (rtn)"
     )

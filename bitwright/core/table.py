@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from numpy.typing import NDArray
 
 from bitwright.core.canonical import atomic_write, canonical_json, digest_json
 from bitwright.core.errors import InvalidPlan
-from bitwright.core.formats import parse_format
+from bitwright.core.formats import Format, parse_format
 from bitwright.core.inventory import Inventory
+from bitwright.core.mixed_format import cut, is_finer, mixed, part_bytes, row_names
 from bitwright.core.problem import Limit, Problem, Resource
 from bitwright.core.problem_file import parse_json, read_npz
 
@@ -29,7 +32,9 @@ EXTRA = "extra_"
 
 @dataclass(frozen=True, eq=False)
 class SensitivityTable:
-    """loss, stderr: float64 (units, formats); `inf` loss forbids a cell, NaN stderr means unknown.
+    """loss, stderr: float64 (rows, formats); `inf` loss forbids a cell, NaN stderr means unknown.
+
+    granularity: a row is a unit, or with a finer granularity a part of a unit (`core.mixed_format`), unit after unit.
 
     inventory: units in the table's row order (with their shapes and families) and the unquantized rest.
     loss_unit: what the numbers are in (`nats of KL per token`, `squared error` ...).
@@ -46,9 +51,10 @@ class SensitivityTable:
     loss_unit: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    granularity: str = "tensor"
 
     def __post_init__(self) -> None:
-        shape = (len(self.inventory.units), len(self.formats))
+        shape = (sum(self.part_counts), len(self.formats))
         if any(array.shape[-2:] != shape for array in self.extras.values()):
             raise InvalidPlan("an extra array of the table has the wrong shape", expected=f"(..., {shape})")
         if self.loss.shape != shape or self.stderr.shape != shape:
@@ -58,10 +64,50 @@ class SensitivityTable:
         if np.isnan(self.loss).any() or np.isneginf(self.loss).any():
             raise InvalidPlan("a loss of the table is NaN or -inf", hint="score again; see the log of the scoring run")
 
+    @cached_property
+    def _members(self) -> tuple[Format, ...]:
+        return tuple(parse_format(name) for name in self.formats)
+
+    @cached_property
+    def part_counts(self) -> tuple[int, ...]:
+        """Rows of the table by unit: 1, or with a finer granularity the unit's parts."""
+        if not is_finer(self.granularity):
+            return (1,) * len(self.inventory.units)
+        return tuple(cut(self.granularity, unit.shape, self._members).parts for unit in self.inventory.units)
+
+    @cached_property
+    def row_units(self) -> NDArray[np.int64]:
+        """int64 (rows,): the unit number of every row of the table."""
+        return np.repeat(np.arange(len(self.inventory.units)), self.part_counts)
+
+    def row_names(self) -> tuple[str, ...]:
+        """The units' names; parts of tensors are called `<unit>#<number>`."""
+        return row_names([unit.name for unit in self.inventory.units], self.granularity, self.part_counts)
+
+    def unit_formats(self, choice: NDArray[np.int64]) -> list[str]:
+        """The name of every unit's format for a choice of columns by row of the table."""
+        if not is_finer(self.granularity):
+            return [self.formats[j] for j in choice.tolist()]
+        cuts = np.cumsum((0, *self.part_counts)).tolist()
+        return [mixed(self.granularity, self._members, choice[a:b]).name for a, b in pairwise(cuts)]
+
+    def by_unit(self) -> SensitivityTable:
+        """The table of whole units: losses of a unit's parts added up (exact for tables of units)."""
+        if not is_finer(self.granularity):
+            return self
+        shape = (len(self.inventory.units), len(self.formats))
+        loss, squares = np.zeros(shape), np.zeros(shape)
+        np.add.at(loss, self.row_units, self.loss)
+        np.add.at(squares, self.row_units, self.stderr**2)
+        return replace(self, loss=loss, stderr=np.sqrt(squares), extras={}, granularity="tensor")
+
     def cost_bytes(self) -> NDArray[np.int64]:
-        """Exact stored bytes (units, formats)."""
-        formats = [parse_format(name) for name in self.formats]
-        rows = {shape: [f.storage(shape).bytes for f in formats] for shape in {u.shape for u in self.inventory.units}}
+        """Exact stored bytes (rows, formats); the first part of a unit also pays for the unit's index of parts."""
+        shapes = {u.shape for u in self.inventory.units}
+        if is_finer(self.granularity):
+            parts = {shape: part_bytes(self.granularity, shape, self._members) for shape in shapes}
+            return np.concatenate([parts[u.shape] for u in self.inventory.units])
+        rows = {shape: [f.storage(shape).bytes for f in self._members] for shape in shapes}
         return np.array([rows[u.shape] for u in self.inventory.units], np.int64)
 
     def problem(
@@ -79,7 +125,7 @@ class SensitivityTable:
             resources=(Resource("bytes", matrix=self.cost_bytes()),),
             limits=() if limit_bytes is None else (Limit("bytes", limit_bytes),),
             tie=tie,
-            unit_names=tuple(u.name for u in self.inventory.units),
+            unit_names=self.row_names(),
             format_names=self.formats,
         )
 
@@ -92,7 +138,8 @@ class SensitivityTable:
     def without_units(self, inventory: Inventory) -> SensitivityTable:
         """The rows of the units that `inventory` (this one with some units kept unquantized) still plans."""
         names = {unit.name for unit in inventory.units}
-        rows = [i for i, unit in enumerate(self.inventory.units) if unit.name in names]
+        stay = np.array([unit.name in names for unit in self.inventory.units], bool)
+        rows = np.flatnonzero(stay[self.row_units])
         extras = {name: array[..., rows, :] for name, array in self.extras.items()}
         return replace(self, inventory=inventory, loss=self.loss[rows], stderr=self.stderr[rows], extras=extras)
 
@@ -108,15 +155,17 @@ class SensitivityTable:
         )
 
     def _meta(self) -> dict[str, Any]:
+        finer = {"granularity": self.granularity} if is_finer(self.granularity) else {}
         return {
-            "bitwright_table": TABLE_VERSION, "inventory": self.inventory.to_json(), "formats": list(self.formats),
+            **finer, "bitwright_table": TABLE_VERSION,
+            "inventory": self.inventory.to_json(), "formats": list(self.formats),
             "metric": self.metric, "loss_unit": self.loss_unit, "provenance": dict(self.provenance),
         }  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         arrays = {
             "loss": self.loss, "stderr": self.stderr, "cost_bytes": self.cost_bytes(),
-            "unit_names": np.array([u.name for u in self.inventory.units], dtype=np.str_),
+            "unit_names": np.array(self.row_names(), dtype=np.str_),
             "format_names": np.array(self.formats, dtype=np.str_),
             "meta": np.array(canonical_json(self._meta()).decode(), dtype=np.str_),
             **{EXTRA + name: array for name, array in self.extras.items()},
@@ -151,6 +200,7 @@ def load_table(path: str | Path) -> SensitivityTable:
             inventory, tuple(meta["formats"]), arrays["loss"].astype(np.float64), arrays["stderr"].astype(np.float64),
             meta["metric"], meta["loss_unit"], meta["provenance"],
             {name.removeprefix(EXTRA): array for name, array in arrays.items() if name.startswith(EXTRA)},
+            meta.get("granularity", "tensor"),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidPlan("the table's description is incomplete", got=repr(error)[:120]) from error

@@ -105,7 +105,7 @@ class EngineProfile(Data):
         known = [rule for rule in (*self.ints, *self.blocks) if kind in rule.classes]
         if not known:
             return [f"units of class '{kind}' stay unquantized"]
-        return [f"the format {format.name} is not known to this profile"]
+        return [f"the format {format.label} is not known to this profile"]
 
     def _rule_refusals(self, unit: Unit, format: Format, kind: str) -> list[list[str]]:
         """What each rule for this class of unit and kind of format has against it."""

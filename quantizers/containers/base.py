@@ -154,11 +154,15 @@ class Container(ABC):
 
     def manifest(self, inventory: Inventory, formats: Sequence[Format]) -> bytes:
         units = [
-            {"name": u.name, "tensor": u.tensor, "index": u.index, "shape": list(u.shape), "format": f.name}
+            {"name": u.name, "tensor": u.tensor, "index": u.index, "shape": list(u.shape), "format": f.label}
             for u, f in zip(inventory.units, formats, strict=True)
         ]
         head = {"bitwright_container": self.name, "version": self.version, "model": inventory.digest}
         return canonical_json({**head, "units": units}) + b"\n"
+
+    def resolve(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Format:
+        """The whole format of a stored unit, when the manifest names it in short. Raises InvalidModel."""
+        return format
 
     def confirm(self, path: Path, units: Sequence[Unit], formats: Sequence[Format]) -> None:
         """Check that what engines read beside the tensors says the same as the manifest. Raises InvalidModel."""

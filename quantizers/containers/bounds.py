@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bitwright.core.errors import InvalidInput
-from bitwright.core.formats import Format
+from bitwright.core.formats import Format, MixedFormat
 from bitwright.core.inventory import Inventory, Unit
 from quantizers.containers.base import Container
 from quantizers.containers.tensorfile import TensorSpec
@@ -20,13 +20,14 @@ def overhead_bound(container: Container, inventory: Inventory, menu: Sequence[Fo
     """Bytes of headers, index and manifest that no choice from `menu` exceeds. Raises InvalidInput: an empty menu."""
     if not menu:
         raise InvalidInput("a bound needs a menu of formats", expected="at least one format", got="none")
-    choices = [[container.unit_tensors(unit, format) for format in menu] for unit in inventory.units]
+    choices = [[container.unit_tensors(unit, f) for f in _options(unit, menu)] for unit in inventory.units]
     rest = [container.rest_tensors(tensor) for tensor in inventory.rest]
     largest = sum(max(_data(specs) for specs in options) for options in choices) + sum(map(_data, rest))
     digits = len(str(largest))
     groups = len(choices) + len(rest)
     files = min(groups, 2 * -(-largest // max_shard_bytes) + 1) if largest > max_shard_bytes else 1
     headers = sum(max(_entries(specs, digits) for specs in options) for options in choices)
+    headers += sum(_slack(unit, menu) for unit in inventory.units)
     headers += sum(_entries(specs, digits) for specs in rest)
     frame = 8 + 7 + len(_json({"__metadata__": container.metadata()}))
     extra = sum(_extra(container, unit, menu) for unit in inventory.units)
@@ -41,13 +42,25 @@ def _manifest_bound(container: Container, inventory: Inventory, menu: Sequence[F
     return len(container.manifest(inventory, [longest] * len(inventory.units)))
 
 
+def _options(unit: Unit, menu: Sequence[Format]) -> list[Format]:
+    """The formats with the most tensors: a mixed format without a choice stands for all its choices."""
+    return [f.fullest(unit.shape) if isinstance(f, MixedFormat) and not f.choice else f for f in menu]
+
+
+def _slack(unit: Unit, menu: Sequence[Format]) -> int:
+    """Digits by which line numbers of other choices can be longer than those of the fullest one."""
+    members = max((len(f.members) for f in menu if isinstance(f, MixedFormat)), default=0)
+    return 3 * members * len(str(unit.elements))
+
+
 def _data(specs: Sequence[TensorSpec]) -> int:
     return sum(spec.nbytes for spec in specs)
 
 
 def _extra(container: Container, unit: Unit, menu: Sequence[Format]) -> int:
     """Bytes of tensors beyond what the format charges (compressed-tensors stores each unit's shape)."""
-    return max(_data(container.unit_tensors(unit, format)) - format.storage(unit.shape).bytes for format in menu)
+    options = _options(unit, menu)
+    return max(_data(container.unit_tensors(unit, format)) - format.storage(unit.shape).bytes for format in options)
 
 
 def _entries(specs: Sequence[TensorSpec], digits: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ class Checkpoint:
             if stored is None or (stored.dtype, stored.shape) != (spec.dtype, spec.shape):
                 got = "nothing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
                 raise InvalidModel(
-                    f"{spec.name} is not what {format.name} needs", expected=f"{spec.dtype} {list(spec.shape)}", got=got
+                    f"{spec.name} is not what {format.label} needs",
+                    expected=f"{spec.dtype} {list(spec.shape)}",
+                    got=got,
                 )
         return self.container.decode(unit, format, self.raw)
 
@@ -105,7 +107,9 @@ def open_checkpoint(container: Container, path: Path) -> Checkpoint:
         raise InvalidModel(f"{MANIFEST} cannot be read", got=str(error)[:200]) from error
     bound = container.for_folder(path)
     bound.confirm(path, units, formats)
-    return Checkpoint(bound, path, str(manifest.get("model")), units, formats, bound.stored(path))
+    short = Checkpoint(bound, path, str(manifest.get("model")), units, formats, bound.stored(path))
+    whole = tuple(bound.resolve(unit, format, short.raw) for unit, format in zip(units, formats, strict=True))
+    return replace(short, unit_formats=whole)
 
 
 def load_manifest(path: Path) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """A stand-alone reader of `packed` checkpoints: numpy and the standard library, nothing of bitwright.
 
-    python packed_reader.py FOLDER             lists the tensors
-    from packed_reader import read             weights = read("FOLDER")["model.layers.0.mlp.up_proj.weight"]
+    python packed_reader.py FOLDER             lists the tensors; as a module: read("FOLDER")["tensor's name"]
 
-The specification is docs/packed.md. Copy this file and packed_blocks.py freely.
-"""
+The specification is docs/packed.md. Copy this file, packed_blocks.py and packed_parts.py freely."""
 
 from __future__ import annotations
 
@@ -18,9 +16,10 @@ from typing import Any
 import numpy as np
 
 if __package__:
-    from . import packed_blocks
+    from . import packed_blocks, packed_parts
 else:
     import packed_blocks  # type: ignore[import-not-found, no-redef]
+    import packed_parts  # type: ignore[import-not-found, no-redef]
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
@@ -55,6 +54,8 @@ def unpack(words: np.ndarray[Any, Any], bits: int, count: int) -> np.ndarray[Any
 def unit(entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """float32 (out, in) weights of one unit of the manifest."""
     name, columns = entry["name"], entry["shape"][1]
+    if "(" in entry["format"]:
+        return packed_parts.values(entry, tensors, unit)
     if f"{name}.blocks" in tensors:
         return packed_blocks.values(tensors[f"{name}.blocks"], tensors.get(f"{name}.scales"), entry["format"], columns)
     match = re.fullmatch(r"int(?:-l)?([0-9]+)(-sym)?-(?:g([0-9]+)|channel|tensor)(?:-bf16|-fp32)?", entry["format"])
@@ -65,11 +66,10 @@ def unit(entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any]]) 
     each = max(k for k in range(33) if levels**k <= 2**32)
     codes = packed_blocks.digits(words, levels, columns) if each * bits > 32 else unpack(words, bits, columns)
     scales = tensors[f"{name}.scales"].astype(np.float32)
-    zeros = np.full(scales.shape, levels // 2, np.float32)
-    if not match[2]:
-        zeros = unpack(tensors[f"{name}.zeros"], bits, scales.shape[0]).T.astype(np.float32)
-    which = np.arange(columns) // group
-    return np.asarray((codes.astype(np.float32) - zeros[:, which]) * scales[:, which], np.float32)
+    middle = np.full(scales.shape, levels // 2, np.float32)
+    zeros = middle if match[2] else unpack(tensors[f"{name}.zeros"], bits, len(scales)).T.astype(np.float32)
+    at = np.arange(columns) // group
+    return np.asarray((codes.astype(np.float32) - zeros[:, at]) * scales[:, at], np.float32)
 
 
 def items(folder: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -81,7 +81,7 @@ def items(folder: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     stacks: dict[str, dict[int, np.ndarray[Any, Any]]] = {}
     used = set()
     for entry in manifest["units"]:
-        used |= {entry["name"] + part for part in ("", ".codes", ".scales", ".zeros", ".blocks")}
+        used |= {entry["name"] + suffix for suffix in packed_parts.SUFFIXES}
         if entry["index"] is None:
             yield entry["tensor"], unit(entry, tensors)
         else:

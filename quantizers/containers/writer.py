@@ -8,6 +8,7 @@ same reader that users have, compared with the checksums and the plan, and the f
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import zlib
@@ -32,6 +33,7 @@ from quantizers.containers.base import MANIFEST, ContainerReport, Progress, Writ
 from quantizers.containers.companions import copy_companions
 from quantizers.containers.journal import Journal, open_journal
 from quantizers.containers.tensorfile import TensorSpec
+from quantizers.mixed import quantize
 
 Context = Callable[[Unit], Mapping[str, Any]]
 
@@ -85,6 +87,7 @@ def _already_there(request: WriteRequest) -> ContainerReport | None:
     blueprint, manifest = request.blueprint, out / MANIFEST
     sizes = {f.name: f.size for f in blueprint.files} | {n: len(text) for n, text in blueprint.documents.items()}
     same = manifest.is_file() and manifest.read_bytes() == blueprint.documents[MANIFEST]
+    same = same and _decision(request.plan_json) == _decision(_read_json(out / "plan.json"))
     if same and all((out / n).is_file() and (out / n).stat().st_size == size for n, size in sizes.items()):
         report = blueprint.report
         return ContainerReport(
@@ -96,6 +99,26 @@ def _already_there(request: WriteRequest) -> ContainerReport | None:
         got=f"{out.name} holds something else",
         hint="choose another folder, or remove this one",
     )
+
+
+def _decision(plan: Mapping[str, Any] | None) -> list[Any] | None:
+    """What of a plan decides every byte of a checkpoint: formats to the part, and the quantizer with its data."""
+    if plan is None:
+        return None
+    made = dict(plan.get("provenance", {}))
+    units = [[unit["name"], unit["format"]] for unit in plan["units"]]
+    return [units, made.get("quantizer"), made.get("quantizer_calibration")]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError:
+        return None
+
+
+def _label(format: Format | None) -> str:
+    return "nothing" if format is None else format.label
 
 
 @contextmanager
@@ -186,10 +209,10 @@ def _produce(
     if weight.shape != unit.shape:
         raise InvalidModel(f"{unit.name} changed its shape", expected=str(unit.shape), got=str(weight.shape))
     more = context(unit) if context else {}
-    value = quantizer.quantize(weight, request.formats[index], name=unit.name, **more)
+    value = quantize(quantizer, weight, request.formats[index], name=unit.name, **more)
     if value.format != request.formats[index]:
         raise VerificationFailed(
-            f"{unit.name}: wrong format", expected=request.formats[index].name, got=value.format.name
+            f"{unit.name}: wrong format", expected=request.formats[index].label, got=value.format.label
         )
     return request.container.encode(unit, value), fingerprint(value)
 
@@ -229,7 +252,9 @@ def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Pr
             unit, planned = request.inventory.units[index], request.formats[index]
             if written.get(unit.name) != planned:
                 raise VerificationFailed(
-                    f"{unit.name} is stored in another format", expected=planned.name, got=str(written.get(unit.name))
+                    f"{unit.name} is stored in another format",
+                    expected=planned.label,
+                    got=_label(written.get(unit.name)),
                 )
             mark = fingerprint(checkpoint.quantized(unit.name))
         else:

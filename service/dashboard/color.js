@@ -35,6 +35,21 @@ export function bitsOf(format) {
   return known.get(format);
 }
 
+// A plan whose tensors hold several formats, as units of one label each: mean bits and what the parts are. `exact` keeps
+// the format itself, which spells the choice of every part after the @.
+export function readable(plan) {
+  if (!plan.units.some((unit) => unit.format.includes("("))) return plan;
+  return { ...plan, parts: true, units: plan.units.map((unit) => (unit.format.includes("(") ? { ...unit, exact: unit.format, format: partsLabel(unit.format) } : unit)) };
+}
+
+function partsLabel(format) {
+  const [kind, members, choice] = /^([^(]+)\(([^)]*)\)@?(.*)$/.exec(format).slice(1);
+  const bits = members.split(",").map(bitsOf);
+  let total = 0;
+  for (const digit of choice) total += bits[digit];
+  return choice ? `${(total / choice.length).toFixed(2)} bits by ${kind}` : format;
+}
+
 function width(format) {
   const levels = /^int-l(\d+)/.exec(format);
   if (levels) return Math.round(10 * Math.log2(Number(levels[1]))) / 10;

@@ -1,7 +1,7 @@
 // Two plans side by side: what changed, where the bytes moved, predicted and measured difference.
 
 import { get, once } from "./api.js";
-import { bitsOf, colour } from "./color.js";
+import { bitsOf, colour, readable } from "./color.js";
 import { card, h, put, table } from "./dom.js";
 import { bytes, count, number, plural, short } from "./format.js";
 import { problem } from "./parts.js";
@@ -22,7 +22,7 @@ export async function compareView(root, { query }) {
     history.replaceState(null, "", `#/compare?a=${picked.a}&b=${picked.b}`);
     if (!picked.a || !picked.b) return put(result, h("div", { class: "empty" }, h("h2", {}, "Choose two plans"), h("p", {}, known.length ? "" : "There is no finished plan yet.")));
     try {
-      const [a, b] = await Promise.all([picked.a, picked.b].map((digest) => once(`/v1/plans/${encodeURIComponent(digest)}`)));
+      const [a, b] = await Promise.all([picked.a, picked.b].map((digest) => once(`/v1/plans/${encodeURIComponent(digest)}`).then(readable)));
       put(result, difference(a, b));
     } catch (error) { put(result, problem(error)); }
   }
@@ -32,7 +32,7 @@ export async function compareView(root, { query }) {
 function difference(a, b) {
   const before = new Map(a.units.map((unit) => [unit.name, unit]));
   const both = b.units.filter((unit) => before.has(unit.name)).map((unit) => ({ name: unit.name, module: unit.module, a: before.get(unit.name), b: unit }));
-  const changed = both.filter((row) => row.a.format !== row.b.format).sort((x, y) => Math.abs(y.b.bytes - y.a.bytes) - Math.abs(x.b.bytes - x.a.bytes));
+  const changed = both.filter(differs).sort((x, y) => Math.abs(y.b.bytes - y.a.bytes) - Math.abs(x.b.bytes - x.a.bytes));
   const rows = [["bits per weight", (p) => p.totals.bits_per_weight, number], ["planned bytes", (p) => p.totals.bytes, bytes], ["predicted loss", (p) => p.totals.predicted_loss, number], ["measured loss", (p) => p.measured?.kl, number]];
   const delta = (words, x, y) => (x === undefined || y === undefined ? "–" : `${y >= x ? "+" : "−"}${words(Math.abs(y - x))}${x ? ` (${y >= x ? "+" : "−"}${Math.abs(100 * (y / x - 1)).toFixed(1)} %)` : ""}`);
   const modules = new Map();
@@ -40,7 +40,7 @@ function difference(a, b) {
     const found = modules.get(row.module) ?? { module: row.module ?? "unit", a: 0, b: 0, changed: 0 };
     found.a += row.a.bytes;
     found.b += row.b.bytes;
-    found.changed += row.a.format !== row.b.format;
+    found.changed += differs(row);
     modules.set(row.module, found);
   }
   const swatch = (format) => [h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(format)) } }), format];
@@ -51,3 +51,5 @@ function difference(a, b) {
     card(`${plural(changed.length, "unit")} of ${count(both.length)} changed`, changed.length ? table([{ title: "unit", cell: (r) => h("span", { class: "mono" }, r.name) }, { title: "A", cell: (r) => swatch(r.a.format) }, { title: "B", cell: (r) => swatch(r.b.format) }, { title: "bytes", number: true, cell: (r) => `${r.b.bytes >= r.a.bytes ? "+" : "−"}${bytes(Math.abs(r.b.bytes - r.a.bytes))}` }, { title: "predicted loss", number: true, cell: (r) => `${r.b.loss >= r.a.loss ? "+" : "−"}${number(Math.abs(r.b.loss - r.a.loss))}` }], changed.slice(0, 300), { label: "changed units" }) : h("p", { class: "muted" }, both.length ? "Both plans choose the same formats." : "No unit stands in both plans.")),
   ];
 }
+
+const differs = ({ a, b }) => (a.exact ?? a.format) !== (b.exact ?? b.format);

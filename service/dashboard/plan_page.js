@@ -2,6 +2,7 @@
 
 import { Allocator } from "./allocate.js";
 import { certificateCard } from "./certificate.js";
+import { readable } from "./color.js";
 import { card, download, facts, h, put } from "./dom.js";
 import { Lights, Preflight } from "./engines.js";
 import { bytes, count, number, percent, plural, short } from "./format.js";
@@ -15,8 +16,8 @@ import { whyPanel } from "./why.js";
 
 // source: {plan, digest, unit: name to explain at once, targets, exported(target): text, menus(): document; table() and
 // tableMenus(): documents or null; links: {frontier, compare}, onunit(name)}.
-export async function planPage(root, source) {
-  const { plan } = source, why = h("div", {});
+export async function planPage(root, given) {
+  const source = { ...given, plan: readable(given.plan) }, { plan } = source, why = h("div", {});
   const map = new HeatMap(plan.units, { onpick: pick });
   const quality = h("div", {}, qualityCard(plan)), engines = card("Preflight: what loads this plan", h("p", { class: "muted" }, "Loading …")), sure = card("How sure it is", certain(plan));
   put(root, head(source), tiles(plan), warnings(plan),
@@ -39,6 +40,7 @@ export async function planPage(root, source) {
 
   // What is asked for after the page stands: engines; and, of the sensitivity table, the thumb rule and stability.
   async function deepen() {
+    if (plan.parts) { put(engines, h("h2", {}, "Preflight: what loads this plan"), h("p", { class: "muted" }, "Its tensors hold several formats each: packed checkpoints only, no engine loads them.")); return; }
     const menus = await source.menus();
     if (gone) return;
     const lights = new Lights(new Preflight(menus));

@@ -66,10 +66,9 @@ async def export_given_plan(request: Request, target: Annotated[str, Query(max_l
 
 
 def _export(plan: Plan, target: str) -> str:
-    from bitwright.engines import EXPORTERS
+    from bitwright.engines import export_plan
 
-    text: str = EXPORTERS.load(target)(plan)
-    return text
+    return export_plan(plan, target)
 
 
 @router.get("/v1/sensitivities/{digest}", summary="A sensitivity table", operation_id="getSensitivities")

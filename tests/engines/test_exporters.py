@@ -12,7 +12,7 @@ import pytest
 
 from bitwright.core.errors import InvalidInput, UnknownName, Unsupported
 from bitwright.core.plan import Plan
-from bitwright.engines import EXPORTERS
+from bitwright.engines import EXPORTERS, export_plan
 from bitwright.engines.exporters.common import anchored, module_names
 from bitwright.engines.exporters.ggml import EXACT, NEAREST, gguf_names
 from tests.engines.plans import inventory, plan_of, tied
@@ -349,3 +349,12 @@ def test_every_layout_exports_or_is_refused_with_a_typed_error(target: str, layo
 def test_unknown_target() -> None:
     with pytest.raises(UnknownName, match="did you mean mlx"):
         EXPORTERS.load("mlxx")
+
+
+@pytest.mark.parametrize("target", EXPORTERS.names())
+def test_no_target_takes_several_formats_a_tensor(target: str) -> None:
+    model = inventory("llama-gqa")
+    choice = {u.name: "row(int4-sym-g32,int8-sym-g32)@" + "01" * (u.shape[0] // 2) for u in model.units}
+    with pytest.raises(Unsupported, match="cannot hold") as caught:
+        export_plan(plan_of(model, choice), target)
+    assert "@" not in str(caught.value.got)

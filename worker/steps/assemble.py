@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 import bitwright
 from bitwright.core.formats import parse_format
 from bitwright.core.inventory import KEPT, Inventory
+from bitwright.core.mixed_format import is_finer
 from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals
 from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
@@ -39,6 +41,7 @@ def make_provenance(
         "quantizer": maker.name,
         "quantizer_calibration": maker.provenance(request, calibration),
         "formats": list(table.formats),
+        "granularity": table.granularity if is_finer(table.granularity) else None,
         "seed": request.seed,
         "calibration": calibration.digest if calibration is not None else None,
         "calibration_tokens": request.calibration_tokens,
@@ -61,21 +64,22 @@ def build_plan(
     warnings: tuple[str, ...] = (),
 ) -> Plan:
     """The plan of a feasible solution. Sums are exact: bytes in integers, losses by fsum."""
-    costs = table.cost_bytes()
     rows = [
         PlanUnit(
             name=unit.name,
-            format=table.formats[j],
+            format=format,
             elements=unit.elements,
-            bytes=int(costs[i, j]),
-            loss=float(table.loss[i, j]),
-            stderr=_finite(table.stderr[i, j]),
+            bytes=parse_format(format).storage(unit.shape).bytes,
+            loss=loss,
+            stderr=stderr,
             shape=unit.shape,
             module=unit.module,
             layer=unit.layer,
             expert=unit.expert,
         )
-        for i, (unit, j) in enumerate(zip(inventory.units, solution.choice.tolist(), strict=True))
+        for unit, format, (loss, stderr) in zip(
+            inventory.units, table.unit_formats(solution.choice), _unit_losses(table, solution), strict=True
+        )
     ]
     total = sum(row.bytes for row in rows)
     return Plan(
@@ -111,8 +115,16 @@ def _file_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory,
     return int(report.file_bytes)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _unit_losses(table: SensitivityTable, solution: Solution) -> Iterator[tuple[float, float | None]]:
+    """Loss and standard error of each unit: of its own cell, or over its parts, taken as independent."""
+    rows = np.arange(len(solution.choice))
+    losses, doubts = table.loss[rows, solution.choice].tolist(), table.stderr[rows, solution.choice].tolist()
+    start = 0
+    for count in table.part_counts:
+        some = slice(start, start + count)
+        doubt = math.hypot(*doubts[some])
+        yield math.fsum(losses[some]), doubt if math.isfinite(doubt) else None
+        start += count
 
 
 def _root_sum(table: SensitivityTable, solution: Solution) -> float | None:

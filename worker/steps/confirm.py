@@ -45,7 +45,7 @@ def confirm(
     choices = {"plan": solution.choice}
     pairs = (("uniform", above), ("feasible_uniform", below), ("positional", positional))
     choices |= {name: c for name, c in pairs if c is not None}
-    variants = {name: [table.formats[j] for j in choice] for name, choice in choices.items()}
+    variants = {name: table.unit_formats(choice) for name, choice in choices.items()}
     quality = _measure(source, inventory, variants, calibration, maker, context)
     take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
     chosen = quality["feasible_uniform" if take_uniform else "plan"]

@@ -17,6 +17,7 @@ from bitwright.core.formats import (
     parse_formats,
 )
 from bitwright.core.inventory import Inventory
+from bitwright.core.mixed_format import MAX_MEMBERS, MixedFormat, cut, is_finer
 from bitwright.core.recipe import Recipe
 from bitwright.core.requests import PlanRequest, Scoring
 from bitwright.engines import EngineProfile, load_profile
@@ -28,7 +29,6 @@ from quantizers.containers.catalog import CONTAINERS
 _PASSTHROUGH = {"BF16": "bf16", "F16": "fp16", "F32": "fp16"}
 #: Group sizes that engines know (research/07 section 2), tried from the engine's own downwards.
 GROUPS = (128, 64, 32)
-GRANULARITIES = ("tensor", "expert")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Menu:
     formats: tuple[str, ...]
     profile: EngineProfile | None
     tie_kinds: tuple[str, ...]
+    granularity: str
     warnings: tuple[str, ...]
 
     def planned(self, inventory: Inventory) -> Inventory:
@@ -79,12 +80,6 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
         )
     recipe = find_recipe(request.recipe)
     granularity = request.granularity or recipe.granularity
-    if granularity not in GRANULARITIES:
-        raise Unsupported(
-            f"granularity '{granularity}' cannot be planned and executed yet",
-            expected=" or ".join(GRANULARITIES),
-            got=granularity,
-        )
     metric, warnings = request.metric or recipe.metric, []
     engine = request.engine
     if engine is None and isinstance(request, PlanRequest) and request.to is not None:
@@ -97,16 +92,44 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
             f"the task of this architecture is unknown, so '{metric}' cannot run: 'weight-mse' was used instead"
         )
         metric = "weight-mse"
-    names = request.formats or recipe.formats or _default_menu(inventory, profile)
+    names = request.formats or recipe.formats or _default_menu(inventory, profile, granularity)
     formats = tuple(format.name for format in parse_formats(names))
+    if is_finer(granularity):
+        _require_parts(granularity, inventory, formats, profile)
     ties = tuple(profile.tie_kinds) if profile else ()
     if granularity == "expert":
         ties = (*ties, "expert")
     quantizer = QUANTIZERS.get(request.quantizer or recipe.quantizer).name
-    return Menu(recipe, metric, quantizer, formats, profile, ties, (*inventory.warnings, *warnings))
+    return Menu(recipe, metric, quantizer, formats, profile, ties, granularity, (*inventory.warnings, *warnings))
 
 
-def _default_menu(inventory: Inventory, profile: EngineProfile | None) -> tuple[str, ...]:
+def _require_parts(
+    granularity: str, inventory: Inventory, formats: tuple[str, ...], profile: EngineProfile | None
+) -> None:
+    """Raises Unsupported when tensors cannot be cut so: by the engine, the formats or a matrix's shape."""
+    members = tuple(parse_format(name) for name in formats)
+    if len(members) > MAX_MEMBERS:
+        raise Unsupported(
+            f"the granularity {granularity} takes fewer formats",
+            expected=f"at most {MAX_MEMBERS}", got=f"{len(members)}: {', '.join(formats)}"[:200],
+            hint="name the formats that the budget needs (--formats)",
+        )  # fmt: skip
+    for unit in inventory.units:
+        parts = cut(granularity, unit.shape, members).parts
+        example = MixedFormat(granularity, members, bytes(parts))
+        reasons = profile.refusals(unit, example) if profile is not None else []
+        if reasons and profile is not None:
+            raise Unsupported(
+                f"the engine {profile.name} loads one format a tensor",
+                expected="granularity tensor or expert",
+                got=f"{granularity}: {reasons[0]}"[:300],
+                hint="leave --granularity out, or leave the engine out and write a packed checkpoint (--to packed)",
+            )
+
+
+def _default_menu(inventory: Inventory, profile: EngineProfile | None, granularity: str) -> tuple[str, ...]:
+    if is_finer(granularity) and profile is None:
+        return default_formats()
     if profile is not None and profile.menu:
         own = _PASSTHROUGH.get(inventory.units[0].dtype)
         return (*profile.menu, own) if own else profile.menu

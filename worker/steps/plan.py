@@ -11,8 +11,9 @@ import solvers
 from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import certify, violations
 from bitwright.core.errors import Infeasible
-from bitwright.core.formats import parse_format
+from bitwright.core.formats import Format, MixedFormat, parse_format
 from bitwright.core.inventory import Inventory
+from bitwright.core.mixed_format import is_finer
 from bitwright.core.plan import Measured
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.requests import PlanRequest
@@ -77,7 +78,9 @@ def _other_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory
     if not parse_budget(request.budget).whole_file:
         return 0
     container = CONTAINERS.load(request.to or DEFAULT_CONTAINER)
-    formats = [parse_format(name) for name in menu.formats]
+    formats: list[Format] = [parse_format(name) for name in menu.formats]
+    if is_finer(menu.granularity):
+        formats = [MixedFormat(menu.granularity, tuple(formats))]
     overhead: int = container.max_overhead(inventory, formats, source=source)
     return inventory.rest_bytes + overhead
 

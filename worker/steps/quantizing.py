@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from bitwright.core.canonical import canonical_json, digest_json
 from bitwright.core.errors import InvalidCalibration, InvalidPlan
-from bitwright.core.formats import Format
+from bitwright.core.formats import Format, MixedFormat
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.core.plan import Plan
 from bitwright.core.requests import PlanRequest
 from bitwright.models import ModelSource
 from quantizers.base import Float32Matrix, Quantizer, Stored
 from quantizers.catalog import QUANTIZERS
+from quantizers.mixed import quantize
 from sensitivity import calibration as calibrations
 from sensitivity.base import NUMERICS
 from sensitivity.data import Calibration, Data
@@ -58,6 +59,12 @@ class Maker:
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""
         return self.quantizer.quantize(weight, format, name=name, **{**self.context(name, weight.shape[1]), **context})
+
+    def quantize_mixed(
+        self, weight: Float32Matrix, format: MixedFormat, *, name: str = "weight", **context: Any
+    ) -> Stored:
+        """See quantizers.mixed: the quantizer's own way, with the unit's moments."""
+        return quantize(self.quantizer, weight, format, name=name, **{**self.context(name, weight.shape[1]), **context})
 
     def context(self, unit: str, inputs: int) -> Mapping[str, Any]:
         """What the quantizer gets for a unit of so many inputs. Units that no token reached get moments of zero."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from bitwright.core.canonical import digest_json
 from bitwright.core.inventory import Inventory
+from bitwright.core.mixed_format import is_finer
 from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
 from bitwright.models import ModelSource
@@ -70,6 +71,7 @@ def score(
         "options": dict(menu.recipe.metric_options),
         "samples": request.samples,
         "formats": list(menu.formats),
+        **({"granularity": menu.granularity} if is_finer(menu.granularity) else {}),
         "quantizer": maker.key,
         "calibration": _scored_digest(menu, calibration),
         "tokens": request.calibration_tokens,
@@ -94,6 +96,7 @@ def score(
             options=dict(menu.recipe.metric_options),
             progress=context.progress,
             partial=partial,
+            granularity=menu.granularity,
         )
         table.save(path)
 

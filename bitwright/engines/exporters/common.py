@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bitwright.core.errors import Unsupported
-from bitwright.core.formats import FloatFormat, Format, IntFormat, parse_format
-from bitwright.core.plan import PlanUnit
+from bitwright.core.formats import FloatFormat, Format, IntFormat, MixedFormat, parse_format
+from bitwright.core.plan import Plan, PlanUnit
 
 #: Receives one line for each substitution that an export with `nearest=True` made.
 Report = Callable[[Sequence[str]], None]
@@ -36,6 +36,14 @@ def module_names(unit: PlanUnit) -> tuple[str, ...]:
 
 def unit_format(unit: PlanUnit) -> Format:
     return parse_format(unit.format)
+
+
+def refuse_parts(plan: Plan, target: str) -> None:
+    """Raise Unsupported for a plan whose tensors hold several formats: no tool but ours has words for that."""
+    mixed = [unit for unit in plan.units if isinstance(unit_format(unit), MixedFormat)]
+    if mixed:
+        lines = [f"{unit.name}: {unit_format(unit).label}" for unit in mixed]
+        raise refusal(target, lines, "one format a tensor", "plan again by tensor, or execute into `packed`")
 
 
 def inputs(unit: PlanUnit) -> int | None:
