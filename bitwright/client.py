@@ -25,9 +25,10 @@ import numpy as np
 
 from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.errors import BitwrightError, InvalidPlan, InvalidSetting, Temporary, from_problem
+from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.problem import Problem
-from bitwright.core.problem_file import load_problem, problem_to_arrays, problem_to_json, read_npz
+from bitwright.core.problem_file import load_problem, problem_to_arrays, problem_to_json
 from bitwright.core.requests import JobRequest
 from bitwright.core.solution import Solution, load_solution, solution_from_json
 from bitwright.core.table import SensitivityTable, load_table

@@ -131,7 +131,7 @@ def frontier(source: SensitivityTable | Problem | str | Path, **options: Any) ->
 
 def load_source(path: Path) -> SensitivityTable | Problem:
     """A file of either kind, told apart by what it holds."""
-    from bitwright.core.problem_file import read_npz
+    from bitwright.core.npz import read_npz
     from bitwright.core.table import load_table
 
     if path.suffix == ".npz" and path.is_file() and "meta" in read_npz(path):

@@ -20,9 +20,10 @@ from typing import IO, Any
 import numpy as np
 
 from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, InvalidProblem, TooLarge
+from bitwright.core.npz import read_npz
 from bitwright.core.offline import deny_network
 from bitwright.core.problem import Problem
-from bitwright.core.problem_file import problem_from_arrays, problem_from_json, read_npz
+from bitwright.core.problem_file import problem_from_arrays, problem_from_json
 from bitwright.core.table import load_table
 from service.frames import read_frame, write_frame
 from service.solve_requests import parse_solve

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.core.errors import UnknownName
-from bitwright.core.problem import INT64_MAX, Problem
+from bitwright.core.problem import Problem
+from bitwright.core.problem_check import INT64_MAX
 from bitwright.core.requests import Name, invalid_members
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]

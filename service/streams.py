@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from anyio import to_thread
 
 from bitwright.core.errors import BitwrightError, InvalidInput
-from bitwright.core.problem import INT64_MAX
+from bitwright.core.problem_check import INT64_MAX
 from bitwright.jobs.values import Event
 from service.state import State
 from service.waiting import changed

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from bitwright.core.errors import InvalidInput
-from bitwright.core.problem import INT64_MAX
+from bitwright.core.problem_check import INT64_MAX
 
 #: Nesting of arrays and objects beyond which a body is refused (research/06 C3); the deepest request needs 8.
 MAX_DEPTH = 32

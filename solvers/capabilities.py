@@ -81,13 +81,6 @@ def capabilities(entry: Entry) -> Capabilities:
 
 
 def features(problem: Problem) -> Features:
-    allowed = np.isfinite(problem.loss)
-    if problem.tie is not None:
-        merged = np.ones((problem.groups, problem.k), bool)
-        np.logical_and.at(merged, problem.group_index, allowed)
-        allowed = merged
-    with np.errstate(over="ignore"):
-        states = float(np.exp2(np.log2(allowed.sum(axis=1)).sum()))
     return Features(
         groups=problem.groups,
         cells=problem.groups * problem.k,
@@ -96,8 +89,21 @@ def features(problem: Problem) -> Features:
         rules=bool(problem.rules),
         pairs=len(problem.pairs) > 0,
         covers=find_cover(problem) is not None,
-        states=states,
+        states=_states(problem),
     )
+
+
+def _states(problem: Problem) -> float:
+    """Choices that forbidden cells and ties leave."""
+    with np.errstate(over="ignore"):
+        if not problem.extremes.forbids:
+            return float(np.exp2(problem.groups * np.log2(problem.k)))
+        allowed = np.isfinite(problem.loss)
+        if problem.tie is not None:
+            merged = np.ones((problem.groups, problem.k), bool)
+            np.logical_and.at(merged, problem.group_index, allowed)
+            allowed = merged
+        return float(np.exp2(np.log2(allowed.sum(axis=1)).sum()))
 
 
 def require_support(name: str, problem: Problem) -> None:

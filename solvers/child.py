@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import JobFailed
-from bitwright.core.problem_file import read_npz
+from bitwright.core.npz import read_npz
 
 Arrays = Mapping[str, NDArray[Any]]
 #: Seconds without work after which a process ends itself, and between looks at whether its parent still lives.

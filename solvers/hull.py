@@ -6,22 +6,19 @@ tables: a sampled bracket of the critical slope, then one fused pass (research/0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
-from solvers import native
+from solvers import native, stream
 from solvers.base import Deadline, Outcome, Solver
 from solvers.core_search import NUMPY, Engine, complete
 from solvers.finish import conclude
 from solvers.hulls import Hulls, build_hulls, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced, Row
-
-#: Larger compact tables are solved as they lie.
-DIRECT_ROWS = 4096
 
 
 def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -32,7 +29,8 @@ def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if native.library() is None:
         return at_limit(reduced, row, build_hulls(reduced.loss, row.weight), row.bound, deadline)
     answer = native.solve_table(reduced.loss, row.bound, matrix=row.weight, seconds=deadline.left, seed=seed)
-    return _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope))
+    outcome = _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope))
+    return outcome if outcome.choice is None else replace(outcome, choice=outcome.choice.astype(np.int64))
 
 
 def at_limit(reduced: Reduced, row: Row, hulls: Hulls, bound: int, deadline: Deadline) -> Outcome:
@@ -64,17 +62,11 @@ def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplie
     if answer.status == native.INFEASIBLE:
         return Outcome(None, blame=limit_blame(problem, limit))
     return Outcome(
-        answer.choice.astype(np.int64),
+        answer.choice,  # type: ignore[arg-type]  # bytes: widened by who needs it
         {limit: multiplier},
         proof=_proof(answer.core) if answer.status == native.OPTIMAL else None,
         info={"core": answer.core, "states": answer.states, "passes": answer.passes, "engine": "native"},
     )
-
-
-def _moderate(problem: Problem) -> bool:
-    """Losses that need no scaling: far from both ends of float64's range."""
-    top = max(abs(float(problem.loss.min())), float(np.max(problem.loss, where=np.isfinite(problem.loss), initial=0.0)))
-    return top == 0.0 or 1e-90 < top < 1e90
 
 
 @dataclass(frozen=True)
@@ -82,24 +74,17 @@ class HullSolver(Solver):
     """`hull` with a short cut: a large compact table is streamed as it lies, without being reduced first."""
 
     def solve(self, problem: Problem, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
-        if not self._streams(problem):
+        if not stream.streams(problem):
             return super().solve(problem, time_limit=time_limit, seed=seed)
-        deadline, limit = Deadline.after(time_limit), problem.limits[0]
-        resource = problem.resource(limit.resource)
-        bound = max(-1, min(2**62, int(np.floor(limit.value))))
-        answer = native.solve_table(
-            problem.loss, bound, size=resource.size, rate=resource.rate, seconds=deadline.left, seed=seed
-        )
-        outcome = _outcome(answer, problem, limit.name, answer.slope)
-        return conclude(problem, outcome.choice, outcome, self.name)
-
-    @staticmethod
-    def _streams(problem: Problem) -> bool:
-        if native.library() is None or len(problem.limits) != 1 or problem.tie is not None:
-            return False
-        limit = problem.limits[0]
-        plain = limit.units is None and problem.resource(limit.resource).matrix is None
-        return plain and not problem.rules and not len(problem.pairs) and problem.n > DIRECT_ROWS and _moderate(problem)
+        answer = stream.run(problem, Deadline.after(time_limit), seed)
+        limit = problem.limits[0].name
+        outcome = _outcome(answer, problem, limit, answer.slope)
+        if problem.n > stream.CHECKED and answer.status != native.INFEASIBLE:
+            solution = stream.certified(problem, answer, _proof(answer.core), dict(outcome.info))
+            if solution is not None:
+                return solution
+        choice = None if outcome.choice is None else outcome.choice.astype(np.int64)
+        return conclude(problem, choice, outcome, self.name)
 
 
 SOLVER = HullSolver("hull", hull)

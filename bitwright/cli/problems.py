@@ -94,7 +94,7 @@ def run_solve(args: Namespace) -> int:
         solution.save(args.out)
         note(f"written: {args.out}")
     require_feasible(solution)
-    emit(args, solution.to_json(), solution_text(problem, solution))
+    emit(args, solution.to_json() if args.json else None, solution_text(problem, solution))
     return 0
 
 
@@ -128,8 +128,11 @@ def solution_text(problem: Problem, solution: Solution) -> str:
     """Units by format, cost against limits, loss, certificate."""
     import numpy as np
 
+    from bitwright.core.blocks import row_blocks
+
     certificate = solution.certificate
-    counts = np.bincount(solution.choice, minlength=problem.k)
+    parts = [np.bincount(solution.choice[rows], minlength=problem.k) for rows in row_blocks(problem.n)]
+    counts = np.sum(parts, axis=0)
     formats = problem.format_names or tuple(f"format {j}" for j in range(problem.k))
     rows = [[name, int(count)] for name, count in zip(formats, counts, strict=True) if count]
     limits = [

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.core.blocks import exact_sum, release, row_blocks
+from bitwright.core.bound import lagrangian
 from bitwright.core.errors import InvalidPlan, VerificationFailed
-from bitwright.core.pair_bound import shifted
-from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, exact_sum
+from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, Resource
 
 #: Relative rounding of a float64 sum of products: gaps below this share of the summed magnitudes count as zero.
 ROUNDING = 1e-12
@@ -111,61 +112,19 @@ class Certificate:
         return certificate
 
 
-def lagrangian(
-    problem: Problem, multipliers: Mapping[str, float], messages: tuple[float, ...] | None = None
-) -> tuple[float, float]:
-    """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to."""
-    m = _clean_multipliers(problem, multipliers)
-    value = problem.loss.astype(np.float64)
-    constant: list[float] = []
-    for limit in problem.limits:
-        rate = m.get(limit.name, 0.0)
-        if rate == 0.0:
-            continue
-        term = problem.resource(limit.resource).costs().astype(np.float64) * rate
-        if limit.units is None:
-            value = value + term
-        else:
-            value[limit.units] += term[limit.units]
-        constant.append(-rate * float(limit.value))
-    for index, rule in enumerate(problem.rules):
-        rate = m.get(f"rule:{index}", 0.0)
-        if rate == 0.0:
-            continue
-        sign = -1.0 if rule.sense == AT_LEAST else 1.0
-        value[np.ix_(rule.units, rule.formats)] += sign * rate
-        constant.append(-sign * rate * rule.count)
-    group = problem.group_index
-    if problem.tie is not None:
-        summed = np.zeros((problem.groups, problem.k))
-        np.add.at(summed, group, value)
-        value = summed
-    rest = problem.pairs.loss[problem.pairs.loss < 0]
-    if messages is not None:
-        added, rest = shifted(problem, messages, np.isfinite(value))
-        value = value + added
-    best = value.min(axis=1)
-    terms = np.concatenate([best, np.array(constant), rest])
-    return exact_sum(terms), exact_sum(np.abs(terms))
-
-
-def _clean_multipliers(problem: Problem, multipliers: Mapping[str, float]) -> dict[str, float]:
-    known = {limit.name for limit in problem.limits} | {f"rule:{i}" for i in range(len(problem.rules))}
-    clean: dict[str, float] = {}
-    for name, value in multipliers.items():
-        if name not in known:
-            raise VerificationFailed(
-                "a multiplier names no limit or rule", expected=", ".join(sorted(known)), got=str(name)[:80]
-            )
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise VerificationFailed(f"the multiplier of {name} must be finite and not negative", got=repr(value)[:40])
-        clean[name] = float(value)
-    return clean
-
-
 def total_loss(problem: Problem, choice: IntArray) -> float:
     """Exact loss of a choice, pair terms included."""
-    return math.fsum((exact_sum(problem.loss[np.arange(problem.n), choice]), problem.pairs.total(choice)))
+    parts = [_chosen(problem, choice, rows) for rows in row_blocks(problem.n)]
+    if problem.n <= 1_000_000:
+        return math.fsum((exact_sum(np.concatenate(parts)), problem.pairs.total(choice)))
+    return float(sum(part.astype(np.longdouble).sum() for part in parts) + problem.pairs.total(choice))
+
+
+def _chosen(problem: Problem, choice: IntArray, rows: slice) -> NDArray[Any]:
+    part = problem.loss[rows]
+    found = np.take_along_axis(part, choice[rows, None].astype(np.intp), axis=1)[:, 0]
+    release(part)
+    return found
 
 
 def total_costs(problem: Problem, choice: IntArray) -> dict[str, int | float]:
@@ -183,9 +142,11 @@ def violations(problem: Problem, choice: NDArray[Any]) -> list[str]:
     if len(choice) and (choice.min() < 0 or choice.max() >= problem.k):
         return [f"a choice is outside 0 .. {problem.k - 1}"]
     found = []
-    forbidden = np.flatnonzero(~np.isfinite(problem.loss[np.arange(problem.n), choice]))
-    if len(forbidden):
-        found.append(f"{len(forbidden)} units take a forbidden format, first unit {forbidden[0]}")
+    if problem.extremes.forbids:
+        parts = [~np.isfinite(_chosen(problem, choice, rows)) for rows in row_blocks(problem.n)]
+        forbidden = np.flatnonzero(np.concatenate(parts))
+        if len(forbidden):
+            found.append(f"{len(forbidden)} units take a forbidden format, first unit {forbidden[0]}")
     if problem.tie is not None:
         low, high = np.full(problem.groups, problem.k), np.full(problem.groups, -1)
         np.minimum.at(low, problem.group_index, choice)
@@ -244,23 +205,35 @@ def certify(
 def smallest_totals(problem: Problem) -> dict[str, int | float]:
     """For each limit alone: the smallest total that ties and forbidden cells allow (rules and other limits aside)."""
     smallest: dict[str, int | float] = {}
-    allowed = np.isfinite(problem.loss)
-    group = problem.group_index
-    allowed_group = np.ones((problem.groups, problem.k), bool)
-    np.logical_and.at(allowed_group, group, allowed)
     for limit in problem.limits:
         resource = problem.resource(limit.resource)
-        costs = resource.costs()
+        member = np.ones(problem.n, bool)
         if limit.units is not None:
-            masked = np.zeros_like(costs)
-            masked[limit.units] = costs[limit.units]
-            costs = masked
-        summed = np.zeros((problem.groups, problem.k), costs.dtype)
-        np.add.at(summed, group, costs)
-        top = np.iinfo(np.int64).max if resource.integral else math.inf
-        cheapest = np.where(allowed_group, summed, top).min(axis=1)
-        smallest[limit.name] = int(cheapest.sum()) if resource.integral else exact_sum(cheapest)
+            member[:] = False
+            member[limit.units] = True
+        if problem.tie is None:
+            parts = [_cheapest(problem, resource, member, rows) for rows in row_blocks(problem.n)]
+        else:
+            parts = [_cheapest_of_groups(problem, resource, member)]
+        totals = [int(part.sum()) if resource.integral else exact_sum(part) for part in parts]
+        smallest[limit.name] = sum(totals)
     return smallest
+
+
+def _cheapest(problem: Problem, resource: Resource, member: NDArray[np.bool_], rows: slice) -> NDArray[Any]:
+    top = np.iinfo(np.int64).max if resource.integral else math.inf
+    costs = np.where(member[rows, None], resource.costs(rows), 0)
+    return np.asarray(np.where(np.isfinite(problem.loss[rows]), costs, top).min(axis=1))
+
+
+def _cheapest_of_groups(problem: Problem, resource: Resource, member: NDArray[np.bool_]) -> NDArray[Any]:
+    allowed = np.ones((problem.groups, problem.k), bool)
+    np.logical_and.at(allowed, problem.group_index, np.isfinite(problem.loss))
+    costs = np.where(member[:, None], resource.costs(), 0)
+    summed = np.zeros((problem.groups, problem.k), costs.dtype)
+    np.add.at(summed, problem.group_index, costs)
+    top = np.iinfo(np.int64).max if resource.integral else math.inf
+    return np.asarray(np.where(allowed, summed, top).min(axis=1))
 
 
 def infeasible(

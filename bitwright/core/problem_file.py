@@ -9,11 +9,8 @@ Beyond DESIGN's table:
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +20,11 @@ from numpy.typing import NDArray
 
 from bitwright.core.canonical import atomic_write
 from bitwright.core.errors import BitwrightError, InvalidProblem
+from bitwright.core.npz import read_npz
 from bitwright.core.problem import Limit, Pairs, Problem, Resource, Rule, compact_bits
 
 MAX_JSON_UNITS = 20_000
 MAX_JSON_BYTES = 256 * 2**20
-#: Uncompressed over compressed size beyond which an archive is treated as a bomb (research/06 C3).
-MAX_RATIO = 1000
-MAX_ARRAYS = 256
 _KNOWN = {"loss", "size", "rate", "rate_den", "tie", "unit_names", "format_names", "rule_subset", "rule_format",
           "rule_sense", "rule_count", "pair_unit", "pair_format", "pair_loss"}  # fmt: skip
 
@@ -51,54 +46,6 @@ def load_problem(path: str | Path) -> Problem:
         raise InvalidProblem("there is no such problem file", got=str(path)) from error
     except OSError as error:
         raise InvalidProblem("the problem file cannot be read", got=f"{path}: {error.strerror}") from error
-
-
-def read_npz(source: Path | io.BytesIO, *, max_bytes: int = 2**40) -> dict[str, NDArray[Any]]:
-    """Arrays of an `.npz`, refusing pickles, archive bombs and lying headers."""
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = archive.infolist()
-            size = sum(member.file_size for member in members)
-            packed = max(1, sum(member.compress_size for member in members))
-            if len(members) > MAX_ARRAYS or size > max_bytes or size / packed > MAX_RATIO:
-                raise InvalidProblem(
-                    "the archive is not plausible",
-                    expected=f"at most {MAX_ARRAYS} arrays, {max_bytes} bytes, ratio {MAX_RATIO}",
-                    got=f"{len(members)} arrays, {size} bytes, ratio {size // packed}",
-                )
-            return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
-        raise InvalidProblem("the .npz archive is damaged", got=str(error)[:120]) from error
-
-
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array; its header is compared with the bytes that are there before anything is allocated."""
-    with archive.open(member) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-            elif version == (2, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-            else:
-                raise InvalidProblem(f"array '{member.filename}' has an unknown .npy version", got=str(version))
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError) as error:
-            raise InvalidProblem(f"array '{member.filename}' has a damaged header", got=str(error)[:120]) from error
-        if dtype.hasobject:
-            raise InvalidProblem(
-                f"array '{member.filename}' holds Python objects (a pickle)", hint="store plain numbers"
-            )
-        count = math.prod(shape)
-        if any(d < 0 for d in shape) or count * dtype.itemsize > member.file_size:
-            raise InvalidProblem(
-                f"array '{member.filename}' claims more data than it has",
-                expected=f"at most {member.file_size} bytes", got=f"shape {shape} of {dtype}",
-            )  # fmt: skip
-        data = file.read(count * dtype.itemsize)
-    if len(data) != count * dtype.itemsize:
-        raise InvalidProblem(f"array '{member.filename}' is cut short")
-    array = np.frombuffer(data, dtype)
-    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
 def _integers(arrays: Mapping[str, Any], name: str) -> NDArray[np.int64]:

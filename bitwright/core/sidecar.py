@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.canonical import atomic_write, digest_bytes, digest_file
+from bitwright.core.canonical import atomic_write, digest_file
 from bitwright.core.errors import InvalidPlan
-from bitwright.core.problem_file import read_npz
+from bitwright.core.npz import read_npz
 
 
 def save_array(document: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def load_array(pointer: Any, name: str, folder: Path | None) -> NDArray[Any]:
             f"the file with the {name} is missing", expected=f"{file} beside the document",
             hint="move both files together",
         )  # fmt: skip
-    if pointer.get("digest", digest := digest_bytes(path.read_bytes())) != digest:
+    if pointer.get("digest", digest := digest_file(path)) != digest:
         raise InvalidPlan(
             f"{file} is not the file that this document was saved with",
             expected=str(pointer["digest"])[:80],

@@ -23,6 +23,8 @@ SIDECAR_UNITS = 20_000
 class Solution:
     """choice: (n,) int64 format index of each unit; loss: exact loss. Empty choice when infeasible.
 
+    Beyond a million units `hull` gives the choice as uint8.
+
     info: what `auto` chose and why, passes, seconds: for people, never for proofs.
     """
 
@@ -49,9 +51,10 @@ class Solution:
             smallest_limit=smallest,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, choice: Any = None) -> dict[str, Any]:
+        """choice: what stands for the choice there; by default the choice itself."""
         return {
-            "choice": self.choice.tolist(),
+            "choice": self.choice.tolist() if choice is None else choice,
             "loss": self.loss,
             "certificate": self.certificate.to_json(),
             "solver": self.solver,
@@ -60,10 +63,8 @@ class Solution:
 
     def save(self, path: str | Path) -> None:
         path = Path(path)
-        data = self.to_json()
-        if len(self.choice) > SIDECAR_UNITS:
-            data["choice"] = save_array(path, "choice", self.choice)
-        write_json(path, data)
+        long = len(self.choice) > SIDECAR_UNITS
+        write_json(path, self.to_json(save_array(path, "choice", self.choice) if long else None))
 
 
 def solution_from_json(data: Any, *, folder: Path | None = None) -> Solution:
@@ -89,6 +90,8 @@ def _choice(raw: Any) -> IntArray:
     """int64 (n,). Numbers that are not whole are refused, not cut: the checker must see what the file says."""
     try:
         array = np.asarray(raw) if raw is not None and len(raw) else np.zeros(0, np.int64)
+        if array.dtype == np.uint8:
+            return array  # as `hull` gives it
         if array.dtype.kind in "iu":
             return array.astype(np.int64, casting="same_kind" if array.dtype.kind == "i" else "unsafe")
     except (ValueError, TypeError, OverflowError) as error:
@@ -116,7 +119,7 @@ def verify_solution(problem: Problem, solution: Solution) -> Verdict:
 
 def uniform_choices(problem: Problem) -> list[tuple[int, IntArray]]:
     """(format, choice) of every uniform plan that respects forbidden cells; the caller checks limits and rules."""
-    allowed = np.isfinite(problem.loss).all(axis=0)
+    allowed = np.isfinite(problem.loss).all(axis=0) if problem.extremes.forbids else np.ones(problem.k, bool)
     return [(j, np.full(problem.n, j, np.int64)) for j in np.flatnonzero(allowed).tolist()]
 
 

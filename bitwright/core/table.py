@@ -22,8 +22,9 @@ from bitwright.core.errors import InvalidPlan
 from bitwright.core.formats import Format, parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import cut, is_finer, mixed, part_bytes, row_names
+from bitwright.core.npz import read_npz
 from bitwright.core.problem import Limit, Problem, Resource
-from bitwright.core.problem_file import parse_json, read_npz
+from bitwright.core.problem_file import parse_json
 
 TABLE_VERSION = 1
 #: Names of extra arrays in the file begin so.

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import OutOfResources
+from bitwright.core.problem import Sizes
 from solvers.core_table import Core, Effort, Found
 
 LIBRARY = Path(__file__).resolve().parent / "libbitwright_solvers.so"
 OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
 #: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
-FULL_ROWS = 1 << 16
+FULL_ROWS = 1 << 14
 #: States expanded in all: under two seconds of work, counted so that answers do not depend on the clock.
 WORK = 1 << 25
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
@@ -41,8 +42,9 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bw_core_search.restype = i32
     found.bw_solve_table.argtypes = [
-        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i32, i64, i64, real, ctypes.c_uint64, pointer,
-        _REALS,
+        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i32, i64, i32, i64,
+        i64, real,
+        ctypes.c_uint64, pointer, _REALS, _INTS,
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
     found.bw_read.argtypes = [pointer, i64, i32]
@@ -70,7 +72,8 @@ def core_search(core: Core, slope: float, slack: int, gap: float, effort: Effort
 class TableAnswer:
     """choice (n,) uint8. status: OPTIMAL, BOUNDED or INFEASIBLE. slope: multiplier; gap: to the LP value `bound`.
 
-    passes: reads of the whole table; listed: rows inside the bracket; core: units in the last core; states: most held.
+    loss, cost: totals of the choice (cost exact). passes: reads of the whole table; listed: rows inside the bracket;
+    core: units in the last core; states: most held.
     """
 
     choice: NDArray[np.uint8]
@@ -78,6 +81,8 @@ class TableAnswer:
     slope: float
     gap: float
     bound: float
+    loss: float
+    cost: int
     passes: int
     listed: int
     core: int
@@ -91,6 +96,8 @@ def solve_table(
     matrix: NDArray[np.int64] | None = None,
     size: NDArray[np.int64] | None = None,
     rate: NDArray[np.int64] | None = None,
+    sizes: Sizes | None = None,
+    mapped: bool = False,
     seconds: float = 10.0,
     seed: int = 0,
     threads: int = 1,
@@ -98,23 +105,30 @@ def solve_table(
 ) -> TableAnswer:
     """One limit over a whole table, resident or memory-mapped: loss (n, k) float32 or float64, costs as in `Resource`.
 
-    Raises OutOfResources when memory ran out. The library must be there.
+    sizes: what is known of `size` (else it is scanned once more). mapped: the arrays lie in read-only files, whose
+    pages are given back once read. Raises OutOfResources when memory ran out. The library must be there.
     """
     native = library()
     assert native is not None
     loss = np.ascontiguousarray(loss)
     n, k = loss.shape
     keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
-    choice, out = np.empty(n, np.uint8), np.zeros(7)
+    choice, reals, ints = np.empty(n, np.uint8), np.zeros(4), np.zeros(5, np.int64)
+    known = Sizes(0, 0, 0, 0) if sizes is None else sizes
+    if sizes is not None and sizes.least == sizes.most:
+        keep[1] = None
     pointers = [None if a is None else a.ctypes.data for a in keep]
     single = int(loss.dtype == np.float32)
     status = native.bw_solve_table(
-        loss.ctypes.data, single, n, k, pointers[0], pointers[1], 0, pointers[2], limit, threads,
-        full_rows, WORK, seconds, seed & (2**64 - 1), choice.ctypes.data, out,
+        loss.ctypes.data, single, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total, known.most,
+        known.divisor, int(mapped), limit, threads, full_rows, WORK, seconds, seed & (2**64 - 1), choice.ctypes.data,
+        reals, ints,
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
-    return TableAnswer(choice, int(status), *out[:3].tolist(), *(int(v) for v in out[3:]))
+    slope, gap, bound, total, *_ = (float(v) for v in reals)
+    cost, passes, listed, core, states = (int(v) for v in ints)
+    return TableAnswer(choice, int(status), slope, gap, bound, total, cost, passes, listed, core, states)
 
 
 def read_seconds(array: NDArray[Any], threads: int = 1) -> float:

@@ -1,9 +1,16 @@
 // The single-precision pass for 4 or 8 formats: eight rows at a time (AVX2).
 //
-// It is a sieve, not a proof: near-ties may fall on the wrong side by 2^-23. Totals are still exact (costs in integers,
-// losses in double), and the caller widens the bracket and lets the certificate, computed in double, have the last word.
+// For each row it guesses the best format x at one multiplier and then checks that x is the best one in the whole
+// bracket [low, high]: for every other format j, with d = rate_x - rate_j,
+//
+//     loss_j - loss_x >= high * size * d   (d > 0)        loss_j - loss_x >= low * size * d   (d < 0)
+//
+// A difference of two floats is rounded once, so each check is wrong only for slopes within 2^-22 of the bracket's end;
+// the ends are moved outward by 2^-20 (`kMargin`), hence a row that passes is certain, and everything else (near-ties,
+// NaN, rows that are all inf) is listed and looked at in double precision. Sums run over the certain rows only.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -11,6 +18,41 @@
 #define BW_FAST 1
 
 namespace bitwright {
+
+constexpr double kMargin = 0x1p-20;
+
+struct FastPrices {
+    float price[8];                  // middle * (rate_j - rate_0), times the common size where there is one
+    alignas(32) float need[8][8];    // need[j][x]: least certain loss_j - loss_x per unit of size
+    int32_t rate[8];
+};
+
+// Prices for k rates; `scale` is the common size, or 1. False when single precision would leave its normal range.
+inline bool fast_prices(const int64_t* rate, int k, double scale, double top_size, double low, double high, FastPrices& p) {
+    double least = INFINITY, most = 0.0;
+    for (int a = 0; a < k; ++a)
+        for (int b = 0; b < k; ++b) {
+            const double d = std::fabs(static_cast<double>(rate[a] - rate[b])) * scale;
+            if (d > 0) least = std::min(least, d);
+            most = std::max(most, d);
+        }
+    if (most > 0 && (high * most * top_size > 0x1p120 || high * least < 0x1p-115 || (low > 0 && low * least < 0x1p-115)))
+        return false;
+    const double middle = low > 0 ? std::sqrt(low * high) : high / 2;
+    for (int j = 0; j < 8; ++j) {
+        p.rate[j] = j < k ? static_cast<int32_t>(rate[j]) : 0;
+        p.price[j] = j < k ? static_cast<float>(middle * scale * static_cast<double>(rate[j] - rate[0])) : 0.0f;
+        for (int x = 0; x < 8; ++x) {
+            const int row = x % k;   // four formats: the table stands in both halves of the register
+            const double d = j < k ? static_cast<double>(rate[row] - rate[j]) * scale : 0.0;
+            p.need[j][x] = static_cast<float>(d > 0 ? high * d * (1 + kMargin) : low * d * (1 - kMargin));
+        }
+    }
+    return true;
+}
+
+// Whether subnormal numbers are flushed to zero in this thread: then differences are not what they seem.
+inline bool flushes() { return (_mm_getcsr() & 0x8040) != 0; }
 
 // Formats j of eight rows of K floats at `p`.
 template <int K>
@@ -26,22 +68,21 @@ __attribute__((target("avx2"), always_inline)) inline void columns(const float* 
         l[3] = _mm256_shuffle_ps(ab1, cd1, 0xEE);
     } else {
         __m256 r[8], t[8];
-        // Rows in the same order as above, so that both share one fix of the order.
-        static constexpr int order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
-        for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(p + 8 * order[i]);
-        for (int i = 0; i < 4; ++i) {
-            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
+        // Halves of two rows meet in the load, in the same lane order as above, so that both share one fix of the order.
+        static constexpr int order[4] = {0, 2, 4, 6};
+        for (int i = 0; i < 4; ++i)
+            for (int h = 0; h < 2; ++h)
+                r[2 * i + h] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 8 * order[i] + 4 * h)),
+                                                    _mm_loadu_ps(p + 8 * order[i] + 8 + 4 * h), 1);
         for (int h = 0; h < 2; ++h) {
-            r[4 * h] = _mm256_shuffle_ps(t[4 * h], t[4 * h + 2], 0x44);
-            r[4 * h + 1] = _mm256_shuffle_ps(t[4 * h], t[4 * h + 2], 0xEE);
-            r[4 * h + 2] = _mm256_shuffle_ps(t[4 * h + 1], t[4 * h + 3], 0x44);
-            r[4 * h + 3] = _mm256_shuffle_ps(t[4 * h + 1], t[4 * h + 3], 0xEE);
-        }
-        for (int j = 0; j < 4; ++j) {
-            l[j] = _mm256_permute2f128_ps(r[j], r[4 + j], 0x20);
-            l[4 + j] = _mm256_permute2f128_ps(r[j], r[4 + j], 0x31);
+            t[0] = _mm256_unpacklo_ps(r[h], r[2 + h]);
+            t[1] = _mm256_unpackhi_ps(r[h], r[2 + h]);
+            t[2] = _mm256_unpacklo_ps(r[4 + h], r[6 + h]);
+            t[3] = _mm256_unpackhi_ps(r[4 + h], r[6 + h]);
+            l[4 * h] = _mm256_shuffle_ps(t[0], t[2], 0x44);
+            l[4 * h + 1] = _mm256_shuffle_ps(t[0], t[2], 0xEE);
+            l[4 * h + 2] = _mm256_shuffle_ps(t[1], t[3], 0x44);
+            l[4 * h + 3] = _mm256_shuffle_ps(t[1], t[3], 0xEE);
         }
     }
 }
@@ -58,61 +99,58 @@ __attribute__((target("avx2"), always_inline)) inline __m256 weights(const int64
     return _mm256_permutevar8x32_ps(s, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
 }
 
+// Entry x of a table of K floats, in every lane.
+template <int K>
+__attribute__((target("avx2"), always_inline)) inline __m256 entry(const float* table, __m256i x) {
+    const __m256 t = _mm256_load_ps(table);
+    if constexpr (K == 4) return _mm256_permutevar_ps(t, x);
+    else return _mm256_permutevar8x32_ps(t, x);
+}
+
 struct FastBlock {
-    int64_t cost;        // sum of size * rate of the choice at `high`
-    double loss, magnitude;
-    uint8_t differ[64];  // bit r of byte g: row 8 g + r differs
+    int64_t cost;          // sum of size * rate over the certain rows (of rate alone when sizes are equal)
+    double loss;
+    uint64_t unsure[8];    // bit r of word g: row 64 g + r is listed
 };
 
-// `count` rows (a multiple of 8, at most 512). high_rate[j] = high * rate[j] (times the common size when `size` is null).
+// `count` rows (a multiple of 8, at most 512).
 template <int K, bool kEqual>
-__attribute__((target("avx2"))) FastBlock fast_block(const float* loss, const int64_t* size, const int32_t* rate,
-                                                     const float* high_rate, const float* low_rate, int count,
-                                                     uint8_t* choice) {
+__attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t* size, const FastPrices& p, int count,
+                                                uint8_t* choice, FastBlock& out) {
     const __m256i back = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i table = K == 8 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rate))
-                                 : _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rate)));
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    __m256d total = _mm256_setzero_pd(), size_of = _mm256_setzero_pd();
+    const __m256i rates_of = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.rate));
+    __m256d total = _mm256_setzero_pd();
     __m256i spent = _mm256_setzero_si256();
-    FastBlock out;
-    out.cost = 0;
+    auto* bytes = reinterpret_cast<uint8_t*>(out.unsure);
     for (int i = 0; i < count; i += 8) {
         __m256 l[K];
         columns<K>(loss + static_cast<int64_t>(i) * K, l);
         __m256 w = _mm256_setzero_ps();
         if constexpr (!kEqual) w = weights(size + i);
-        __m256 vh, vl, chosen = l[0];
-        __m256i xh = _mm256_setzero_si256(), xl = xh;
-        for (int j = 0; j < K; ++j) {
-            __m256 ph = _mm256_set1_ps(high_rate[j]), pl = _mm256_set1_ps(low_rate[j]);
-            if constexpr (!kEqual) {
-                ph = _mm256_mul_ps(ph, w);
-                pl = _mm256_mul_ps(pl, w);
-            }
-            const __m256 h = _mm256_add_ps(l[j], ph), g = _mm256_add_ps(l[j], pl);
-            if (j == 0) {
-                vh = h;
-                vl = g;
-                continue;
-            }
-            const __m256 a = _mm256_cmp_ps(h, vh, _CMP_LT_OQ), b = _mm256_cmp_ps(g, vl, _CMP_LT_OQ);
-            const __m256i index = _mm256_set1_epi32(j);
-            vh = _mm256_min_ps(h, vh);
-            vl = _mm256_min_ps(g, vl);
-            chosen = _mm256_blendv_ps(chosen, l[j], a);
-            xh = _mm256_blendv_epi8(xh, index, _mm256_castps_si256(a));
-            xl = _mm256_blendv_epi8(xl, index, _mm256_castps_si256(b));
+        __m256 best = l[0], chosen = l[0];   // the price of format 0 is zero
+        __m256i x = _mm256_setzero_si256();
+        for (int j = 1; j < K; ++j) {
+            __m256 price = _mm256_set1_ps(p.price[j]);
+            if constexpr (!kEqual) price = _mm256_mul_ps(price, w);
+            const __m256 v = _mm256_add_ps(l[j], price);
+            const __m256 less = _mm256_cmp_ps(v, best, _CMP_LT_OQ);
+            best = _mm256_min_ps(v, best);
+            chosen = _mm256_blendv_ps(chosen, l[j], less);
+            x = _mm256_blendv_epi8(x, _mm256_set1_epi32(j), _mm256_castps_si256(less));
         }
-        const __m256i same = _mm256_permutevar8x32_epi32(_mm256_cmpeq_epi32(xh, xl), back);
-        out.differ[i / 8] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(same)));
-        total = _mm256_add_pd(total, _mm256_cvtps_pd(_mm256_castps256_ps128(chosen)));
-        total = _mm256_add_pd(total, _mm256_cvtps_pd(_mm256_extractf128_ps(chosen, 1)));
-        const __m256 size_f = _mm256_andnot_ps(sign, chosen);
-        size_of = _mm256_add_pd(size_of, _mm256_cvtps_pd(_mm256_castps256_ps128(size_f)));
-        size_of = _mm256_add_pd(size_of, _mm256_cvtps_pd(_mm256_extractf128_ps(size_f, 1)));
-        xh = _mm256_permutevar8x32_epi32(xh, back);
-        const __m256i rates = _mm256_permutevar8x32_epi32(table, xh);
+        __m256 sure = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+        for (int j = 0; j < K; ++j) {
+            __m256 need = entry<K>(p.need[j], x);
+            if constexpr (!kEqual) need = _mm256_mul_ps(need, w);
+            sure = _mm256_and_ps(sure, _mm256_cmp_ps(_mm256_sub_ps(l[j], chosen), need, _CMP_GE_OQ));
+        }
+        chosen = _mm256_and_ps(chosen, sure);
+        total = _mm256_add_pd(total, _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(chosen)),
+                                                   _mm256_cvtps_pd(_mm256_extractf128_ps(chosen, 1))));
+        x = _mm256_permutevar8x32_epi32(x, back);
+        const __m256i kept = _mm256_permutevar8x32_epi32(_mm256_castps_si256(sure), back);
+        bytes[i / 8] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(kept)));
+        const __m256i rates = _mm256_and_si256(_mm256_permutevar8x32_epi32(rates_of, x), kept);
         if constexpr (kEqual) {
             spent = _mm256_add_epi32(spent, rates);   // at most 64 rates of 2^24 a lane
         } else {
@@ -122,14 +160,13 @@ __attribute__((target("avx2"))) FastBlock fast_block(const float* loss, const in
             const __m256i r1 = _mm256_cvtepu32_epi64(_mm256_extracti128_si256(rates, 1));
             spent = _mm256_add_epi64(spent, _mm256_add_epi64(_mm256_mul_epu32(s0, r0), _mm256_mul_epu32(s1, r1)));
         }
-        const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(xh), _mm256_extracti128_si256(xh, 1));
+        const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
         _mm_storel_epi64(reinterpret_cast<__m128i*>(choice + i), _mm_packus_epi16(shorts, shorts));
     }
     double sums[4];
     _mm256_storeu_pd(sums, total);
     out.loss = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    _mm256_storeu_pd(sums, size_of);
-    out.magnitude = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    out.cost = 0;
     if constexpr (kEqual) {
         alignas(32) int32_t lanes[8];
         _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), spent);
@@ -139,7 +176,6 @@ __attribute__((target("avx2"))) FastBlock fast_block(const float* loss, const in
         _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), spent);
         for (int64_t lane : lanes) out.cost += lane;
     }
-    return out;
 }
 
 }  // namespace bitwright

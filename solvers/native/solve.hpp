@@ -1,26 +1,29 @@
-// The certified knapsack solver for one limit: bracket, fused pass, critical step, core (research/05 section 4).
+// The certified knapsack solver for one limit: critical slope, LP vertex, core (research/05 section 4).
 #pragma once
 
+#include <memory>
+
 #include "core.hpp"
-#include "table.hpp"
+#include "levels.hpp"
 
 namespace bitwright {
 
 struct Options {
     int64_t limit;
     int threads;
-    int64_t full_rows;   // at most this many rows: no bracket, every hull is walked
+    int64_t full_rows;   // at most this many rows: every hull is walked
     int64_t work;        // states expanded in all
     double seconds;
     uint64_t seed;
 };
 
-enum class Status : int32_t { kOptimal = 0, kBounded = 1, kInfeasible = 2, kGaveUp = 3 };
+enum class Status : int32_t { kOptimal = 0, kBounded = 1, kInfeasible = 2 };
 
+// gap: loss - bound by the gap form. loss, cost: of the choice; passes: reads of the whole table; listed: rows copied out.
 struct Answer {
-    Status status = Status::kGaveUp;
-    double slope = 0.0, gap = 0.0, bound = 0.0;
-    int64_t passes = 0, listed = 0, core = 0, states = 0;
+    Status status = Status::kBounded;
+    double slope = 0.0, gap = 0.0, bound = 0.0, loss = 0.0;
+    int64_t cost = 0, passes = 0, listed = 0, core = 0, states = 0;
 };
 
 class Solve {
@@ -29,223 +32,122 @@ class Solve {
 
     Answer run() {
         end_ = now() + o_.seconds;
-        if (!(t_.n <= o_.full_rows || !streams() ? all_rows() : bracketed())) return answer_;
-        select();
-        if (!complete()) {
-            // The gap is too large for the sieve: the same bracket once more, in double precision.
-            precise_ = true;
-            work_ = 0;
-            if (!bracketed()) return answer_;
-            select();
-            complete();
-        }
+        const bool found = t_.n > o_.full_rows && streams() ? by_levels() || all_rows() : all_rows();
+        if (found) complete();
         return answer_;
     }
 
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
     static constexpr int64_t kNear = 1024;
-    static constexpr int64_t kFastRows = 1 << 22;
+    // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
+    static constexpr int64_t kLong = 1 << 22;
+    static constexpr double kSmall = 1e-9;
+    static constexpr int64_t kWalk = 1 << 13;
 
-    // The vector pass serves compact costs whose totals over a block stay exact in a double.
+    // The passes serve compact costs whose totals over a block stay exact in a double.
     bool streams() const {
-        if (t_.matrix != nullptr || choose_for<double>(t_.k) == nullptr) return false;
+        if (t_.matrix != nullptr || choose_for<double>(t_.k) == nullptr || t_.n >= (int64_t{1} << 32)) return false;
         const int64_t top = *std::max_element(t_.rate, t_.rate + t_.k);
         return static_cast<double>(top) * static_cast<double>(t_.top_size) * kBlock < 9e15;
+    }
+
+    bool by_levels() {
+        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_});
+        const bool found = levels_->find();
+        answer_.passes = levels_->passes();
+        answer_.listed = levels_->listed();
+        if (!found) {
+            levels_.reset();
+            return false;
+        }
+        const Vertex& v = levels_->vertex();
+        look_at(levels_->depth());
+        slack_ = v.slack;
+        answer_.slope = v.slope;
+        answer_.bound = v.bound;
+        answer_.loss = v.loss;
+        answer_.gap = std::max(v.slope * static_cast<double>(v.slack), v.loss - v.bound);
+        return true;
+    }
+
+    void look_at(size_t level) {
+        base_ = levels_->table(level);
+        ids_ = levels_->ids(level);
     }
 
     // Every row from its cheapest format on. False when even that does not fit.
     bool all_rows() {
         double l[kMaxFormats];
         int64_t c[kMaxFormats], cost = 0;
+        long double loss = 0.0L;
+        base_ = t_;
+        ids_ = nullptr;
+        std::vector<Step> steps;
         for (int64_t i = 0; i < t_.n; ++i) {
             t_.row(i, l, c);
             const int x = cheapest(l, c, t_.k);
             choice_[i] = static_cast<uint8_t>(x);
             cost += c[x];
-            loss_ += l[x];
-            magnitude_ += std::fabs(l[x]);
-            walk(l, c, t_.k, i, x, 0.0, steps_);
         }
-        low_ = 0.0;
-        high_ = kInfinity;
-        cost_ = cost;
-        room_ = o_.limit - cost;
-        answer_.passes = 1;
+        ++answer_.passes;
         answer_.listed = t_.n;
-        if (room_ < 0) answer_.status = Status::kInfeasible;
-        return room_ >= 0;
-    }
-
-    // Bracket of the critical slope from a sample, then one pass; the bracket is widened when it missed.
-    bool bracketed() {
-        if (answer_.passes == 0) sample();
-        for (int attempt = 0; attempt < 8; ++attempt) {
-            // Single precision from a few million rows on, where gaps are far below its own effect on the bound.
-            const bool fast = !precise_ && t_.n >= kFastRows && fast_takes(t_);
-            const double widen = fast ? 1e-5 : 0.0;
-            high_ *= 1 + widen;
-            low_ *= 1 - widen;
-            Tally tally = fused_pass(t_, high_, low_, fast, o_.threads, choice_);
-            sieve_ = fast;
-            ++answer_.passes;
-            room_ = o_.limit - tally.cost;
-            const double wider = std::ldexp(1.0, 2 << attempt);
-            if (room_ < 0) {
-                low_ = high_;
-                high_ *= wider;
-                continue;
-            }
-            loss_ = tally.loss;
-            magnitude_ = tally.magnitude;
-            cost_ = tally.cost;
-            int64_t spent = 0;
-            steps_.swap(tally.steps);
-            for (const Step& s : steps_) spent += s.dcost;
-            if (spent <= room_ && low_ > 0) {
-                high_ = low_;
-                low_ = attempt >= 3 ? 0.0 : low_ / wider;
-                continue;
-            }
-            answer_.listed = tally.listed;
-            return true;
+        slack_ = o_.limit - cost;
+        if (slack_ < 0) {
+            answer_.status = Status::kInfeasible;
+            return false;
         }
-        steps_.clear();
-        sieve_ = false;
-        loss_ = magnitude_ = 0.0;
-        return all_rows();
-    }
-
-    uint64_t random() {   // splitmix64 (Steele, Lea, Flood 2014)
-        uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-        return z ^ (z >> 31);
-    }
-
-    // Slopes at the target +- 3.5 standard deviations of a sample of n^(2/3) rows (Floyd-Rivest, on slopes).
-    void sample() {
-        state_ = o_.seed;
-        const int64_t m = static_cast<int64_t>(std::cbrt(static_cast<double>(t_.n) * static_cast<double>(t_.n))) + 64;
-        std::vector<int64_t> rows(m);
-        for (int64_t& i : rows) i = static_cast<int64_t>(random() % static_cast<uint64_t>(t_.n));
-        std::sort(rows.begin(), rows.end());   // ascending: the hardware prefetcher and the page table like it
-        std::vector<Step> steps;
-        std::vector<double> base(m), weight(m);
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats];
-        double sizes = 0.0, floor_cost = 0.0;
-        for (int64_t q = 0; q < m; ++q) {
-            const int64_t i = rows[q];
-            if (q + 16 < m) t_.prefetch(rows[q + 16]);
+        for (int64_t i = 0; i < t_.n; ++i) {
             t_.row(i, l, c);
-            const int x = cheapest(l, c, t_.k);
-            weight[q] = static_cast<double>(t_.weight(i));
-            base[q] = static_cast<double>(c[x]);
-            sizes += weight[q];
-            floor_cost += base[q];
-            walk(l, c, t_.k, q, x, 0.0, steps);
+            walk(l, c, t_.k, i, choice_[i], 0.0, steps);
         }
-        // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
-        const double total = static_cast<double>(std::max<int64_t>(t_.total_size, 1));
-        const double ratio = static_cast<double>(o_.limit) / total, target = ratio * sizes - floor_cost;
-        std::vector<double> spent(base);
-        const double middle = slope_at(steps, target, 0.0);
-        double widest = 0.0, square = 0.0, steepest = 0.0;
-        for (const Step& s : steps) {
-            if (s.slope > middle) spent[s.row] += static_cast<double>(s.dcost);
-            widest = std::max(widest, static_cast<double>(s.dcost));
-            steepest = std::max(steepest, s.slope);
-        }
-        for (int64_t q = 0; q < m; ++q) square += (spent[q] - ratio * weight[q]) * (spent[q] - ratio * weight[q]);
-        const double margin = 3.5 * std::sqrt(square) + 2 * widest;
-        // Beyond the sample's steepest slope: far, but not so far that the losses vanish beside the costs.
-        const double beyond = steepest > 0 ? std::ldexp(steepest, 20) : 1.0;
-        high_ = std::min(beyond, slope_at(steps, target - margin, beyond));
-        low_ = slope_at(steps, target + margin, 0.0);
-    }
-
-    // Slope of the step at which the cumulative cost, by falling slope, passes `target`; `none` when target is negative,
-    // 0 when all steps fit.
-    static double slope_at(std::vector<Step>& steps, double target, double none) {
-        if (target < 0) return none;
-        const size_t at = weighted_select(steps, target);
-        return at < steps.size() ? steps[at].slope : 0.0;
-    }
-
-    static bool steeper(const Step& a, const Step& b) {
-        if (a.slope != b.slope) return a.slope > b.slope;
-        return a.row != b.row ? a.row < b.row : a.order < b.order;
-    }
-
-    // Reorder so that the steps before the returned place are the steepest ones whose total cost fits into `room` (which
-    // becomes what is left), in linear time: selection instead of sorting.
-    template <class Room>
-    static size_t weighted_select(std::vector<Step>& steps, Room& room) {
-        size_t from = 0, to = steps.size();
-        while (to - from > 64) {
-            const size_t middle = from + (to - from) / 2;
-            std::nth_element(steps.begin() + from, steps.begin() + middle, steps.begin() + to, steeper);
-            Room sum = 0;
-            for (size_t q = from; q < middle; ++q) sum += static_cast<Room>(steps[q].dcost);
-            if (sum <= room) {
-                room -= sum;
-                from = middle;
-            } else {
-                to = middle;
-            }
-        }
-        std::sort(steps.begin() + from, steps.begin() + to, steeper);
-        while (from < to && static_cast<Room>(steps[from].dcost) <= room) room -= static_cast<Room>(steps[from++].dcost);
-        return from;
-    }
-
-    // The critical step; the steps before it are taken.
-    void select() {
-        slack_ = room_;
-        const size_t count = steps_.size(), taken = weighted_select(steps_, slack_);
-        answer_.slope = taken < count ? steps_[taken].slope : 0.0;
-        double saved = 0.0;
+        const size_t count = steps.size(), taken = weighted_select(steps, slack_);
+        answer_.slope = taken < count ? steps[taken].slope : 0.0;
         for (size_t q = 0; q < taken; ++q) {
-            const Step& s = steps_[q];
-            saved += s.slope * static_cast<double>(s.dcost);
+            const Step& s = steps[q];
             uint8_t& x = choice_[s.row];   // of several steps of one row the dearest counts
-            if (t_.matrix != nullptr ? t_.cost_at(s.row, s.after) > t_.cost_at(s.row, x) : t_.rate[s.after] > t_.rate[x]) x = s.after;
+            if (t_.cost_at(s.row, s.after) > t_.cost_at(s.row, x)) x = s.after;
         }
+        for (int64_t i = 0; i < t_.n; ++i) loss += t_.loss_at(i, choice_[i]);
+        answer_.loss = static_cast<double>(loss);
         answer_.gap = answer_.slope * static_cast<double>(slack_);
-        answer_.bound = loss_ - saved - answer_.gap;
+        answer_.bound = answer_.loss - answer_.gap;
+        return true;
     }
+
+    int64_t number(int64_t i) const { return ids_ != nullptr ? ids_[i] : i; }
 
     struct Cell {
         int64_t row, dcost;
-        double penalty;
+        double penalty, dloss;
         int format;
     };
 
-    // Deviations of one row with penalty below `gap`; returns their least penalty per unit of cost.
+    // Deviations of row i of the table looked at with penalty below `gap`; returns their least penalty per unit of cost.
     double cells_of(int64_t i, double gap, std::vector<Cell>& out) const {
         double l[kMaxFormats];
         int64_t c[kMaxFormats];
-        t_.row(i, l, c);
-        const int x = choice_[i];
+        base_.row(i, l, c);
+        const int x = choice_[number(i)];
         double least = kInfinity;
-        for (int j = 0; j < t_.k; ++j) {
+        for (int j = 0; j < base_.k; ++j) {
             if (j == x || c[j] == c[x] || std::isinf(l[j])) continue;
             const int64_t dcost = c[j] - c[x];
             const double penalty = std::max(0.0, (l[j] - l[x]) + answer_.slope * static_cast<double>(dcost));
             if (!(penalty < gap)) continue;
-            out.push_back({i, dcost, penalty, j});
+            out.push_back({number(i), dcost, penalty, l[j] - l[x], j});
             least = std::min(least, penalty / std::fabs(static_cast<double>(dcost)));
         }
         return least;
     }
 
-    // Search one core; rows by rising least penalty per unit of cost. False when some row was left out.
-    bool search(const std::vector<int64_t>& rows, int64_t most_rows, int64_t states, double tiny) {
+    // Search the core of the table looked at: at most `most_rows` rows, those of least penalty per unit of cost first.
+    // False when some row was left out.
+    bool search(int64_t most_rows, int64_t states, double tiny) {
         std::vector<Cell> cells;
         struct Group { double rate; size_t begin, end; };
         std::vector<Group> groups;
-        for (int64_t i : rows) {
+        for (int64_t i = 0; i < base_.n; ++i) {
             const size_t begin = cells.size();
             const double rate = cells_of(i, answer_.gap, cells);
             if (cells.size() > begin) groups.push_back({rate, begin, cells.size()});
@@ -278,66 +180,71 @@ class Solve {
         return whole && found.complete;
     }
 
-    // Rows whose hull steps lie nearest to the critical slope: where good completions are.
-    std::vector<int64_t> near() const {
-        std::vector<uint32_t> order(steps_.size());
-        for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
-        auto closer = [&](uint32_t a, uint32_t b) {
-            const double x = std::fabs(steps_[a].slope - answer_.slope), y = std::fabs(steps_[b].slope - answer_.slope);
-            return x != y ? x < y : a < b;
-        };
-        const size_t keep = std::min<size_t>(kNear, order.size());
-        std::nth_element(order.begin(), order.begin() + (keep ? keep - 1 : 0), order.end(), closer);
-        std::vector<int64_t> rows;
-        for (size_t q = 0; q < keep; ++q) rows.push_back(steps_[order[q]].row);
-        std::sort(rows.begin(), rows.end());
-        rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
-        return rows;
+    // Every deviation of a row outside the table of this level costs at least this much.
+    double reach(size_t level) const {
+        if (level == 0) return kInfinity;
+        double least = kInfinity;
+        for (int a = 0; a < t_.k; ++a)
+            for (int b = 0; b < a; ++b)
+                if (t_.rate[a] != t_.rate[b]) least = std::min(least, std::fabs(static_cast<double>(t_.rate[a] - t_.rate[b])));
+        const Bracket b = levels_->bracket(level);
+        const double size = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
+        return std::max(0.0, std::min(b.high - answer_.slope, answer_.slope - b.low)) * least * size;
     }
 
-    // False when the sieve's choice is too coarse for the search that would prove it.
-    bool complete() {
-        moves_.clear();
-        double tiny = kTiny * (magnitude_ + answer_.slope * static_cast<double>(o_.limit));
-        if (!std::isfinite(tiny)) tiny = 0.0;
-        bool proved = answer_.gap <= tiny;
-        std::vector<int64_t> rows;
-        if (!proved) {
-            rows = answer_.listed == t_.n && t_.n <= (1 << 17) ? everything() : near();
-            const bool whole = static_cast<int64_t>(rows.size()) == t_.n;
-            const int64_t stages[2][2] = {{256, 1 << 10}, {int64_t{1} << 60, whole ? 1 << 14 : 1 << 12}};
-            for (const auto& stage : stages) {
-                proved = (search(rows, stage[0], stage[1], tiny) && whole) || answer_.gap <= tiny;
-                if (proved || sieve_ || work_ >= o_.work || now() > end_) break;
-            }
+    // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
+    double useless() {
+        const int64_t step = cost_step(t_), rest = step > 0 ? slack_ % step : slack_;
+        slack_ -= rest;
+        return answer_.slope * static_cast<double>(rest);
+    }
+
+    void complete() {
+        answer_.cost = o_.limit - slack_;
+        const double lost = useless();
+        answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost);
+        answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
+        answer_.gap += lost;
+        for (const Cell& move : moves_) {
+            choice_[move.row] = static_cast<uint8_t>(move.format);
+            answer_.cost += move.dcost;
+            answer_.loss += move.dloss;
         }
-        if (!proved && sieve_ && now() < end_) return false;
-        if (!proved && work_ < o_.work && now() < end_) {
-            if (static_cast<int64_t>(rows.size()) < t_.n) rows = everything();
-            proved = search(rows, int64_t{1} << 60, 1 << 20, tiny) || answer_.gap <= tiny;
+    }
+
+    // Search for the least gap, from the nearest rows to all that may matter. True when none is smaller.
+    bool search_core() {
+        double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
+        if (!std::isfinite(scale)) scale = 0.0;
+        const double tiny = kTiny * scale;
+        if (answer_.gap <= tiny) return true;
+        size_t level = levels_ != nullptr ? levels_->depth() : 0;
+        while (level > 0 && base_.n < kNear) look_at(--level);
+        const int64_t stages[2][2] = {{kNear / 4, 1 << 10}, {kNear, 1 << 13}};
+        for (const auto& stage : stages) {
+            const bool complete = search(stage[0], stage[1], tiny);
+            if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
+            if (spent()) return false;
         }
-        for (const Cell& move : moves_) choice_[move.row] = static_cast<uint8_t>(move.format);
-        answer_.status = proved && !sieve_ ? Status::kOptimal : Status::kBounded;
-        return true;
+        if (t_.n >= kLong && answer_.gap <= kSmall * std::fabs(answer_.loss)) return false;
+        while (level > 0 && reach(level) < answer_.gap) look_at(--level);
+        for (const int64_t states : {int64_t{1} << 14, int64_t{1} << 20})
+            if (search(int64_t{1} << 60, states, tiny) || answer_.gap <= tiny) return true;
+            else if (spent()) return false;
+        return false;
     }
 
-    std::vector<int64_t> everything() const {
-        std::vector<int64_t> rows(t_.n);
-        for (int64_t i = 0; i < t_.n; ++i) rows[i] = i;
-        return rows;
-    }
+    bool spent() const { return work_ >= o_.work || now() > end_; }
 
-    Table t_;
+    Table t_, base_;                 // the table, and the one whose rows are looked at
+    const uint32_t* ids_ = nullptr;  // their numbers in the table
     Options o_;
     uint8_t* choice_;
     Answer answer_;
-    std::vector<Step> steps_;
+    std::unique_ptr<Levels> levels_;
     std::vector<Cell> moves_;
-    double low_ = 0.0, high_ = 0.0, loss_ = 0.0, magnitude_ = 0.0, end_ = 0.0;
-    int64_t cost_ = 0, room_ = 0, slack_ = 0, work_ = 0;
-    uint64_t state_ = 0;
-    bool precise_ = false;
-    bool sieve_ = false;   // the pass was in single precision: optimality is for the certificate to find
+    double end_ = 0.0;
+    int64_t slack_ = 0, work_ = 0;
 };
 
 }  // namespace bitwright

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan
-from bitwright.core.problem_file import read_npz
 from bitwright.core.table import SensitivityTable
 from tests.api.running import Running, assert_problem
 from tests.dashboard.sample_state import llama_units, plan_of, store_table, table_of

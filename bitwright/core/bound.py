@@ -1,0 +1,97 @@
+"""The Lagrangian bound L(m) of `certificate`, recomputed from the problem alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.blocks import exact_sum, release, row_blocks
+from bitwright.core.errors import VerificationFailed
+from bitwright.core.pair_bound import shifted
+from bitwright.core.problem import AT_LEAST, Problem
+
+
+def lagrangian(
+    problem: Problem, multipliers: Mapping[str, float], messages: tuple[float, ...] | None = None
+) -> tuple[float, float]:
+    """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to."""
+    m = _clean_multipliers(problem, multipliers)
+    constant = [-m[limit.name] * float(limit.value) for limit in problem.limits if m.get(limit.name)]
+    for index, rule in enumerate(problem.rules):
+        sign = -1.0 if rule.sense == AT_LEAST else 1.0
+        constant.append(-sign * m.get(f"rule:{index}", 0.0) * rule.count)
+    simple = problem.tie is None and not problem.rules and all(limit.units is None for limit in problem.limits)
+    rest = problem.pairs.loss[problem.pairs.loss < 0]
+    if simple and messages is None:
+        parts = [_least(problem, m, rows) for rows in row_blocks(problem.n)]
+    else:
+        value = _by_group(problem, m)
+        if messages is not None:
+            added, rest = shifted(problem, messages, np.isfinite(value))
+            value = value + added
+        parts = [value.min(axis=1)]
+    parts += [np.array(constant), rest]
+    if problem.groups <= 1_000_000:
+        terms = np.concatenate(parts)
+        return exact_sum(terms), exact_sum(np.abs(terms))
+    sums = [(part.sum(dtype=np.longdouble), np.abs(part).sum(dtype=np.longdouble)) for part in parts]
+    return float(sum(value for value, _ in sums)), float(sum(size for _, size in sums))
+
+
+def _least(problem: Problem, m: Mapping[str, float], rows: slice) -> NDArray[np.float64]:
+    """min over formats of (loss + m.cost) of some rows, format by format: for limits over all units."""
+    limits = [(problem.resource(limit.resource), m[limit.name]) for limit in problem.limits if m.get(limit.name)]
+    best: NDArray[np.float64] | None = None
+    for j in range(problem.k):
+        value = problem.loss[rows, j].astype(np.float64)
+        for resource, price in limits:
+            if resource.matrix is not None:
+                value += resource.matrix[rows, j].astype(np.float64) * price
+            else:
+                assert resource.size is not None
+                assert resource.rate is not None
+                value += (resource.size[rows] * resource.rate[j]).astype(np.float64) * price
+        best = value if best is None else np.minimum(best, value, out=best)
+    assert best is not None
+    release(problem.loss[rows])
+    return best
+
+
+def _by_group(problem: Problem, m: Mapping[str, float]) -> NDArray[np.float64]:
+    """loss + m.cost of every tie group and format, with rules and limits over some units."""
+    value = problem.loss.astype(np.float64)
+    for limit in problem.limits:
+        rate = m.get(limit.name, 0.0)
+        if rate == 0.0:
+            continue
+        term = problem.resource(limit.resource).costs().astype(np.float64) * rate
+        if limit.units is None:
+            value = value + term
+        else:
+            value[limit.units] += term[limit.units]
+    for index, rule in enumerate(problem.rules):
+        rate = m.get(f"rule:{index}", 0.0)
+        if rate != 0.0:
+            value[np.ix_(rule.units, rule.formats)] += (-1.0 if rule.sense == AT_LEAST else 1.0) * rate
+    if problem.tie is not None:
+        summed = np.zeros((problem.groups, problem.k))
+        np.add.at(summed, problem.group_index, value)
+        value = summed
+    return value
+
+
+def _clean_multipliers(problem: Problem, multipliers: Mapping[str, float]) -> dict[str, float]:
+    known = {limit.name for limit in problem.limits} | {f"rule:{i}" for i in range(len(problem.rules))}
+    clean: dict[str, float] = {}
+    for name, value in multipliers.items():
+        if name not in known:
+            raise VerificationFailed(
+                "a multiplier names no limit or rule", expected=", ".join(sorted(known)), got=str(name)[:80]
+            )
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise VerificationFailed(f"the multiplier of {name} must be finite and not negative", got=repr(value)[:40])
+        clean[name] = float(value)
+    return clean

@@ -1,0 +1,121 @@
+// The single-precision pass of fast.hpp with sixteen rows at a time (AVX-512): the same checks, bit for bit.
+#pragma once
+
+#include "fast.hpp"
+
+#if BW_FAST
+#define BW_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl")))
+
+namespace bitwright {
+
+inline bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl");
+}
+
+// Row of each lane after `columns16`.
+template <int K>
+constexpr int lane_row(int p) {
+    return K == 4 ? p % 4 * 4 + p / 4 : 8 * (p / 8) + p / 4 % 2 + 2 * (p % 4);
+}
+
+// Formats j of sixteen rows of K floats at `p`, in the order of `lane_row`.
+template <int K>
+BW_AVX512 __attribute__((always_inline)) inline void columns16(const float* p, __m512* l) {
+    __m512 t[K];
+    for (int g = 0; g < K / 4; ++g) {
+        const float* q = p + 64 * g;
+        const __m512 a = _mm512_loadu_ps(q), b = _mm512_loadu_ps(q + 16), c = _mm512_loadu_ps(q + 32), d = _mm512_loadu_ps(q + 48);
+        const __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
+        const __m512 cd0 = _mm512_unpacklo_ps(c, d), cd1 = _mm512_unpackhi_ps(c, d);
+        t[4 * g] = _mm512_shuffle_ps(ab0, cd0, 0x44);
+        t[4 * g + 1] = _mm512_shuffle_ps(ab0, cd0, 0xEE);
+        t[4 * g + 2] = _mm512_shuffle_ps(ab1, cd1, 0x44);
+        t[4 * g + 3] = _mm512_shuffle_ps(ab1, cd1, 0xEE);
+    }
+    if constexpr (K == 4) {
+        for (int j = 0; j < 4; ++j) l[j] = t[j];
+    } else {
+        for (int j = 0; j < 4; ++j) {   // lanes: formats j and 4 + j of even rows, then of odd rows
+            l[j] = _mm512_shuffle_f32x4(t[j], t[4 + j], 0x88);
+            l[4 + j] = _mm512_shuffle_f32x4(t[j], t[4 + j], 0xDD);
+        }
+    }
+}
+
+// `count` rows (a multiple of 16, at most 512).
+template <int K, bool kEqual>
+BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPrices& p, int count, uint8_t* choice,
+                            FastBlock& out) {
+    alignas(64) int32_t row_of[16], lane_of[16];
+    for (int q = 0; q < 16; ++q) {
+        row_of[q] = lane_row<K>(q);
+        lane_of[lane_row<K>(q)] = q;
+    }
+    const __m512i rows = _mm512_load_si512(row_of), lanes = _mm512_load_si512(lane_of);
+    const __m512i rates_of = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.rate)));
+    __m512 need_of[K];
+    for (int j = 0; j < K; ++j) need_of[j] = _mm512_broadcast_f32x8(_mm256_load_ps(p.need[j]));
+    auto* masks = reinterpret_cast<uint16_t*>(out.unsure);
+    __m512d total = _mm512_setzero_pd();
+    __m512i spent = _mm512_setzero_si512();
+    for (int i = 0; i < count; i += 16) {
+        __m512 l[K], w = _mm512_setzero_ps();
+        columns16<K>(loss + static_cast<int64_t>(i) * K, l);
+        if constexpr (!kEqual) {
+            const __m256 a = _mm512_cvtepi64_ps(_mm512_loadu_si512(size + i)), b = _mm512_cvtepi64_ps(_mm512_loadu_si512(size + i + 8));
+            w = _mm512_permutexvar_ps(rows, _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1));
+        }
+        __m512 best = l[0], chosen = l[0];
+        __m512i x = _mm512_setzero_si512();
+        for (int j = 1; j < K; ++j) {
+            const __m512 price = _mm512_set1_ps(p.price[j]);
+            __m512 v;
+            if constexpr (kEqual) v = _mm512_add_ps(l[j], price);
+            else v = _mm512_fmadd_ps(price, w, l[j]);   // only a guess: its rounding does not matter
+            const __mmask16 less = _mm512_cmp_ps_mask(v, best, _CMP_LT_OQ);
+            best = _mm512_min_ps(v, best);
+            chosen = _mm512_mask_mov_ps(chosen, less, l[j]);
+            x = _mm512_mask_mov_epi32(x, less, _mm512_set1_epi32(j));
+        }
+        __mmask16 sure = 0xFFFF;
+        for (int j = 0; j < K; ++j) {
+            __m512 need;
+            if constexpr (K == 4) need = _mm512_permutevar_ps(need_of[j], x);
+            else need = _mm512_permutexvar_ps(x, need_of[j]);
+            if constexpr (!kEqual) need = _mm512_mul_ps(need, w);
+            sure = _mm512_mask_cmp_ps_mask(sure, _mm512_sub_ps(l[j], chosen), need, _CMP_GE_OQ);
+        }
+        chosen = _mm512_maskz_mov_ps(sure, chosen);
+        total = _mm512_add_pd(total, _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(chosen)),
+                                                   _mm512_cvtps_pd(_mm512_extractf32x8_ps(chosen, 1))));
+        const __m512i rates = _mm512_maskz_permutexvar_epi32(sure, x, rates_of);
+        if constexpr (kEqual) {
+            spent = _mm512_add_epi32(spent, rates);   // at most 32 rates of 2^24 a lane
+        } else {
+            const __m512i r = _mm512_permutexvar_epi32(lanes, rates);
+            const __m512i r0 = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(r)), r1 = _mm512_cvtepu32_epi64(_mm512_extracti32x8_epi32(r, 1));
+            spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mul_epu32(_mm512_loadu_si512(size + i), r0),
+                                                             _mm512_mul_epu32(_mm512_loadu_si512(size + i + 8), r1)));
+        }
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(choice + i), _mm512_cvtepi32_epi8(_mm512_permutexvar_epi32(lanes, x)));
+        // The mask in the order of the rows.
+        masks[i / 16] = static_cast<uint16_t>(~_mm512_movepi32_mask(_mm512_permutexvar_epi32(lanes, _mm512_movm_epi32(sure))));
+    }
+    double sums[8];
+    _mm512_storeu_pd(sums, total);
+    out.loss = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    out.cost = 0;
+    if constexpr (kEqual) {
+        alignas(64) int32_t lane[16];
+        _mm512_store_si512(lane, spent);
+        for (int32_t v : lane) out.cost += v;
+    } else {
+        alignas(64) int64_t lane[8];
+        _mm512_store_si512(lane, spent);
+        for (int64_t v : lane) out.cost += v;
+    }
+}
+
+}  // namespace bitwright
+#endif

@@ -1,0 +1,334 @@
+// The critical slope of a large table, level by level (research/05 section 4, steps 1 to 4).
+//
+// A stratified sample brackets the slope; one pass settles every row that has one best format within the bracket and
+// copies out the others, a few per cent; those are a smaller table with what is left of the limit, and so on until few
+// enough are left to walk their hulls. A bracket that missed is moved and its pass repeated; a bracket that holds too
+// many rows (nearly equal slopes) is narrowed by a histogram; equal slopes are filled in the order of the rows.
+#pragma once
+
+#include "pass.hpp"
+#include "select.hpp"
+
+namespace bitwright {
+
+struct Plan {
+    int64_t limit;
+    int threads;
+    int64_t walk_rows;   // at most this many rows have their hulls walked
+    uint64_t seed;
+    uint8_t* choice;
+};
+
+// The last level: its rows, their steps inside the bracket, and the LP vertex. slope: critical; loss: of the vertex.
+struct Vertex {
+    double slope = 0.0, loss = 0.0, bound = 0.0;
+    int64_t slack = 0;
+    Bracket bracket{0.0, INFINITY};
+};
+
+class Levels {
+  public:
+    Levels(const Table& t, const Plan& plan) : p_(plan) {
+        tables_.reserve(kDeepest);
+        lists_.reserve(kDeepest);
+        tables_.push_back(t);
+        brackets_.push_back({0.0, INFINITY});
+    }
+
+    // False when nothing was found: nothing fits, or (rarely) every attempt missed.
+    bool find() { return descend(0, p_.limit, {0.0, INFINITY}) == 0; }
+
+    const Vertex& vertex() const { return vertex_; }
+    // Rows outside table(level) were settled for all multipliers in bracket(level).
+    const Bracket& bracket(size_t level) const { return brackets_[level]; }
+    const Table& table(size_t level) const { return tables_[level]; }
+    const uint32_t* ids(size_t level) const { return level == 0 ? nullptr : lists_[level - 1].id.data(); }
+    size_t depth() const { return tables_.size() - 1; }
+    int64_t passes() const { return passes_; }
+    int64_t listed() const { return listed_; }
+
+  private:
+    static constexpr int kAttempts = 10;
+    static constexpr size_t kDeepest = 64;
+
+    int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
+
+    // 0: the critical slope was found; 1: it lies above the bracket `within` (or nothing fits); -1: below.
+    int descend(size_t level, int64_t limit, Bracket within) {
+        const Table& t = tables_[level];
+        if (t.n <= p_.walk_rows || level + 2 >= kDeepest) return walk_all(level, limit, within);
+        Bracket b = sampled(t, limit, within);
+        bool precise = false;
+        int histograms = 0, missed = 0;
+        while (missed < kAttempts) {
+            widen(b, precise, within);
+            const int64_t most = std::max<int64_t>(level == 0 ? t.n / 8 : t.n / 2, p_.walk_rows);
+            Tally tally = fused_pass(t, ids(level), b, precise, most, p_.threads, p_.choice);
+            passes_ += level == 0;
+            if (tally.over) {
+                if (!precise) precise = true;
+                else if (histograms++ < 5 && narrow(level, limit, b)) continue;
+                else return fill(level, limit, b);
+                continue;
+            }
+            if (level == 0) listed_ = tally.rows.n;
+            lists_.push_back(std::move(tally.rows));
+            tables_.push_back(lists_.back().view(t));
+            brackets_.push_back(b);
+            loss_ += tally.loss;
+            const int side = descend(level + 1, limit - tally.cost, b);
+            if (side == 0) return 0;
+            tables_.resize(level + 1);
+            lists_.erase(lists_.begin() + static_cast<std::ptrdiff_t>(level), lists_.end());
+            brackets_.resize(level + 1);
+            loss_ -= tally.loss;
+            if (side > 0 ? b.high >= std::min(within.high, 0x1p800) : b.low <= within.low) return side;
+            const double wider = std::ldexp(1.0, std::min(2 << missed, 200));
+            if (side > 0) b = {b.high, std::min(within.high, missed + 2 < kAttempts ? b.high * wider : INFINITY)};
+            else b = {std::max(within.low, missed >= 4 ? 0.0 : b.low / wider), b.low};
+            ++missed;
+        }
+        return 1;
+    }
+
+    // Ends moved outward by more than the rounding of the pass, and never further than the level above is certain of.
+    static void widen(Bracket& b, bool precise, Bracket within) {
+        const double by = precise ? 1e-13 : 4 * 0x1p-20;
+        b.high = std::min(b.high * (1 + by), std::isinf(within.high) ? 0x1p900 : within.high);
+        b.low = std::max(b.low * (1 - by), within.low);
+    }
+
+    uint64_t random() {   // splitmix64 (Steele, Lea, Flood 2014)
+        uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+        return z ^ (z >> 31);
+    }
+
+    static void passed(const Table& t, int64_t i) {
+        constexpr int64_t chunk = 1 << 17;
+        if (i % chunk == 0 && i > 0) release(t, i - chunk, i);
+    }
+
+    // One row from each of m equal stretches of the table.
+    Rows draw(const Table& t, int64_t m) {
+        constexpr int ahead = 16;
+        Rows rows;
+        rows.reserve(t, m);
+        const double stretch = static_cast<double>(t.n) / static_cast<double>(m);
+        int64_t next[ahead];
+        for (int64_t q = 0; q < m + ahead; ++q) {
+            if (q >= ahead) rows.add(t, next[q % ahead], 0);
+            if (q >= m) continue;
+            const double share = static_cast<double>(random() >> 11) * 0x1p-53;
+            const int64_t i = std::min(t.n - 1, static_cast<int64_t>((static_cast<double>(q) + share) * stretch));
+            next[q % ahead] = i;
+            __builtin_prefetch(t.row_at(i));
+            if (t.size != nullptr) __builtin_prefetch(t.size + i);
+        }
+        return rows;
+    }
+
+    // Best format at `high` (the cheapest where that is infinite): where a walk within a bracket begins.
+    static int start(const double* l, const int64_t* c, int k, double high) {
+        if (high >= 0x1p800) return cheapest(l, c, k);
+        int x = 0;
+        for (int j = 1; j < k; ++j)
+            if (l[j] + high * static_cast<double>(c[j]) < l[x] + high * static_cast<double>(c[x])) x = j;
+        return x;
+    }
+
+    // Steps of every row of a table within the bracket. Returns the cost of the starting formats.
+    int64_t walk_rows(const Table& t, Bracket b, std::vector<Step>& steps, std::vector<uint8_t>& from) const {
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats], cost = 0;
+        from.resize(static_cast<size_t>(t.n));
+        for (int64_t i = 0; i < t.n; ++i) {
+            t.row(i, l, c);
+            const int x = start(l, c, t.k, b.high);
+            from[i] = static_cast<uint8_t>(x);
+            cost += c[x];
+            walk(l, c, t.k, i, x, b.low, steps);
+        }
+        return cost;
+    }
+
+    // Slopes at the target +- three standard deviations of a sample of about n^(2/3) rows (Floyd-Rivest, on slopes). The
+    // sample itself is first bracketed by a pilot, so that only a part of its hulls is walked.
+    Bracket sampled(const Table& t, int64_t limit, Bracket within) {
+        const double root = std::cbrt(static_cast<double>(t.n)), sigmas = within.high < INFINITY ? 2.5 : 3.0;
+        // Below the first level rows lie in the cache, and a narrow bracket is worth more than a small sample.
+        const int64_t wanted = std::max(static_cast<int64_t>(2 * root * root) + 64, within.high < INFINITY ? t.n / 8 : 0);
+        const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 18 : int64_t{1} << 21});
+        const int64_t pilot = std::min<int64_t>(m, 4096);
+        const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
+        const Rows sample = draw(t, m);
+        const Table s = sample.view(t);
+        Rows first;
+        if (pilot < m) first = draw(s, pilot);
+        const Table f = pilot < m ? first.view(t) : s;
+        std::vector<Step> steps;
+        std::vector<uint8_t> from;
+        const int64_t base = walk_rows(f, within, steps, from);
+        double steepest = 0.0, widest = 0.0, square = 0.0;
+        for (const Step& step : steps) {
+            steepest = std::max(steepest, step.slope);
+            widest = std::max(widest, static_cast<double>(step.dcost));
+        }
+        const double above = std::isinf(within.high) ? (steepest > 0 ? std::ldexp(steepest, 20) : 1.0) : within.high;
+        // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
+        const double target = ratio * static_cast<double>(f.total_size) - static_cast<double>(base);
+        const double middle = slope_at(steps, target, above, within.low);
+        std::vector<double> spent(static_cast<size_t>(f.n));
+        for (int64_t i = 0; i < f.n; ++i)
+            spent[i] = (static_cast<double>(t.rate[from[i]]) - ratio) * static_cast<double>(f.weight(i));
+        for (const Step& step : steps)
+            if (step.slope > middle) spent[step.row] += static_cast<double>(step.dcost);
+        for (double v : spent) square += v * v;
+        const double deviation = std::sqrt(square / static_cast<double>(f.n)), many = static_cast<double>(m);
+        const double share = static_cast<double>(f.n) / many;
+        const double margin = sigmas * deviation * std::sqrt(many) * share + 2 * widest +
+                              (pilot < m ? sigmas * deviation * std::sqrt(static_cast<double>(f.n)) : 0.0);
+        Bracket b{slope_at(steps, target + margin, above, within.low), slope_at(steps, target - margin, above, within.low)};
+        b.high = std::max(b.high, steepest > 0 ? std::ldexp(steepest, -30) : above);   // the multiplier may well be zero
+        if (pilot == m) return b;
+        const double around = sigmas * deviation * std::sqrt(many) + 2 * widest;
+        return refined(s, ratio, around, b);
+    }
+
+    // The same from the whole sample, within the pilot's bracket.
+    Bracket refined(const Table& s, double ratio, double margin, Bracket b) const {
+        Bracket wide = b;
+        widen(wide, false, {0.0, INFINITY});
+        const Tally tally = fused_pass(s, nullptr, wide, false, s.n, 1, nullptr);
+        const Table rest = tally.rows.view(s);
+        std::vector<Step> steps;
+        std::vector<uint8_t> from;
+        const int64_t base = walk_rows(rest, wide, steps, from);
+        const double target = ratio * static_cast<double>(s.total_size) - static_cast<double>(tally.cost + base);
+        return {slope_at(steps, target + margin, b.high, b.low), slope_at(steps, target - margin, b.high, b.low)};
+    }
+
+    // The last level: every hull within the bracket is walked, and the steepest steps that fit are taken.
+    int walk_all(size_t level, int64_t limit, Bracket b) {
+        const Table& t = tables_[level];
+        std::vector<uint8_t> from;
+        std::vector<Step> steps;
+        const int64_t base = walk_rows(t, b, steps, from);
+        int64_t room = limit - base;
+        if (room < 0) return 1;
+        const size_t taken = weighted_select(steps, room);
+        const bool all = taken == steps.size();
+        if (all && b.low > 0 && room > 0) return -1;
+        for (int64_t i = 0; i < t.n; ++i) p_.choice[number(level, i)] = from[i];
+        std::vector<uint8_t> order(static_cast<size_t>(t.n), 0);
+        for (size_t q = 0; q < taken; ++q) {
+            const Step& s = steps[q];
+            if (s.order + 1 > order[s.row]) {   // of several steps of one row the last counts
+                order[s.row] = static_cast<uint8_t>(s.order + 1);
+                p_.choice[number(level, s.row)] = s.after;
+            }
+        }
+        vertex_.slope = all ? b.low : steps[taken].slope;
+        vertex_.slack = room;
+        long double loss = loss_;
+        for (int64_t i = 0; i < t.n; ++i) loss += t.loss_at(i, p_.choice[number(level, i)]);
+        vertex_.loss = static_cast<double>(loss);
+        vertex_.bound = vertex_.loss - vertex_.slope * static_cast<double>(room);
+        vertex_.bracket = b;
+        return 0;
+    }
+
+    // Narrow the bracket to one of 2^14 stretches of slopes, by the cost of the hull steps in each. False when it cannot.
+    bool narrow(size_t level, int64_t limit, Bracket& b) const {
+        constexpr int stretches = 1 << 14;
+        const Table& t = tables_[level];
+        const double high = b.high >= 0x1p800 ? 0x1p800 : b.high, per = (high - b.low) / stretches;
+        if (!(per > 0x1p-50 * high)) return false;
+        std::vector<int64_t> cost(stretches, 0);
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats], spent = 0;
+        std::vector<Step> steps;
+        for (int64_t i = 0; i < t.n; ++i) {
+            passed(t, i);
+            t.row(i, l, c);
+            const int x = start(l, c, t.k, b.high);
+            spent += c[x];
+            steps.clear();
+            walk(l, c, t.k, i, x, b.low, steps);
+            for (const Step& s : steps) {
+                const double at = std::min((high - s.slope) / per, static_cast<double>(stretches - 1));
+                cost[static_cast<size_t>(std::max(0.0, at))] += s.dcost;
+            }
+        }
+        int at = 0;
+        while (at + 1 < stretches && spent + cost[at] <= limit) spent += cost[at++];
+        const Bracket inner{std::max(b.low, high - (at + 1) * per), at == 0 ? b.high : high - at * per};
+        if (!(inner.high - inner.low < 0.5 * (b.high - b.low))) return false;
+        b = inner;
+        return true;
+    }
+
+    // Slopes that are equal but for rounding: each row's dearer format while it fits, in the order of the rows.
+    int fill(size_t level, int64_t limit, Bracket b) {
+        const Table& t = tables_[level];
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats], cost = 0;
+        long double loss = 0.0L;
+        for (int64_t i = 0; i < t.n; ++i) {
+            passed(t, i);
+            t.row(i, l, c);
+            const int x = start(l, c, t.k, b.high);
+            p_.choice[number(level, i)] = static_cast<uint8_t>(x);
+            cost += c[x];
+            loss += l[x];
+        }
+        int64_t room = limit - cost;
+        if (room < 0) return 1;
+        vertex_.bound = static_cast<double>(static_cast<long double>(loss_) + loss - static_cast<long double>(b.high) * room);
+        Rows rest;
+        std::vector<Step> steps;
+        bool stopped = false;
+        for (int64_t i = 0; i < t.n; ++i) {
+            passed(t, i);
+            t.row(i, l, c);
+            const int x = p_.choice[number(level, i)];
+            steps.clear();
+            walk(l, c, t.k, i, x, b.low, steps);
+            if (steps.empty()) continue;
+            if (rest.n < p_.walk_rows) {
+                rest.reserve(t, rest.n + 1);
+                rest.add(t, i, static_cast<uint32_t>(number(level, i)));
+            }
+            const int y = steps.back().after;
+            if (c[y] - c[x] > room) {
+                stopped = true;
+                continue;
+            }
+            room -= c[y] - c[x];
+            loss += l[y] - l[x];
+            p_.choice[number(level, i)] = static_cast<uint8_t>(y);
+        }
+        if (!stopped && b.low > 0 && room > 0) return -1;
+        vertex_.slope = b.high;
+        vertex_.slack = room;
+        vertex_.loss = static_cast<double>(static_cast<long double>(loss_) + loss);
+        vertex_.bracket = b;
+        listed_ = std::max(listed_, rest.n);
+        lists_.push_back(std::move(rest));
+        tables_.push_back(lists_.back().view(t));
+        brackets_.push_back({b.high, b.high});   // rows beyond the list may tie: nothing is certain of them
+        return 0;
+    }
+
+    Plan p_;
+    std::vector<Table> tables_;
+    std::vector<Rows> lists_;
+    std::vector<Bracket> brackets_;
+    Vertex vertex_;
+    double loss_ = 0.0;
+    int64_t passes_ = 0, listed_ = 0;
+    uint64_t state_ = p_.seed;
+};
+
+}  // namespace bitwright

@@ -1,0 +1,114 @@
+"""Large compact tables, solved as they lie: resident or mapped from a file.
+
+Beyond CHECKED units the certificate is made from the solver's own pass (losses summed in float64, costs in integers):
+checking it costs several reads of the table, and `bitwright verify` does that with none of this code. Smaller answers
+are checked at once, as all others are.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import numpy as np
+
+from bitwright.core.blocks import mapping, row_blocks
+from bitwright.core.certificate import ROUNDING, Certificate, total_loss
+from bitwright.core.problem import IntArray, Problem, Resource
+from bitwright.core.solution import Solution
+from solvers import native
+from solvers.base import Deadline
+
+#: Smaller tables are reduced first (ties, scaling), which costs nothing there.
+DIRECT_ROWS = 4096
+#: Up to here every answer is checked before it is given.
+CHECKED = 1 << 20
+#: Tables from here on are worth a second thread.
+THREADED = 1 << 22
+#: The summed rounding of the pass, as a share of the magnitudes: the bound is lowered by it.
+SUMMED = 1e-14
+
+
+def streams(problem: Problem) -> bool:
+    """Whether a problem is one compact limit over all units and nothing else, with losses that need no scaling."""
+    if native.library() is None or len(problem.limits) != 1 or problem.tie is not None:
+        return False
+    limit = problem.limits[0]
+    plain = limit.units is None and problem.resource(limit.resource).matrix is None
+    return plain and not problem.rules and not len(problem.pairs) and problem.n > DIRECT_ROWS and _moderate(problem)
+
+
+def _moderate(problem: Problem) -> bool:
+    """Far from both ends of float64's range."""
+    top = max(abs(problem.extremes.least), problem.extremes.greatest)
+    return top == 0.0 or 1e-90 < top < 1e90
+
+
+def run(problem: Problem, deadline: Deadline, seed: int) -> native.TableAnswer:
+    """The compiled solver over the table of a problem that `streams`."""
+    limit = problem.limits[0]
+    resource = problem.resource(limit.resource)
+    threads = min(8, len(os.sched_getaffinity(0))) if problem.n >= THREADED else 1
+    return native.solve_table(
+        problem.loss,
+        max(-1, min(2**62, int(np.floor(limit.value)))),
+        size=resource.size,
+        rate=resource.rate,
+        sizes=resource.sizes,
+        mapped=mapping(problem.loss) is not None and _in_files(resource),
+        seconds=deadline.left,
+        seed=seed,
+        threads=threads,
+    )
+
+
+def _in_files(resource: Resource) -> bool:
+    """Pages are given back for losses and sizes alike: both must lie in files, or the sizes must not be read at all."""
+    assert resource.size is not None
+    return resource.sizes.least == resource.sizes.most or mapping(resource.size) is not None
+
+
+def certified(problem: Problem, answer: native.TableAnswer, proof: str, info: dict[str, object]) -> Solution | None:
+    """The solution with the certificate of the pass; None when a uniform plan may be better than the answer."""
+    limit = problem.limits[0]
+    spent = answer.slope * float(limit.value)
+    scale = abs(answer.loss + answer.slope * answer.cost) + spent
+    bound = answer.bound - answer.slope * (float(limit.value) - np.floor(limit.value)) - SUMMED * scale
+    gap = answer.loss - bound
+    if gap <= ROUNDING * max(scale, abs(answer.loss)):
+        gap, bound = 0.0, min(bound, answer.loss)
+    elif _uniform_may_win(problem, answer, gap + 2 * SUMMED * scale):
+        return None
+    proved = gap > 0 and answer.status == native.OPTIMAL
+    others = [r for r in problem.resources if r.name != limit.resource]
+    choice = cast(IntArray, answer.choice)  # one byte a unit: eight would be more than the table of four formats
+    certificate = Certificate(
+        status="optimal" if gap == 0 or proved else "bounded",
+        loss=answer.loss,
+        lower_bound=float(bound),
+        gap=float(gap),
+        cost={limit.name: answer.cost, **{r.name: r.total(choice) for r in others}},
+        limits={limit.name: limit.value},
+        multipliers={limit.name: answer.slope},
+        proof=proof if proved else None,
+    )
+    return Solution(choice, answer.loss, certificate, "hull", {**info, "checked": "by its own pass; verify it"})
+
+
+def _uniform_may_win(problem: Problem, answer: native.TableAnswer, gap: float) -> bool:
+    """Whether some feasible uniform plan may have less loss than the answer.
+
+    Every plan pays at least the bound and, in each row, what its format costs above the best at the multiplier; so a
+    uniform plan that has paid more than the gap after some rows is out.
+    """
+    limit = problem.limits[0]
+    resource = problem.resource(limit.resource)
+    assert resource.rate is not None
+    fits = [j for j in range(problem.k) if resource.sizes.total * int(resource.rate[j]) <= limit.value]
+    above = np.zeros(len(fits))
+    for rows in row_blocks(problem.n):
+        value = problem.loss[rows] + answer.slope * resource.costs(rows)
+        above += value[:, fits].sum(axis=0) - value.min(axis=1).sum()
+        if (above > gap).all():
+            return False
+    return any(total_loss(problem, np.full(problem.n, j, np.uint8)) < answer.loss for j in fits)
