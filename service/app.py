@@ -31,7 +31,14 @@ class Service(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         settings: Settings = self.state.bitwright.settings
         uploads = {"/v1/texts": settings.max_text_bytes, "/v1/problems": settings.max_problem_bytes}
-        return Guard(super().build_middleware_stack(), max_bytes=settings.max_request_bytes, uploads=uploads)
+        state: State = self.state.bitwright
+        return Guard(
+            super().build_middleware_stack(),
+            max_bytes=settings.max_request_bytes,
+            uploads=uploads,
+            spans=state.spans,
+            counts=state.counts,
+        )
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -16,9 +16,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitwright.core.errors import BitwrightError, TooLarge, UnsupportedMedia
+from bitwright.jobs.spans import SERVER, Exporter, Span, open_span
+from service.metrics import Counts
 from service.problems import internal, problem_response
 
 log = logging.getLogger("bitwright.service")
+access = logging.getLogger("bitwright.access")
 
 #: Content-Security-Policy of everything served: own files only, no inline script or style, no framing.
 CSP = (
@@ -44,10 +47,14 @@ class Guard:
     """Outermost application. `max_bytes`: cap of a request body, with or without Content-Length; `uploads`: path -> cap
     of what is stored as it is."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, uploads: Mapping[str, int]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, uploads: Mapping[str, int], spans: Exporter, counts: Counts
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.uploads = uploads
+        self.spans = spans
+        self.counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,14 +64,15 @@ class Guard:
         offered = headers.get("x-request-id", "")
         identity = offered if _REQUEST_ID.fullmatch(offered) else secrets.token_hex(12)
         scope.setdefault("state", {})["request_id"] = identity
-        started, head = False, scope["method"] == "HEAD"
+        status, begin, head = 0, time.perf_counter(), scope["method"] == "HEAD"
+        span = self._open_span(scope, headers) if self.spans.enabled else None
         if head:  # every GET answers HEAD with the same headers and no body (RFC 9110 section 9.3.2)
             scope["method"] = "GET"
 
         async def guarded_send(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = int(message["status"])
                 out = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     out.setdefault(name, value)
@@ -81,8 +89,26 @@ class Guard:
             await problem_response(error, identity, {"Connection": "close"})(scope, receive, guarded_send)
         except Exception:
             log.exception("request %s: %s %r failed", identity, scope["method"], scope["path"])
-            if not started:
+            if not status:
                 await problem_response(internal(identity), identity)(scope, receive, guarded_send)
+        finally:
+            self._account(scope, identity, status, time.perf_counter() - begin, span)
+
+    def _open_span(self, scope: Scope, headers: Headers) -> Span:
+        span = open_span(scope["method"], SERVER, headers.get("traceparent"))
+        scope["state"]["traceparent"] = span.traceparent
+        return span
+
+    def _account(self, scope: Scope, identity: str, status: int, seconds: float, span: Span | None) -> None:
+        """Count the request under its route (never its path: names of jobs are no labels) and log it."""
+        route = getattr(scope.get("route"), "path", "other")
+        self.counts.add(scope["method"], route, status, seconds)
+        if span is not None:
+            span.name = f"{scope['method']} {route}"
+            self.spans.end(span, failed=status >= 500, **{"http.response.status_code": status, "http.route": route})
+        if access.isEnabledFor(logging.INFO):
+            extra = {"request_id": identity, **({"trace_id": span.trace} if span is not None else {})}
+            access.info("%s %s %d %.1f ms", scope["method"], route, status, 1000 * seconds, extra=extra)
 
     async def _refuse_early(self, headers: Headers, receive: Receive, limit: int) -> None:
         encoding = headers.get("content-encoding", "identity").strip().lower()

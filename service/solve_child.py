@@ -103,8 +103,10 @@ def _check_units(units: int, header: dict[str, Any]) -> None:
 
 def _serve_one(header: dict[str, Any], payload: bytes, out: IO[bytes]) -> None:
     try:
-        result = json.dumps(answer(header, payload), allow_nan=False).encode()
-        write_frame(out, {"ok": True}, result)
+        found = answer(header, payload)
+        certificate = found.get("certificate") or {}
+        told = {"ok": True, "status": certificate.get("status"), "gap": certificate.get("gap")}
+        write_frame(out, told, json.dumps(found, allow_nan=False).encode())
     except BitwrightError as error:
         write_frame(out, {"ok": False}, json.dumps(error.to_problem(), default=str).encode())
     except MemoryError:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class SolveProcess:
             close_fds=True,
         )
         self._ready = False
+        self.told: dict[str, Any] = {}
 
     @property
     def alive(self) -> bool:
@@ -71,6 +73,7 @@ class SolveProcess:
                     "the solver ran past its wall limit and was stopped", expected=f"at most {seconds:g} s"
                 )
             raise WorkerLost("the solver process died", hint="it may have run out of memory; use a smaller problem")
+        self.told = frame[0]
         return _unpack(*frame)
 
     def _exchange(self, header: Mapping[str, Any], payload: bytes, end: float) -> tuple[dict[str, Any], bytes] | None:
@@ -128,6 +131,9 @@ class SolvePool:
         self._all: set[SolveProcess] = set()
         self._lock = threading.Lock()
         self._closed = False
+        #: Answers by certificate status, and the largest gap among them, since this server started.
+        self.statuses: Counter[str] = Counter()
+        self.largest_gap = 0.0
         for _ in range(self._count):
             self._idle.put(None)
 
@@ -158,12 +164,20 @@ class SolvePool:
         try:
             process = self._started(process)
             try:
-                return process.call(header, payload, limits.seconds)
+                return self._counted(process, header, payload)
             except WorkerLost:
                 process = self._started(process)
-                return process.call(header, payload, limits.seconds)
+                return self._counted(process, header, payload)
         finally:
             self._idle.put(process)
+
+    def _counted(self, process: SolveProcess, header: Mapping[str, Any], payload: bytes) -> bytes:
+        answer = process.call(header, payload, self._limits.seconds)
+        if process.told.get("status"):
+            with self._lock:
+                self.statuses[str(process.told["status"])] += 1
+                self.largest_gap = max(self.largest_gap, float(process.told.get("gap") or 0.0))
+        return answer
 
     def _started(self, process: SolveProcess | None) -> SolveProcess:
         if process is not None and process.alive:

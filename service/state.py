@@ -14,10 +14,12 @@ from fastapi import Depends, Request
 
 from bitwright.core.errors import Temporary
 from bitwright.jobs.blobs import BlobStore
+from bitwright.jobs.spans import Exporter
 from bitwright.jobs.store import JobStore, open_store
 from bitwright.settings import Settings
 from service.acceptor import Acceptor
 from service.auth import Gate
+from service.metrics import Counts
 from service.quotas import Quotas
 from service.sealing import Sealer, load_secret
 from service.solve_pool import SolvePool
@@ -34,6 +36,8 @@ class State:
         self.blobs = BlobStore(settings.blob_dir)
         self.pool = SolvePool(settings)
         self.gate = Gate(settings)
+        self.counts = Counts()
+        self.spans = Exporter(settings.otlp_endpoint, "bitwright-api")
         self.quotas = Quotas(settings.tenant_streams, settings.tenant_waits)
         self.stopping = asyncio.Event()
         self.ready = False
@@ -57,6 +61,7 @@ class State:
     def close(self) -> None:
         self.ready = False
         self.pool.close()
+        self.spans.close()
         if self._store is not None:
             self._store.close()
 

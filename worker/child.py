@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -61,13 +62,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work_and_tell(order: dict[str, Any], reports: Reports) -> None:
+    start, failed = time.time_ns(), True
     try:
-        _send_result(reports, _work(order, reports))
+        result = _work(order, reports)
+        failed = False
+        _send_span(order, reports, start, failed=False)
+        _send_result(reports, result)
     except Exception as error:
+        if failed:
+            _send_span(order, reports, start, failed=True)
         fan_out = getattr(sys.modules.get("worker.fanout"), "FanOut", None)  # not loaded: nothing can have raised it
         if fan_out is None or not isinstance(error, fan_out):
             raise
         reports.send("fanout", [error.stage, error.parts])
+
+
+def _send_span(order: dict[str, Any], reports: Reports, start: int, *, failed: bool) -> None:
+    """The child's part of a trace; only where its worker gave it one to belong to."""
+    parts = os.environ.get("TRACEPARENT", "").split("-")
+    if not order["spans"] or len(parts) != 4:
+        return
+    from bitwright.jobs.spans import INTERNAL, Span
+
+    name = f"child {order['request'].get('kind', '')}"
+    span = Span(name, INTERNAL, parts[1], os.urandom(8).hex(), parts[2], start, {"process.pid": os.getpid()})
+    reports.send("span", span.to_otlp(time.time_ns(), failed=failed))
 
 
 def _work(order: dict[str, Any], reports: Reports) -> Any:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 
 from bitwright.jobs.logs import start_logging
+from bitwright.jobs.spans import Exporter
 from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings
 from worker import pool
@@ -41,7 +42,9 @@ class DoorbellWorker:
         self._store, self._settings, self._queues, self._slots = store, settings, queues, slots
         self._stopping = threading.Event()
         self.owner = pool.new_owner()
-        self._runner = Runner(store, settings, self.owner, self._stopping, threading.Event(), queues, steps)
+        self._spans = Exporter(settings.otlp_endpoint, "bitwright-worker")
+        bell = threading.Event()
+        self._runner = Runner(store, settings, self.owner, self._stopping, bell, queues, steps, self._spans)
 
     def run(self) -> int:
         """Until a signal. Celery handles it: no new messages, then this worker's jobs are given back."""
@@ -77,6 +80,7 @@ class DoorbellWorker:
             self._stop()
             for thread in threads:
                 thread.join()
+            self._spans.close()
             shutil.rmtree(scratch_folder(self._settings.state_dir, self.owner), ignore_errors=True)
         return int(worker.exitcode or 0)
 

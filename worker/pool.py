@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from bitwright.core.errors import BitwrightError
 from bitwright.jobs.logs import start_logging
+from bitwright.jobs.spans import Exporter
 from bitwright.jobs.store import JobStore
 from bitwright.settings import Settings, load_settings
 from worker.runner import STEPS, TICK, Runner, scratch_folder
@@ -50,7 +51,8 @@ class Pool:
         self.bell = threading.Event()
         self._store = store
         self._settings = settings
-        runner = Runner(store, settings, self.owner, self.stopping, self.bell, queues, steps)
+        self._spans = Exporter(settings.otlp_endpoint, "bitwright-worker")
+        runner = Runner(store, settings, self.owner, self.stopping, self.bell, queues, steps, self._spans)
         self._threads = [threading.Thread(target=runner.serve, name=f"slot-{number}") for number in range(slots)]
         self._threads += watchers(self.stopping, store, settings)
 
@@ -64,6 +66,7 @@ class Pool:
         self.bell.set()
         for thread in self._threads:
             thread.join()
+        self._spans.close()
         shutil.rmtree(scratch_folder(self._settings.state_dir, self.owner), ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bitwright.core.errors import BitwrightError, Internal, OutOfResources, Temp
 from bitwright.jobs.failpoints import CLAIMED_BEFORE_CHILD, DONE_BEFORE_STORED, STORED_BEFORE_NEXT, failpoint
 from bitwright.jobs.logs import log_job
 from bitwright.jobs.reap import lost_problem
+from bitwright.jobs.spans import CONSUMER, Exporter, Span, open_span
 from bitwright.jobs.store import JobStore
 from bitwright.jobs.values import Job
 from bitwright.settings import Settings
@@ -46,6 +47,7 @@ class Runner:
     bell: threading.Event
     queues: Sequence[str] | None = None
     steps: str = STEPS
+    spans: Exporter = field(default_factory=lambda: Exporter(None, "bitwright-worker"))
 
     def serve(self) -> None:
         """Run jobs until told to stop."""
@@ -67,17 +69,19 @@ class Runner:
         failpoint(CLAIMED_BEFORE_CHILD)
         log_job(job)
         _log.info("job %s (%s) started, attempt %d", job.id, job.kind, job.attempt)
-        verdict = self._run(job)
+        span = open_span(f"attempt {job.kind}", CONSUMER, job.traceparent, job_id=job.id, attempt=job.attempt)
+        verdict = self._run(job, span)
         failpoint(DONE_BEFORE_STORED)
         kept = self._settle(job, verdict)
         failpoint(STORED_BEFORE_NEXT)
+        self.spans.end(span, failed=not kept, worker=self.owner)
         _log.info("job %s left" if kept else "job %s lost to another worker", job.id)
         log_job(None)
         return True
 
-    def _run(self, job: Job) -> Verdict:
+    def _run(self, job: Job, span: Span) -> Verdict:
         try:
-            with Child(self._order(job)) as child:
+            with Child(self._order(job, span)) as child:
                 return self._watch(job, child)
         except (OSError, BitwrightError) as error:
             _log.exception("the child of job %s could not be run", job.id)
@@ -86,7 +90,7 @@ class Runner:
             ).to_problem()
             return self._again(job, problem)
 
-    def _order(self, job: Job) -> Order:
+    def _order(self, job: Job, span: Span) -> Order:
         state = self.settings.state_dir
         scratch = scratch_folder(state, self.owner) / f"{job.id}-{job.attempt}"
         return Order(
@@ -95,7 +99,7 @@ class Runner:
             self.steps,
             state / "logs" / f"{job.id}.log",
             scratch.absolute(),
-            job.traceparent,
+            span.traceparent if self.spans.enabled else job.traceparent,
         )
 
     def _watch(self, job: Job, child: Child) -> Verdict:
@@ -141,6 +145,10 @@ class Runner:
     def _hear(self, job: Job, lease: Lease, report: dict[str, Any], child: Child) -> Verdict | None:
         if "progress" in report:
             lease.tell(*report["progress"])
+            return None
+        if "span" in report:
+            if self.spans.enabled:
+                self.spans.put(report["span"])
             return None
         if "peak" in report:
             child.peak_memory = max(child.peak_memory, int(report["peak"]))

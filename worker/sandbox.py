@@ -67,6 +67,7 @@ class Order:
             "steps": self.steps,
             "limits": limits,
             "network": self.network,
+            "spans": self.settings.otlp_endpoint is not None,
             "parent": os.getpid(),
         }
         return json.dumps(order, separators=(",", ":")).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from argparse import Namespace
 from dataclasses import dataclass
@@ -89,10 +90,14 @@ def chosen_settings(args: Namespace) -> Settings:
 
 
 def run_serve(args: Namespace) -> int:
+    from bitwright.jobs.logs import start_logging
     from service.server import serve
     from worker.embedded import embedded_worker
 
     settings = chosen_settings(args)
+    start_logging(as_json=settings.json_logs)
+    if not settings.json_logs:  # people watch this terminal: they want to see what goes wrong
+        logging.getLogger().setLevel(logging.WARNING)
     # uvicorn ends gracefully on SIGTERM and then raises it again: without a handler the worker would not be stopped.
     signal.signal(signal.SIGTERM, _leave)
     announce = Announce(as_json=args.json)
