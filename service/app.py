@@ -18,7 +18,7 @@ from service import problems
 from service.auth import READ, SOLVE, WRITE, require
 from service.middleware import Guard
 from service.openapi import install_openapi
-from service.routes import batches, catalogs, health, jobs, pages, plans, problem_files, solve, texts, webhooks
+from service.routes import batches, catalogs, health, jobs, pages, plans, problem_files, solve, system, texts, webhooks
 from service.state import State
 
 #: Worker threads for database and file work; each SQLite connection of the pool has room for one.
@@ -68,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         (catalogs, require(READ)),
     ):
         app.include_router(module.router, dependencies=[Depends(check)])
+    app.include_router(system.router)
     for open_module in (health, pages):  # probes, the page itself and its files hold nothing of anyone's
         app.include_router(open_module.router)
     install_openapi(app)

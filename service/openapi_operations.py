@@ -133,6 +133,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "listFormats": _CATALOG,
     "listRecipes": _CATALOG,
     "listEngines": _CATALOG,
+    "getSystem": Operation(_ok("System"), (503,)),
+    "listModels": Operation(_ok("Models")),
     "livez": _STATUS,
     "readyz": Operation(_ok("Status"), (503,)),
     "startupz": Operation(_ok("Status"), (503,)),

@@ -181,6 +181,36 @@ def _menus() -> Schema:
     )
 
 
+def _system() -> dict[str, Schema]:
+    worker = record(
+        {
+            "worker": maybe(TEXT),
+            "job": {**maybe(TEXT), "description": "null for a job of someone else"},
+            "kind": TEXT,
+            "stage": TEXT,
+            "attempt": COUNT,
+            "since": maybe(TIME),
+            "lease_seconds_left": {**maybe(NUMBER), "description": "null: parked, nobody holds it"},
+        }
+    )
+    blobs = record({"kind": TEXT, "blobs": COUNT, "bytes": COUNT, "whole": FLAG})
+    system = record(
+        {
+            "version": TEXT,
+            "versions": ANY,
+            "states": ANY,
+            "queues": rows(record({"queue": TEXT, "waiting": COUNT})),
+            "oldest_waiting_seconds": NUMBER,
+            "expired_leases": COUNT,
+            "workers": rows(worker),
+            "cache": rows(blobs),
+            "limits": ANY,
+        }
+    )
+    models = record({"models": rows(record({"ref": TEXT, "root": TEXT, "bytes": COUNT})), "whole": FLAG})
+    return {"System": system, "Models": models}
+
+
 def _event() -> Schema:
     return record(
         {"id": COUNT, "job_id": TEXT, "at": TIME, "type": TEXT, "data": ANY},
@@ -256,6 +286,7 @@ def _answers() -> dict[str, Schema]:
         "Verdict": verdict,
         "Table": _table(),
         "Menus": _menus(),
+        **_system(),
         "Batch": _batch(),
         "ValidatedBatch": record({"valid": FLAG, "jobs": rows(ANY)}),
         "Webhook": _webhook(),

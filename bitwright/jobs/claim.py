@@ -48,7 +48,7 @@ def claim(
     }
     job = change(tx, (jobs.c.id == found, jobs.c.state == states.QUEUED), values)
     if job is not None:
-        record(tx, job.id, "started", {"attempt": job.attempt})
+        record(tx, job.id, "started", {"attempt": job.attempt, "worker": clean(owner)})
     return job
 
 

@@ -89,7 +89,8 @@ def _axes(drawn: Sequence[tuple[float, float]]) -> _Axes:
     pad = max(0.05, 0.04 * (high - low))
     most = max(*sizes, 1e-9)
     least = min((size for size in sizes if size > most / 1e6), default=most)
-    return _Axes(min(least, most / 1.01), most, low - pad, high + pad)
+    # Room for a name above the first point.
+    return _Axes(min(least, most / 1.01), most, low - pad, high + 2.5 * pad)
 
 
 def _x_axis(axes: _Axes, limit: str, weights: int | None) -> list[str]:

@@ -57,58 +57,74 @@ export function once(path) {
   return cache.get(path);
 }
 
-// A job until it has ended: `seen(job, event)` at once and at each change. Events when the browser may have them,
-// else long polls with entity tags. Returns a function that stops watching.
+// A job until it has ended: `seen(job, null)` for each state, `seen(null, event)` for each event. The stream of events is
+// read by fetch (an EventSource can carry no key); where streams are refused, long polls with entity tags take over.
+// `failed` is told when the job is gone or may not be seen (any more). Returns a function that stops watching.
 export function watch(id, seen, failed) {
-  const stopper = new AbortController();
-  let source = null;
+  const here = `/v1/jobs/${encodeURIComponent(id)}`, stopper = new AbortController(), { signal } = stopper;
+  let last = 0, streams = true, waiting = null;
+  const stop = () => { stopper.abort(); clearTimeout(waiting); clearInterval(beat); };
+  const refuse = (error) => {
+    if (signal.aborted || ![401, 403, 404].includes(error.status)) return false;
+    stop();
+    failed(error);
+    return true;
+  };
   const refresh = async () => {
     try {
-      const job = await get(`/v1/jobs/${encodeURIComponent(id)}`, { signal: stopper.signal });
-      if (stopper.signal.aborted) return null;
+      const job = await get(here, { signal });
+      if (signal.aborted) return null;
       seen(job, null);
       if (job.done) stop();
       return job;
-    } catch (error) {
-      if (stopper.signal.aborted) return null;
-      if (error.status === 404 || error.status === 401 || error.status === 403) { stop(); failed(error); }
-      return null;
-    }
+    } catch (error) { refuse(error); return null; }
   };
-  const poll = async () => {
-    while (!stopper.signal.aborted) {
-      const job = await refresh();
-      if (!job) await pause(2000);
-      else if (!job.done) await wait(job);
-    }
-  };
-  const wait = async (job) => {
-    try {
-      await call(`/v1/jobs/${encodeURIComponent(id)}?wait=20`, { headers: { "If-None-Match": `"${job.version}"` }, signal: stopper.signal });
-    } catch (error) { if (error.status === 0) await pause(2000); }
-  };
-  const stop = () => { stopper.abort(); source?.close(); };
-  if (window.EventSource && !sessionStorage.getItem("bitwright-key")) {
-    source = new EventSource(`/v1/jobs/${encodeURIComponent(id)}/events`);
-    let waiting = null;
-    const take = (message) => {
-      const event = message.data ? JSON.parse(message.data) : null;
-      if (event) seen(null, event);
+  const follow = async () => {
+    for await (const event of events(`${here}/events`, last, signal)) {
+      last = event.id;
+      seen(null, event);
       clearTimeout(waiting);
-      waiting = setTimeout(refresh, event?.type === "progress" ? 400 : 30);
-    };
-    for (const type of ["queued", "started", "progress", "requeued", "cancel-requested", "succeeded", "failed", "cancelled"]) source.addEventListener(type, take);
-    source.onopen = () => online(true);
-    source.onerror = () => {
-      if (stopper.signal.aborted) return;
-      refresh();
-      if (source.readyState === EventSource.CLOSED) { source.close(); setTimeout(poll, 1000); }
-    };
-    refresh();
-  } else {
-    poll();
-  }
+      waiting = setTimeout(refresh, event.type === "progress" ? 400 : 30);
+    }
+  };
+  const poll = (job) => call(`${here}?wait=20`, { headers: { "If-None-Match": `"${job.version}"` }, signal });
+  const run = async () => {
+    while (!signal.aborted) {
+      const job = await refresh();
+      if (signal.aborted) return;
+      if (!job) { await pause(1500); continue; }
+      try {
+        await (streams ? follow() : poll(job));
+      } catch (error) {
+        if (signal.aborted || refuse(error)) return;
+        if (error.status === 304) continue;
+        if (error.status > 0) streams = false;
+        await pause(1500);
+      }
+    }
+  };
+  const beat = setInterval(refresh, 15000); // a proxy may hold a stream back
+  run();
   return stop;
+}
+
+// Server-sent events after `last`, until the stream ends. Throws Problem.
+async function* events(path, last, signal) {
+  const answer = await call(path, { headers: { Accept: "text/event-stream", ...(last ? { "Last-Event-ID": String(last) } : {}) }, signal });
+  if (!answer.body || answer.status === 204) return;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let text = ""; ;) {
+    let part;
+    try { part = await reader.read(); } catch (error) { if (signal.aborted) return; throw new Problem({ detail: "the stream broke" }, 0); }
+    if (part.done) return;
+    const blocks = (text + part.value).split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const data = block.split("\n").find((row) => row.startsWith("data: "));
+      const event = data && JSON.parse(data.slice(6));
+      if (event?.job_id) yield event;
+    }
+  }
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));

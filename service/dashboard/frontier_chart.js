@@ -13,17 +13,17 @@ export function frontierChart({ points, uniform, knee, weights, lossUnit, width 
   const drawn = [...points, ...uniform.map((u) => [u.bytes, u.loss])].filter(([, loss]) => loss > 0);
   const least = points[0][0], most = Math.max(points[points.length - 1][0], ...drawn.map(([b]) => b), least + 1);
   const losses = drawn.map(([, loss]) => loss), roof = Math.max(...losses, 1e-300), high = Math.log10(roof);
-  const low = Math.max(Math.log10(Math.min(...losses, roof)), high - DECADES), pad = Math.max(0.05, (high - low) * 0.04);
+  const low = Math.max(Math.log10(Math.min(...losses, roof)), high - DECADES), pad = Math.max(0.05, (high - low) * 0.04), top = high + 2.5 * pad; // room for a name above the first point
   const span = Math.log(most / least);
   const share = (b) => Math.log(Math.min(most, Math.max(least, b)) / least) / span;
   const from = (part) => Math.round(least * Math.exp(Math.min(1, Math.max(0, part)) * span));
   const x = (b) => LEFT + share(b) * (width - LEFT - RIGHT);
-  const y = (loss) => Math.min(height - BOTTOM, Math.max(TOP, TOP + ((high + pad - Math.log10(Math.max(loss, 1e-300))) / (high - low + 2 * pad)) * (height - TOP - BOTTOM)));
+  const y = (loss) => Math.min(height - BOTTOM, Math.max(TOP, TOP + ((top - Math.log10(Math.max(loss, 1e-300))) / (top - low + pad)) * (height - TOP - BOTTOM)));
   const line = s("line", { class: "here", y1: TOP, y2: height - BOTTOM });
   const dot = s("circle", { class: "dot", r: 6 });
   const grip = s("rect", { class: "grip", width: 16, height: 22, rx: 5, y: height - BOTTOM - 34 });
   const chart = s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "predicted loss against bytes of the planned units, both logarithmic" },
-    xAxis(least, most, x, width, height, weights), yAxis(low - pad, high + pad, y, width, height, lossUnit),
+    xAxis(least, most, x, width, height, weights), yAxis(low - pad, top, y, width, height, lossUnit),
     s("polyline", { class: "curve", points: points.filter(([, loss]) => loss > 0).map(([b, loss]) => `${x(b).toFixed(1)},${y(loss).toFixed(1)}`).join(" ") }),
     labelled(uniform.filter((u) => u.loss > 0), x, y, width),
     line, dot,

@@ -11,7 +11,7 @@ const KINDS = ["plan", "sensitivity", "inspect", "execute", "evaluate"];
 export async function jobsView(root, { query }) {
   const filters = { state: query.get("state") ?? "", kind: query.get("kind") ?? "", search: query.get("q") ?? "" };
   const list = h("ul", { class: "jobs", "aria-live": "off" });
-  const more = h("div", {});
+  const more = h("div", {}, h("p", { class: "muted" }, "Loading …"));
   let pages = 1, timer = null, gone = false;
 
   const select = (name, values, all) => h("select", { "aria-label": all, onchange: (event) => { filters[name] = event.target.value; keep(); refresh(); } },

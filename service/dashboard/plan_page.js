@@ -17,7 +17,7 @@ import { whyPanel } from "./why.js";
 // source: {plan, digest, unit: name to explain at once, targets, exported(target): text, menus(): document; table() and
 // tableMenus(): documents or null; links: {frontier, compare}, onunit(name)}.
 export async function planPage(root, given) {
-  const source = { ...given, plan: readable(given.plan) }, { plan } = source, why = h("div", {});
+  const source = { ...given, plan: readable(given.plan), whole: given.plan }, { plan } = source, why = h("div", {});
   const map = new HeatMap(plan.units, { onpick: pick });
   const quality = h("div", {}, qualityCard(plan)), engines = card("Preflight: what loads this plan", h("p", { class: "muted" }, "Loading …")), sure = card("How sure it is", certain(plan));
   put(root, head(source), tiles(plan), warnings(plan),
@@ -70,13 +70,13 @@ function tableTies(plan, table) {
   return listedGroups(table.units.length, (plan.ties ?? []).map((group) => group.map((i) => at.get(plan.units[i].name)).filter((i) => i !== undefined)));
 }
 
-function head({ plan, digest, links }) {
+function head({ plan, whole, digest, links }) {
   return h("div", { class: "head" },
     h("div", {}, h("h1", {}, plan.model.ref), h("p", { class: "muted" }, [digest && `plan ${short(digest)}`, plan.budget && `budget ${plan.budget}`, plan.engine && `for ${plan.engine}`, plan.model.architecture].filter(Boolean).join(" · "))),
     h("div", { class: "row" },
       links?.frontier && h("a", { class: "button", href: links.frontier }, "Drag the budget"),
       links?.compare && h("a", { class: "button", href: links.compare }, "Compare"),
-      h("button", { type: "button", class: "primary", onclick: () => download("plan.json", JSON.stringify(plan), "application/json") }, "Download")));
+      h("button", { type: "button", class: "primary", onclick: () => download("plan.json", JSON.stringify(whole), "application/json") }, "Download")));
 }
 
 function tiles({ totals, measured, units, provenance: from }) {

@@ -5,7 +5,7 @@ import { lowerHull } from "./allocate.js";
 import { menuChart } from "./charts.js";
 import { bitsOf, colour } from "./color.js";
 import { card, facts, h, table } from "./dom.js";
-import { bytes, number, plural } from "./format.js";
+import { bytes, count, number, plural } from "./format.js";
 
 export function whyPanel(plan, sensitivities, i) {
   const unit = plan.units[i];
@@ -29,7 +29,7 @@ export function whyPanel(plan, sensitivities, i) {
   const points = menu.map((m) => ({ name: m.format, bytes: m.cost, loss: m.loss, bits: bitsOf(m.format), chosen: m === chosen, on: hull.includes(m.j) }));
   return card(title,
     h("p", {}, sentence(chosen, better, cheaper, price, at)),
-    Number.isFinite(chosen.loss) && h("div", { class: "scroll wrap", tabindex: "0", role: "region", "aria-label": "loss of each format" }, menuChart(points, price, `predicted loss (${sensitivities.loss_unit})`)),
+    Number.isFinite(chosen.loss) && h("div", { class: "scroll wrap narrow", tabindex: "0", role: "region", "aria-label": "loss of each format" }, menuChart(points, price, `${sensitivities.loss_unit}`)),
     price > 0 && h("p", { class: "note-line" }, "Dashed: equal loss + price × bytes through the chosen format. A format below it would be better at this price."),
     table([
       { title: "format", cell: (m) => [h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(m.format)) } }), m.format === unit.format ? h("b", {}, `${m.format} (chosen)`) : m.format] },
@@ -44,7 +44,7 @@ export function whyPanel(plan, sensitivities, i) {
 
 // Limits and rules with a price: more room in them would lower the loss.
 function binding({ multipliers = {}, limits = {}, cost = {} }) {
-  const found = Object.entries(multipliers).filter(([, price]) => price > 0).map(([name, price]) => `${name}${name in limits ? ` (${number(cost[name], 6)} of ${number(limits[name], 6)})` : ""}, price ${number(price)}`);
+  const found = Object.entries(multipliers).filter(([, price]) => price > 0).map(([name, price]) => `${name}${name in limits ? ` (${count(cost[name])} of ${count(limits[name])})` : ""}, price ${number(price)} of loss`);
   return found.length ? found.join("; ") : "none";
 }
 

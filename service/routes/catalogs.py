@@ -48,9 +48,14 @@ def recipes() -> dict[str, Any]:
 @cache
 def engines() -> dict[str, Any]:
     from bitwright.engines import EXPORTERS, shipped_profiles
+    from quantizers.containers.catalog import CONTAINERS
 
     profiles = [profile.model_dump(mode="json", exclude_none=True) for profile in shipped_profiles().values()]
-    return {"engines": profiles, "exporters": [entry.describe() for entry in EXPORTERS]}
+    return {
+        "engines": profiles,
+        "exporters": [entry.describe() for entry in EXPORTERS],
+        "containers": [entry.describe() for entry in CONTAINERS],
+    }
 
 
 async def _reply(request: Request, read: Callable[[], dict[str, Any]]) -> Response:

@@ -59,9 +59,9 @@ class Running:
 
 @contextmanager
 def running_server(folder: Path, **options: Any) -> Iterator[Running]:
-    settings = Settings(state_dir=folder, **options)
+    settings = Settings(state_dir=folder, port=options.pop("port", 0), **options)
     up = threading.Event()
-    server = Server(settings, host="127.0.0.1", port=0, ready=lambda host, port: up.set())
+    server = Server(settings, host="127.0.0.1", port=settings.port, ready=lambda host, port: up.set())
     thread = threading.Thread(target=server.run_here, daemon=True)
     thread.start()
     assert up.wait(60), "the server did not start"
