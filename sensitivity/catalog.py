@@ -23,7 +23,13 @@ METRICS = Catalog(
             "weight-mse",
             "sensitivity.weight_mse:METRIC",
             "squared error of the weights; needs no data, knows nothing of the model's function",
-            traits={"data": "none", "loss_unit": "squared error", "passes": "none", "parts": True},
+            traits={
+                "data": "none",
+                "loss_unit": "squared error",
+                "passes": "none",
+                "parts": True,
+                "independent": True,
+            },
         ),
         Entry(
             "fisher-token",
@@ -52,7 +58,12 @@ METRICS = Catalog(
             "sensitivity.kl_probe:METRIC",
             "every unit quantized alone in every format, and the KL measured",
             needs=("torch", "transformers"),
-            traits={"data": "calibration", "loss_unit": "nats of KL", "passes": "units x formats forward"},
+            traits={
+                "data": "calibration",
+                "loss_unit": "nats of KL",
+                "passes": "units x formats forward",
+                "independent": True,
+            },
         ),
         Entry(
             "grad-output",

@@ -21,6 +21,7 @@ from worker.steps.finite import require_finite
 from worker.steps.menu import Menu, resolve
 from worker.steps.partial import kept_in
 from worker.steps.quantizing import Maker, make_quantizer, reads_data
+from worker.steps.score_parts import score_in_parts
 from worker.steps.texts import locate_text
 
 
@@ -84,7 +85,8 @@ def score(
     digest = digest_json(key)
 
     def build(path: Path) -> None:
-        table = score_units(
+        joined = score_in_parts(request, menu, inventory, calibration, maker, context)
+        table = joined or score_units(
             source,
             inventory,
             menu.formats,
