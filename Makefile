@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test chaos check format system native tools bench api golden lock clean
+.PHONY: help venv demo test consumers chaos check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -52,6 +52,10 @@ tools: venv      ## public tools against the API: a generated client, schemathes
 	$(BIN)/python -m tests.api.public_tools --cases $(or $(CASES),5000)
 	.venv-tools/bin/hadolint docker/*.Dockerfile
 	.venv-tools/bin/yamllint -c docker/yamllint.yaml docker examples
+
+consumers: venv native  ## other people's engines load what we write (own environment; the first time builds llama.cpp)
+	PYTHON="$(PYTHON)" PIP_FLAGS="$(PIP_FLAGS)" tools/consumers.sh
+	BITWRIGHT_TEST_CONSUMERS=1 $(BIN)/python -m pytest -q tests/consumers
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing

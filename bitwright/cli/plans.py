@@ -32,14 +32,16 @@ def _add_plan(commands: Any) -> None:
         "data, beside the best uniform plan of no fewer bytes. If a feasible uniform plan measures better,\n"
         "it is taken, and said so.\n\n"
         "budgets: 3.5bpw bounds the stored bits of the planned units (codes, scales, zero points, padding)\n"
-        "over their weights, the unquantized rest left out; 4.2GiB or 120MB bound the whole file.",
+        "over their weights, the unquantized rest left out; 4.2GiB or 120MB bound the whole file;\n"
+        "'24GiB device, 8192 context, batch 4' bounds a device: file, KV cache, activations and the\n"
+        "engine's own needs, with the formats of weights and cache chosen together (needs --engine).",
         examples="  bitwright plan ./model --budget 3.5bpw --out plan.json\n"
         "  bitwright plan ./model --budget 4.2GiB --formats int2-g64,int4-g64,int8-g64 --calibration t.txt\n"
         "  bitwright plan hf:org/name --budget 120MB --to packed --checkpoint ./out --json > plan.json\n"
         "  bitwright plan file:models/llama --budget 3.5bpw --server http://localhost:8321",
     )  # fmt: skip
     add_model(plan)
-    plan.add_argument("--budget", metavar="SIZE", required=True, help="3.5bpw, 4.2GiB, 120MB ...")
+    plan.add_argument("--budget", metavar="SIZE", required=True, help="3.5bpw, 4.2GiB, 120MB, or a device (see above)")
     add_scoring(plan)
     plan.add_argument("--solver", metavar="NAME", help="default: the recipe's (auto); see `bitwright solvers`")
     plan.add_argument("--time-limit", metavar="S", type=float, help="seconds for the solver (default 10)")

@@ -10,7 +10,7 @@ from bitwright.cli import render
 
 if TYPE_CHECKING:
     from bitwright.core.diff import PlanDiff
-    from bitwright.core.plan import Measured, Plan
+    from bitwright.core.plan import Measured, Memory, Plan
 
 
 def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
@@ -25,6 +25,7 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
         ("stored", f"{totals.bits_per_weight:.4f} bits per weight, {render.byte_text(totals.bytes)} in planned units"),
         ("unquantized", render.byte_text(totals.unquantized_bytes)),
         ("whole file", render.byte_text(totals.file_bytes) if totals.file_bytes is not None else None),
+        *(memory_facts(plan.memory) if plan.memory is not None else []),
         ("predicted loss", _with_error(totals.predicted_loss, totals.predicted_stderr, unit)),
         ("certificate", render.certificate(plan.certificate)),
         *(measured_facts(plan.measured) if plan.measured is not None else [("measured", "not measured")]),
@@ -51,6 +52,20 @@ def _format_counts(plan: Plan) -> Counter[str]:
     from bitwright.core.mixed_format import expand
 
     return Counter(format for u in plan.units for _, format in expand(u.name, parse_format(u.format)))
+
+
+def memory_facts(memory: Memory) -> list[tuple[str, str | None]]:
+    """How a device budget is spent."""
+    rows: list[tuple[str, str | None]] = [
+        (f"  kv cache {c.part}", f"{c.format}, {render.byte_text(c.bytes)}, loss {c.loss:.4g}") for c in memory.cache
+    ]
+    return [
+        ("device", f"{render.byte_text(memory.total_bytes)} of {render.byte_text(memory.usable_bytes)} usable, "
+         f"{memory.context} tokens of context, batch {memory.batch}"),
+        *rows,
+        ("  activations", render.byte_text(memory.activation_bytes)),
+        ("  engine", render.byte_text(memory.engine_bytes)),
+    ]  # fmt: skip
 
 
 def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:

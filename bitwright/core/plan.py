@@ -91,6 +91,42 @@ class Measured(_Frozen):
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
+class CacheChoice(_Frozen):
+    """The format of a part of the KV cache (`keys`, `values`, `both`); bytes of all sequences, loss measured alone."""
+
+    part: Text
+    format: Text
+    bytes: int = Field(ge=0)
+    loss: float
+    stderr: float | None = None
+
+
+class Memory(_Frozen):
+    """How a device budget is spent. usable_bytes: what the engine may take of the device; reserved_bytes: the rest of
+    the device, activations and the engine's own needs; total_bytes: file, cache and reserved bytes together.
+
+    joint: certificate of weights and cache in one problem; the plan's own is that of the weights beside this cache.
+    """
+
+    context: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    device_bytes: int = Field(ge=0)
+    usable_bytes: int = Field(ge=0)
+    activation_bytes: int = Field(ge=0)
+    engine_bytes: int = Field(ge=0)
+    cache: tuple[CacheChoice, ...]
+    total_bytes: int = Field(ge=0)
+    joint: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(choice.bytes for choice in self.cache)
+
+    @property
+    def reserved_bytes(self) -> int:
+        return self.device_bytes - self.usable_bytes + self.activation_bytes + self.engine_bytes
+
+
 class Plan(_Frozen):
     """See the module docstring. `certificate` is `core.certificate.Certificate` as JSON."""
 
@@ -100,6 +136,7 @@ class Plan(_Frozen):
     totals: Totals
     certificate: dict[str, Any]
     measured: Measured | None = None
+    memory: Memory | None = Field(default=None, description="how a device budget is spent, KV cache included")
     engine: Text | None = None
     budget: Text | None = None
     ties: tuple[tuple[int, ...], ...] = ()
@@ -118,7 +155,7 @@ class Plan(_Frozen):
         Predicted and measured numbers stay out of it: their last bits depend on the machine and its thread count,
         and the same inputs and seed must give the same digest everywhere.
         """
-        identity = {
+        identity: dict[str, Any] = {
             "version": self.bitwright_plan,
             "model": self.model.digest,
             "units": [[unit.name, unit.format] for unit in self.units],
@@ -127,6 +164,8 @@ class Plan(_Frozen):
             "engine": self.engine,
             "provenance": {key: value for key, value in self.provenance.items() if key != "table"},
         }
+        if self.memory is not None:
+            identity["cache"] = [[choice.part, choice.format] for choice in self.memory.cache]
         return digest_json(identity)
 
     def formats(self) -> dict[str, str]:

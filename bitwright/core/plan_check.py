@@ -107,7 +107,12 @@ def _budget_failures(plan: Plan, certificate: Certificate) -> list[str]:
         return []
     budget = parse_budget(plan.budget)
     weights = sum(unit.elements for unit in plan.units)
-    most = budget.unit_bytes(weights=weights, other_bytes=plan.totals.unquantized_bytes if budget.whole_file else 0)
+    other = plan.totals.unquantized_bytes if budget.whole_file else 0
+    if budget.served is not None:
+        if plan.memory is None:
+            return ["the budget is for a device, but the plan does not say how its memory is spent"]
+        other += plan.memory.reserved_bytes + plan.memory.cache_bytes
+    most = budget.unit_bytes(weights=weights, other_bytes=other)
     # In a whole file the metadata takes a part that only the container knows.
     if limit > most or (limit < most and not budget.whole_file):
         return [f"the budget {plan.budget} leaves {most} bytes to the units, the certificate's limit is {limit}"]

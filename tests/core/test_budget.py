@@ -85,3 +85,37 @@ def test_whole_file_budgets_pay_for_everything(size: int, other: int) -> None:
 )
 def test_sizes_for_people(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "24GiB device, 8192 context, batch 4",
+        "batch 4, context 8192, 24GiB device",
+        "24 GiB device,8192 context,4 batch",
+    ],
+)
+def test_device_budgets(text: str) -> None:
+    budget = parse_budget(text)
+    assert (budget.value, budget.whole_file) == (24 * 2**30, True)
+    assert budget.served is not None
+    assert (budget.served.context, budget.served.batch) == (8192, 4)
+
+
+def test_a_device_serves_one_sequence_unless_told() -> None:
+    served = parse_budget("80GB device, 4096 context").served
+    assert served is not None
+    assert served.batch == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "24GiB device", "24GiB device, 0 context", "24GiB device, 8192 context, batch 0", "3.5bpw device, 10 context",
+        "device, 10 context", "24GiB device, 10 context, 11 context", "24GiB device, 10 context, fast",
+        "24GiB device, -1 context", "24GiB device, 10 context, 24GiB device",
+    ],
+)  # fmt: skip
+def test_device_budgets_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(InvalidBudget):
+        parse_budget(text)

@@ -11,7 +11,7 @@ import numpy as np
 
 from bitwright.core.canonical import canonical_json, digest_json
 from bitwright.core.inventory import Inventory
-from bitwright.core.plan import Measured, Uniform
+from bitwright.core.plan import CacheChoice, Measured, Uniform
 from bitwright.core.problem import IntArray
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
@@ -19,6 +19,7 @@ from bitwright.models import ModelSource
 from sensitivity import evaluate
 from sensitivity.base import NUMERICS
 from sensitivity.data import Calibration
+from sensitivity.kv_cache import Choice, cached_runner
 from sensitivity.quality import Quality
 from worker.steps.context import Context
 from worker.steps.partial import kept_in
@@ -36,17 +37,19 @@ def confirm(
     calibration: Calibration,
     maker: Maker,
     context: Context,
+    cache: tuple[CacheChoice, ...] = (),
 ) -> tuple[Measured, bool]:
     """(measurement, whether the feasible uniform plan measured better and must be taken).
 
     below: best feasible uniform choice; above: the cheapest uniform choice of no fewer bytes, shown beside the plan.
     positional: "first and last layers high" within the same limit, the rule of thumb that people use without a table.
+    cache: formats of the KV cache that every variant runs with.
     """
     choices = {"plan": solution.choice}
     pairs = (("uniform", above), ("feasible_uniform", below), ("positional", positional))
     choices |= {name: c for name, c in pairs if c is not None}
     variants = {name: table.unit_formats(choice) for name, choice in choices.items()}
-    quality = _measure(source, inventory, variants, calibration, maker, context)
+    quality = _measure(source, inventory, variants, calibration, maker, context, cache)
     take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
     chosen = quality["feasible_uniform" if take_uniform else "plan"]
     extra: dict[str, Any] = dict(chosen.extra)
@@ -83,9 +86,11 @@ def _measure(
     calibration: Calibration,
     maker: Maker,
     context: Context,
+    cache: tuple[CacheChoice, ...],
 ) -> dict[str, Quality]:
     """Measured once, remembered by everything that can change it: a job that starts again does not measure again."""
-    key = {
+    rounded = [Choice(choice.part, choice.format) for choice in cache]
+    key: dict[str, Any] = {
         "model": inventory.digest,
         "units": [unit.name for unit in inventory.units],
         "variants": dict(variants),
@@ -94,6 +99,8 @@ def _measure(
         "numerics": NUMERICS,
     }
 
+    if cache:
+        key["cache"] = [[choice.part, choice.format] for choice in cache]
     digest = digest_json(key)
 
     def build(path: Path) -> None:
@@ -105,6 +112,7 @@ def _measure(
             quantizer=maker,
             progress=context.progress,
             partial=partial,
+            runner=cached_runner(source, inventory, rounded) if cache else None,
         )
         path.write_bytes(canonical_json({name: quality.to_json() for name, quality in found.items()}))
 

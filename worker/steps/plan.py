@@ -14,7 +14,7 @@ from bitwright.core.errors import Infeasible
 from bitwright.core.formats import Format, MixedFormat, parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import is_finer
-from bitwright.core.plan import Measured
+from bitwright.core.plan import CacheChoice, Measured
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution, uniform_choices
@@ -29,6 +29,7 @@ from worker.steps.execute import write_checkpoint
 from worker.steps.menu import Menu, require_reachable, resolve
 from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
+from worker.steps.serving import Serving, device_words, serving
 
 #: Whole-file budgets leave room for this container's metadata when the request names none.
 DEFAULT_CONTAINER = "packed"
@@ -45,14 +46,26 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     table = table.without_units(inventory)
     allowed = menu.allowed(inventory)
     require_reachable(allowed, inventory, menu)
-    problem = table.problem(_limit(request, source, inventory, menu), tie_kinds=menu.tie_kinds, allowed=allowed)
-    solution = _solve(request, menu, problem, context)
+    found = serving(request, menu, source, inventory, table, calibration, context)
+    limit = _limit(request, source, inventory, menu, found)
+    problem = table.problem(limit, tie_kinds=menu.tie_kinds, allowed=allowed)
+    joint = solution = _solve(request, menu, problem if found is None else found.extend(problem), context)
     if not solution.feasible:
-        return _infeasible(request, solution, source, inventory, menu, table, context)
-    solution, measured = _confirmed(request, maker, source, inventory, calibration, table, problem, solution, context)
+        return _infeasible(request, solution, source, inventory, menu, table, context, found)
+    cache = () if found is None else found.chosen(joint, problem)
+    if found is not None:
+        # The cache's share is decided; the weights get the rest, with a certificate of their own.
+        problem = problem.with_limit("bytes", limit - sum(choice.bytes for choice in cache))
+        solution = _solve(request, menu, problem, context)
+    solution, measured = _confirmed(
+        request, maker, source, inventory, calibration, table, problem, solution, context, cache
+    )
     provenance = make_provenance(request, menu, table, solution, calibration, maker)
     said = maker.warnings(inventory)
     plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
+    if found is not None:
+        file_bytes = plan.totals.bytes + _other_bytes(request, source, inventory, menu)
+        plan = plan.model_copy(update={"memory": found.memory(cache, file_bytes, joint)})
     digest = plan.digest
     context.blobs.put_as("plans", digest, plan)
     checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context) if request.to else None
@@ -66,11 +79,10 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     }
 
 
-def _limit(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu) -> int:
-    """The limit on the units' bytes that the budget leaves."""
-    return parse_budget(request.budget).unit_bytes(
-        weights=inventory.weights, other_bytes=_other_bytes(request, source, inventory, menu)
-    )
+def _limit(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu, found: Serving | None) -> int:
+    """The limit on the units' bytes (and the KV cache's, for a device) that the budget leaves."""
+    other = _other_bytes(request, source, inventory, menu) + (found.reserved_bytes if found else 0)
+    return parse_budget(request.budget).unit_bytes(weights=inventory.weights, other_bytes=other)
 
 
 def _other_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu) -> int:
@@ -101,6 +113,7 @@ def _infeasible(
     menu: Menu,
     table: SensitivityTable,
     context: Context,
+    found: Serving | None,
 ) -> dict[str, Any]:
     """An infeasible budget is an answer: it says the smallest budget that can be met, in the words of the request."""
     smallest = int((solution.certificate.smallest_limit or {}).get("bytes", 0))
@@ -113,7 +126,12 @@ def _infeasible(
     problem["smallest_budget"] = {"bpw": bpw, "unit_bytes": smallest}
     problem["got"] = f"a budget of {request.budget}"
     words = f"{bpw}bpw ({smallest} bytes in planned units)"
-    if parse_budget(request.budget).whole_file:
+    budget = parse_budget(request.budget)
+    if found is not None:
+        whole = smallest + _other_bytes(request, source, inventory, menu)
+        words, device = device_words(budget, whole, found)
+        problem["smallest_budget"] = {"device_bytes": device}
+    elif budget.whole_file:
         whole = smallest + _other_bytes(request, source, inventory, menu)
         problem["smallest_budget"]["file_bytes"] = whole
         words = f"{whole}B for the whole file, or {words}"
@@ -134,6 +152,7 @@ def _confirmed(
     problem: Problem,
     solution: Solution,
     context: Context,
+    cache: tuple[CacheChoice, ...],
 ) -> tuple[Solution, Measured | None]:
     """Measure the solution beside uniform plans; the best feasible uniform one replaces it if it measures better."""
     below, above = uniform_neighbours(problem, solution.choice)
@@ -142,7 +161,7 @@ def _confirmed(
     thumb = solvers.solve(problem, "positional", seed=request.seed)
     positional = thumb.choice if thumb.feasible else None
     measured, take_uniform = confirm(
-        source, inventory, table, solution, below, above, positional, calibration, maker, context
+        source, inventory, table, solution, below, above, positional, calibration, maker, context, cache
     )
     if take_uniform and below is not None:
         certificate = certify(problem, below, solution.certificate.multipliers)

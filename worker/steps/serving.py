@@ -1,0 +1,169 @@
+"""Device budgets: weights and KV cache in one problem, beside activations and what the engine takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.core.budget import Budget, Served, parse_budget
+from bitwright.core.canonical import canonical_json, digest_json
+from bitwright.core.errors import Unsupported
+from bitwright.core.inventory import Inventory
+from bitwright.core.plan import CacheChoice, Memory
+from bitwright.core.problem import Problem, Resource
+from bitwright.core.requests import PlanRequest
+from bitwright.core.solution import Solution
+from bitwright.core.table import SensitivityTable
+from bitwright.engines.memory import activation_bytes, cache_bytes, served_shape, usable_bytes
+from bitwright.models import ModelSource
+from sensitivity.base import NUMERICS
+from sensitivity.data import Calibration
+from sensitivity.kv_cache import UNROUNDED, Choice, measure_kv
+from worker.steps.context import Context
+from worker.steps.menu import Menu
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A device budget worked out. rows: for each part of the cache, its possible formats."""
+
+    served: Served
+    device_bytes: int
+    usable_bytes: int
+    activation_bytes: int
+    engine_bytes: int
+    rows: tuple[tuple[CacheChoice, ...], ...]
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What the limit on file and cache does not have: the device's own share, activations, the engine."""
+        return self.device_bytes - self.usable_bytes + self.activation_bytes + self.engine_bytes
+
+    def extend(self, problem: Problem) -> Problem:
+        """The problem with one more unit for each part of the cache, and one more format for each of theirs."""
+        n, k = problem.loss.shape
+        columns = sum(map(len, self.rows))
+        loss = np.full((n + len(self.rows), k + columns), np.inf)
+        cost = np.zeros(loss.shape, np.int64)
+        loss[:n, :k], cost[:n, :k] = problem.loss, problem.resource("bytes").costs()
+        names = [*(problem.format_names or ())]
+        start = k
+        for i, row in enumerate(self.rows):
+            for j, choice in enumerate(row):
+                loss[n + i, start + j], cost[n + i, start + j] = choice.loss, choice.bytes
+                names.append(f"{choice.part}:{choice.format}")
+            start += len(row)
+        tie = None
+        if problem.tie is not None:
+            tie = np.concatenate([problem.tie, int(problem.tie.max(initial=0)) + 1 + np.arange(len(self.rows))])
+        units = (*(problem.unit_names or ()), *(f"kv_cache.{row[0].part}" for row in self.rows))
+        return Problem(
+            loss=loss, resources=(Resource("bytes", matrix=cost),), limits=problem.limits, tie=tie, unit_names=units,
+            format_names=tuple(names),
+        )  # fmt: skip
+
+    def chosen(self, solution: Solution, problem: Problem) -> tuple[CacheChoice, ...]:
+        """The cache's part of a solution of the extended problem."""
+        found, start = [], problem.k
+        for i, row in enumerate(self.rows):
+            found.append(row[int(solution.choice[problem.n + i]) - start])
+            start += len(row)
+        return tuple(found)
+
+    def memory(self, cache: tuple[CacheChoice, ...], file_bytes: int, joint: Solution) -> Memory:
+        """How the budget is spent, for the plan document."""
+        spent = file_bytes + sum(choice.bytes for choice in cache) + self.activation_bytes + self.engine_bytes
+        return Memory(
+            context=self.served.context, batch=self.served.batch, device_bytes=self.device_bytes,
+            usable_bytes=self.usable_bytes, activation_bytes=self.activation_bytes, engine_bytes=self.engine_bytes,
+            cache=cache, total_bytes=spent, joint=joint.certificate.to_json(),
+        )  # fmt: skip
+
+
+def serving(
+    request: PlanRequest,
+    menu: Menu,
+    source: ModelSource,
+    inventory: Inventory,
+    table: SensitivityTable,
+    calibration: Calibration | None,
+    context: Context,
+) -> Serving | None:
+    """The device budget of a request, or None for another budget.
+
+    Raises Unsupported without an engine, for models without a cache, and for metrics whose losses are not in nats.
+    """
+    budget = parse_budget(request.budget)
+    if budget.served is None:
+        return None
+    profile = menu.profile
+    if profile is None or profile.memory is None or not profile.kv_cache:
+        raise Unsupported(
+            "a device budget needs an engine whose profile tells its memory", expected="--engine NAME",
+            got=profile.name if profile else "no engine", hint="`bitwright engines` lists KV cache formats",
+        )  # fmt: skip
+    shape = served_shape(source.config)
+    kinds = [row for row in profile.kv_cache if shape.head_size % row.block == 0]
+    own = {"BF16": "bf16", "F16": "fp16"}.get(inventory.units[0].dtype, "fp16")
+    losses = _losses(kinds, table, source, inventory, calibration, context)
+    parts: dict[str, list[CacheChoice]] = {}
+    for row in kinds:
+        if row.format in UNROUNDED and row.format not in (own, "f16") and any(k.format == own for k in kinds):
+            continue  # The other 16-bit type costs the same and may overflow or round what the model's own does not.
+        loss, stderr = losses[Choice(row.parts, row.format)]
+        size = cache_bytes(shape, budget.served, row)
+        parts.setdefault(row.parts, []).append(
+            CacheChoice(part=row.parts, format=row.format, bytes=size, loss=loss, stderr=stderr)
+        )
+    memory = profile.memory
+    return Serving(
+        budget.served, int(budget.value), usable_bytes(budget.value, memory),
+        activation_bytes(shape, budget.served, memory), memory.fixed_bytes, tuple(tuple(r) for r in parts.values()),
+    )  # fmt: skip
+
+
+def _losses(
+    kinds: list[Any],
+    table: SensitivityTable,
+    source: ModelSource,
+    inventory: Inventory,
+    calibration: Calibration | None,
+    context: Context,
+) -> dict[Choice, tuple[float, float | None]]:
+    """(loss, standard error) of every line, measured once and remembered."""
+    choices = [Choice(row.parts, row.format) for row in kinds]
+    if calibration is None or not table.loss_unit.startswith("nats"):
+        raise Unsupported(
+            "a device budget weighs the cache against weights, so losses must be in nats", expected="--metric fisher",
+            got=f"{table.metric}, in {table.loss_unit}",
+        )  # fmt: skip
+    key = {
+        "model": inventory.digest, "cache": [[c.part, c.format] for c in choices],
+        "data": calibration.scoring.digest, "numerics": NUMERICS,
+    }  # fmt: skip
+
+    def build(path: Path) -> None:
+        found = measure_kv(source, inventory, choices, calibration.scoring, progress=context.progress)
+        rows = [[0.0, None] if quality is None else [quality.kl, quality.stderr] for quality in found.values()]
+        path.write_bytes(canonical_json(rows))
+
+    stored = _read(context.blobs.memo("caches", digest_json(key), build))
+    return {choice: (float(loss), stderr) for choice, (loss, stderr) in zip(choices, stored, strict=True)}
+
+
+def _read(path: Path) -> list[tuple[float, float | None]]:
+    import json
+
+    return [(row[0], row[1]) for row in json.loads(path.read_bytes())]
+
+
+def device_words(budget: Budget, smallest_bytes: int, found: Serving) -> tuple[str, int]:
+    """(the smallest device budget in words, in bytes) when file and cache take `smallest_bytes` at least."""
+    share = found.usable_bytes / found.device_bytes
+    need = -(-(smallest_bytes + found.activation_bytes + found.engine_bytes) // 1)
+    device = int(need / share) + 1
+    served = budget.served or found.served
+    return f"{device}B device, {served.context} context, batch {served.batch}", device
