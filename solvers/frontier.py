@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from bitwright.core.certificate import total_loss
 from bitwright.core.errors import InvalidProblem, Unsupported
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution, uniform_choices
+from solvers import long_frontier
 from solvers.base import Deadline
 from solvers.finish import finish
 from solvers.hull import at_limit
@@ -42,7 +44,8 @@ class Uniform:
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """cost (m,) rising, loss (m,) falling: plans that attain the LP bound; gain (m,): loss saved per unit of
-    cost by the next step (0 at the last point). Costs in the units of the limit `limit`.
+    cost by the next step (0 at the last point). Costs in the units of the limit `limit`. complete: no breakpoint of the
+    relaxation is left out.
     """
 
     limit: str
@@ -50,23 +53,31 @@ class Frontier:
     loss: NDArray[np.float64]
     gain: NDArray[np.float64]
     uniform: tuple[Uniform, ...]
-    reduced: Reduced
-    hulls: Hulls
+    plan: Callable[[int | float, float], Solution]
+    complete: bool = True
 
     def __len__(self) -> int:
         return len(self.cost)
 
     def at(self, value: int | float, *, time_limit: float = 10.0) -> Solution:
-        """The certified integral plan at one value of the limit, without building the hulls again."""
-        reduced = rebound(self.reduced, value)
-        row = reduced.limits[0]
-        return finish(reduced, at_limit(reduced, row, self.hulls, row.bound, Deadline.after(time_limit)), "hull")
+        """The certified integral plan at one value of the limit: hulls, scaling and validation are not repeated."""
+        return self.plan(value, time_limit)
 
     def bound(self, value: int | float) -> float:
         """LP value at one limit: no plan of at most this cost has less loss. inf below the smallest cost."""
         if value < self.cost[0]:
             return math.inf
-        return float(np.interp(value, self.cost.astype(np.float64), self.loss))
+        cost = self.cost.astype(np.float64)
+        if self.complete or value >= cost[-1]:
+            return float(np.interp(value, cost, self.loss))
+        # Convex: between two points it lies above the chords beside theirs, made longer.
+        i = int(np.searchsorted(cost, value, side="right"))
+        found = [self.loss[-1]]
+        if i >= 2:
+            found.append(_line(cost[i - 2 : i], self.loss[i - 2 : i], value))
+        if i + 1 < len(cost):
+            found.append(_line(cost[i : i + 2], self.loss[i : i + 2], value))
+        return float(max(found))
 
     @cached_property
     def knee(self) -> int:
@@ -123,6 +134,11 @@ def frontier(problem: Problem, limit: str | None = None, points: int | None = No
         raise Unsupported(
             "a frontier is over one limit", expected="one limit, no rules, no pair terms", got=_got(problem)
         )
+    if long_frontier.serves(problem):
+        got = long_frontier.points(problem)
+        plan = partial(long_frontier.plan_at, problem)
+        uniform = _long_uniform(problem, got.uniform)
+        return _thinned(Frontier(name, got.cost, got.loss, got.gain, uniform, plan, False), points)
     reduced = reduce_problem(problem)
     row = reduced.limits[0]
     hulls = build_hulls(reduced.loss, row.weight)
@@ -133,11 +149,26 @@ def frontier(problem: Problem, limit: str | None = None, points: int | None = No
     # Summed from the smallest loss upward, so that small losses keep their relative precision.
     loss = np.ldexp(np.append(0.0, np.cumsum(gains))[::-1] + last, reduced.exponent)
     gain = np.ldexp(np.append(hulls.steps.slope, 0.0), reduced.exponent + row.shift)
-    found = Frontier(name, cost, loss, gain, _uniform(problem), reduced, hulls)
+    plan = partial(_plan_at, reduced, hulls)
+    return _thinned(Frontier(name, cost, loss, gain, _uniform(problem), plan), points)
+
+
+def _thinned(found: Frontier, points: int | None) -> Frontier:
     if points is None:
         return found
     keep = found.thin(points)
-    return Frontier(name, cost[keep], loss[keep], gain[keep], found.uniform, reduced, hulls)
+    complete = found.complete and len(keep) == len(found)
+    return replace(found, cost=found.cost[keep], loss=found.loss[keep], gain=found.gain[keep], complete=complete)
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64], at: float) -> float:
+    return float(y[0] + (y[1] - y[0]) * ((at - x[0]) / (x[1] - x[0])))
+
+
+def _plan_at(reduced: Reduced, hulls: Hulls, value: int | float, time_limit: float) -> Solution:
+    moved = rebound(reduced, value)
+    row = moved.limits[0]
+    return finish(moved, at_limit(moved, row, hulls, row.bound, Deadline.after(time_limit)), "hull")
 
 
 def _name(problem: Problem, limit: str | None) -> str:
@@ -163,6 +194,14 @@ def _uniform(problem: Problem) -> tuple[Uniform, ...]:
         Uniform(j, names[j], resource.total(choice, limit.units), total_loss(problem, choice))
         for j, choice in uniform_choices(problem)
     )
+
+
+def _long_uniform(problem: Problem, loss: NDArray[np.float64]) -> tuple[Uniform, ...]:
+    resource = problem.resource(problem.limits[0].resource)
+    assert resource.rate is not None
+    names = problem.format_names or tuple(str(j) for j in range(problem.k))
+    total = resource.sizes.total
+    return tuple(Uniform(j, names[j], total * int(r), float(loss[j])) for j, r in enumerate(resource.rate))
 
 
 def draw(found: Frontier, path: str) -> None:

@@ -48,7 +48,6 @@ def run(problem: Problem, deadline: Deadline, seed: int) -> native.TableAnswer:
     """The compiled solver over the table of a problem that `streams`."""
     limit = problem.limits[0]
     resource = problem.resource(limit.resource)
-    threads = min(8, len(os.sched_getaffinity(0))) if problem.n >= THREADED else 1
     return native.solve_table(
         problem.loss,
         max(-1, min(2**62, int(np.floor(limit.value)))),
@@ -58,8 +57,13 @@ def run(problem: Problem, deadline: Deadline, seed: int) -> native.TableAnswer:
         mapped=mapping(problem.loss) is not None and _in_files(resource),
         seconds=deadline.left,
         seed=seed,
-        threads=threads,
+        threads=threads(problem),
     )
+
+
+def threads(problem: Problem) -> int:
+    """Threads worth having for a table of this length."""
+    return min(8, len(os.sched_getaffinity(0))) if problem.n >= THREADED else 1
 
 
 def _in_files(resource: Resource) -> bool:

@@ -47,6 +47,11 @@ def library() -> ctypes.CDLL | None:
         ctypes.c_uint64, pointer, _REALS, _INTS,
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
+    found.bw_frontier.argtypes = [
+        pointer, i32, i64, i32, pointer, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _INTS, _REALS,
+        _REALS,
+    ]  # fmt: skip
+    found.bw_frontier.restype = i32
     found.bw_read.argtypes = [pointer, i64, i32]
     found.bw_read.restype = real
     return found
@@ -129,6 +134,56 @@ def solve_table(
     slope, gap, bound, total, *_ = (float(v) for v in reals)
     cost, passes, listed, core, states = (int(v) for v in ints)
     return TableAnswer(choice, int(status), slope, gap, bound, total, cost, passes, listed, core, states)
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """cost, saved: of the hull steps of all rows in each stretch of slopes, by rising slope.
+
+    first_cost: total of the cheapest formats; last: loss of the last vertices; uniform: losses of the uniform plans.
+    """
+
+    cost: NDArray[np.int64]
+    saved: NDArray[np.float64]
+    first_cost: int
+    last: float
+    uniform: NDArray[np.float64]
+
+
+def frontier(
+    loss: NDArray[Any],
+    order: NDArray[np.int32],
+    *,
+    size: NDArray[np.int64] | None,
+    rate: NDArray[np.int64],
+    sizes: Sizes,
+    scale: float,
+    mapped: bool = False,
+    threads: int = 1,
+) -> Slopes:
+    """Hull steps of a whole table by slope, in one pass. order: formats by rising rate; scale: brings slopes near 1.
+
+    Raises OutOfResources when memory ran out. The library must be there.
+    """
+    native = library()
+    assert native is not None
+    loss, rate = np.ascontiguousarray(loss), np.ascontiguousarray(rate, np.int64)
+    n, k = loss.shape
+    same = sizes.least == sizes.most or size is None
+    wide = None if same else np.ascontiguousarray(size, np.int64)
+    stretches = native.bw_stretches()
+    cost, saved = np.zeros(stretches, np.int64), np.zeros(stretches)
+    first, last, column = np.zeros(1, np.int64), np.zeros(1), np.zeros(k)
+    failed = native.bw_frontier(
+        loss.ctypes.data, int(loss.dtype == np.float32), n, k, None if wide is None else wide.ctypes.data, sizes.most,
+        rate.ctypes.data, order.ctypes.data, scale, int(mapped), threads, cost, saved, first, last,
+        column,
+    )  # fmt: skip
+    if failed:
+        raise OutOfResources("memory ran out in the frontier", got=f"{n} units, {k} formats")
+    uniform = np.empty(k)
+    uniform[order] = column
+    return Slopes(cost, saved, int(first[0]), float(last[0]), uniform)
 
 
 def read_seconds(array: NDArray[Any], threads: int = 1) -> float:

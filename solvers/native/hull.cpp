@@ -1,4 +1,5 @@
 // C interface of the native solver code. Plain C types only; every array belongs to the caller.
+#include "frontier.hpp"
 #include "solve.hpp"
 
 #include <exception>
@@ -48,6 +49,29 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
         return 4;
     }
 }
+
+// Every budget at once: cost and loss of the hull steps in each of bw_stretches() stretches of slopes, by rising slope.
+// order: formats by rising rate. column: losses of the uniform plans in that order. Returns 0, or 4.
+int32_t bw_frontier(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* size, int64_t one_size,
+                    const int64_t* rate, const int32_t* order, double scale, int32_t mapped, int32_t threads, int64_t* cost,
+                    double* saved, int64_t* first_cost, double* last, double* column) {
+    try {
+        const Table t{loss, single != 0, n, k, nullptr, size, one_size, rate, 0, 0, 0, mapped != 0};
+        const Whole whole = whole_frontier(t, order, scale, threads);
+        for (int q = 0; q < kStretches; ++q) {
+            cost[q] = whole.stretch[q].cost;
+            saved[q] = whole.stretch[q].loss;
+        }
+        *first_cost = whole.cost;
+        *last = whole.last;
+        std::copy(whole.column, whole.column + k, column);
+        return 0;
+    } catch (const std::exception&) {
+        return 4;
+    }
+}
+
+int32_t bw_stretches() { return kStretches; }
 
 // One streaming read of a table: the physical limit that the solver is measured against.
 double bw_read(const double* words, int64_t count, int32_t threads) {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bitwright.core.certificate import verify
 from bitwright.core.errors import InvalidProblem, Unsupported
 from bitwright.core.problem import Limit, Problem, Resource, compact_bits
-from solvers import solve
+from solvers import long_frontier, native, solve
 from solvers.frontier import draw, frontier
 from tests.solvers.instances import instance
 from tests.strategies import problems
@@ -100,3 +100,28 @@ def test_what_a_frontier_refuses() -> None:
         frontier(Problem(np.ones((1, 2)), two, (Limit("bits", 2), Limit("bytes", 2))), "bits")
     with pytest.raises(InvalidProblem):
         frontier(Problem(np.ones((1, 2)), two), "latency_us")
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("family", "k"), [("groups", 4), ("hetero", 8), ("oddsize", 12)])
+def test_the_long_frontier_is_part_of_the_whole_one(
+    family: str, k: int, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = instance(family, 6_000, k, 2, dtype=dtype)
+    whole = frontier(one)
+    monkeypatch.setattr(long_frontier, "LONG", 0)
+    ours = frontier(one)
+    assert 50 < len(ours) < len(whole)
+    assert ours.cost[0] == whole.cost[0]
+    assert ours.cost[-1] == whole.cost[-1]
+    assert (np.diff(ours.cost) > 0).all()
+    for cost, loss in zip(ours.cost[::7].tolist(), ours.loss[::7].tolist(), strict=True):
+        # Slopes are told apart in single precision: a point may lie a hair above the relaxation.
+        assert whole.bound(cost) * (1 - 1e-12) <= loss <= whole.bound(cost) * (1 + 1e-6)
+    for cost in np.linspace(ours.cost[0], ours.cost[-1], 40):
+        assert whole.bound(cost) * 0.98 <= ours.bound(cost) <= whole.bound(cost) * (1 + 1e-9)
+    assert [u.cost for u in ours.uniform] == [u.cost for u in whole.uniform]
+    assert [u.loss for u in ours.uniform] == pytest.approx([u.loss for u in whole.uniform], rel=1e-12)
+    value = int(ours.cost[len(ours) // 2]) + 1
+    assert ours.at(value).loss == pytest.approx(whole.at(value).loss, rel=1e-9)
