@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test consumers chaos check format system native tools bench api golden lock clean
+.PHONY: help venv demo test consumers chaos fuzz check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -56,6 +56,9 @@ tools: venv      ## public tools against the API: a generated client, schemathes
 consumers: venv native  ## other people's engines load what we write (own environment; the first time builds llama.cpp)
 	PYTHON="$(PYTHON)" PIP_FLAGS="$(PIP_FLAGS)" tools/consumers.sh
 	BITWRIGHT_TEST_CONSUMERS=1 $(BIN)/python -m pytest -q tests/consumers
+fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
+	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)
+	$(BIN)/python -W error -m tests.solvers.fuzz --count 20000 --seed $(or $(SEED),1)
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing

@@ -11,7 +11,7 @@ from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import AT_LEAST, IntArray
 from solvers.base import Deadline, Outcome, Solver
 from solvers.infeasibility import conflict, limit_total, with_reachable
-from solvers.reduce import Reduced, Row
+from solvers.reduce import Reduced, Row, merged_costs
 
 #: Choices evaluated at a time.
 BLOCK = 1 << 16
@@ -73,13 +73,15 @@ def _reachable(reduced: Reduced) -> dict[str, int | float]:
         return found
     for row in reduced.limits:
         others = tuple(other for other in reduced.rows if other is not row)
-        best, choice = np.iinfo(np.int64).max, None
+        limit = next(limit for limit in reduced.problem.limits if limit.name == row.name)
+        cost = merged_costs(reduced.problem, limit)
+        best, choice = np.inf, None
         for block in _choices(reduced):
-            total = row.weight[np.arange(reduced.groups), block].sum(axis=1)
-            total[~_feasible(others, block)] = np.iinfo(np.int64).max
+            total = cost[np.arange(reduced.groups), block].sum(axis=1).astype(np.float64)
+            total[~_feasible(others, block)] = np.inf
             place = int(total.argmin())
             if total[place] < best:
-                best, choice = int(total[place]), block[place]
+                best, choice = float(total[place]), block[place]
         if choice is not None:
             found[row.name] = limit_total(reduced, row, choice)
     return found

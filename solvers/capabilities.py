@@ -115,7 +115,7 @@ def require_support(name: str, problem: Problem) -> None:
         able = [e.name for e in SOLVERS if not capabilities(e).missing(features(problem))]
         raise Unsupported(
             f"solver '{name}' does not take this problem",
-            expected="a problem without " + ", ".join(found),
+            expected="a problem of the kind that it declares (`bitwright solvers`)",
             got=", ".join(found),
             hint=f"use solver 'auto'{' or ' + ', '.join(repr(a) for a in able) if able else ''}",
         )

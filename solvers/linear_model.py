@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.problem import AT_LEAST, IntArray
+from bitwright.core.problem_check import INT64_MAX
 from solvers.highs import Model
 from solvers.reduce import Reduced, Row
 
@@ -47,6 +48,11 @@ def build(reduced: Reduced, rows: tuple[Row, ...]) -> Program:
     scale = np.ones(len(rows))
     for r, row in enumerate(rows):
         weight, base = _lifted(reduced, row)
+        if row.sense != AT_LEAST:
+            # A cell that does not fit beside the least of all others never will: its size must not set the scale. Half
+            # as much again, because a program's tolerance would forgive one step.
+            room = max(0, row.bound - base)
+            weight = np.minimum(weight, min(room + room // 2 + 1, INT64_MAX))
         flat = weight[group, form]
         used = np.flatnonzero(flat)
         scale[r] = _divisor(flat)

@@ -21,6 +21,8 @@ from bitwright.core.problem import AT_LEAST, IntArray, Limit, Pairs, Problem
 #: Largest total of a float resource on its integer grid.
 GRID_BITS = 61
 INT_TOP = 2**62
+#: Float costs are cut off at this many times their limit.
+BEYOND = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,19 +133,31 @@ def _exponent(loss: NDArray[np.float64], pairs: Pairs) -> int:
     return (int(low) + int(high)) // 2
 
 
-def _limit_row(problem: Problem, limit: Limit, merge: _Merge) -> Row:
-    resource = problem.resource(limit.resource)
-    costs = resource.costs()
+def merged_costs(problem: Problem, limit: Limit) -> NDArray[Any]:
+    """(groups, k) what each format of each tie group adds to the total of a limit, in original units."""
+    return _merged(problem, limit, _Merge(problem))
+
+
+def _merged(problem: Problem, limit: Limit, merge: _Merge) -> NDArray[Any]:
+    costs = problem.resource(limit.resource).costs()
     if limit.units is not None:
         masked = np.zeros_like(costs)
         masked[limit.units] = costs[limit.units]
         costs = masked
-    costs = merge.sum(costs)
-    if resource.integral:
+    return merge.sum(costs)
+
+
+def _limit_row(problem: Problem, limit: Limit, merge: _Merge) -> Row:
+    costs = _merged(problem, limit, merge)
+    if problem.resource(limit.resource).integral:
         return Row(limit.name, costs, _bound(limit.value, None))
+    if limit.value > 0:
+        # A cell that breaks the limit alone breaks it at half as much too; its size must not coarsen the grid.
+        costs = np.minimum(costs, BEYOND * float(limit.value))
     top = float(costs.max(axis=1).sum())
     shift = GRID_BITS - math.frexp(top)[1] if top > 0 else 0
     weight = np.rint(np.ldexp(np.ldexp(costs, shift // 2), shift - shift // 2)).astype(np.int64)
+    weight = np.maximum(weight, costs > 0)  # what costs anything must not become free under a limit of 0
     return Row(limit.name, weight, _bound(limit.value, shift), shift=shift, grid=True)
 
 

@@ -17,10 +17,12 @@ from solvers import highs
 from solvers.base import Deadline, Outcome
 from solvers.infeasibility import alone, conflict, limit_total, with_reachable
 from solvers.linear_model import Program, build
-from solvers.reduce import Reduced
+from solvers.reduce import Reduced, merged_costs
 
 #: Seconds for the explanation, beyond what is left of the caller's time: an unexplained refusal helps nobody.
 LEAST_SECONDS = 0.05
+#: A cell that costs this many times the median plays no part in a least total.
+FAR = 1e6
 
 
 def refuted(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -58,14 +60,21 @@ def _reachable(reduced: Reduced, deadline: Deadline, seed: int) -> tuple[dict[st
     found: dict[str, int | float] = {}
     for row in reduced.limits:
         program = build(reduced, tuple(other for other in reduced.rows if other is not row))
-        weight = row.weight[program.group, program.format]
-        top = float(weight.max(initial=0)) or 1.0
+        limit = next(limit for limit in reduced.problem.limits if limit.name == row.name)
+        costs = merged_costs(reduced.problem, limit).astype(np.float64)
+        # A few cells far beyond the others are cut off, so as not to set the scale; a plan with one says nothing.
+        positive = costs[np.isfinite(reduced.loss) & (costs > 0)]
+        cut = FAR * float(np.median(positive)) if positive.size else 1.0
+        weight = np.minimum(costs[program.group, program.format], cut)
+        top = float(weight.max(initial=0.0)) or 1.0
         cost = np.concatenate([weight / top, np.zeros(len(program.model.cost) - len(weight))])
         aimed = replace(program, model=replace(program.model, cost=cost))
         answer = _solve(aimed, deadline, seed, cost_scale=1e4)
         if answer.status != highs.OPTIMAL or answer.x is None:
             continue
         choice = program.choice(answer.x, reduced.groups)
+        if costs[np.arange(reduced.groups), choice].max() >= cut:
+            continue
         if all(other.holds(choice) for other in program.rows):
             if row.holds(choice):
                 return {}, choice

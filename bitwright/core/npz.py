@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidProblem
 
-#: Uncompressed over compressed size beyond which an archive is treated as a bomb (research/06 C3).
-MAX_RATIO = 1000
+#: Uncompressed over compressed size beyond which an archive is treated as a bomb (research/06 C3): any archive, and one
+#: that unpacks to more than LARGE bytes (float tables do not shrink by a hundred).
+MAX_RATIO, LARGE_RATIO, LARGE = 1000, 100, 2**28
 MAX_ARRAYS = 256
 #: Arrays from here on are mapped, not read.
 MAP_BYTES = 1 << 26
@@ -34,15 +35,19 @@ def read_npz(source: Path | io.BytesIO, *, max_bytes: int = 2**40) -> dict[str, 
             members = archive.infolist()
             size = sum(member.file_size for member in members)
             packed = max(1, sum(member.compress_size for member in members))
-            if len(members) > MAX_ARRAYS or size > max_bytes or size / packed > MAX_RATIO:
+            ratio = LARGE_RATIO if size > LARGE else MAX_RATIO
+            if len(members) > MAX_ARRAYS or size > max_bytes or size / packed > ratio:
                 raise InvalidProblem(
                     "the archive is not plausible",
-                    expected=f"at most {MAX_ARRAYS} arrays, {max_bytes} bytes, ratio {MAX_RATIO}",
+                    expected=f"at most {MAX_ARRAYS} arrays, {max_bytes} bytes, ratio {ratio}",
                     got=f"{len(members)} arrays, {size} bytes, ratio {size // packed}",
                 )
+            if len({member.filename for member in members}) != len(members):
+                raise InvalidProblem("two arrays of the archive share a name")
             file = None if isinstance(source, io.BytesIO) else _mapped(source, members)
             return {m.filename.removesuffix(".npy"): _read_array(archive, m, file) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    # zipfile checks little of what a damaged directory says: offsets before the file, dates and names that are none.
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise InvalidProblem("the .npz archive is damaged", got=str(error)[:120]) from error
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAX_FORMATS = 64
 MAX_NAME = 256
 INT64_MAX = 2**63 - 1
+#: Largest magnitude of a total in float64: differences and priced sums of totals then still fit.
+LARGEST = 1e305
 
 
 def validate(p: Problem) -> None:
@@ -48,8 +50,23 @@ def validate(p: Problem) -> None:
     for index, rule in enumerate(p.rules):
         _check_rule(rule, index, n, k)
     _check_pairs(p.pairs, n, k)
+    _check_magnitudes(p)
     if forbids:
         _check_allowed(p)
+
+
+def _check_magnitudes(p: Problem) -> None:
+    """Totals stay inside float64: a sum that overflows to infinity would be a wrong answer, not a large one."""
+    with np.errstate(over="ignore"):
+        total = p.n * max(abs(p.extremes.least), abs(p.extremes.greatest)) + float(np.abs(p.pairs.loss).sum())
+    if not total <= LARGEST:
+        raise InvalidProblem(
+            "the losses overflow float64 when they are added up",
+            expected=f"a total of at most {LARGEST}", got=str(total), hint="use a larger unit of loss",
+        )  # fmt: skip
+    for r in p.resources:
+        if r.matrix is not None and not r.integral and not p.n * float(r.matrix.max()) <= LARGEST:
+            raise InvalidProblem(f"the total of cost_{r.name} overflows float64", hint="use a larger unit of cost")
 
 
 def _check_allowed(p: Problem) -> None:

@@ -85,15 +85,22 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
         raise InvalidProblem(
             "unknown array names", got=", ".join(sorted(unknown))[:200], expected="see docs/problem.md"
         )
+    unused = [a for a in arrays if a.startswith("subset_") and not any(b.endswith(f"@{a[7:]}") for b in arrays)]
+    if unused:
+        raise InvalidProblem("a subset belongs to no limit", got=unused[0][:80], expected="limit_<resource>@<subset>")
+    if "cost_" in arrays:
+        raise InvalidProblem("a cost needs the name of its resource", expected="cost_<resource>", got="cost_")
     resources = [Resource(a[5:], matrix=_cost(arrays[a], a)) for a in sorted(arrays) if a.startswith("cost_")]
     if "size" in arrays or "rate" in arrays:
         if "size" not in arrays or "rate" not in arrays:
             raise InvalidProblem("'size' and 'rate' belong together")
-        den = int(_scalar(arrays, "rate_den")) if "rate_den" in arrays else 1
+        den = _scalar(arrays, "rate_den") if "rate_den" in arrays else 1
+        if not isinstance(den, int):
+            raise InvalidProblem("'rate_den' must be an integer", got=repr(den))
         resources.insert(0, compact_bits(_integers(arrays, "size"), _integers(arrays, "rate"), den))
     loss = np.asarray(arrays["loss"])
     if loss.dtype not in (np.float32, np.float64) and _is_real(loss):
-        loss = loss.astype(np.float64)
+        loss = _doubles(loss, "loss")
     return Problem(
         loss=loss,
         resources=tuple(resources),
@@ -116,14 +123,25 @@ def _cost(value: Any, name: str) -> NDArray[Any]:
         raise InvalidProblem(f"'{name}' does not fit int64")
     if np.issubdtype(array.dtype, np.integer):
         return array.astype(np.int64)
-    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
+    return _doubles(array, name) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def _doubles(array: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """float64; what is finite must stay finite, or a large number would silently forbid a cell."""
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float64)
+    if np.issubdtype(array.dtype, np.floating) and (np.isinf(found) & ~np.isinf(array)).any():
+        raise InvalidProblem(f"'{name}' does not fit float64")
+    return found
 
 
 def _limits(arrays: Mapping[str, Any]) -> list[Limit]:
     limits = []
     for name in sorted(a for a in arrays if a.startswith("limit_")):
-        resource, _, subset = name[6:].partition("@")
+        resource, at, subset = name[6:].partition("@")
         units = None
+        if at and not subset:
+            raise InvalidProblem(f"'{name}' names no subset", expected="limit_<resource>@<subset>")
         if subset:
             if f"subset_{subset}" not in arrays:
                 raise InvalidProblem(
@@ -212,13 +230,20 @@ def save_problem(problem: Problem, path: str | Path) -> None:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON with NaN and Infinity refused; raises InvalidProblem."""
+    """JSON with NaN, Infinity and members that stand twice refused; raises InvalidProblem."""
 
     def refuse(token: str) -> Any:
         raise InvalidProblem("JSON numbers must be finite", got=token, hint='write null or "inf" for a forbidden cell')
 
+    def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(members)
+        if len(found) != len(members):
+            twice = next(name for i, (name, _) in enumerate(members) if name in dict(members[:i]))
+            raise InvalidProblem("a member of a JSON object stands twice", got=repr(twice)[:80])
+        return found
+
     try:
-        return json.loads(data, parse_constant=refuse)
+        return json.loads(data, parse_constant=refuse, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise InvalidProblem("the JSON cannot be read", got=str(error)[:120]) from error
 

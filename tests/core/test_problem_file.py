@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitwright.core import npz
 from bitwright.core.certificate import lagrangian
 from bitwright.core.errors import BitwrightError, InvalidProblem
 from bitwright.core.problem import Problem
@@ -128,8 +129,33 @@ BAD = {
     "pairs_half": arrays(pair_loss=np.array([1.0])),
     "pair_with_itself": arrays(pair_unit=np.array([[0, 0]]), pair_format=np.array([[0, 0]]), pair_loss=np.array([1.0])),
     "pair_nan": arrays(pair_unit=np.array([[0, 1]]), pair_format=np.array([[0, 0]]), pair_loss=np.array([np.nan])),
+    "loss_long": arrays(loss=np.array([[np.longdouble("1e400"), 0], [1, 1]])),
+    "cost_long": arrays(cost_bytes=np.array([[np.longdouble("1e400"), 0], [1, 1]])),
+    "cost_without_name": arrays(cost_=np.array([[1, 2], [3, 4]])),
+    "rate_den_fraction": arrays(rate_den=1.5),
+    "limit_inf": arrays(limit_bits=np.inf),
+    "limit_too_large": arrays(limit_bits=1e300),
+    "limit_flag": arrays(limit_bits=True),
+    "limit_of_no_subset": arrays(**{"limit_bits@": 3}, limit_bits=None),
+    "subset_of_no_limit": arrays(subset_attn=np.array([0])),
+    "subset_twice": arrays(**{"limit_bits@attn": 30, "subset_attn": np.array([0, 0])}),
+    "losses_overflow": arrays(loss=np.array([[1e308, 0], [1e308, np.inf]])),
+    "losses_overflow_below": arrays(loss=np.array([[-1e308, 0], [-1e308, 1]])),
+    "cost_overflow": arrays(cost_bytes=np.array([[1e308, 1], [1e308, 1]])),
+    "pairs_overflow": arrays(
+        pair_unit=np.array([[0, 1]] * 3), pair_format=np.array([[0, 0]] * 3), pair_loss=np.array([1e308] * 3)
+    ),
+    "loss_structured": arrays(loss=np.zeros((2, 2), [("a", "f8")])),
+    "loss_flags": arrays(loss=np.ones((2, 2), bool)),
+    "names_bytes": arrays(unit_names=np.array([b"a", b"b"])),
+    "resource_twice": arrays(cost_bits=np.array([[1, 2], [3, 4]])),
     "unknown_array": arrays(losses=np.ones(2)),
 }
+
+
+#: float80 exists on some machines only; where it is float64, 1e400 is inf already.
+if np.finfo(np.longdouble).max <= np.finfo(np.float64).max:
+    del BAD["loss_long"], BAD["cost_long"]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -169,6 +195,22 @@ def test_an_archive_bomb_is_refused() -> None:
         read_npz(file)
 
 
+def test_a_large_bomb_of_moderate_ratio_and_arrays_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "LARGE", 10_000_000)
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("loss.npy", rng.bytes(150_000) + b"\0" * 50_000_000)
+    with pytest.raises(InvalidProblem, match="not plausible"):
+        read_npz(file)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("loss.npy", b"x")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("loss.npy", b"y")
+    with pytest.raises(InvalidProblem, match="share a name"):
+        read_npz(file)
+
+
 def test_a_missing_file_and_a_folder_are_typed_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.npz", tmp_path):
         with pytest.raises(InvalidProblem):
@@ -181,6 +223,8 @@ def test_a_missing_file_and_a_folder_are_typed_errors(tmp_path: Path) -> None:
         "", "[]", "{}", "null", '{"loss": 1}', '{"loss": [[NaN]]}', '{"loss": [[1, 2], [3]]}', '{"loss": [["x"]]}',
         '{"loss": [[1]], "size": "a", "rate": [1]}', '{"loss": [[1e999]]}', '{"loss": [[1]], "limit_bits": {}}',
         '{"loss": [[1]], "tie": [99999999999999999999]}', "[" * 100_000,
+        '{"loss": [[1]], "loss": [[2]]}', '{"loss": [[1]], "size": [1000000000000000000000], "rate": [1]}',
+        '{"loss": [[1]], "cost_a": [[1]], "limit_a": 1e400}',
     ],
 )  # fmt: skip
 def test_bad_json_is_a_typed_error(text: str, tmp_path: Path) -> None:
