@@ -56,6 +56,7 @@ tools: venv      ## public tools against the API: a generated client, schemathes
 consumers: venv native  ## other people's engines load what we write (own environment; the first time builds llama.cpp)
 	PYTHON="$(PYTHON)" PIP_FLAGS="$(PIP_FLAGS)" tools/consumers.sh
 	BITWRIGHT_TEST_CONSUMERS=1 $(BIN)/python -m pytest -q tests/consumers
+
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)
 	$(BIN)/python -W error -m tests.solvers.fuzz --count 20000 --seed $(or $(SEED),1)
