@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bitwright.core.errors import BitwrightError, TooLarge, UnsupportedMedia
+from bitwright.core.errors import BitwrightError, HttpError, TooLarge, UnsupportedMedia
 from bitwright.jobs.spans import SERVER, Exporter, Span, open_span
 from service.metrics import Counts
 from service.problems import internal, problem_response
@@ -111,6 +111,9 @@ class Guard:
             access.info("%s %s %d %.1f ms", scope["method"], route, status, 1000 * seconds, extra=extra)
 
     async def _refuse_early(self, headers: Headers, receive: Receive, limit: int) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Where servers disagree about which of them holds, a request hides inside another (RFC 9112 section 6.3).
+            raise HttpError("the request has two lengths", expected="Content-Length or Transfer-Encoding, not both")
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             await self._drain(receive, limit)

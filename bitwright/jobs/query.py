@@ -81,6 +81,13 @@ def events_after(tx: Transaction, job_id: str, last_id: int = 0, limit: int = 10
     ]
 
 
+def made(tx: Transaction, tenant: str, member: str, value: str) -> bool:
+    """Whether some job of that tenant has a result with this member."""
+    named = jobs.c.result[member].as_string() == value
+    statement = select(jobs.c.id).where(jobs.c.tenant == tenant, jobs.c.state == states.SUCCEEDED, named).limit(1)
+    return tx.connection.execute(statement).first() is not None
+
+
 def finished_since(tx: Transaction, moment: float, limit: int) -> list[Finished]:
     """Whole jobs (no steps) that ended after `moment`, newest first."""
     columns = (jobs.c.kind, jobs.c.state, jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at, jobs.c.measures)

@@ -206,6 +206,10 @@ class JobStore:
         with self.database.read() as tx:
             return deliveries.page(tx, tenant, **filters)
 
+    def made(self, tenant: str, member: str, value: str) -> bool:
+        with self.database.read() as tx:
+            return query.made(tx, tenant, member, value)
+
     def finished_since(self, seconds: float, limit: int = 5000) -> list[Finished]:
         """The jobs that ended in the last `seconds`, newest first: what the metrics are made of."""
         with self.database.read() as tx:

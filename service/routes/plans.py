@@ -10,9 +10,11 @@ from starlette.responses import Response
 
 import bitwright
 from bitwright.core.plan import Plan, plan_from_json
+from service.auth import TenantOf
 from service.body import read_json
-from service.documents import stored_plan, stored_table, table_json, verify_document
+from service.documents import table_json, verify_document
 from service.menus import menus_json, plan_menus
+from service.owning import own_plan, own_table
 from service.replies import IMMUTABLE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import StateOf
 
@@ -32,26 +34,26 @@ async def verify_plan(request: Request, state: StateOf) -> Response:
 
 
 @router.get("/v1/plans/{digest}", summary="A plan", operation_id="getPlan")
-async def get_plan(request: Request, digest: str, state: StateOf) -> Response:
+async def get_plan(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """The plan document under this digest; cacheable for ever."""
-    plan = await to_thread.run_sync(stored_plan, state.blobs, digest)
+    plan = await to_thread.run_sync(own_plan, state, tenant, digest)
     headers = tagged_headers(request, digest, IMMUTABLE)
     return raw_reply(json_bytes(plan.to_json()), headers=headers)
 
 
 @router.get("/v1/plans/{digest}/export/{target}", summary="A plan in another tool's syntax", operation_id="exportPlan")
-async def export_plan(request: Request, digest: str, target: str, state: StateOf) -> Response:
+async def export_plan(request: Request, digest: str, target: str, state: StateOf, tenant: TenantOf) -> Response:
     """Names exact and anchored. 422 `unknown-name` for an unknown target, `unsupported` for what it cannot say."""
-    plan = await to_thread.run_sync(stored_plan, state.blobs, digest)
+    plan = await to_thread.run_sync(own_plan, state, tenant, digest)
     text = await to_thread.run_sync(_export, plan, target)
     headers = tagged_headers(request, f"{digest}-{target}", "private, no-cache")
     return Response(text, headers=headers, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/v1/plans/{digest}/engines", summary="Which engines load a plan", operation_id="getPlanMenus")
-async def get_plan_menus(request: Request, digest: str, state: StateOf) -> Response:
+async def get_plan_menus(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """Preflight against every engine: as for a sensitivity table, over the plan's own units and formats."""
-    plan = await to_thread.run_sync(stored_plan, state.blobs, digest)
+    plan = await to_thread.run_sync(own_plan, state, tenant, digest)
     headers = tagged_headers(request, f"{digest}-{bitwright.__version__}", "private, no-cache")
     document = await to_thread.run_sync(plan_menus, plan)
     return raw_reply(json_bytes({"digest": digest, **document}), headers=headers)
@@ -72,12 +74,12 @@ def _export(plan: Plan, target: str) -> str:
 
 
 @router.get("/v1/sensitivities/{digest}", summary="A sensitivity table", operation_id="getSensitivities")
-async def get_sensitivities(request: Request, digest: str, state: StateOf) -> Response:
+async def get_sensitivities(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """Losses, standard errors and exact bytes of every unit in every format; null marks a forbidden or unknown cell.
 
     `Accept: application/octet-stream` gives the .npz file that `bitwright solve` and `frontier` read.
     """
-    path = await to_thread.run_sync(stored_table, state.blobs, digest)
+    path = await to_thread.run_sync(own_table, state, tenant, digest)
     npz = NPZ in request.headers.get("accept", "")
     headers = {**tagged_headers(request, f"{digest}{'.npz' * npz}", IMMUTABLE), "Vary": "Accept"}
     if npz:
@@ -88,11 +90,11 @@ async def get_sensitivities(request: Request, digest: str, state: StateOf) -> Re
 @router.get(
     "/v1/sensitivities/{digest}/engines", summary="What each engine loads of a table's units", operation_id="getMenus"
 )
-async def get_menus(request: Request, digest: str, state: StateOf) -> Response:
+async def get_menus(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """Preflight for every plan of the table at once: units by class; for each class, format and engine null or why not.
 
     A plan loads when none of its units is refused and units that the engine ties share a format.
     """
-    path = await to_thread.run_sync(stored_table, state.blobs, digest)
+    path = await to_thread.run_sync(own_table, state, tenant, digest)
     headers = tagged_headers(request, f"{digest}-{bitwright.__version__}", "private, no-cache")
     return raw_reply(await to_thread.run_sync(menus_json, path, digest), headers=headers)

@@ -1,0 +1,34 @@
+"""Results belong to those whose jobs made them: a digest alone opens nothing of another tenant's.
+
+The tenant `default` is the operator's own: it also sees what was made at the command line beside the server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitwright.core.errors import NotFound
+from bitwright.core.plan import Plan
+from service.documents import stored_plan, stored_table
+from service.keys import DEFAULT_TENANT
+from service.state import State
+
+
+def own_plan(state: State, tenant: str, digest: str) -> Plan:
+    """Raises NotFound, also for a plan of another tenant: who may not see it learns nothing."""
+    plan = stored_plan(state.blobs, digest)
+    _require(state, tenant, "plan", digest)
+    return plan
+
+
+def own_table(state: State, tenant: str, digest: str) -> Path:
+    """As `own_plan`, for sensitivity tables."""
+    path = stored_table(state.blobs, digest)
+    _require(state, tenant, "table", digest)
+    return path
+
+
+def _require(state: State, tenant: str, what: str, digest: str) -> None:
+    if tenant != DEFAULT_TENANT and not state.store.made(tenant, f"{what}_digest", digest):
+        name = {"plan": "plan", "table": "sensitivity table"}[what]
+        raise NotFound(f"there is no {name} of that digest", got=digest)
