@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="research/06 B3: 30 s, renewed each 10 s")
     renew_seconds: float = Field(default=10, gt=0, le=1200)
     reaper_seconds: float = Field(default=5, gt=0, le=600)
+    alive_file: Path | None = Field(
+        default=None, description="a worker touches it at each sweep: a probe sees whether its loop still turns"
+    )
     poll_seconds: float = Field(default=0.5, gt=0, le=60, description="how often an idle runner looks for work")
     max_attempts: int = Field(default=3, ge=1, le=100)
     busy_seconds: float = Field(

@@ -21,6 +21,8 @@ def sweep_until(stopping: threading.Event, store: JobStore, settings: Settings) 
     """Sweep each `reaper_seconds` until told to stop; a database that fails is tried again at the next turn."""
     tidied = -TIDY_SECONDS
     while not stopping.is_set():
+        if settings.alive_file is not None:  # the loop turns; whether the database answers is another matter
+            settings.alive_file.touch()
         try:
             swept = store.reap(settings.max_attempts)
             if time.monotonic() - tidied >= TIDY_SECONDS:

@@ -91,7 +91,10 @@ def test_pods_are_confined_and_bounded(pod):
     assert {"requests", "limits"} <= set(container["resources"])
     fields = {f"BITWRIGHT_{field.upper()}" for field in Settings.model_fields}
     assert {variable["name"] for variable in container["env"]} <= fields
-    assert all("secretKeyRef" in variable["valueFrom"] for variable in container["env"])
+    secret = [variable for variable in container["env"] if variable["name"].endswith(("_URL", "_KEY"))]
+    assert secret
+    assert all("secretKeyRef" in variable["valueFrom"] for variable in secret)
+    assert "livenessProbe" in container
 
 
 def test_the_api_has_all_three_probes():
@@ -103,6 +106,8 @@ def test_the_api_has_all_three_probes():
 
 
 def test_scaling_follows_a_metric_that_the_api_has():
-    (scaler,) = [document for document in MANIFESTS if document["kind"] == "HorizontalPodAutoscaler"]
-    (metric,) = scaler["spec"]["metrics"]
-    assert metric["external"]["metric"]["name"] in (ROOT / "service" / "metrics.py").read_text()
+    scalers = [document for document in MANIFESTS if document["kind"] == "HorizontalPodAutoscaler"]
+    assert len(scalers) == 2
+    for scaler in scalers:
+        (metric,) = scaler["spec"]["metrics"]
+        assert metric["external"]["metric"]["name"] in (ROOT / "service" / "metrics.py").read_text()
