@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test consumers chaos fuzz check format system native tools bench api golden lock clean
+.PHONY: help venv demo test cuda consumers chaos fuzz check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 	@if command -v g++ >/dev/null || command -v c++ >/dev/null || command -v clang++ >/dev/null; then \
 	    $(BIN)/python -m gpu_kernels.build && $(BIN)/python -m solvers.native.build; \
 	else echo "no C++ compiler: nothing was compiled, numpy does the work"; fi
+
+cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print registers and spills
+	$(BIN)/python -m gpu_kernels.cuda
 
 chaos: native    ## the long reliability tests on SQLite, PostgreSQL and Redis (an hour); SEED=n repeats a run
 	BITWRIGHT_TEST_CHAOS=full $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/chaos $(if $(ONLY),-k "$(ONLY)")

@@ -23,7 +23,7 @@ OUTPUT = SOURCES / "build"
 #: Fixed float order: no contraction to fused multiply-add, no fast-math. Never -march=native.
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=off", "-fvisibility=default", "-Wall", "-Wextra", "-Wno-psabi")
 #: Translation units and what each may use beyond the baseline.
-UNITS = {"cpu.cpp": (), "cpu_scalar.cpp": (), "cpu_avx2.cpp": ("-mavx2", "-mf16c"), "gptq.cpp": ()}
+UNITS = {"cpu.cpp": (), "cpu_scalar.cpp": (), "cpu_twin.cpp": (), "cpu_avx2.cpp": ("-mavx2", "-mf16c"), "gptq.cpp": ()}
 TIMEOUT_S = 300
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_kernels.build import library_path
 
-ABI = 4
+ABI = 5
 _P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_abi": (_I, []),
@@ -24,6 +24,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_blocks_search": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_blocks_dequantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_rtn_pack": (_I, [_P, _I, _N, _N, _N, _I, _I, _I, _P, _N, _P, _P, _I]),
+    "bw_twin": (None, [_I, _I, _I, _P]),
     "bw_checksum": (ctypes.c_uint64, [_P, _N, _I]),
     "bw_rtn": (_I, [_P, _N, _N, _N, _I, _I, _I, _P, _P, _P, _I]),
 }

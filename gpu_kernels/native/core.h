@@ -107,3 +107,40 @@ BW_HD bw_u16 bw_to_half(double x) {
     const bw_u64 base = exponent < -14 ? 0 : (bw_u64)(exponent + 14) << 10;
     return (bw_u16)(sign | (bw_u32)(base + kept));
 }
+
+// Scales of round to nearest (quantizers/rtn.py). Smallest positive and largest half.
+#define BW_TINY 5.9604644775390625e-08f
+#define BW_MAX_HALF 65504.0f
+
+BW_HD float bw_div(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fdiv_rn(a, b);
+#else
+    return a / b;
+#endif
+}
+
+// A scale rounded to half, its magnitude held to BW_TINY; false: it does not fit.
+BW_HD bool bw_half_scale(float scale, bw_u16 *out) {
+    float magnitude = scale < 0 ? -scale : scale;
+    magnitude = magnitude > BW_TINY ? magnitude : BW_TINY;
+    if (magnitude > BW_MAX_HALF) return false;
+    *out = bw_to_half(scale < 0 ? -(double)magnitude : (double)magnitude);
+    return true;
+}
+
+// Scale and zero point of a group with range [low, high] and top = 2^bits - 1 (see quantizers/rtn.py).
+BW_HD bool bw_group_parameters(float low, float high, int bits, bool symmetric, bw_u16 *scale, float *zero) {
+    const float top = (float)((1 << bits) - 1), half = (float)(1 << (bits - 1));
+    if (symmetric) {
+        *zero = half;
+        const float extreme = high > -low ? high : low;
+        return bw_half_scale(bw_div(extreme, -half) + 0.0f, scale);
+    }
+    low = low < 0 ? low : 0.0f;
+    high = high > 0 ? high : 0.0f;
+    if (!bw_half_scale(bw_div(high, top) - bw_div(low, top), scale)) return false;
+    const float z = bw_rint(bw_mul(-low, bw_div(1.0f, bw_from_half(*scale))));
+    *zero = z < 0 ? 0 : (z < top ? z : top);
+    return true;
+}

@@ -35,7 +35,7 @@ static bool avx2() {
 #endif
 
 extern "C" {
-int bw_abi() { return 4; }
+int bw_abi() { return 5; }
 int bw_has_avx2() { return avx2(); }
 
 int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {

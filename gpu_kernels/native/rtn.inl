@@ -69,17 +69,6 @@ static inline void lane_sums(const float *x, const uint8_t *codes, int64_t n, fl
     *norm = ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));
 }
 
-static const float TINY = 5.9604644775390625e-08f; // 2^-24
-static const float MAX_HALF = 65504.0f;
-
-static inline bool half_scale(float scale, bw_u16 *out) { // false: does not fit
-    float magnitude = scale < 0 ? -scale : scale;
-    magnitude = magnitude > TINY ? magnitude : TINY;
-    if (magnitude > MAX_HALF) return false;
-    *out = bw_to_half(scale < 0 ? -(double)magnitude : (double)magnitude);
-    return true;
-}
-
 static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, float zero, bw_u16 scale) {
     double along, norm;
     lane_sums(x, codes, n, zero, &along, &norm);
@@ -91,28 +80,20 @@ static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, f
     double held = gain * before;
     held = held < -65504.0 ? -65504.0 : held;
     held = held > 65504.0 ? 65504.0 : held;
-    return bw_to_half((held < 0 ? -held : held) >= (double)TINY ? held : before);
+    return bw_to_half((held < 0 ? -held : held) >= (double)BW_TINY ? held : before);
 }
 
 // One group; 0 ok, 1 NaN or infinity, 2 the scale does not fit float16.
 static inline int rtn_group(const float *x, int64_t n, int bits, int symmetric, int correct, uint8_t *codes, bw_u16 *scale, uint8_t *zero_point) {
     float low, high;
     if (!range_of(x, n, &low, &high)) return 1;
-    const float top = (float)((1 << bits) - 1), half = (float)(1 << (bits - 1));
+    float zero;
+    if (!bw_group_parameters(low, high, bits, symmetric, scale, &zero)) return 2;
+    quantize_run<F32>(x, n, 1.0f / bw_from_half(*scale), zero, (float)((1 << bits) - 1), codes);
     if (symmetric) {
-        const float extreme = high > -low ? high : low;
-        if (!half_scale(extreme / -half + 0.0f, scale)) return 2;
-        quantize_run<F32>(x, n, 1.0f / bw_from_half(*scale), half, top, codes);
-        if (correct) *scale = unshrunk(x, codes, n, half, *scale);
+        if (correct) *scale = unshrunk(x, codes, n, zero, *scale);
         return 0;
     }
-    low = low < 0 ? low : 0.0f;
-    high = high > 0 ? high : 0.0f;
-    if (!half_scale(high / top - low / top, scale)) return 2;
-    const float inverse = 1.0f / bw_from_half(*scale);
-    float zero = bw_rint(-low * inverse);
-    zero = zero < 0 ? 0 : (zero < top ? zero : top);
     *zero_point = (uint8_t)(int)zero;
-    quantize_run<F32>(x, n, inverse, zero, top, codes);
     return 0;
 }
