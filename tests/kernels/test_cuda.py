@@ -106,8 +106,8 @@ def test_kernels_compile_without_spills(arch: int) -> None:
     found = cuda.usage(cuda.Compiler("nvcc", shutil.which("nvcc")), arch, SHORT)
     assert set(found) == {cuda.kernel_name(k, t, 3) for k in cuda.KINDS for t in cuda.TYPES}
     assert all(need["spills"] == 0 for need in found.values()), found
-    # Shared memory (23 KB a block) lets 7 blocks of 128 threads onto a multiprocessor of sm_80: 72 registers each.
-    assert all(need["registers"] <= 72 for need in found.values()), found
+    # 65,536 registers of a multiprocessor hold 6 blocks of 128 threads with 80 each, enough to hide memory.
+    assert all(need["registers"] <= 80 for need in found.values()), found
 
 
 @NVCC
