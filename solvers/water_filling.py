@@ -31,15 +31,15 @@ class Water:
     level: float
 
 
-def fill(c: Any, s: Any, total: float, lo: Any = 0.0, hi: Any = np.inf) -> Water:
+def fill(c: Any, s: Any, total: float, lo: Any = 0.0, hi: Any = np.inf, *, base: float = 4.0) -> Water:
     """Continuous bits. c (n,) >= 0 loss at 0 bits, s (n,) > 0 weights a unit; lo, hi bits, scalar or (n,).
 
-    total: budget in bits. Raises InvalidProblem for arrays that make no sense and Infeasible when `lo` alone exceeds
-    the budget.
+    total: budget in bits. base: loss = c base^-bits, 4 by theory; BAQ's code has 2^1.95 (research/01 section 1). Raises
+    InvalidProblem for arrays that make no sense and Infeasible when `lo` alone exceeds the budget.
     """
     c, s = _checked(c, s)
     with np.errstate(divide="ignore"):
-        return fill_offsets(0.5 * (np.log2(c) - np.log2(s)), s, total, lo, hi)
+        return fill_offsets((np.log2(c) - np.log2(s)) / _log2(base), s, total, lo, hi)
 
 
 def fill_offsets(offset: Floats, s: Floats, total: float, lo: Any = 0.0, hi: Any = np.inf) -> Water:
@@ -88,32 +88,34 @@ def gain(c: Any, s: Any = None) -> float:
     return float(np.exp(np.average(np.log(rate), weights=s)) / np.average(rate, weights=s))
 
 
-def round_bits(c: Any, s: Any, bits: Any, total: float, hi: Any = np.inf) -> NDArray[np.int64]:
+def round_bits(c: Any, s: Any, bits: Any, total: float, hi: Any = np.inf, *, base: float = 4.0) -> NDArray[np.int64]:
     """Whole bits within the budget: all floored, then one bit more where it saves most loss per bit of budget.
 
     Optimal among whole bits for equal sizes, because the loss is separable and convex (research/01 section 1).
     """
     c, s = _checked(c, s)
+    _log2(base)
     start = np.floor(np.asarray(bits, np.float64) + SLACK).astype(np.int64)
     top = np.floor(np.broadcast_to(np.asarray(hi, np.float64), s.shape))
 
     def step(i: int, b: int) -> tuple[float, float] | None:
-        return (0.75 * c[i] * 4.0**-b, float(s[i])) if b < top[i] else None
+        return ((1.0 - 1.0 / base) * c[i] * base**-b, float(s[i])) if b < top[i] else None
 
     return _raise(start, float(total) - float(s @ start), total, step)
 
 
-def round_levels(c: Any, s: Any, bits: Any, total: float, most: int = 256) -> NDArray[np.int64]:
-    """Whole numbers of levels (>= 1; rate log2 of it) within the budget, BAQ's finer grid: loss c / levels^2.
+def round_levels(c: Any, s: Any, bits: Any, total: float, most: int = 256, *, base: float = 4.0) -> NDArray[np.int64]:
+    """Whole numbers of levels (>= 1; rate log2 of it) within the budget, BAQ's finer grid: loss c / levels^log2(base).
 
     BAQ rounds to the nearest and lets the budget be missed; here the levels are floored and the rest is handed out.
     most: cap on the levels of one unit.
     """
     c, s = _checked(c, s)
+    power = _log2(base)
     start = np.clip(np.floor(np.exp2(np.asarray(bits, np.float64)) * (1 + SLACK)), 1, most).astype(np.int64)
 
     def step(i: int, m: int) -> tuple[float, float] | None:
-        return (c[i] * (m**-2.0 - (m + 1) ** -2.0), float(s[i] * math.log2((m + 1) / m))) if m < most else None
+        return (c[i] * (m**-power - (m + 1) ** -power), float(s[i] * math.log2((m + 1) / m))) if m < most else None
 
     return _raise(start, float(total) - float(s @ np.log2(start)), total, step)
 
@@ -139,6 +141,12 @@ def _raise(
             room -= price
             offer(i)
     return value
+
+
+def _log2(base: float) -> float:
+    if not (math.isfinite(base) and base > 1):
+        raise InvalidProblem("the loss must fall with the bits", expected="base > 1", got=repr(base)[:40])
+    return math.log2(base)
 
 
 def _checked(c: Any, s: Any) -> tuple[Floats, Floats]:

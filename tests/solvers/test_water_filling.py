@@ -34,6 +34,20 @@ def test_the_worked_example_of_the_research_notes() -> None:
     assert float(GOLDEN @ 4.0**-bits) == 2.5
 
 
+def test_another_base_equalises_that_loss_and_levels_follow_it() -> None:
+    """BAQ's code: levels = (L / GM(L) 2^(th R))^(1 / th) with th = 1.95 (research/01 section 1)."""
+    c, th = np.exp(np.random.default_rng(3).normal(0, 1.2, 64)), 1.95
+    bits = fill(c, np.ones(64), 4 * 64, -50.0, base=2**th).bits
+    assert c * 2 ** (-th * bits) == pytest.approx(np.full(64, np.exp(np.log(c).mean()) * 2 ** (-th * 4)), rel=1e-9)
+    levels = (c / np.exp(np.log(c).mean()) * 2 ** (th * 4)) ** (1 / th)
+    assert np.exp2(bits) == pytest.approx(levels, rel=1e-9)
+    whole = round_levels(c, np.ones(64), bits, 4 * 64, base=2**th)
+    assert np.log2(whole).sum() <= 4 * 64 * (1 + 1e-9)
+    assert (np.abs(whole - levels) <= 1 + 0.02 * levels).all()
+    with pytest.raises(InvalidProblem):
+        fill(c, np.ones(64), 4 * 64, base=1.0)
+
+
 @given(given_=instances(), mean=st.floats(0.1, 12))
 def test_equal_loss_per_weight_and_the_predicted_gain_without_clipping(given_, mean: float) -> None:
     c, s = given_

@@ -11,6 +11,7 @@ import pytest
 from bitwright.cli import main
 from bitwright.core import problem_file
 from bitwright.core.errors import error_classes
+from solvers.catalog import SOLVERS
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -32,6 +33,15 @@ def test_the_problem_example_gives_the_shown_solution(
     assert solved["certificate"]["status"] == shown["certificate"]["status"]
     assert solved["certificate"]["cost"] == shown["certificate"]["cost"]
     assert main(["verify", "solution.json", "--problem", "problem.npz"]) == 0
+
+
+def test_the_examples_of_the_solvers_run_and_every_solver_is_named(repository: Path) -> None:
+    page = repository / "docs" / "solvers.md"
+    scope: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), scope)
+    assert scope["solution"].solver == "fusion"  # type: ignore[attr-defined]
+    assert [name for name in SOLVERS.names() if f"`{name}`" not in page.read_text("utf-8")] == []
 
 
 def test_every_array_of_a_problem_is_documented(repository: Path) -> None:
