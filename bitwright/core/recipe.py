@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import parse_format
@@ -14,6 +14,42 @@ from bitwright.core.mixed_format import PATTERN
 
 #: tensor, expert, row, row:B, column, column:B, group (see core.mixed_format).
 Granularity = Annotated[str, Field(pattern=PATTERN, max_length=16)]
+
+
+class _Line(BaseModel):
+    """Which units a line speaks of: of these classes, of modules that match one of these patterns, in these layers.
+
+    A member that is left out takes every unit. modules: shell patterns on the role, such as `self_attn.*`. layers:
+    indices from the first (0, 1, ...) or from the last (-1, -2, ...).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[Literal["dense", "expert", "head"], ...] = ()
+    modules: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    formats: tuple[str, ...] = Field(min_length=1)
+
+
+class MenuLine(_Line):
+    """These units take one of these formats only. Of several lines that speak of a unit the first holds."""
+
+
+class RuleLine(_Line):
+    """In every layer (or once over the model), at least / at most so many choices among these units take these formats.
+
+    Units that share a format by a tie count once: with granularity `expert`, an expert is one choice.
+    """
+
+    each: Literal["layer", "model"] = "layer"
+    at_least: int | None = Field(default=None, ge=1)
+    at_most: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> RuleLine:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a rule needs at_least or at_most")
+        return self
 
 
 class Recipe(BaseModel):
@@ -29,9 +65,22 @@ class Recipe(BaseModel):
     formats: tuple[str, ...] = ()
     solver: str = "auto"
     quantizer: str = "rtn"
+    menus: tuple[MenuLine, ...] = ()
+    rules: tuple[RuleLine, ...] = ()
+    spread: Literal["model", "layer"] = Field(
+        default="model", description="layer: every layer gets its share of the budget, by what its weights weigh"
+    )
+    requires: tuple[Literal["experts"], ...] = Field(default=(), description="what a model must have")
     paper: str | None = None
     year: int | None = None
+    allocates: str | None = Field(default=None, max_length=200, description="what gets a choice of its own")
+    cost: str | None = Field(default=None, max_length=200, description="passes over the calibration data")
     when: str | None = None
+
+    def format_names(self) -> tuple[str, ...]:
+        """Every format that the recipe names, the menu's first: the columns that its table needs."""
+        lines = (*self.menus, *self.rules)
+        return tuple(dict.fromkeys([*self.formats, *(name for line in lines for name in line.formats)]))
 
 
 def parse_recipe(text: str, *, origin: str) -> Recipe:
@@ -53,8 +102,13 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
             expected=first["msg"],
             got=repr(first.get("input"))[:80],
         ) from error
-    for name in recipe.formats:
+    for name in recipe.format_names():
         parse_format(name)
+    if recipe.menus and not recipe.formats:
+        raise InvalidInput(
+            f"the recipe {origin} fixes formats of some units but names no menu for the others",
+            expected="formats = [...] beside [[menus]]", got="no formats",
+        )  # fmt: skip
     return recipe
 
 

@@ -119,7 +119,7 @@ class SensitivityTable:
         allowed: NDArray[np.bool_] | None = None,
     ) -> Problem:
         """The allocation problem of this table. `allowed` (units, formats) cuts the menu, as an engine asks."""
-        loss = self.loss if allowed is None else np.where(allowed, self.loss, np.inf)
+        loss = self.loss if allowed is None else np.where(allowed[self.row_units], self.loss, np.inf)
         tie = np.array(self.inventory.tie_ids(tie_kinds), np.int64) if tie_kinds else None
         return Problem(
             loss=loss,

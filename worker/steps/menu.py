@@ -24,6 +24,7 @@ from bitwright.engines import EngineProfile, load_profile
 from bitwright.recipes import find_recipe
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.catalog import CONTAINERS
+from worker.steps import terms
 
 #: Pass-through format that keeps a model's own 16-bit weights; float32 models keep 16 of their bits.
 _PASSTHROUGH = {"BF16": "bf16", "F16": "fp16", "F32": "fp16"}
@@ -64,10 +65,12 @@ class Menu:
         return inventory.keep(kept, f"the engine {self.profile.name} loads it unquantized only") if kept else inventory
 
     def allowed(self, inventory: Inventory) -> NDArray[np.bool_] | None:
-        """(units, formats): what the engine loads for each unit; None without an engine."""
+        """(units, formats): what the engine loads and the recipe allows for each unit; None when nothing is cut."""
+        asked = terms.allowed(self.recipe, inventory.units, self.formats)
         if self.profile is None:
-            return None
-        return np.array(self.profile.allowed(inventory, self.formats), bool)
+            return asked
+        loaded = np.array(self.profile.allowed(inventory, self.formats), bool)
+        return loaded if asked is None else loaded & asked
 
 
 def resolve(request: Scoring, inventory: Inventory) -> Menu:
@@ -79,6 +82,9 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
             hint="see `bitwright inspect MODEL`",
         )
     recipe = find_recipe(request.recipe)
+    terms.require(recipe, inventory)
+    if request.formats:
+        recipe = recipe.model_copy(update={"formats": request.formats})
     granularity = request.granularity or recipe.granularity
     metric, warnings = request.metric or recipe.metric, []
     engine = request.engine
@@ -92,7 +98,7 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
             f"the task of this architecture is unknown, so '{metric}' cannot run: 'weight-mse' was used instead"
         )
         metric = "weight-mse"
-    names = request.formats or recipe.formats or _default_menu(inventory, profile, granularity)
+    names = recipe.format_names() or _default_menu(inventory, profile, granularity)
     formats = tuple(format.name for format in parse_formats(names))
     if is_finer(granularity):
         _require_parts(granularity, inventory, formats, profile)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from worker.steps.menu import Menu, require_reachable, resolve
 from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
 from worker.steps.serving import Serving, device_words, serving
+from worker.steps.terms import constrained, smallest_bytes
 
 #: Whole-file budgets leave room for this container's metadata when the request names none.
 DEFAULT_CONTAINER = "packed"
@@ -46,16 +48,19 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     table = table.without_units(inventory)
     allowed = menu.allowed(inventory)
     require_reachable(allowed, inventory, menu)
+    rows = [inventory.units[i] for i in table.row_units]
     found = serving(request, menu, source, inventory, table, calibration, context)
     limit = _limit(request, source, inventory, menu, found)
-    problem = table.problem(limit, tie_kinds=menu.tie_kinds, allowed=allowed)
+    plain = table.problem(limit, tie_kinds=menu.tie_kinds, allowed=allowed)
+    problem = constrained(plain, menu.recipe, rows)
     joint = solution = _solve(request, menu, problem if found is None else found.extend(problem), context)
     if not solution.feasible:
-        return _infeasible(request, solution, source, inventory, menu, table, context, found)
+        return _infeasible(request, problem, solution, source, inventory, menu, table, context, found)
     cache = () if found is None else found.chosen(joint, problem)
     if found is not None:
         # The cache's share is decided; the weights get the rest, with a certificate of their own.
-        problem = problem.with_limit("bytes", limit - sum(choice.bytes for choice in cache))
+        left = plain.with_limit("bytes", limit - sum(choice.bytes for choice in cache))
+        problem = constrained(left, menu.recipe, rows)
         solution = _solve(request, menu, problem, context)
     solution, measured = _confirmed(
         request, maker, source, inventory, calibration, table, problem, solution, context, cache
@@ -107,6 +112,7 @@ def _solve(request: PlanRequest, menu: Menu, problem: Problem, context: Context)
 
 def _infeasible(
     request: PlanRequest,
+    problem: Problem,
     solution: Solution,
     source: ModelSource,
     inventory: Inventory,
@@ -116,30 +122,42 @@ def _infeasible(
     found: Serving | None,
 ) -> dict[str, Any]:
     """An infeasible budget is an answer: it says the smallest budget that can be met, in the words of the request."""
-    smallest = int((solution.certificate.smallest_limit or {}).get("bytes", 0))
-    bits = 8 * smallest / inventory.weights
     try:
         solution.require()
     except Infeasible as error:
-        problem = error.to_problem()
-    bpw = math.ceil(1e4 * bits) / 1e4
-    problem["smallest_budget"] = {"bpw": bpw, "unit_bytes": smallest}
-    problem["got"] = f"a budget of {request.budget}"
-    words = f"{bpw}bpw ({smallest} bytes in planned units)"
-    budget = parse_budget(request.budget)
-    if found is not None:
-        whole = smallest + _other_bytes(request, source, inventory, menu)
-        words, device = device_words(budget, whole, found)
-        problem["smallest_budget"] = {"device_bytes": device}
-    elif budget.whole_file:
-        whole = smallest + _other_bytes(request, source, inventory, menu)
-        problem["smallest_budget"]["file_bytes"] = whole
-        words = f"{whole}B for the whole file, or {words}"
-    problem["hint"] = f"the smallest feasible budget is {words}"
+        answer = error.to_problem()
+    answer["got"] = f"a budget of {request.budget}"
+    smallest = smallest_bytes(problem, menu.recipe, [inventory.units[i] for i in table.row_units])
+    if smallest is not None:
+        words, answer["smallest_budget"] = _smallest_words(request, smallest, source, inventory, menu, found)
+        answer["hint"] = f"the smallest feasible budget is {words}"
     return {
         "feasible": False, "plan_digest": None, "plan": None, "checkpoint": None,
-        "table_digest": publish(table, context), "infeasible": problem,
+        "table_digest": publish(table, context), "infeasible": answer,
     }  # fmt: skip
+
+
+def _smallest_words(
+    request: PlanRequest,
+    smallest: int,
+    source: ModelSource,
+    inventory: Inventory,
+    menu: Menu,
+    found: Serving | None,
+) -> tuple[str, dict[str, Any]]:
+    """(the smallest budget in the words of the request, the same as numbers), from the units' smallest bytes."""
+    budget = parse_budget(request.budget)
+    if found is not None:
+        whole = smallest + found.smallest_bytes + _other_bytes(request, source, inventory, menu)
+        words, device = device_words(budget, whole, found)
+        return words, {"device_bytes": device}
+    bpw = math.ceil(1e4 * 8 * smallest / inventory.weights) / 1e4
+    numbers: dict[str, Any] = {"bpw": bpw, "unit_bytes": smallest}
+    words = f"{bpw}bpw ({smallest} bytes in planned units)"
+    if budget.whole_file:
+        numbers["file_bytes"] = smallest + _other_bytes(request, source, inventory, menu)
+        words = f"{numbers['file_bytes']}B for the whole file, or {words}"
+    return words, numbers
 
 
 def _confirmed(
@@ -158,7 +176,9 @@ def _confirmed(
     below, above = uniform_neighbours(problem, solution.choice)
     if calibration is None or not request.confirm or inventory.task == "unknown":
         return solution, None
-    thumb = solvers.solve(problem, "positional", seed=request.seed)
+    # A rule of thumb keeps no recipe's rules, so it is asked for the budget alone.
+    budget_alone = replace(problem, rules=(), limits=problem.limits[:1])
+    thumb = solvers.solve(budget_alone, "positional", seed=request.seed)
     positional = thumb.choice if thumb.feasible else None
     measured, take_uniform = confirm(
         source, inventory, table, solution, below, above, positional, calibration, maker, context, cache

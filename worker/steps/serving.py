@@ -61,9 +61,14 @@ class Serving:
             tie = np.concatenate([problem.tie, int(problem.tie.max(initial=0)) + 1 + np.arange(len(self.rows))])
         units = (*(problem.unit_names or ()), *(f"kv_cache.{row[0].part}" for row in self.rows))
         return Problem(
-            loss=loss, resources=(Resource("bytes", matrix=cost),), limits=problem.limits, tie=tie, unit_names=units,
-            format_names=tuple(names),
+            loss=loss, resources=(Resource("bytes", matrix=cost),), limits=problem.limits, tie=tie, rules=problem.rules,
+            unit_names=units, format_names=tuple(names),
         )  # fmt: skip
+
+    @property
+    def smallest_bytes(self) -> int:
+        """The least that the cache can take."""
+        return sum(min(choice.bytes for choice in row) for row in self.rows)
 
     def chosen(self, solution: Solution, problem: Problem) -> tuple[CacheChoice, ...]:
         """The cache's part of a solution of the extended problem."""
