@@ -118,6 +118,13 @@ METRICS = Catalog(
             },
         ),
         Entry(
+            "rank",
+            "sensitivity.rank:METRIC",
+            "QuantMoE-Bench's rules as scores: outliers, frequent experts, blocks that change much, first layers",
+            needs=("torch", "transformers"),
+            traits={"data": "calibration", "loss_unit": "score x weights x 4^-bits", "passes": "none or 1 forward"},
+        ),
+        Entry(
             "linearity",
             "sensitivity.linearity:METRIC",
             "HIGGS' linearity: KL of noise in each unit on random tokens; needs no data",

@@ -22,7 +22,11 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
         ("model", f"{plan.model.ref} ({plan.model.architecture or plan.model.task})"),
         ("budget", plan.budget),
         ("formats", widths),
-        ("stored", f"{totals.bits_per_weight:.4f} bits per weight, {render.byte_text(totals.bytes)} in planned units"),
+        (
+            "stored",
+            f"{totals.bits_per_weight:.4f} bits per weight ({plan.code_bits:.4f} of them codes), "
+            f"{render.byte_text(totals.bytes)} in planned units",
+        ),
         ("unquantized", render.byte_text(totals.unquantized_bytes)),
         ("whole file", render.byte_text(totals.file_bytes) if totals.file_bytes is not None else None),
         *(memory_facts(plan.memory) if plan.memory is not None else []),

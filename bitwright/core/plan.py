@@ -168,6 +168,12 @@ class Plan(_Frozen):
             identity["cache"] = [[choice.part, choice.format] for choice in self.memory.cache]
         return digest_json(identity)
 
+    @property
+    def code_bits(self) -> float:
+        """Mean width of the codes over the planned weights, scales and zero points left out: what papers print."""
+        weights = sum(unit.elements for unit in self.units)
+        return float(sum(parse_format(unit.format).bits * unit.elements for unit in self.units) / weights)
+
     def formats(self) -> dict[str, str]:
         """Unit name to format name."""
         return {unit.name: unit.format for unit in self.units}

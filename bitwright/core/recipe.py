@@ -65,6 +65,7 @@ class Recipe(BaseModel):
     formats: tuple[str, ...] = ()
     solver: str = "auto"
     quantizer: str = "rtn"
+    ties: tuple[str, ...] = Field(default=(), description="families of units that share a format, besides the engine's")
     menus: tuple[MenuLine, ...] = ()
     rules: tuple[RuleLine, ...] = ()
     spread: Literal["model", "layer"] = Field(

@@ -105,6 +105,7 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
     ties = tuple(profile.tie_kinds) if profile else ()
     if granularity == "expert":
         ties = (*ties, "expert")
+    ties = (*ties, *recipe.ties)
     quantizer = QUANTIZERS.get(request.quantizer or recipe.quantizer).name
     return Menu(recipe, metric, quantizer, formats, profile, ties, granularity, (*inventory.warnings, *warnings))
 

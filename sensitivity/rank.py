@@ -1,0 +1,109 @@
+"""`rank`: rules that order units, as losses (QuantMoE-Bench, arXiv:2406.08155).
+
+The paper gives more bits to the top of a ranking. A ranking is a score a unit, and
+
+    loss[u, f] = score_u  elements_u  4^-bits(f)
+
+lets every solver walk it down: what a byte saves is proportional to the score alone, so units of one size are raised
+in the order of the ranking. Option `by`:
+
+    outlier     max over input columns of (largest / mean magnitude down the column); no data (the paper's scorer)
+    frequency   the expert's share of its block's routes; 0 outside experts
+    block       1 - cosine of the block's input and output: a block that changes much deserves bits. The paper's text
+                says so; its released configs list "top cosine" and are read by that meaning (research/02 section 2)
+    first       earlier layers first (a control of the paper)
+
+Loss unit: none. Cost: no pass (`outlier`, `first`), else 1 forward. Nothing is measured of any format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
+from sensitivity.base import Scores, ScoringTask
+from sensitivity.deltas import unit_weight
+from sensitivity.routing import Block, outlier_scores, watch
+from sensitivity.runner import load_runner
+
+LOSS_UNIT = "score x weights x 4^-bits"
+#: A score of zero would make all formats equal: units that no rule names stay behind all others, not outside.
+FLOOR = 1e-6
+
+Floats = NDArray[np.float64]
+
+
+def _outlier(task: ScoringTask) -> Floats:
+    return outlier_scores([unit_weight(task.source, unit) for unit in task.inventory.units])
+
+
+def _first(task: ScoringTask) -> Floats:
+    """1 for the first layer, falling evenly; units outside layers (the head) come last."""
+    layers = max(1, task.inventory.layers)
+    return np.array([0.0 if u.layer is None else 1.0 - u.layer / layers for u in task.inventory.units])
+
+
+def _frequency(task: ScoringTask) -> Floats:
+    scores = np.zeros(len(task.inventory.units))
+    for block in _blocks(task):
+        for number, units in block.experts.items():
+            scores[list(units)] = block.frequency()[number]
+    return scores
+
+
+def _block(task: ScoringTask) -> Floats:
+    scores = np.zeros(len(task.inventory.units))
+    for block in _blocks(task):
+        members = [unit for units in block.experts.values() for unit in units]
+        scores[members] = 1.0 - block.cosine()
+    return scores
+
+
+def _blocks(task: ScoringTask) -> list[Block]:
+    if task.data is None:
+        raise InvalidCalibration(
+            "this ranking needs calibration data", hint="leave --calibration out for the bundled one"
+        )
+    blocks = watch(load_runner(task.source, task.inventory), task.data)
+    if not blocks:
+        raise Unsupported(
+            "this ranking is about experts, and this model has none", got=task.inventory.architecture,
+            hint='rank by "outlier" or "first"',
+        )  # fmt: skip
+    return blocks
+
+
+RANKINGS: dict[str, Callable[[ScoringTask], Floats]] = {
+    "outlier": _outlier, "frequency": _frequency, "block": _block, "first": _first,
+}  # fmt: skip
+
+
+class Rank:
+    """Rules as scores."""
+
+    name = "rank"
+    needs_data = True
+    options = frozenset({"by"})
+
+    def score(self, task: ScoringTask) -> Scores:
+        """See sensitivity.base.Metric. Raises InvalidInput for an unknown ranking, Unsupported for dense models."""
+        by = task.options.get("by", "outlier")
+        if by not in RANKINGS:
+            raise InvalidInput("there is no such ranking", expected=", ".join(RANKINGS), got=repr(by)[:80])
+        task.progress("score", 0.0, f"ranking by {by}")
+        scores = RANKINGS[by](task)
+        top = max(float(scores.max(initial=0.0)), np.finfo(np.float64).tiny)
+        elements = np.array([unit.elements for unit in task.inventory.units], np.float64)
+        bits = np.array([float(format.bits) for format in task.formats])
+        loss = np.outer(np.maximum(scores, FLOOR * top) * elements, 4.0**-bits)
+        task.progress("score", 1.0, f"ranking by {by}")
+        return Scores(
+            loss=loss, stderr=np.zeros_like(loss), loss_unit=LOSS_UNIT,
+            parameters={"by": by, "scores": {u.name: float(s) for u, s in zip(task.inventory.units, scores, strict=True)}},
+        )  # fmt: skip
+
+
+METRIC = Rank()
