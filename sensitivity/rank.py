@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
+from bitwright.core.formats import FloatFormat
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.routing import Block, outlier_scores, watch
@@ -98,12 +99,13 @@ class Rank:
         top = max(float(scores.max(initial=0.0)), np.finfo(np.float64).tiny)
         elements = np.array([unit.elements for unit in task.inventory.units], np.float64)
         bits = np.array([float(format.bits) for format in task.formats])
-        loss = np.outer(np.maximum(scores, FLOOR * top) * elements, 4.0**-bits)
+        # A float format passes weights through: a ranking of errors has nothing to say about it.
+        steps = np.where([isinstance(format, FloatFormat) for format in task.formats], 0.0, 4.0**-bits)
+        loss = np.outer(np.maximum(scores, FLOOR * top) * elements, steps)
         task.progress("score", 1.0, f"ranking by {by}")
-        return Scores(
-            loss=loss, stderr=np.zeros_like(loss), loss_unit=LOSS_UNIT,
-            parameters={"by": by, "scores": {u.name: float(s) for u, s in zip(task.inventory.units, scores, strict=True)}},
-        )  # fmt: skip
+        named = {unit.name: float(score) for unit, score in zip(task.inventory.units, scores, strict=True)}
+        parameters = {"by": by, "scores": named}
+        return Scores(loss=loss, stderr=np.zeros_like(loss), loss_unit=LOSS_UNIT, parameters=parameters)
 
 
 METRIC = Rank()

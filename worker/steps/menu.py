@@ -102,7 +102,7 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
     formats = tuple(format.name for format in parse_formats(names))
     if is_finer(granularity):
         _require_parts(granularity, inventory, formats, profile)
-    ties = tuple(profile.tie_kinds) if profile else ()
+    ties: tuple[str, ...] = tuple(profile.tie_kinds) if profile else ()
     if granularity == "expert":
         ties = (*ties, "expert")
     ties = (*ties, *recipe.ties)
