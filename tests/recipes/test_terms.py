@@ -37,11 +37,11 @@ def problem(inventory: Inventory, recipe: Recipe, limit: int, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     n = len(inventory.units)
     loss = np.sort(rng.gamma(1, 1, (n, len(FORMATS))), axis=1)[:, ::-1].copy()
-    loss[~allowed(recipe, inventory, FORMATS)] = np.inf
+    loss[~allowed(recipe, inventory.units, FORMATS)] = np.inf
     costs = np.tile(np.array([1, 2, 3, 4], np.int64) * 512 + 128, (n, 1))
     tie = np.array(inventory.tie_ids(("expert",)), np.int64)
     plain = Problem(loss, (Resource("bytes", costs),), (Limit("bytes", limit),), tie, format_names=FORMATS)
-    return constrained(plain, recipe, inventory)
+    return constrained(plain, recipe, inventory.units)
 
 
 def enumerate_best(p: Problem) -> float:
@@ -102,7 +102,7 @@ def test_every_layer_keeps_its_share() -> None:
 
 def test_the_smallest_budget_is_the_smallest() -> None:
     recipe, inventory = find_recipe("mc-moe"), moe(2, 4)
-    least = smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory)
+    least = smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory.units)
     assert least is not None
     assert solvers.solve(problem(inventory, recipe, least)).feasible
     assert not solvers.solve(problem(inventory, recipe, least - 1)).feasible
@@ -120,18 +120,18 @@ at_least = 5
 """
     recipe, inventory = parse_recipe(text, origin="torn.toml"), moe(1, 4)
     recipe = recipe.model_copy(update={"menus": find_recipe("mc-moe").menus})
-    assert smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory) is None
+    assert smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory.units) is None
 
 
 def test_menus_fix_formats_of_the_units_they_name() -> None:
     recipe, inventory = find_recipe("mc-moe"), moe(1, 2)
-    table = allowed(recipe, inventory, FORMATS)
+    table = allowed(recipe, inventory.units, FORMATS)
     assert table is not None
     names = [unit.name for unit in inventory.units]
     assert table[names.index("0.q")].tolist() == [False, False, False, True]
     assert table[names.index("head")].tolist() == [False, False, False, True]
     assert table[names.index("0.0.w1")].tolist() == [True, True, True, False]
-    assert allowed(find_recipe("auto"), inventory, FORMATS) is None
+    assert allowed(find_recipe("auto"), inventory.units, FORMATS) is None
 
 
 def test_lines_speak_of_layers_from_both_ends() -> None:
@@ -143,7 +143,7 @@ formats = ["int2-g64"]
 layers = [0, -1]
 formats = ["int4-g64"]
 """
-    table = allowed(parse_recipe(text, origin="ends.toml"), moe(3, 1), ("int2-g64", "int4-g64"))
+    table = allowed(parse_recipe(text, origin="ends.toml"), moe(3, 1).units, ("int2-g64", "int4-g64"))
     assert table is not None
     assert table[:, 1].tolist() == [True, True, True, False, False, False, True, True, True, False]
 
@@ -168,4 +168,4 @@ def test_a_wrong_recipe_is_refused_with_its_place(text: str, words: str) -> None
 def test_layer_limits_leave_room_for_units_outside_layers() -> None:
     recipe, inventory = find_recipe("mc-moe"), moe(2, 2)
     p = problem(inventory, recipe, 20_000)
-    assert sum(limit.value for limit in layer_limits(p, inventory, 20_000)) <= 20_000 - 2176
+    assert sum(limit.value for limit in layer_limits(p, inventory.units, 20_000)) <= 20_000 - 2176

@@ -187,8 +187,8 @@ def test_unknown_names_and_impossible_wishes_are_typed(bench: Bench, llama: str)
         bench.run("plan", model=llama, budget="3bpw", recipe="nothing")
     with pytest.raises(UnknownName, match="engine"):
         bench.run("plan", model=llama, budget="3bpw", engine="nothing")
-    with pytest.raises(Unsupported, match="granularity"):
-        bench.run("plan", model=llama, budget="3bpw", granularity="column")
+    with pytest.raises(Unsupported, match="one format a tensor"):
+        bench.run("plan", model=llama, budget="3bpw", granularity="column", engine="transformers")
 
 
 def test_a_server_reads_no_bare_paths(bench: Bench, llama: str, text: str) -> None:

@@ -39,7 +39,9 @@ def allowed(recipe: Recipe, units: Sequence[Unit], formats: Sequence[str]) -> ND
     found = np.zeros((len(units), len(formats)), np.bool_)
     meant = [_speaks_of(line, units) for line in recipe.menus]
     for row in range(len(units)):
-        names = next((line.formats for line, rows in zip(recipe.menus, meant, strict=True) if rows[row]), recipe.formats)
+        names = next(
+            (line.formats for line, rows in zip(recipe.menus, meant, strict=True) if rows[row]), recipe.formats
+        )
         found[row] = [name in names for name in formats]
     return found
 
