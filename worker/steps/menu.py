@@ -135,7 +135,7 @@ def _require_parts(
 
 
 def _default_menu(inventory: Inventory, profile: EngineProfile | None, granularity: str) -> tuple[str, ...]:
-    if is_finer(granularity) and profile is None:
+    if is_finer(granularity):
         return default_formats()
     if profile is not None and profile.menu:
         own = _PASSTHROUGH.get(inventory.units[0].dtype)
