@@ -2,7 +2,7 @@
 
 The library face; every name is loaded when first used (import bitwright is fast and light):
 
-    inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, preflight, export
+    inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, preflight, import_plan, export
 """
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ _FACE = {
     "evaluate": "bitwright.face",
     "export": "bitwright.face",
     "preflight": "bitwright.face",
+    "import_plan": "bitwright.face",
     "load_problem": "bitwright.core.problem_file",
     "save_problem": "bitwright.core.problem_file",
     "load_plan": "bitwright.core.plan",

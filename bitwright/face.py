@@ -9,7 +9,7 @@ under `BITWRIGHT_STATE_DIR` (default ./.bitwright). `progress(stage, fraction, m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,6 +211,28 @@ def evaluate(
     return _run("evaluate", _context(progress), members)
 
 
+def import_plan(
+    model: str | Path,
+    source: str | Path,
+    *,
+    kind: str | None = None,
+    metric: str = "weight-mse",
+    formats: Sequence[str] = (),
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """The mix of another tool's checkpoint, GGUF file or --tensor-type-file of this model, as a plan.
+
+    Its warnings say what the same formats would lose if they were dealt otherwise in the same bytes.
+    """
+    from worker.steps.importing import import_plan as read
+
+    plan = read(str(model), Path(source), _context(progress), kind=kind, metric=metric, formats=formats)
+    if out is not None:
+        plan.save(out)
+    return plan
+
+
 def preflight(
     plan: Plan | str | Path,
     engine: str,
@@ -247,6 +269,7 @@ __all__ = [
     "execute",
     "export",
     "frontier",
+    "import_plan",
     "inspect",
     "plan",
     "preflight",

@@ -13,6 +13,7 @@ from bitwright.core.formats import IntFormat, parse_format
 from bitwright.engines import EXPORTERS
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
+from quantizers.importers.catalog import IMPORTERS
 from tests.consumers.asking import ask, dense_logits, rms
 from tests.engines.plans import plan_of
 
@@ -114,6 +115,10 @@ def test_autoround_takes_our_layer_config(tmp_path: Path) -> None:
     )
     answer = ask("autoround_config", tmp_path / "answer", LLAMA, file)
     config = answer["config"]
+    folder = Path(answer["folder"])
+    imported = IMPORTERS.load("auto-round").read(folder, inspect(open_model(str(LLAMA)))).formats
+    assert IMPORTERS.load("auto-round").recognizes(folder)
+    assert imported == plan.formats(), "its own checkpoint is imported as the plan that made it"
     extra = config.get("extra_config", {})
     for name, format in plan.formats().items():
         parsed, own = parse_format(format), extra.get(name.removesuffix(".weight"), {})

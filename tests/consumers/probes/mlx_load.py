@@ -17,7 +17,7 @@ arrays = mx.load(str(folder / "model.safetensors"))
 found = {}
 for name, array in arrays.items():
     module = name.removesuffix(".weight")
-    if array.dtype != mx.uint32:
+    if array.dtype != mx.uint32 or ".experts." in name:  # experts are named otherwise in config.json, once stacked
         continue
     own = next((v for k, v in config.items() if isinstance(v, dict) and k == module), base)
     scales, biases = (arrays[f"{module}.{part}"].astype(mx.float32) for part in ("scales", "biases"))

@@ -1,0 +1,50 @@
+"""`bitwright import`: another tool's mixed checkpoint as a plan."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from bitwright.cli.output import emit, note
+from bitwright.cli.parser import add_model, add_out, add_progress, command, names
+
+KINDS = "gguf, tensor-types, compressed-tensors, gptq, auto-round, modelopt"
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands, "import", run_import,
+        summary="another tool's mix as a plan: to verify, to diff, to improve",
+        about="Reads which unit of MODEL another tool stored in which format, predicts what that costs, and says\n"
+        "how much the same formats would lose if they were dealt otherwise in the same bytes.\n\n"
+        f"kinds: {KINDS} (found out by themselves)",
+        examples="  bitwright import ./model --from model-Q4_K_M.gguf --out theirs.json\n"
+        "  bitwright import ./model --from ./model-gptq-dynamic --metric fisher --out theirs.json\n"
+        "  bitwright diff theirs.json ours.json",
+    )  # fmt: skip
+    add_model(parser)
+    parser.add_argument(
+        "--from", dest="source", metavar="PATH", type=Path, required=True, help="the other tool's file or folder"
+    )
+    parser.add_argument("--kind", metavar="NAME", help="what it is, where it cannot be found out")
+    parser.add_argument("--metric", metavar="NAME", default="weight-mse", help="how losses are predicted")
+    parser.add_argument("--formats", metavar="A,B,...", type=names, default=(), help="more formats to compare with")
+    add_out(parser, "the plan (JSON)")
+    add_progress(parser)
+
+
+def run_import(args: Namespace) -> int:
+    from bitwright import face
+    from bitwright.cli.progress import progress_bar
+    from bitwright.cli.views import plan_text
+
+    with progress_bar(args) as progress:
+        plan = face.import_plan(
+            args.model, args.source, kind=args.kind, metric=args.metric, formats=args.formats, progress=progress
+        )
+    if args.out is not None:
+        plan.save(args.out)
+        note(f"written: {args.out}")
+    emit(args, plan.to_json(), plan_text(plan, None))
+    return 0

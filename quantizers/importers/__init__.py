@@ -1,0 +1,1 @@
+"""Other tools' mixed checkpoints and files as plans of ours: which unit is stored in which format."""
