@@ -2,11 +2,12 @@
 
     python -m benchmarks.solvers ladder --families hetero,layers --sizes 224,2000 --formats 4,8 --seeds 3
     python -m benchmarks.solvers stream --sizes 1e7 --formats 4,8          against one streaming read of the table
+    python -m benchmarks.solvers disk --sizes 2e8 --folder /var/tmp        a file that is mapped, not read
     python -m benchmarks.solvers limits --sizes 2000,45000                 two binding limits
-    python -m benchmarks.solvers ladder ... --json out.jsonl --plot out.png
+    python -m benchmarks.solvers ladder ... --json out.jsonl --plot docs/images/solvers.svg
 
-CPU seconds, not wall seconds: a shared machine stretches the latter at will. gap = (loss - LP bound) / loss with the
-bound of `hull`. Imports and a small warm-up run are not counted.
+CPU seconds (children of a peer included), not wall seconds: a shared machine stretches the latter at will. gap =
+(loss - LP bound) / loss with the bound of `hull`. Imports and a small warm-up run are not counted.
 """
 
 from __future__ import annotations
@@ -14,127 +15,22 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import solver_scale
+from benchmarks.solver_peers import PEERS
 from bitwright.core.certificate import total_loss, verify
-from bitwright.core.problem import IntArray, Problem
-from solvers import native, solve
+from solvers import solve
 from tests.solvers.instances import FAMILIES, instance
 from tests.solvers.test_several_limits import both_bind
-
-Peer = Callable[[Problem, float], tuple[IntArray | None, str]]
-
-
-def ours(name: str) -> Peer:
-    """A solver of the catalog; `milp` is HiGHS with scaled losses and all gaps at zero."""
-
-    def run(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
-        solution = solve(problem, name, time_limit=limit)
-        return solution.choice, solution.certificate.status
-
-    return run
-
-
-def scipy_raw(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
-    """HiGHS through scipy with the losses as they come and its default tolerances."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array
-
-    n, k = problem.loss.shape
-    one = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), np.arange(n * k))))
-    cost = problem.resources[0].costs().astype(np.float64).reshape(1, -1)
-    rows = [LinearConstraint(one, 1, 1), LinearConstraint(cost, -np.inf, float(problem.limits[0].value))]
-    options = {"time_limit": limit}
-    done = milp(
-        problem.loss.ravel(), constraints=rows, integrality=np.ones(n * k), bounds=Bounds(0, 1), options=options
-    )
-    choice = None if done.x is None else done.x.reshape(n, k).argmax(axis=1)
-    return choice, "optimal" if done.status == 0 else "bounded"
-
-
-def pulp_binaries(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
-    """ModelOpt's way: PuLP binaries, Python sums, CBC with its defaults, unscaled losses."""
-    import pulp
-
-    n, k = problem.loss.shape
-    cost, model = problem.resources[0].costs(), pulp.LpProblem("plan", pulp.LpMinimize)
-    cells = [[pulp.LpVariable(f"x{i}_{j}", cat="Binary") for j in range(k)] for i in range(n)]
-    model += pulp.lpSum(float(problem.loss[i, j]) * cells[i][j] for i in range(n) for j in range(k))
-    model += pulp.lpSum(int(cost[i, j]) * cells[i][j] for i in range(n) for j in range(k)) <= int(
-        problem.limits[0].value
-    )
-    for row in cells:
-        model += pulp.lpSum(row) == 1
-    status = model.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=limit, threads=1))
-    choice = np.array([int(np.argmax([cell.value() or 0 for cell in row])) for row in cells])
-    return choice, "optimal" if status == 1 else "bounded"
-
-
-def dictionary(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
-    """AutoRound's way: a dictionary cost -> (loss, path), pruned to the Pareto front after every unit."""
-    cost, bound = problem.resources[0].costs(), int(problem.limits[0].value)
-    rest = np.append(np.cumsum(cost.min(axis=1)[::-1])[::-1][1:], 0)
-    front: list[tuple[int, float, Any]] = [(0, 0.0, None)]
-    end = time.process_time() + limit
-    for i in range(problem.n):
-        table: dict[int, tuple[float, Any]] = {}
-        for spent, loss, path in front:
-            for j in range(problem.k):
-                c, v = spent + int(cost[i, j]), loss + float(problem.loss[i, j])
-                if c + int(rest[i]) <= bound and (c not in table or v < table[c][0]):
-                    table[c] = (v, (j, path))
-        front, least = [], np.inf
-        for c in sorted(table):
-            if table[c][0] < least:
-                least = table[c][0]
-                front.append((c, *table[c]))
-        if time.process_time() > end:
-            return None, f"stopped at unit {i} with {len(front)} states"
-    path, choice = front[-1][2], []
-    while path is not None:
-        choice.append(path[0])
-        path = path[1]
-    return np.array(choice[::-1]), "optimal"
-
-
-def bisection(problem: Problem, limit: float) -> tuple[IntArray | None, str]:
-    """llama.cpp's way: forty bisections on the multiplier, then one greedy fill."""
-    cost, bound, rows = problem.resources[0].costs(), problem.limits[0].value, np.arange(problem.n)
-    low, high = 0.0, 1e-3 * float(problem.loss.sum()) / float(cost.sum())
-    while int(cost[rows, (problem.loss + high * cost).argmin(axis=1)].sum()) > bound:
-        high *= 4
-    for _ in range(40):
-        middle = (low + high) / 2
-        fits = int(cost[rows, (problem.loss + middle * cost).argmin(axis=1)].sum()) <= bound
-        low, high = (low, middle) if fits else (middle, high)
-    choice = (problem.loss + high * cost).argmin(axis=1)
-    room = int(bound - cost[rows, choice].sum())
-    extra = cost - cost[rows, choice][:, None]
-    gain = np.where(extra > 0, (problem.loss[rows, choice][:, None] - problem.loss) / np.maximum(extra, 1), 0.0)
-    best = gain.argmax(axis=1)
-    for i in np.argsort(-gain[rows, best], kind="stable"):
-        if 0 < extra[i, best[i]] <= room and gain[i, best[i]] > 0:
-            choice[i] = best[i]
-            room -= int(extra[i, best[i]])
-    return choice, "bounded"
-
-
-PEERS: dict[str, tuple[Peer, str]] = {
-    "hull": (ours("hull"), "numpy"),
-    "highs-scaled": (ours("milp"), "highspy"),
-    "greedy": (ours("greedy"), "numpy"),
-    "bisection": (bisection, "numpy"),
-    "dictionary": (dictionary, "numpy"),
-    "scipy-raw": (scipy_raw, "scipy"),
-    "pulp-cbc": (pulp_binaries, "pulp"),
-}
 
 
 def one_peer(name: str, cases: list[list[Any]], limit: float) -> None:
@@ -143,14 +39,19 @@ def one_peer(name: str, cases: list[list[Any]], limit: float) -> None:
     run(instance("layers", 16, 4, 0), 5.0)
     for family, n, k, seed in cases:
         problem = instance(family, n, k, seed)
-        begin = time.process_time()
+        begin = _spent()
         choice, status = run(problem, limit)
-        seconds = time.process_time() - begin
+        seconds = _spent() - begin
         loss = None if choice is None or not len(choice) else total_loss(problem, choice)
         row = {"peer": name, "family": family, "n": n, "k": k, "seed": seed}
         print(json.dumps({**row, "seconds": seconds, "status": status, "loss": loss}), flush=True)
         if seconds > limit * 0.9 and n >= 2000:  # larger ones would only run out of time as well
             return
+
+
+def _spent() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def ladder(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -164,10 +65,13 @@ def ladder(options: argparse.Namespace) -> list[dict[str, Any]]:
             print(f"{name}: {PEERS[name][1]} is not installed", file=sys.stderr)
             continue
         command = [sys.executable, "-m", "benchmarks.solvers", "child", name, json.dumps(cases), str(options.limit)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        rows += [json.loads(line) for line in done.stdout.splitlines()]
-        if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        with tempfile.TemporaryFile("w+") as lines:
+            try:
+                subprocess.run(command, stdout=lines, stderr=subprocess.DEVNULL, timeout=options.peer_limit, check=True)
+            except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+                print(f"{name}: ended early, {type(error).__name__}", file=sys.stderr)
+            lines.seek(0)
+            rows += [json.loads(line) for line in lines if line.endswith("\n") and line.startswith("{")]
     for family, n, k, seed in cases:
         problem = instance(family, n, k, seed)
         solution = solve(problem, "hull")
@@ -181,36 +85,22 @@ def ladder(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def report(rows: list[dict[str, Any]]) -> None:
     """Median and worst over seeds, as Markdown."""
-    print(
-        "| family | n | k | peer | CPU s median / max | above hull max | says optimal |\n|---|---|---|---|---|---|---|"
-    )
+    base = {_case(r): r["seconds"] for r in rows if r["peer"] == "hull"}
+    print("| family | n | k | peer | CPU s median / max | times hull | above hull max | says optimal |\n|" + "---|" * 8)
     for family, n, k, peer in dict.fromkeys((r["family"], r["n"], r["k"], r["peer"]) for r in rows):
         mine = [r for r in rows if (r["family"], r["n"], r["k"], r["peer"]) == (family, n, k, peer)]
         seconds, above = [r["seconds"] for r in mine], [r["above_best"] for r in mine if "above_best" in r]
         worst = f"{max(above):.1e}" if above else "no answer"
         proved = f"{sum(r['status'] == 'optimal' for r in mine)}/{len(mine)}"
-        print(f"| {family} | {n} | {k} | {peer} | {np.median(seconds):.4f} / {max(seconds):.4f} | {worst} | {proved} |")
+        times = np.median([r["seconds"] / max(base[_case(r)], 1e-4) for r in mine]) if base else float("nan")
+        print(
+            f"| {family} | {n} | {k} | {peer} | {np.median(seconds):.4f} / {max(seconds):.4f} | {times:.0f} "
+            f"| {worst} | {proved} |"
+        )
 
 
-def stream(options: argparse.Namespace) -> None:
-    """The compiled solver against one streaming read of the same table, in this process."""
-    print("| n | k | sizes | read s | solve s | solve / read | passes | listed | gap / bound |\n|" + "---|" * 9)
-    for n in (int(float(n)) for n in options.sizes.split(",")):
-        for k in _ints(options.formats):
-            for family in ("groups", "hetero"):
-                problem = instance(family, n, k, 0, dtype=np.float32)
-                resource, bound = problem.resources[0], int(problem.limits[0].value)
-                reads, solves = [], []
-                for _ in range(4):
-                    begin = time.process_time()
-                    native.read_seconds(problem.loss)
-                    middle = time.process_time()
-                    answer = native.solve_table(problem.loss, bound, size=resource.size, rate=resource.rate)
-                    reads.append(middle - begin)
-                    solves.append(time.process_time() - middle)
-                ratio, gap = min(solves) / min(reads), answer.gap / answer.bound
-                times = f"{min(reads):.4f} | {min(solves):.4f} | {ratio:.1f}"
-                print(f"| {n} | {k} | {family} | {times} | {answer.passes} | {answer.listed} | {gap:.1e} |", flush=True)
+def _case(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["family"], row["n"], row["k"], row["seed"]
 
 
 def limits(options: argparse.Namespace) -> None:
@@ -259,12 +149,14 @@ def main(arguments: list[str]) -> None:
         one_peer(arguments[1], json.loads(arguments[2]), float(arguments[3]))
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["ladder", "stream", "limits"])
+    parser.add_argument("what", choices=["ladder", "stream", "disk", "limits"])
     parser.add_argument("--families", default="layers,hetero,oddsize,experts")
     parser.add_argument("--sizes", default="224,2000")
     parser.add_argument("--formats", default="4,8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a peer may take for one instance")
+    parser.add_argument("--peer-limit", type=float, default=600.0, help="seconds a peer may take for all of them")
+    parser.add_argument("--folder", help="where `disk` writes its file")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot")
@@ -273,7 +165,13 @@ def main(arguments: list[str]) -> None:
     if unknown:
         parser.error(f"unknown families: {', '.join(sorted(unknown))}")
     if options.what != "ladder":
-        {"stream": stream, "limits": limits}[options.what](options)
+        sizes = [int(float(n)) for n in options.sizes.split(",")]
+        if options.what == "stream":
+            solver_scale.stream(sizes, _ints(options.formats))
+        elif options.what == "disk":
+            solver_scale.disk(sizes, options.folder)
+        else:
+            limits(options)
         return
     rows = ladder(options)
     report(rows)

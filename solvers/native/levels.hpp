@@ -116,16 +116,24 @@ class Levels {
         Rows rows;
         rows.reserve(t, m);
         const double stretch = static_cast<double>(t.n) / static_cast<double>(m);
-        int64_t next[ahead];
+        int64_t next[ahead], given = 0;
+        expect(t, true);
         for (int64_t q = 0; q < m + ahead; ++q) {
             if (q >= ahead) rows.add(t, next[q % ahead], 0);
             if (q >= m) continue;
             const double share = static_cast<double>(random() >> 11) * 0x1p-53;
             const int64_t i = std::min(t.n - 1, static_cast<int64_t>((static_cast<double>(q) + share) * stretch));
             next[q % ahead] = i;
+            if (q % 1024 == 1023 && i > given) {   // a fault maps the pages around it as well
+                release(t, given, next[(q + 1) % ahead]);
+                given = next[(q + 1) % ahead];
+            }
+            if (t.mapped) continue;
             __builtin_prefetch(t.row_at(i));
             if (t.size != nullptr) __builtin_prefetch(t.size + i);
         }
+        release(t, given, t.n);
+        expect(t, false);
         return rows;
     }
 
@@ -159,7 +167,7 @@ class Levels {
         const double root = std::cbrt(static_cast<double>(t.n)), sigmas = within.high < INFINITY ? 2.5 : 3.0;
         // Below the first level rows lie in the cache, and a narrow bracket is worth more than a small sample.
         const int64_t wanted = std::max(static_cast<int64_t>(2 * root * root) + 64, within.high < INFINITY ? t.n / 8 : 0);
-        const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 18 : int64_t{1} << 21});
+        const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 16 : int64_t{1} << 21});
         const int64_t pilot = std::min<int64_t>(m, 4096);
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
         const Rows sample = draw(t, m);

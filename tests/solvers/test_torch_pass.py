@@ -1,0 +1,49 @@
+"""The torch path on CPU tensors against the compiled one; the code names no device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bitwright.core.certificate import certify
+from solvers import native, torch_pass
+from tests.solvers.instances import instance
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("family", "k", "bits"), [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
+)
+def test_the_same_plan_as_the_compiled_pass(family: str, k: int, dtype: type, bits: float) -> None:
+    one = instance(family, 40_000, k, 1, dtype=dtype, bits=bits)
+    resource, limit = one.resources[0], int(one.limits[0].value)
+    tensors = [torch.from_numpy(a) for a in (one.loss, resource.size, resource.rate)]
+    ours = torch_pass.solve_table(*tensors, limit, sample=4096)
+    compiled = native.solve_table(one.loss, limit, size=resource.size, rate=resource.rate)
+    assert (ours is None) == (compiled.status == native.INFEASIBLE)
+    if ours is None:
+        return
+    checked = certify(torch_pass.problem(*tensors, limit), ours.choice.numpy().astype(np.int64), {"bits": ours.slope})
+    assert checked.cost["bits"] == ours.cost <= limit
+    scale = checked.loss + ours.slope * limit
+    assert checked.loss == pytest.approx(ours.loss, abs=1e-12 * scale)
+    assert checked.lower_bound == pytest.approx(ours.bound, abs=2e-12 * scale)
+    assert ours.loss == pytest.approx(compiled.loss, abs=1e-8 * scale)
+
+
+def test_a_settled_row_is_settled_for_the_whole_bracket() -> None:
+    one = instance("hetero", 20_000, 8, 2, dtype=np.float32)
+    size, rate = one.resources[0].size, one.resources[0].rate
+    slope = native.solve_table(one.loss, int(one.limits[0].value), size=size, rate=rate).slope
+    low, high = 0.9 * slope, 1.1 * slope
+    found = torch_pass.fused_pass(*(torch.from_numpy(a) for a in (one.loss, size, rate)), low, high)
+    settled = np.setdiff1d(np.arange(one.n), found.rows.numpy())
+    assert 0 < len(found.rows) < one.n // 4
+    cost = np.multiply.outer(size, rate)[settled]
+    for slope in np.linspace(low, high, 5):
+        value = one.loss[settled].astype(np.float64) + slope * cost
+        best = value[np.arange(len(settled)), found.choice.numpy()[settled]]
+        assert (best <= value.min(axis=1) * (1 + 1e-15)).all()
