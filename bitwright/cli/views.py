@@ -31,6 +31,7 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
         ("whole file", render.byte_text(totals.file_bytes) if totals.file_bytes is not None else None),
         *(memory_facts(plan.memory) if plan.memory is not None else []),
         ("predicted loss", _with_error(totals.predicted_loss, totals.predicted_stderr, unit)),
+        *predicted_facts(plan.provenance.get("prediction"), unit),
         ("certificate", render.certificate(plan.certificate)),
         *(measured_facts(plan.measured) if plan.measured is not None else [("measured", "not measured")]),
         ("plan", plan.digest),
@@ -70,6 +71,19 @@ def memory_facts(memory: Memory) -> list[tuple[str, str | None]]:
         ("  activations", render.byte_text(memory.activation_bytes)),
         ("  engine", render.byte_text(memory.engine_bytes)),
     ]  # fmt: skip
+
+
+def predicted_facts(prediction: Mapping[str, Any] | None, unit: str) -> list[tuple[str, str | None]]:
+    """Expected KL with its 95% interval, and how many units another draw of calibration data would change."""
+    if not prediction:
+        return []
+    found: list[tuple[str, str | None]] = [
+        ("expected KL", f"{prediction['kl']:.4g} [{prediction['low']:.4g}, {prediction['high']:.4g}] {unit}")
+    ]
+    steady = prediction.get("stability")
+    if steady:
+        found.append(("stability", f"{100 * (1 - steady['changed']):.0f}% of units keep their format when resampled"))
+    return found
 
 
 def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:

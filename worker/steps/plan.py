@@ -28,6 +28,7 @@ from worker.steps.confirm import confirm
 from worker.steps.context import Context
 from worker.steps.execute import write_checkpoint
 from worker.steps.menu import Menu, require_reachable, resolve
+from worker.steps.prediction import prediction
 from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
 from worker.steps.serving import Serving, device_words, serving
@@ -66,6 +67,7 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
         request, maker, source, inventory, calibration, table, problem, solution, context, cache
     )
     provenance = make_provenance(request, menu, table, solution, calibration, maker)
+    provenance |= prediction(table, problem, solution, request.solver or menu.recipe.solver)
     said = maker.warnings(inventory)
     plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
     if found is not None:
