@@ -31,6 +31,7 @@ from sensitivity.passes import Batch, batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Pilot, choose
 from sensitivity.response import anchor_rows, measure_response
 from sensitivity.runner import Runner, load_runner
+from sensitivity.streaming import stream_scores, wants_streaming
 
 
 def item_losses(batch: Batch) -> torch.Tensor:
@@ -43,12 +44,13 @@ class Fisher:
 
     Options: `relative_error`: the median relative standard error of cells that is wanted; label samples and items are
     then chosen for it (see precision.py), within the data given. `keep_samples`: keep the signed scores themselves
-    (float32, items x samples, units, formats) beside the table.
+    (float32, items x samples, units, formats) beside the table. `stream`: read the model block by block (streaming.py);
+    left out, models that would not fit into the memory at hand are.
     """
 
     name = "fisher"
     needs_data = True
-    options = frozenset({"relative_error", "keep_samples"})
+    options = frozenset({"relative_error", "keep_samples", "stream"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -56,6 +58,8 @@ class Fisher:
             raise InvalidCalibration(
                 "this metric needs calibration data", hint="leave --calibration out for the bundled one"
             )
+        if wants_streaming(task):
+            return stream_scores(task)
         runner = load_runner(task.source, task.inventory)
         task.deltas.energies(task.progress)
         task, warnings = _wanted_effort(task, runner)

@@ -1,0 +1,136 @@
+"""Scoring block by block: the same numbers as in memory, from one block in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from bitwright.core.errors import Unsupported
+from bitwright.core.formats import parse_format
+from sensitivity.base import Scores, ScoringTask, silent
+from sensitivity.blocks import Shelf, open_blocks
+from sensitivity.deltas import Deltas
+from sensitivity.scoring import score
+from sensitivity.streaming import stream_scores
+from tests.sensitivity.tiny_models import DATA, Opened, calibrated, token_data
+
+FORMATS = ("int2-g32", "int4-g32")
+
+
+def _streamed(opened: Opened, data, activation_bytes: int = 1 << 20) -> Scores:
+    formats = tuple(parse_format(name) for name in FORMATS)
+    deltas = Deltas(*opened, formats, "rtn", keep_bytes=0)
+    return stream_scores(
+        ScoringTask(*opened, formats, deltas, data, 3, 2, {}, silent), activation_bytes=activation_bytes
+    )
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize("activation_bytes", [0, 1 << 20], ids=["disk", "memory"])
+def test_equals_scoring_in_memory(tiny: dict[str, Opened], name: str, activation_bytes: int) -> None:
+    data = DATA[name]()
+    whole = score(*tiny[name], FORMATS, calibration=calibrated(data), samples=2, seed=3)
+    found = _streamed(tiny[name], data, activation_bytes)
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=2e-3, atol=1e-9)
+    np.testing.assert_allclose(found.stderr, whole.stderr, rtol=2e-2, atol=1e-9)
+    np.testing.assert_allclose(found.extras["resampled"], whole.extras["resampled"], rtol=2e-3, atol=1e-9)
+
+
+def test_is_deterministic(tiny: dict[str, Opened]) -> None:
+    first, second = (_streamed(tiny["llama"], token_data(5, 9)).loss for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_one_block_is_in_memory_at_a_time(tiny: dict[str, Opened]) -> None:
+    model = open_blocks(*tiny["llama"])
+
+    def held() -> set[int]:
+        parameters = dict(model.model.named_parameters())
+        return {where for name, where in model.of_block.items() if parameters[name].device.type != "meta"}
+
+    assert held() == {-1}
+    with model.loaded(1):
+        assert held() == {-1, 1}
+    assert held() == {-1}
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt2", "vit"])
+def test_what_cannot_be_streamed_says_so(tiny: dict[str, Opened], name: str) -> None:
+    with pytest.raises(Unsupported):
+        _streamed(tiny[name], DATA[name]())
+
+
+def test_a_shelf_goes_to_disk_beyond_its_limit(tmp_path) -> None:
+    shelf = Shelf(100, tmp_path)
+    for number in range(4):
+        shelf.put(("x", number), torch.full((10,), float(number)))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert [float(shelf.get(("x", number))[0]) for number in range(4)] == [0, 1, 2, 3]
+    shelf.drop(("x", 3))
+    shelf.drop(("x", 0))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+#: Runs in a process of its own: `resource` knows the highest resident memory of a whole process only.
+_CHILD = """
+import json, resource, sys
+import numpy as np
+from bitwright.models import inspect, open_model
+from sensitivity.data import Calibration, Data
+from sensitivity.scoring import score
+source = open_model(sys.argv[1])
+inventory = inspect(source)
+data = Data("tokens", {"input_ids": np.arange(64).reshape(2, 32) % 64})
+table = score(source, inventory, ("int4-g64",), calibration=Calibration("tokens", data, data, data.digest, "test"),
+              samples=1, options={"stream": True})
+assert (table.loss > 0).all()
+print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+def _deep(folder: Path, blocks: int) -> Path:
+    """A random Llama of so many blocks of 25 MiB in float32, written block by block."""
+    width, inner = 512, 3456
+    shapes = {f"self_attn.{n}_proj": (width, width) for n in "qkvo"}
+    shapes |= {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        f"model.layers.{b}.{n}.weight": (torch.randn(s, generator=generator) * s[1] ** -0.5).half()
+        for b in range(blocks)
+        for n, s in shapes.items()
+    }
+    names = ("input_layernorm", "post_attention_layernorm")
+    norms = [f"model.layers.{b}.{n}.weight" for b in range(blocks) for n in names]
+    tensors |= {name: torch.ones(width).half() for name in [*norms, "model.norm.weight"]}
+    tensors |= {name: torch.randn(64, width).half() for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=width, intermediate_size=inner, num_hidden_layers=blocks, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=64, tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    return folder
+
+
+def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
+    """Six more blocks (146 MiB in float32): the peak grows by less than two of them, and stays below the promise."""
+    peaks = []
+    for blocks in (2, 8):
+        model = _deep(tmp_path / str(blocks), blocks)
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, str(model)], capture_output=True, text=True, check=True, timeout=500
+        )
+        peaks.append(json.loads(done.stdout.splitlines()[-1])["peak"])
+    block = 4 * (4 * 512 * 512 + 3 * 512 * 3456)
+    assert peaks[1] - peaks[0] < 2 * block, [peak >> 20 for peak in peaks]
+    assert max(peaks) < 4 * block + (1 << 30)
