@@ -117,12 +117,9 @@ def wants_streaming(task: ScoringTask) -> bool:
 
 def free_memory() -> float:
     """Bytes that this process may still take: of the machine's, and of its own limit on data; infinite if unknown."""
-    free = math.inf
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        pass
+    known = Path("/proc/meminfo")
+    lines = known.read_text(encoding="ascii").splitlines() if known.is_file() else []
+    free = next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
     for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
         soft, _ = resource.getrlimit(limit)
         free = min(free, math.inf if soft == resource.RLIM_INFINITY else float(soft))

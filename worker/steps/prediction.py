@@ -20,12 +20,13 @@ SECONDS_A_TABLE = 2.0
 
 
 def prediction(table: SensitivityTable, problem: Problem, solution: Solution, solver: str) -> dict[str, Any]:
-    """{"prediction": expected KL with its 95 % interval and the plan's stability}; empty for tables not in nats.
+    """{"prediction": expected KL with its 95 % interval and the plan's stability}; empty for tables not in nats,
+    and for problems that cut units finer than the table does.
 
     table: its rows are the problem's units. solver: the one that made the solution.
     """
     response, resampled = table.provenance.get("response"), table.extras.get("resampled")
-    if response is None:
+    if response is None or problem.loss.shape != table.loss.shape:
         return {}
 
     def again(loss: Losses) -> Choice:
