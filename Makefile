@@ -69,6 +69,7 @@ bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.solvers ladder
 	$(BIN)/python -m benchmarks.metrics tests/models/llama-stdlib
 	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.dashboard
 
 api: venv        ## openapi/openapi.json anew from the service
 	$(BIN)/python -m service.openapi openapi

@@ -27,7 +27,7 @@ export async function jobsView(root, { query }) {
     history.replaceState(null, "", `#/jobs${found.size ? `?${found}` : ""}`);
   };
 
-  let jobs = [], token = "";
+  let jobs = [], token = "", last = "", drawn = 0;
   async function refresh() {
     clearTimeout(timer);
     try {
@@ -41,9 +41,10 @@ export async function jobsView(root, { query }) {
         if (!next) break;
       }
       if (gone) return;
-      jobs = found;
-      token = next;
-      draw();
+      const told = JSON.stringify([found, next]);
+      const same = told === last && Date.now() - drawn < 30000; // what did not change is left alone: it may hold the focus
+      [jobs, token, last] = [found, next, told];
+      if (!same) draw();
     } catch (error) {
       if (gone) return;
       if (error.status !== 0 || !jobs.length) put(more, problem(error, refresh));
@@ -52,6 +53,7 @@ export async function jobsView(root, { query }) {
   }
 
   function draw() {
+    drawn = Date.now();
     const words = filters.search.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = jobs.filter((job) => words.every((word) => JSON.stringify([job.id, job.kind, job.request]).toLowerCase().includes(word)));
     const focused = document.activeElement?.dataset?.job;
@@ -77,7 +79,7 @@ function row(job, refresh) {
     h("span", { class: "kind muted" }, job.kind),
     h("div", { class: "what" }, h("a", { href: `#/jobs/${job.id}`, title, "data-job": job.id }, title), h("small", {}, note || job.kind)),
     h("div", { class: "now" }, now(job)),
-    h("div", { class: "when" }, job.done ? h("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at)) : h("button", { type: "button", "aria-label": `Cancel the job for ${title}`, disabled: job.cancelling, onclick: cancel }, "Cancel")));
+    h("div", { class: "when" }, job.done ? h("time", { datetime: job.created_at, title: job.created_at }, ago(job.created_at)) : h("button", { type: "button", "data-job": `cancel ${job.id}`, "aria-label": `Cancel the job for ${title}`, disabled: job.cancelling, onclick: cancel }, "Cancel")));
 }
 
 function now(job) {

@@ -12,7 +12,7 @@ from bitwright.core.table import load_table
 from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser, find_chromium
 from tests.dashboard.conftest import Site
-from tests.dashboard.sample_state import llama_units, store_table, table_of, views
+from tests.dashboard.sample_state import TWELVE, TWELVE_WIDTHS, llama_units, store_table, table_of, views
 
 pytestmark = [
     pytest.mark.browser,
@@ -142,9 +142,46 @@ def test_plan_in_the_browser_is_the_solvers_to_within_its_bound(site: Site, brow
         assert found["bound"] == pytest.approx(solution["certificate"]["lower_bound"], rel=1e-6)
 
 
+def test_first_and_last_high_in_the_browser_is_the_solvers(site: Site, browser: Browser) -> None:
+    server, made = site
+    table = load_table(server.blobs.path("tables", made["llama_table"]))
+    browser.open(f"{server.url}/#/system")
+    for bits, ties in ((2.5, ["qkv"]), (3.5, []), (4.4, ["qkv", "gate_up"])):
+        limit = int(bits * table.inventory.weights / 8)
+        found = browser.evaluate(
+            f"""(async () => {{
+          const {{ Allocator }} = await import('/assets/allocate.js');
+          const table = await (await fetch('/v1/sensitivities/{made["llama_table"]}')).json();
+          return new Allocator(table, {json.dumps(ties)}).positional({limit});
+        }})()"""
+        )
+        body = {"table": made["llama_table"], "ties": ties, "limits": {"bytes": limit}, "solver": "positional"}
+        solution = server.http.post("/v1/solve", json=body).json()
+        assert found["loss"] == pytest.approx(solution["loss"], rel=1e-9)
+        assert found["bytes"] == solution["certificate"]["cost"]["bytes"]
+
+
+def test_plan_shows_engines_the_thumb_rule_and_how_sure_it_is(site: Site, browser: Browser) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/plans/{made['plan']}")
+    browser.wait("document.querySelector('main').innerText.includes('keep their format')")
+    menus = server.http.get(f"/v1/plans/{made['plan']}/engines").json()
+    assert browser.evaluate("document.querySelectorAll('.lights > li').length") == len(menus["engines"])
+    assert "first and last high, predicted" in browser.evaluate("document.querySelector('.wrap').textContent")
+
+
+def test_planning_for_an_engine_turns_its_light_green(site: Site, browser: Browser) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/frontier/{made['moe_table']}")
+    light = "[...document.querySelectorAll('.lights > li')].find((row) => row.innerText.includes('MLX'))"
+    browser.evaluate(f"{light}.querySelector('button')?.click()")
+    browser.wait(f"{light}.className === 'loads'")
+    browser.wait("location.hash.includes('engine=mlx')")
+
+
 def test_large_tables_can_be_dragged(site: Site, browser: Browser) -> None:
     server, _ = site
-    digest = store_table(server.blobs, table_of("hf:org/large", llama_units(143), 3))
+    digest = store_table(server.blobs, table_of("hf:org/large", llama_units(143), 3, TWELVE, TWELVE_WIDTHS))
     found = dragged(server, browser, digest, steps=4)
     assert len({entry["bytes"] for entry in found}) == 4
     print(json.dumps([entry["ms"] for entry in found]))

@@ -11,6 +11,7 @@ from importlib import resources
 
 import pytest
 
+from service.bundle import STYLES
 from tests.api.running import Running, assert_problem, running_server
 
 FILES = {
@@ -72,3 +73,12 @@ def test_every_import_leads_to_a_name_that_is_exported(name: str) -> None:
         assert wanted <= exported, f"{name} imports {wanted - exported} from {source}"
         body = FILES[name].replace(f"import {{{names}}}", "")
         assert all(re.search(rf"\b{word}\b", body) for word in wanted), f"{name} does not use all of {wanted}"
+
+
+def test_every_module_is_fetched_at_once_instead_of_one_after_another() -> None:
+    preloaded = set(re.findall(r'rel="modulepreload" href="/assets/([^"]+)"', FILES["index.html"]))
+    assert preloaded == {name for name in FILES if name.endswith(".js")} - {"app.js", "report.js"}
+
+
+def test_styles_of_a_report_are_those_of_the_page() -> None:
+    assert tuple(re.findall(r'rel="stylesheet" href="/assets/([^"]+)"', FILES["index.html"])) == STYLES

@@ -137,7 +137,7 @@ def test_fifty_thousand_units_can_be_dragged_unfolded_and_planned(site: Site, br
     for _ in range(4):
         browser.press("PageUp")
     browser.wait(f"document.querySelector('.readout').innerText !== {json.dumps(before)}")
-    assert browser.evaluate("document.querySelectorAll('.lights li').length") >= 8
+    assert browser.evaluate("document.querySelectorAll('.lights > li').length") >= 8
 
 
 @pytest.mark.parametrize("name", ["jobs", "plan", "frontier", "new", "system"])
