@@ -10,7 +10,7 @@ import pytest
 
 from bitwright.jobs.store import open_store
 from tests.chaos.fleet import faults_of_history, fleet, quick_settings, wait_for
-from tests.chaos.sizes import SEED, reproduce, size
+from tests.chaos.sizes import SEED, reproduce, size, within
 from tests.worker.conftest import FAKE_STEPS, alive, request_for
 
 RACES = size(1000, 100)
@@ -63,11 +63,11 @@ def test_cancels_are_quick_and_kill_the_child(database_url, tmp_path):
             late = found.store.create(request_for("hang"), run_after=time.time() + 600).job.id
             begin = time.monotonic()
             assert found.store.cancel(late).state == "cancelled"
-            assert time.monotonic() - begin < 1.0 or not found.store.database.is_sqlite
+            assert time.monotonic() - begin <= within(1.0)
             for one in (job_id, queued):
                 found.store.cancel(one)
             wait_for(lambda: found.left == 0, 60, "the jobs were not cancelled")
             waits.append(time.monotonic() - begin)
             assert not alive(int((tmp_path / "hanging").read_text()))
         print(f"running jobs cancelled after {min(waits):.2f} to {max(waits):.2f} s")
-        assert sorted(waits)[int(0.99 * (len(waits) - 1))] <= 5.0
+        assert sorted(waits)[int(0.99 * (len(waits) - 1))] <= within(5.0)

@@ -17,7 +17,7 @@ import pytest
 from bitwright.jobs import failpoints
 from bitwright.jobs.store import open_store
 from tests.chaos.fleet import ROOT, faults_of_history, fleet, quick_settings, wait_for
-from tests.chaos.sizes import size
+from tests.chaos.sizes import size, within
 from tests.servers import redis_server
 from tests.worker.conftest import FAKE_STEPS, request_for
 
@@ -100,7 +100,7 @@ def test_a_worker_that_dies_there_orphans_nothing(database_url, tmp_path, name):
         for job_id in ids:
             assert faults_of_history(workers.store, job_id) == []
         running = [e.at for i in ids for e in workers.store.events_after(i) if e.type == "started" and e.at > moment]
-        assert not running or min(running) - moment < settings.lease_seconds + 5
+        assert not running or min(running) - moment < settings.lease_seconds + within(5)
 
 
 @pytest.mark.parametrize("name", failpoints.RELAY)
