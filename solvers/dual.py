@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.problem import AT_LEAST
+from bitwright.core.problem import AT_LEAST, IntArray
 from solvers.base import Deadline
 from solvers.reduce import Reduced
 
@@ -26,11 +26,15 @@ UP, DOWN = 8.0, 64.0
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Every limit and rule as weight . x <= bound in units of `scale`: weight (r, g, k), bound (r,), scale (r,)."""
+    """Every limit and rule as weight . x <= bound in units of `scale`: weight (r, g, k), bound (r,), scale (r,).
+
+    parts: (rows, groups) such that each group is in one part, with every row that is not 0 everywhere in it.
+    """
 
     weight: Floats
     bound: Floats
     scale: Floats
+    parts: tuple[tuple[IntArray, IntArray], ...]
 
     @staticmethod
     def of(reduced: Reduced) -> Rows:
@@ -45,7 +49,17 @@ class Rows:
             weights.append(sign * weight / scale)
             bounds.append(sign * row.bound / scale)
             scales.append(scale)
-        return Rows(np.stack(weights), np.array(bounds), np.array(scales))
+        weight = np.stack(weights)
+        return Rows(weight, np.array(bounds), np.array(scales), _parts(weight))
+
+
+def _parts(weight: Floats) -> tuple[tuple[IntArray, IntArray], ...]:
+    """Groups that the same rows touch, together."""
+    touched = (weight != 0).any(axis=2).T
+    _, owner = np.unique(np.packbits(touched, axis=1), axis=0, return_inverse=True)
+    order = np.argsort(owner.reshape(-1), kind="stable")
+    cut = np.searchsorted(owner.reshape(-1)[order], np.arange(1, int(owner.max()) + 1))
+    return tuple((np.flatnonzero(touched[g[0]]), g) for g in np.split(order, cut))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,22 +94,38 @@ def _typical(loss: Floats) -> float:
 
 
 def _soft(loss: Floats, rows: Rows, m: Floats, share: float) -> tuple[float, Floats, Floats]:
-    """(exact L, gradient and Hessian of the smoothed L) at multipliers m."""
-    price = np.tensordot(m, rows.weight, axes=1)
+    """(exact L, gradient and Hessian of the smoothed L) at multipliers m, part by part: rules of one block of units
+    never meet those of another."""
+    value, gradient, hessian = -float(m @ rows.bound), -rows.bound, np.zeros((len(m), len(m)))
+    ranges = np.concatenate([_range(loss[g], np.tensordot(m[r], rows.weight[np.ix_(r, g)], 1)) for r, g in rows.parts])
+    tiny = 1e-12 * float(ranges.max())
+    for r, g in rows.parts:
+        least, first, second = _soft_part(loss[g], rows.weight[np.ix_(r, g)], m[r], share, tiny)
+        value += least
+        gradient[r] += first
+        hessian[np.ix_(r, r)] += second
+    return value, gradient, hessian
+
+
+def _range(loss: Floats, price: Floats) -> Floats:
+    finite = np.isfinite(loss)
+    return np.asarray(np.where(finite, price, -np.inf).max(axis=1) - np.where(finite, price, np.inf).min(axis=1))
+
+
+def _soft_part(loss: Floats, weight: Floats, m: Floats, share: float, tiny: float) -> tuple[float, Floats, Floats]:
+    """(sum of exact minima, gradient, Hessian) of some groups for the rows that touch them: weight (r, g, k)."""
+    price = np.tensordot(m, weight, axes=1)
     value = loss + price
     least = value.min(axis=1, keepdims=True)
-    finite = np.isfinite(loss)
-    ranges = np.where(finite, price, -np.inf).max(axis=1) - np.where(finite, price, np.inf).min(axis=1)
+    ranges = _range(loss, price)
     # A group whose formats all cost the same does not answer to the multipliers: any heat serves, and no curvature.
-    heat = np.where(ranges > 1e-12 * float(ranges.max()), share * ranges, 1.0)
-    stiff = np.where(ranges > 1e-12 * float(ranges.max()), 1 / heat, 0.0)
-    soft = np.exp(-np.minimum((value - least) / heat[:, None], 700.0)) * finite
+    heat = np.where(ranges > tiny, share * ranges, 1.0)
+    stiff = np.where(ranges > tiny, 1 / heat, 0.0)
+    soft = np.exp(-np.minimum((value - least) / heat[:, None], 700.0)) * np.isfinite(loss)
     soft /= soft.sum(axis=1, keepdims=True)
-    mean = np.einsum("gk,rgk->rg", soft, rows.weight)
-    gradient = mean.sum(axis=1) - rows.bound
-    second = np.einsum("gk,rgk,sgk,g->rs", soft, rows.weight, rows.weight, stiff, optimize=True)
-    hessian = second - np.einsum("rg,sg,g->rs", mean, mean, stiff)
-    return float(least.sum()) - float(m @ rows.bound), gradient, hessian
+    mean = np.einsum("gk,rgk->rg", soft, weight)
+    second = np.einsum("gk,rgk,sgk,g->rs", soft, weight, weight, stiff, optimize=True)
+    return float(least.sum()), mean.sum(axis=1), second - np.einsum("rg,sg,g->rs", mean, mean, stiff)
 
 
 def _step(m: Floats, gradient: Floats, hessian: Floats, start: float) -> Floats:

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from bitwright.core.problem import IntArray
 from solvers.base import Deadline
 from solvers.dual import Rows
+from solvers.patch import patched
 from solvers.reduce import Reduced, Row
 
 Floats = NDArray[np.float64]
 #: Cells considered for single moves; groups and states of the beam search.
 CELLS, GROUPS, STATES = 4_000, 400, 3_000
+#: With more rows than this a beam search holds fewer states: each costs as many numbers.
+MANY_ROWS = 4
 #: Beam searches, each from the best choice so far; single moves in each.
 ROUNDS, MOVES = 6, 2_000
 #: A broken row costs this many times its multiplier (raised while it stays broken).
@@ -62,7 +65,9 @@ def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntAr
     positive = penalty[group, cell][penalty[group, cell] > 0]
     price = np.maximum(m, 0.02 * float(m.max()) if m.any() else float(np.median(positive)) if positive.size else 1.0)
     field = Field(rows, reduced.rows, penalty, group, cell, m, price)
-    best, best_gap = None, np.inf
+    best, best_gap = patched(reduced, penalty, choice, deadline), np.inf
+    if best is not None:
+        choice, best_gap = best, field.gap(best)
     for _ in range(ROUNDS):
         choice, before = _singles(field, choice, deadline), best_gap
         for candidate in (choice, _beam(field, choice, deadline)):
@@ -130,6 +135,7 @@ def _beam(field: Field, choice: IntArray, deadline: Deadline) -> IntArray | None
     order = np.argsort(rate, kind="stable")
     owners = g[order][np.sort(np.unique(g[order], return_index=True)[1])][:GROUPS]
     state, value = field.slack(choice)[:, None], np.zeros(1)
+    states = max(STATES * MANY_ROWS // max(MANY_ROWS, len(state)), 64)
     layers: list[tuple[IntArray, IntArray]] = []
     best, trace = np.inf, (-1, -1)
     for owner in owners.tolist():
@@ -145,7 +151,7 @@ def _beam(field: Field, choice: IntArray, deadline: Deadline) -> IntArray | None
         place = int(final.argmin())
         share = min(1.0, float(rate[cells].min()))
         score = value + share * (field.price @ np.abs(state))
-        keep = np.argpartition(score, STATES)[:STATES] if len(score) > STATES else np.arange(len(score))
+        keep = np.argpartition(score, states)[:states] if len(score) > states else np.arange(len(score))
         if final[place] < best:
             best, keep = float(final[place]), np.append(keep[keep != place], place)
             trace = (len(layers), len(keep) - 1)

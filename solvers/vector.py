@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from solvers.base import Deadline, Outcome, Solver
 from solvers.dual import Rows, maximise
+from solvers.dual_exact import polished
 from solvers.infeasibility import alone
 from solvers.reduce import Reduced
 from solvers.repair import repair
+
+#: Share of what is left for the exact ascent.
+POLISH = 0.5
 
 
 def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -18,6 +22,8 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return Outcome(reduced.loss.argmin(axis=1))
     rows = Rows.of(reduced)
     dual = maximise(reduced, rows, deadline)
+    if reduced.rules:
+        dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
     choice = repair(reduced, rows, dual.multipliers, deadline)
     multipliers = {
         row.name: reduced.multiplier(row, float(value / scale))

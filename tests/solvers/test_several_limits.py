@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitwright.core.certificate import verify
-from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Problem, Resource, Rule
+from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Problem, Resource, Rule, compact_bits
 from solvers import choose, solve
 from tests.solvers.instances import instance
 
@@ -68,6 +68,25 @@ def test_rules_with_a_bound() -> None:
     rules = tuple(Rule(b, np.array([6, 7]), AT_LEAST, 3) for b in blocks[:10])
     rules += tuple(Rule(b, np.array([0]), AT_MOST, 2) for b in blocks[:10])
     given = Problem(one.loss, one.resources, one.limits, rules=rules)
+    assert choose(given)[0] == "vector"
+    solution = solve(given, time_limit=60)
+    assert verify(given, solution.choice, solution.certificate).ok
+    assert solution.certificate.relative_gap < 2e-3
+
+
+def test_the_rule_of_a_mixture_in_every_layer_at_the_size_of_its_largest_models() -> None:
+    """'One 3-bit and one 2-bit expert a layer' (MC-MoE), 58 layers of 128 experts, a quarter of little weight."""
+    layers, experts = 58, 128
+    rng = np.random.default_rng(0)
+    scale = np.exp(rng.normal(0, 1.2, (layers, experts)))
+    scale[::4] *= 1e-3
+    loss = (scale.reshape(-1, 1) * [1.0, 0.3, 0.08] * np.exp(0.1 * rng.normal(size=(layers * experts, 3)))).astype(
+        float
+    )
+    blocks = np.arange(layers * experts).reshape(layers, -1)
+    rules = tuple(Rule(b, np.array([j]), AT_LEAST, 8) for b in blocks for j in (1, 2))
+    bits = compact_bits(np.ones(len(loss), int), [1, 2, 3])
+    given = Problem(loss, (bits,), (Limit("bits", 2 * len(loss)),), rules=rules)
     assert choose(given)[0] == "vector"
     solution = solve(given, time_limit=60)
     assert verify(given, solution.choice, solution.certificate).ok
