@@ -18,6 +18,7 @@ from bitwright.models import hub
 from bitwright.models.config import CONFIG_NAME, read_config
 from bitwright.models.digest import file_digest, files_digest
 from bitwright.models.files import names_in, resolve
+from bitwright.models.gguf_model import is_gguf, unpack_gguf
 from bitwright.models.layout import is_sentence_transformers, weights_folder
 from bitwright.models.limits import DEFAULT_LIMITS, Limits
 from bitwright.models.safetensors_header import TensorInfo
@@ -99,6 +100,8 @@ def open_model(
     """
     parsed = parse_ref(str(ref), allow_path=allow_path)
     name, folder, beneath = _locate(parsed, roots or {}, offline, limits)
+    if is_gguf(folder):
+        folder, beneath = unpack_gguf(folder, beneath=beneath, limits=limits), None
     folder = weights_folder(folder, beneath, limits)
     config = read_config(folder, beneath=beneath, limits=limits)
     weights = read_weights(folder, beneath=beneath, limits=limits)

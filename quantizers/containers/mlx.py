@@ -95,7 +95,7 @@ class MlxContainer(Container):
     ) -> dict[str, bytes]:
         """config.json with `quantization`, mirrored to `quantization_config` as mlx-lm writes it."""
         found = quantization(plan_units(inventory.units, formats))
-        merged = {**config, "quantization": found, "quantization_config": found}
+        merged = {**config, **_rope(config), "quantization": found, "quantization_config": found}
         return {"config.json": (json.dumps(merged, indent=2, ensure_ascii=False) + "\n").encode()}
 
     def confirm(self, path: Path, units: Sequence[Unit], formats: Sequence[Format]) -> None:
@@ -113,3 +113,18 @@ class MlxContainer(Container):
 
 
 CONTAINER = MlxContainer()
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`rope_theta` and `rope_scaling` at the top, where mlx-lm 0.32 looks for them.
+
+    transformers 5 writes them under `rope_parameters` only; mlx-lm then takes its own default without a word (1e6 for
+    Mixtral), and the model talks garbage.
+    """
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, dict):
+        return {}
+    found: dict[str, Any] = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+    if rope.get("rope_type", "default") != "default":
+        found["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+    return found

@@ -150,3 +150,13 @@ def test_the_old_compressed_tensors_layout_against_whole_codes_in_words(width: i
     assert np.array_equal(container.unpack_codes(packed, width, 77), codes)
     dense = CONTAINERS.load("compressed-tensors").pack_codes(codes, width)
     assert np.array_equal(packed, dense) == (width in (1, 2, 4, 8))
+
+
+def test_mlx_lm_looks_for_rope_theta_at_the_top_of_the_config() -> None:
+    """transformers 5 writes it under rope_parameters only; mlx-lm would take its own default without a word."""
+    from quantizers.containers.mlx import _rope
+
+    assert _rope({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}) == {"rope_theta": 1e4}
+    scaled = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+    assert _rope({"rope_parameters": scaled})["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+    assert _rope({"rope_theta": 1e4}) == {}

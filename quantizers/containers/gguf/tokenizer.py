@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.errors import InvalidModel, Unsupported
+from bitwright.models.gguf_text import PRE_PATTERNS
 from quantizers.containers.gguf.layout import Value
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-#: Names of splitting rules by their regular expression (Split + ByteLevel), as the models' tokenizer.json files write.
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PRE_BY_PATTERN = {_WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe", _WORDS + r"\p{N}" + _REST: "qwen2"}
+#: Names of splitting rules by their regular expression (Split + ByteLevel).
+PRE_BY_PATTERN = {pattern: name for name, pattern in PRE_PATTERNS.items()}
 _MAX_BYTES = 64 << 20
 _SPACE = "\u2581"
 _SPECIAL = {
