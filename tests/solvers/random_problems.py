@@ -108,7 +108,7 @@ def truth(problem: Problem) -> Truth:
 
 def disagreement(problem: Problem, solver: str = "auto") -> str | None:
     """What a solver's answer says that is not so; None when all holds."""
-    real, solution = truth(problem), solve(problem, solver)
+    real, solution = truth(problem), solve(problem, solver, time_limit=60)
     certificate = solution.certificate
     verdict = verify(problem, solution.choice, certificate)
     if not verdict.ok:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,13 @@ from bitwright.core.certificate import impossible, verify
 from bitwright.core.errors import InvalidProblem, Unsupported
 from bitwright.core.problem import AT_LEAST, Limit, Problem, Rule, compact_bits
 from bitwright.core.problem_file import problem_from_arrays, problem_to_arrays
-from solvers import choose, solve
+from solvers import choose
+from solvers import solve as solve_within
 from solvers.covers import find_cover, fusion_problem, used_bundles
 from tests.solvers.fusion_instances import fusing
+
+#: Time enough for a child process to start on a machine that does other work too.
+solve = partial(solve_within, time_limit=60.0)
 
 
 @pytest.mark.parametrize(("blocks", "k", "seed"), [(1, 3, 0), (2, 4, 1), (8, 6, 2)])

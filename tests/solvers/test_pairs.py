@@ -26,7 +26,7 @@ RICH = problems(units=(2, 5), formats=(1, 3), rules=True, pairs=True, resources=
 
 def test_twelve_units_are_solved_to_the_optimum_of_an_independent_program() -> None:
     given_ = interacting(12, 4, 0)
-    mine, other = solve(given_, "pairs"), solve(given_, "ortools", time_limit=60)
+    mine, other = solve(given_, "pairs", time_limit=60), solve(given_, "ortools", time_limit=60)
     assert mine.certificate.status == other.certificate.status == "optimal"
     assert mine.loss == pytest.approx(other.loss, rel=1e-12)
     assert "branch and bound" in mine.certificate.proof
@@ -36,7 +36,7 @@ def test_twelve_units_are_solved_to_the_optimum_of_an_independent_program() -> N
 def test_pair_terms_change_the_plan_for_the_better() -> None:
     given_ = interacting(224, 8, 1, share=0.1)
     alone = solve(Problem(given_.loss, given_.resources, given_.limits))
-    mine = solve(given_, time_limit=20)
+    mine = solve(given_, time_limit=60)
     assert mine.solver == "pairs"
     assert mine.loss < total_loss(given_, alone.choice)
     assert mine.certificate.relative_gap < 0.02
@@ -65,7 +65,7 @@ def test_ascent_comes_near_the_linear_program(share: float) -> None:
 
 def test_messages_are_checked() -> None:
     given_ = interacting(5, 4, 0)
-    solution = solve(given_, "pairs")
+    solution = solve(given_, "pairs", time_limit=60)
     certificate = solution.certificate
     assert Certificate.from_json(certificate.to_json()) == certificate
     for forged in (certificate.messages[:-1], (float("nan"), *certificate.messages[1:])):
@@ -96,4 +96,4 @@ def test_time_runs_out_with_a_plan_and_a_gap() -> None:
     solution = solve(given_, "pairs", time_limit=1.5)
     assert solution.certificate.status == "bounded"
     assert not violations(given_, solution.choice)
-    assert solution.certificate.relative_gap < 1.0
+    assert verify(given_, solution.choice, solution.certificate).ok

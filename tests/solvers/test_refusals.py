@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from bitwright.core.certificate import impossible, verify
 from bitwright.core.errors import Infeasible
 from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Problem, Resource, Rule, compact_bits
-from solvers import solve
+from solvers import solve as solve_within
 from solvers.catalog import SOLVERS
 from tests.solvers.instances import instance
+
+#: Time enough for a child process to start on a machine that does other work too.
+solve = partial(solve_within, time_limit=60.0)
 
 LOSS = np.array([[4.0, 2.0, 1.0]] * 4)
 BITS = compact_bits([10] * 4, [2, 3, 4])

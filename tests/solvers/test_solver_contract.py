@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from bitwright.core.certificate import total_loss, verify, violations
 from bitwright.core.errors import OutOfResources, Unsupported
 from bitwright.core.problem import Pairs, Problem
 from bitwright.core.solution import Solution, uniform_choices
-from solvers import solve
+from solvers import solve as solve_within
 from solvers.capabilities import capabilities, features
 from solvers.catalog import SOLVERS
 from tests.solvers.instances import instance
 from tests.solvers.transforms import cost_scaled, declared, loosened, loss_scaled, permuted
 from tests.strategies import problems
+
+#: Time enough for a child process to start on a machine that does other work too.
+solve = partial(solve_within, time_limit=60.0)
 
 NAMES = [entry.name for entry in SOLVERS]
 EXACT = [entry.name for entry in SOLVERS if capabilities(entry).exact]
