@@ -1,7 +1,8 @@
 """Calibration data: loaded from what the user names (or the bundled default), checked, and split in two.
 
-Spec None is the bundled default; otherwise a file: text, `.jsonl` with a member "text" a line, `.npy` / `.npz` with
-`input_ids`, or with `images` (or `pixel_values`, `x`) and perhaps `labels` (or `y`).
+Spec None is the bundled default; `random` draws tokens (or noise images), `self` lets the model write; otherwise a
+file: text, `.jsonl` with a member "text" a line, `.npy` / `.npz` with `input_ids`, or with `images` (or `pixel_values`,
+`x`) and perhaps `labels` (or `y`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from bitwright.core.canonical import digest_json
 from bitwright.core.errors import InvalidCalibration
 from bitwright.core.inventory import Inventory
+from bitwright.core.requests import RANDOM, SELF
 from bitwright.models import ModelSource
 from sensitivity import bundled, readers, tokens
 from sensitivity.data import Calibration, Data, split
+from sensitivity.synthetic import random_items
 
 #: Characters read of the bundled text for a token wanted: few tokenizers make more than 6 characters a token.
 CHARACTERS_A_TOKEN = 8
@@ -38,7 +41,7 @@ def load(
 
     Raises InvalidCalibration for data that is missing, empty, too short, binary or not for this model.
     """
-    data, description = _load(spec, source, inventory, scoring_tokens + confirming_tokens, scoring_tokens)
+    data, description = _load(spec, source, inventory, scoring_tokens + confirming_tokens, scoring_tokens, seed)
     size = max(1.0, data.tokens / max(1, data.items))
     if data.items < 2:
         raise InvalidCalibration(
@@ -63,7 +66,7 @@ def load_data(
     spec: str | Path | None, source: ModelSource, inventory: Inventory, *, tokens_wanted: int = 16_384, seed: int = 0
 ) -> Data:
     """Evaluation data: the first `tokens_wanted` tokens of a file in its order, or a sample of the bundled default."""
-    data, _ = _load(spec, source, inventory, tokens_wanted, tokens_wanted)
+    data, _ = _load(spec, source, inventory, tokens_wanted, tokens_wanted, seed)
     count = max(1, round(tokens_wanted / max(1.0, data.tokens / max(1, data.items))))
     if spec is None:
         return data.take(split(data, scoring=count, confirming=0, seed=seed)[0])
@@ -71,13 +74,19 @@ def load_data(
 
 
 def _load(
-    spec: str | Path | None, source: ModelSource, inventory: Inventory, wanted: int, part: int
+    spec: str | Path | None, source: ModelSource, inventory: Inventory, wanted: int, part: int, seed: int
 ) -> tuple[Data, str]:
     images = inventory.task == "image-classification"
     if spec is None and images:
         data, description = _bundled_images(source), bundled.IMAGES_DESCRIPTION
     elif spec is None:
         data, description = _bundled_text(source, inventory, wanted, part)
+    elif spec == RANDOM:
+        data, description = random_items(source, inventory, wanted, seed), "random: drawn evenly"
+    elif spec == SELF:
+        from sensitivity.generated import self_written
+
+        data, description = self_written(source, inventory, wanted, part, seed), "self: written by the model"
     elif Path(spec).suffix in readers.ARRAY_SUFFIXES:
         data, description = _arrays(Path(spec), source, images), Path(spec).name
     elif images:

@@ -59,7 +59,9 @@ def add_scoring(parser: Any) -> None:
     parser.add_argument(
         "--quantizer", metavar="NAME", help="rtn, clip or gptq: what makes the codes (default: the recipe's)"
     )
-    parser.add_argument("--calibration", metavar="FILE", help="text or data to score on (default: bundled)")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="text or data to score on, or `random`, or `self` (default: bundled)"
+    )
     parser.add_argument("--calibration-tokens", metavar="N", type=int, help="tokens to score on (default 16384)")
     parser.add_argument("--samples", metavar="N", type=int, help="label samples a sequence (fisher)")
 

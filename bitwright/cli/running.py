@@ -42,10 +42,12 @@ def job(
 
 def upload_texts(server: Client, members: Mapping[str, Any]) -> dict[str, Any]:
     """The members with local text files replaced by the digests that the server stores them under."""
+    from bitwright.core.requests import MADE
+
     sent = dict(members)
     for name in ("calibration", "text"):
         value = sent.get(name)
-        if value is not None and not str(value).startswith("sha256:"):
+        if value is not None and value not in MADE and not str(value).startswith("sha256:"):
             sent[name] = server.upload_text(Path(value))
     return sent
 

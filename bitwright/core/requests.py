@@ -12,6 +12,10 @@ from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import parse_format
 from bitwright.core.recipe import Granularity
 
+#: Calibrations that are no file: tokens drawn evenly, and text that the model writes itself.
+RANDOM, SELF = "random", "self"
+MADE = (RANDOM, SELF)
+
 
 def _printable(text: str) -> str:
     if not text.isprintable():
@@ -65,7 +69,7 @@ class Scoring(_Request):
         default=None, description="what makes the codes: rtn, clip or gptq; default: the recipe's (rtn)"
     )
     calibration: Text | None = Field(
-        default=None, description="a text file (local) or a stored text (sha256:...); default: bundled"
+        default=None, description="a text file (local), a stored text (sha256:...), random or self; default: bundled"
     )
     calibration_tokens: int = Field(default=16_384, ge=64, le=4_194_304, description="tokens scored")
     samples: int | None = Field(default=None, ge=1, le=1024, description="label samples a sequence (fisher)")

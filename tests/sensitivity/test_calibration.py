@@ -151,3 +151,41 @@ def test_split_never_shares_an_item(values: list[int], scoring: int, confirming:
     assert len(first) + len(second) == min(distinct, scoring + confirming)
     assert first
     assert second or distinct == 1
+
+
+def test_random_items_for_every_task(tiny: dict[str, Opened]) -> None:
+    for name, key in (("llama", "input_ids"), ("vit", "pixel_values"), ("bert", "input_ids")):
+        first, again, other = (
+            calibration.load("random", *tiny[name], scoring_tokens=80, confirming_tokens=80, seed=seed)
+            for seed in (1, 1, 2)
+        )
+        assert first.digest == again.digest != other.digest
+        assert first.description.startswith("random")
+        assert first.scoring.items > 0 < first.confirming.items
+        assert key in first.scoring.inputs
+        assert not set(first.scoring.item_digests()) & set(first.confirming.item_digests())
+
+
+def test_a_model_writes_its_own_text(tiny: dict[str, Opened]) -> None:
+    from bitwright.core.errors import Unsupported
+
+    first, again = (
+        calibration.load("self", *tiny["llama"], scoring_tokens=128, confirming_tokens=64, seed=3) for _ in range(2)
+    )
+    ids = first.scoring.inputs["input_ids"]
+    assert ids.shape[1] == 64
+    assert 0 <= ids.min() <= ids.max() < 50
+    assert first.digest == again.digest
+    assert first.description.startswith("self")
+    with pytest.raises(Unsupported, match="causal"):
+        calibration.load("self", *tiny["vit"])
+
+
+def test_written_text_is_likelier_than_random_text(llama: Opened) -> None:
+    """What a trained model writes, it finds likely; random tokens it does not."""
+    from sensitivity.evaluate import measure
+
+    own = calibration.load_data("self", *llama, tokens_wanted=512)
+    noise = calibration.load_data("random", *llama, tokens_wanted=512)
+    perplexity = [measure(*llama, {"original": None}, data)["original"].extra["perplexity"] for data in (own, noise)]
+    assert perplexity[0] < perplexity[1] / 3

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitwright.core.errors import InvalidCalibration, NotFound
+from bitwright.core.requests import MADE
 from worker.steps.context import Context
 
 
-def locate_text(reference: str | None, context: Context) -> Path | None:
-    """The file behind `sha256:...` or a local path; None stands for the bundled default."""
-    if reference is None:
-        return None
+def locate_text(reference: str | None, context: Context) -> Path | str | None:
+    """The file behind `sha256:...` or a local path; `random` and `self` as they are; None is the bundled default."""
+    if reference is None or reference in MADE:
+        return reference
     if reference.startswith("sha256:"):
         path = context.blobs.path("texts", reference)
         if not path.is_file():
