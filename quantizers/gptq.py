@@ -16,7 +16,7 @@ of 64): activation 0.23 at 2 bits and 0.20 at 3, natural 0.30 and 0.26; with cli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtri
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
-from bitwright.core.formats import FloatFormat, Format, IntFormat, MixedFormat
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, MixedFormat
 from quantizers.base import (
     Float32Matrix,
     Mixed,
@@ -35,11 +35,12 @@ from quantizers.base import (
     not_finite,
     pass_through,
 )
+from quantizers.block_sweep import sweep_blocks
 from quantizers.clip import RATIOS, search
 from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.mixed import by_lines
 from quantizers.mixed_sweep import sweep_mixed
-from quantizers.rtn import group_parameters
+from quantizers.rtn import SCALE_TYPES, group_parameters
 from quantizers.sweep import blocks, sweep
 
 #: Share of the mean diagonal added to the diagonal (the paper's 1 %), and how it grows while H is not definite.
@@ -89,8 +90,10 @@ class Gptq:
         """
         if isinstance(format, FloatFormat):
             return pass_through(weight, format, name)
-        if not isinstance(format, IntFormat) or not format.plain:
-            raise Unsupported("gptq cannot make this format", expected="an int, bf16 or fp16 format", got=format.name)
+        if not isinstance(format, IntFormat | BlockFormat):
+            raise Unsupported(
+                "gptq cannot make this format", expected="an int, block or 16-bit format", got=format.label
+            )
         check_weight(weight, name)
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
@@ -100,6 +103,9 @@ class Gptq:
                 expected=f"order in {ORDERS}, scales in {SCALES}, block >= 1, damping >= 0",
                 got=f"order={order!r}, scales={scales!r}, block={block}, damping={damping}",
             )
+        if isinstance(format, BlockFormat):
+            natural = self._prepared(hessian, weight.shape[1], damping, ORDERS[1], name)
+            return sweep_blocks(weight, format, natural.upper, name)
         prepared = self._prepared(hessian, weight.shape[1], damping, order, name)
         parameters = _Parameters(format, damped(prepared.moments, damping) if scales == "clip" else None, name)
         return _quantize(weight, parameters, prepared, block)
@@ -177,8 +183,11 @@ class _Parameters:
     moments: Float64 | None
     name: str
 
-    def of(self, group: Float32Matrix, span: tuple[int, int]) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-        if self.moments is not None:
+    def of(self, group: Float32Matrix, span: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        if self.format.tensor:  # one scale for all rows: the matrix is one long group
+            scale, zero = replace(self, format=replace(self.format, tensor=False)).of(group.reshape(1, -1), span)
+            return np.repeat(scale, len(group)), np.repeat(zero, len(group))
+        if self.moments is not None and self.format.plain:
             start, stop = span
             block = self.moments[start:stop, start:stop].astype(np.float32)
             _, scale, zero = search(np.ascontiguousarray(group), self.format, block, RATIOS, self.name)
@@ -194,7 +203,7 @@ def _quantize(weight: Float32Matrix, parameters: _Parameters, prepared: Prepared
     rows, columns = weight.shape
     spans = group_spans(columns, format)
     group_of = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
-    scales = np.empty((rows, len(spans)), np.float16)
+    scales = np.empty((rows, len(spans)), SCALE_TYPES[format.scale])
     zeros = np.empty((rows, len(spans)), np.uint8)
     starts = {start: index for index, (start, _) in enumerate(spans)} if order == "natural" else {}
     if order == "activation":
@@ -207,7 +216,7 @@ def _quantize(weight: Float32Matrix, parameters: _Parameters, prepared: Prepared
             group = work[:, start:stop].astype(np.float32)
             scales[:, starts[first]], zeros[:, starts[first]] = parameters.of(group, (start, stop))
         groups = group_of[permutation[first:last]]
-        top = np.full((rows, last - first), (1 << format.width) - 1, np.float64)
+        top = np.full((rows, last - first), format.top, np.float64)
         return scales[:, groups].astype(np.float64), zeros[:, groups].astype(np.float64), top
 
     work = np.ascontiguousarray(weight[:, permutation], np.float64)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import Format, IntFormat, MixedFormat
 from bitwright.core.mixed_format import Cut, cut
+from gpu_kernels.kernels import widen
 from quantizers.base import Blocks, Float32Matrix, Mixed, PassThrough, Quantized, Quantizer, Stored
 
 
@@ -32,6 +33,8 @@ def quantize(quantizer: Quantizer, weight: Float32Matrix, format: Format, *, nam
 
 def by_lines(quantizer: Quantizer, weight: Float32Matrix, format: MixedFormat, *, name: str, **context: Any) -> Mixed:
     """Each member's lines by a quantizer that treats lines independently of each other."""
+    if weight.dtype in (np.float16, np.uint16):
+        weight = widen(weight)
     shape = (weight.shape[0], weight.shape[1])
     found, choice = format.cut(shape), format.line_choice(shape)
     whole = found.granularity.startswith("row")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidModel
-from bitwright.core.formats import IntFormat, parse_format
+from bitwright.core.formats import NAMED, IntFormat, parse_format
 from quantizers.base import Quantized, group_spans
 from quantizers.gptq import QUANTIZER, inverse_factor
 from quantizers.hessian import damped
@@ -146,3 +146,28 @@ def test_native_and_numpy_sweeps_give_the_same_codes(order: str, monkeypatch: py
     native = codes()
     monkeypatch.setattr("quantizers.sweep.library", lambda: None)
     assert np.array_equal(native, codes())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(n for n in NAMED if n not in ("bf16", "fp16")), "nf4-g24", "int-l6-g64", "int3-g64-bf16",
+        "int4-sym-g64-fp32", "int5-tensor",
+    ],
+)  # fmt: skip
+def test_every_format_gains_from_gptq(name: str) -> None:
+    format, columns = parse_format(name), 512
+    weight = np.random.default_rng(8).standard_normal((24, columns)).astype(np.float32)
+    hessian = moments(columns, 1500)
+    value = QUANTIZER.quantize(weight, format, hessian=hessian)
+    assert value.format == format
+    assert value.shape == weight.shape
+    nearest = RTN.quantize(weight, format)
+    assert [a.shape for a in value.arrays()] == [a.shape for a in nearest.arrays()]
+    assert error(weight, value.dequantize(), hessian) < 0.97 * error(weight, nearest.dequantize(), hessian)
+
+
+def test_a_block_format_of_one_block_is_rounded_to_nearest() -> None:
+    weight = np.random.default_rng(9).standard_normal((5, 256)).astype(np.float32)
+    value = QUANTIZER.quantize(weight, parse_format("q4_k"), hessian=moments(256, 500))
+    assert np.array_equal(value.dequantize(), RTN.quantize(weight, parse_format("q4_k")).dequantize())

@@ -74,6 +74,15 @@ def test_gptq_lowers_the_output_error_of_every_cut(granularity: str) -> None:
     assert gptq < 0.8 * nearest
 
 
+def test_stored_bf16_weights_are_widened_first() -> None:
+    bits = (WEIGHT.view(np.uint32) >> 16).astype(np.uint16)
+    wide = (bits.astype(np.uint32) << 16).view(np.float32)
+    for granularity in CUTS:
+        format = some(granularity)
+        stored = quantize(QUANTIZERS.load("rtn"), bits, format, name="w").dequantize()
+        assert np.array_equal(stored, made("rtn", format, wide))
+
+
 def test_columns_are_rows_of_the_transposed_matrix() -> None:
     format = parse_format("int3-g8")
     turned = InCut(QUANTIZERS.load("rtn"), "column").quantize(WEIGHT, format)
