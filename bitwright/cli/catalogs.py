@@ -114,8 +114,18 @@ def _engines_text(rows: list[dict[str, Any]]) -> str:
     return engines_text(rows)
 
 
+def _recipes_text(rows: list[dict[str, Any]]) -> str:
+    """A paragraph a recipe: what it is, what it allocates, what it costs, when to use it."""
+    blocks = []
+    for row in rows:
+        paper = f" ({row['paper']}, {row['year']})" if row.get("paper") else ""
+        facts = [(name, row[name]) for name in ("allocates", "cost", "when") if row.get(name)]
+        blocks.append(f"{row['name']}{paper}\n  {row['summary']}\n" + "\n".join(f"  {n:<10}{v}" for n, v in facts))
+    return "\n\n".join(blocks)
+
+
 #: Catalogs whose members need more than the common columns.
-_TEXTS: dict[str, Callable[[list[dict[str, Any]]], str]] = {"engines": _engines_text}
+_TEXTS: dict[str, Callable[[list[dict[str, Any]]], str]] = {"engines": _engines_text, "recipes": _recipes_text}
 
 _LOCAL: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "formats": _formats,

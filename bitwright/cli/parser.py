@@ -25,7 +25,10 @@ exit codes: 0 ok, 1 failed, 2 invalid input, 3 infeasible, 75 temporary, 130 can
 Results go to stdout; errors, logs and the progress bar go to stderr. `bitwright COMMAND --help` has examples."""
 
 #: One command group a module; each has `add(commands)`.
-GROUPS = ("models", "plans", "report", "engines", "importing", "problems", "serving", "keys", "catalogs", "upkeep")
+GROUPS = (
+    "models", "plans", "comparing", "report", "engines", "importing", "problems", "serving", "keys", "catalogs",
+    "upkeep",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

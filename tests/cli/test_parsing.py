@@ -15,7 +15,7 @@ from bitwright.cli.parser import GROUPS, build_parser
 from tests.goldens import check_golden
 
 COMMANDS = (
-    "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "report", "plot", "preflight", "import",
+    "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "compare-recipes", "report", "plot", "preflight", "import",
     "solve", "verify", "frontier", "serve", "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes",
     "db", "gc",
 )  # fmt: skip
