@@ -15,9 +15,9 @@ from bitwright.cli.parser import GROUPS, build_parser
 from tests.goldens import check_golden
 
 COMMANDS = (
-    "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "compare-recipes", "report", "plot", "preflight", "import",
-    "solve", "verify", "frontier", "serve", "worker", "keys", "formats", "metrics", "solvers", "engines", "recipes",
-    "db", "gc",
+    "inspect", "score", "plan", "execute", "evaluate", "export", "diff", "compare-recipes", "report", "plot",
+    "preflight", "import", "solve", "verify", "frontier", "serve", "worker", "keys", "formats", "metrics", "solvers",
+    "engines", "recipes", "db", "gc",
 )  # fmt: skip
 
 
