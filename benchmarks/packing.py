@@ -1,13 +1,16 @@
-"""Packing against the speed of memory: `python -m benchmarks.packing [--size 4096] [--out FILE]`.
+"""Packing against the speed of memory: `python -m benchmarks.packing [--size 4096] [--ggml LIBRARY] [--out FILE]`.
 
 Every figure is a ratio to memcpy of the same buffer measured in the same run: rates of a shared machine swing by 2x,
-ratios much less (research/07 section 3). Steps are interleaved, the median of `--repeats` is taken, one thread.
+ratios much less (research/07 section 3). Steps are interleaved, one thread; medians of `--repeats`, in CPU time.
+`--ggml` compares block types with ggml's own C code (a library built from its sources), in speed and weighted error.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import os
 import statistics
 import sys
 import time
@@ -18,7 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.core.block_format import FLOAT_BLOCKS, GGML_FORMATS
 from gpu_kernels import kernels, reference
+from gpu_kernels.block_layouts import LAYOUTS
+from gpu_kernels.block_reference import PLAIN
+from gpu_kernels.blocks import dequantize_blocks, quantize_blocks
 from gpu_kernels.library import backend
 
 GROUP = 64
@@ -68,8 +75,9 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
             steps[f"copy {name}"] = partial(np.copyto, copies[name], array)
             steps[f"quantize+pack {name}"] = partial(kernels.quantize_pack, array, inverse, zero, bits, GROUP)
         if bits > 1:
-            steps["rtn"] = partial(kernels.rtn_rows, data["fp32"], bits, False, GROUP, False)
-            steps["rtn sym"] = partial(kernels.rtn_rows, data["fp32"], bits, True, GROUP, bits <= 4)
+            steps["rtn+pack fp32"] = partial(kernels.rtn_pack, data["fp32"], bits, False, GROUP, False)
+            steps["rtn+pack bf16"] = partial(kernels.rtn_pack, data["bf16"], bits, False, GROUP, False)
+            steps["rtn+pack sym"] = partial(kernels.rtn_pack, data["fp32"], bits, True, GROUP, bits <= 4)
         times = interleaved(steps, repeats)
         rows.append({"bits": bits, "gb_s_copy": data["fp32"].nbytes / times["copy fp32"] / 1e9, **ratios(times)})
     return rows
@@ -77,7 +85,8 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
 
 def ratios(times: dict[str, float]) -> dict[str, float]:
     """memcpy time over the step's time."""
-    base = {"pack": "codes", "unpack": "codes", "unpack+dequantize": "dense", "rtn": "fp32", "rtn sym": "fp32"}
+    base = {"pack": "codes", "unpack": "codes", "unpack+dequantize": "dense"}
+    base |= {"rtn+pack fp32": "fp32", "rtn+pack bf16": "bf16", "rtn+pack sym": "fp32"}
     base |= {f"quantize+pack {name}": name for name in ("fp32", "fp16", "bf16")}
     return {step: times[f"copy {base[step]}"] / times[step] for step in base if step in times}
 
@@ -105,11 +114,67 @@ def against_library(size: int, repeats: int) -> dict[str, float]:
     return found
 
 
+def blocks(size: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Quantize and dequantize of every block format over memcpy of the float32 side."""
+    weight = inputs(size)["fp32"][: max(8, size // 8)] * np.float32(0.05)
+    spare, found = np.empty_like(weight), {}
+    for name in (*GGML_FORMATS, *FLOAT_BLOCKS):
+        format = {**GGML_FORMATS, **FLOAT_BLOCKS}[name]
+        data, scales = quantize_blocks(weight, format)
+        steps: dict[str, Callable[[], Any]] = {
+            "copy": partial(np.copyto, spare, weight),
+            "quantize": partial(quantize_blocks, weight, format),
+            "dequantize": partial(dequantize_blocks, data, scales, format, size),
+        }
+        times = interleaved(steps, repeats)
+        found[name] = {step: times["copy"] / times[step] for step in ("quantize", "dequantize")}
+    return found
+
+
+def against_ggml(path: Path, size: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Our time and weighted error over ggml's, by type; weights of errors as block_search has them."""
+    import gguf
+
+    native = ctypes.CDLL(str(path), mode=os.RTLD_LAZY)
+    native.ggml_quantize_chunk.restype = ctypes.c_size_t
+    native.ggml_quantize_chunk.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    rng, found = np.random.default_rng(0), {}
+    for name, format in GGML_FORMATS.items():
+        weight = (rng.standard_t(4, (max(8, size // 16), size)) * 0.05).astype(np.float32)
+        kind = int(gguf.GGMLQuantizationType[name.upper()])
+        theirs = np.empty((weight.shape[0], size // format.block * format.block_bytes), np.uint8)
+        arguments = (kind, weight.ctypes.data, theirs.ctypes.data, 0, *weight.shape, None)
+        steps: dict[str, Callable[[], Any]] = {
+            "theirs": partial(native.ggml_quantize_chunk, *arguments),
+            "ours": partial(quantize_blocks, weight, format),
+        }
+        times = interleaved(steps, repeats)
+        ours = quantize_blocks(weight, format)[0]
+        errors = [weighted_error(weight, dequantize_blocks(data, None, format, size), name) for data in (ours, theirs)]
+        equal = float(np.array_equal(ours, theirs))
+        found[name] = {"speed": times["theirs"] / times["ours"], "error": errors[0] / errors[1], "equal": equal}
+    return found
+
+
+def weighted_error(weight: np.ndarray, dense: np.ndarray, name: str) -> float:
+    groups = weight.reshape(-1, LAYOUTS[name].block // LAYOUTS[name].groups)
+    magnitude = np.abs(groups)
+    if name in PLAIN:
+        importance = np.ones_like(groups)
+    elif not LAYOUTS[name].affine:
+        importance = groups * groups
+    else:
+        spread = np.sqrt((groups * groups).mean(axis=1, keepdims=True)) if LAYOUTS[name].bits > 2 else 0
+        importance = magnitude + spread
+    return float((importance * (dense.reshape(groups.shape) - groups) ** 2).sum(dtype=np.float64))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, and write the figures as JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--ggml", type=Path, help="a libggml-base built from ggml's sources")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     rows = measure(options.size, options.repeats)
@@ -120,8 +185,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{row['bits']:>4}  " + "  ".join(f"{row.get(name, float('nan')):>{len(name)}.2f}" for name in names))
     library = against_library(options.size, options.repeats)
     print("over compressed-tensors:", {k: round(v, 1) for k, v in library.items()})
+    made = blocks(options.size, options.repeats)
+    for name, ratio in made.items():
+        print(f"{name:10} quantize {ratio['quantize']:.2f}, dequantize {ratio['dequantize']:.2f} of memcpy")
+    ggml = against_ggml(options.ggml, options.size, options.repeats) if options.ggml else {}
+    for name, ratio in ggml.items():
+        print(f"{name:10} {ratio['speed']:.1f} x ggml's speed, {ratio['error']:.3f} of its weighted error")
     if options.out is not None:
-        report = {"backend": backend(), "size": options.size, "group": GROUP, "rows": rows, "over_library": library}
+        more = {"blocks": made, "ggml": ggml}
+        report = {
+            **more,
+            "backend": backend(),
+            "size": options.size,
+            "group": GROUP,
+            "rows": rows,
+            "over_library": library,
+        }
         options.out.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

@@ -13,5 +13,11 @@ LAYOUTS = Catalog(
             "dense little-endian bit stream, every row on a new 32-bit word (compressed-tensors >= 0.18, MLX)",
             traits={"widths": list(range(1, 9)), "word_bits": 32},
         ),
+        Entry(
+            "planes",
+            "gpu_kernels.planes:LAYOUT",
+            "nested bit planes, most significant first: the first k planes are the codes of k bits",
+            traits={"widths": list(range(1, 9)), "word_bits": 32},
+        ),
     ),
 )

@@ -23,7 +23,7 @@ def pack(codes: NDArray[np.uint8], bits: int, *, fast: bool = True) -> NDArray[n
     native = library()
     if native is None or codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or codes.size == 0:
         return reference.pack(codes, bits)
-    codes = np.ascontiguousarray(codes)
+    codes = _dense(codes)
     rows, columns = codes.shape
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
     if native.bw_pack(codes.ctypes.data, rows, columns, bits, out.ctypes.data, out.shape[1] * 4, int(fast)):
@@ -36,7 +36,7 @@ def unpack(packed: NDArray[np.uint32], bits: int, columns: int, *, fast: bool = 
     native = library()
     if native is None or not _are_words(packed, bits, columns) or packed.size == 0:
         return reference.unpack(packed, bits, columns)
-    packed = np.ascontiguousarray(packed)
+    packed = _dense(packed)
     out = np.empty((packed.shape[0], columns), dtype=np.uint8)
     native.bw_unpack(
         packed.ctypes.data, packed.shape[0], columns, bits, out.ctypes.data, packed.shape[1] * 4, int(fast)
@@ -64,7 +64,7 @@ def quantize_pack(
     native = library()
     if native is None or values.size == 0:
         return reference_quantize.quantize_pack(values, inverse, zero, bits, group)
-    values, inverse, zero = (np.ascontiguousarray(a) for a in (values, inverse, zero))
+    values, inverse, zero = (_dense(a) for a in (values, inverse, zero))
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
     native.bw_quantize(
         values.ctypes.data, _TYPES[values.dtype], rows, columns, group, bits, inverse.ctypes.data, zero.ctypes.data,
@@ -96,8 +96,8 @@ def unpack_dequantize(
     native = library()
     if native is None or packed.size == 0:
         return reference_quantize.unpack_dequantize(packed, scales, zeros, bits, group, columns)
-    packed, scales = np.ascontiguousarray(packed), np.ascontiguousarray(scales)
-    zeros = None if zeros is None else np.ascontiguousarray(zeros)
+    packed, scales = _dense(packed), _dense(scales)
+    zeros = None if zeros is None else _dense(zeros)
     out = np.empty((packed.shape[0], columns), dtype=np.float32)
     native.bw_dequantize(
         packed.ctypes.data, out.shape[0], columns, group, bits, scales.ctypes.data,
@@ -125,8 +125,8 @@ def dequantize_codes(
     native = library()
     if native is None or codes.size == 0 or scales.dtype != np.float16:
         return reference_quantize.dequantize_codes(codes, scales, zeros, bits, group)
-    codes, scales = np.ascontiguousarray(codes), np.ascontiguousarray(scales)
-    zeros = None if zeros is None else np.ascontiguousarray(zeros)
+    codes, scales = _dense(codes), _dense(scales)
+    zeros = None if zeros is None else _dense(zeros)
     out = np.empty((rows, columns), dtype=np.float32)
     native.bw_expand(
         codes.ctypes.data, rows, columns, group, bits, scales.ctypes.data,
@@ -140,7 +140,7 @@ def widen(values: NDArray[Any], *, fast: bool = True) -> NDArray[np.float32]:
     native = library()
     if native is None or values.size == 0 or values.dtype not in (np.float16, np.uint16):
         return reference_quantize.to_float32(values)
-    values = np.ascontiguousarray(values)
+    values = _dense(values)
     out = np.empty(values.shape, dtype=np.float32)
     native.bw_widen(values.ctypes.data, _TYPES[values.dtype], values.size, out.ctypes.data, int(fast))
     return out
@@ -156,7 +156,7 @@ def rtn_rows(
     native = library()
     if native is None or not 2 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype != np.float32:
         return None
-    weight = np.ascontiguousarray(weight)
+    weight = _dense(weight)
     rows, columns = weight.shape
     groups = -(-columns // group)
     codes = np.empty((rows, columns), dtype=np.uint8)
@@ -176,7 +176,7 @@ def rtn_pack(
     native = library()
     if native is None or not 2 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype not in _TYPES:
         return None
-    weight = np.ascontiguousarray(weight)
+    weight = _dense(weight)
     rows, columns = weight.shape
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
     scales = np.empty((rows, -(-columns // group)), dtype=np.float16)
@@ -199,13 +199,18 @@ def checksum(data: NDArray[Any], mark: int = 0, *, fast: bool = True) -> int:
 
     It finds damage (any change of one word), not malice.
     """
-    flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    flat = _dense(data).reshape(-1).view(np.uint8)
     whole, native = flat.size // 4, library()
     total = reference.checksum(flat[: whole * 4]) if native is None else native.bw_checksum(
         flat.ctypes.data, whole, int(fast)
     )  # fmt: skip
     rest = int.from_bytes(flat[whole * 4 :].tobytes(), "little") * ((2 * whole + 1) % 2**32)
     return (mark * 0x9E3779B97F4A7C15 + total + rest + flat.size) % 2**64
+
+
+def _dense(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, or a copy where its rows have gaps or its numbers stand at odd addresses."""
+    return np.require(array, requirements=("C", "A"))
 
 
 def _are_words(packed: NDArray[Any], bits: int, columns: int) -> bool:

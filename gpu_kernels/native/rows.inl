@@ -145,10 +145,12 @@ static int rtn_pack_rows(const void *data, int64_t rows, int64_t columns, int64_
     uint8_t unused;
     for (int64_t r = 0; r < rows; ++r) {
         const typename T::type *x = (const typename T::type *)data + r * columns;
-        widen_all<T>(x, columns, wide.data());
+        const float *from = wide.data();
+        if (sizeof(typename T::type) == 4) from = (const float *)x;
+        else widen_all<T>(x, columns, wide.data());
         for (int64_t g = 0; g < groups; ++g) {
             const int64_t n = (g + 1) * group < columns ? group : columns - g * group;
-            const int status = rtn_group(wide.data() + g * group, n, B, symmetric, correct, codes.data() + g * group, scales + r * groups + g, zeros ? zeros + r * groups + g : &unused);
+            const int status = rtn_group(from + g * group, n, B, symmetric, correct, codes.data() + g * group, scales + r * groups + g, zeros ? zeros + r * groups + g : &unused);
             if (status) return status;
         }
         pack_row<B>(codes.data(), columns, out + r * nbytes, nbytes);

@@ -14,16 +14,14 @@ static inline bool range_of(const float *x, int64_t n, float *low, float *high) 
             h = _mm256_max_ps(h, v);
             w = _mm256_max_epi32(w, _mm256_and_si256(_mm256_castps_si256(v), sign));
         }
-        alignas(32) float ls[8], hs[8];
-        alignas(32) uint32_t ws[8];
-        _mm256_store_ps(ls, l);
-        _mm256_store_ps(hs, h);
-        _mm256_store_si256((__m256i *)ws, w);
-        for (int k = 0; k < 8; ++k) {
-            lo = ls[k] < lo ? ls[k] : lo;
-            hi = hs[k] > hi ? hs[k] : hi;
-            worst = ws[k] > worst ? ws[k] : worst;
-        }
+        __m128 l4 = _mm_min_ps(_mm256_castps256_ps128(l), _mm256_extractf128_ps(l, 1));
+        __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+        __m128i w4 = _mm_max_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+        l4 = _mm_min_ps(l4, _mm_movehl_ps(l4, l4)), h4 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
+        w4 = _mm_max_epi32(w4, _mm_shuffle_epi32(w4, 0x4e));
+        lo = _mm_cvtss_f32(_mm_min_ss(l4, _mm_shuffle_ps(l4, l4, 1)));
+        hi = _mm_cvtss_f32(_mm_max_ss(h4, _mm_shuffle_ps(h4, h4, 1)));
+        worst = (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(w4, _mm_shuffle_epi32(w4, 1)));
     }
 #endif
     for (; i < n; ++i) {

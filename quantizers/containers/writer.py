@@ -32,6 +32,7 @@ from quantizers.catalog import QUANTIZERS
 from quantizers.containers.base import MANIFEST, ContainerReport, Progress, WriteRequest
 from quantizers.containers.companions import copy_companions
 from quantizers.containers.journal import Journal, open_journal
+from quantizers.containers.memory import kept_memory
 from quantizers.containers.tensorfile import TensorSpec
 from quantizers.mixed import quantize
 
@@ -46,7 +47,7 @@ def write_checkpoint(request: WriteRequest, progress: Progress, context: Context
         return finished
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
-    with _disk_errors(partial), open_journal(partial, _key(request)) as journal:
+    with kept_memory(), _disk_errors(partial), open_journal(partial, _key(request)) as journal:
         try:
             _fill(request, partial, journal, progress, context)
             _verify(request, partial, journal, progress)

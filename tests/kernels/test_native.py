@@ -285,3 +285,38 @@ def test_rows_are_shared_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one, many, strict=True))
     weight[1000, 5] = np.nan
     assert kernels.rtn_pack(weight, 3, False, 64, False) == kernels.NOT_FINITE
+
+
+def at_odd_address(array: np.ndarray) -> np.ndarray:
+    """The same numbers, one byte behind an aligned address."""
+    room = np.zeros(array.nbytes + 65, np.uint8)
+    start = -room.ctypes.data % 64 + 1
+    moved = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[:] = array
+    assert array.itemsize == 1 or not moved.flags.aligned
+    return moved
+
+
+@NATIVE
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(
+    "place", [at_odd_address, lambda a: np.asfortranarray(a), lambda a: np.repeat(a, 2, 1)[:, ::2]]
+)
+def test_buffers_at_any_address_and_stride_give_the_same_bytes(bits: int, place: Any) -> None:
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 1 << bits, (6, 200)).astype(np.uint8)
+    weight = rng.standard_normal((6, 200)).astype(np.float32)
+    scales = rng.standard_normal((6, 4)).astype(np.float16)
+    packed = kernels.pack(codes, bits)
+    assert np.array_equal(kernels.pack(place(codes), bits), packed)
+    assert np.array_equal(kernels.unpack(place(packed), bits, 200), codes)
+    dense = kernels.unpack_dequantize(packed, scales, None, bits, 64, 200)
+    assert np.array_equal(kernels.unpack_dequantize(place(packed), place(scales), None, bits, 64, 200), dense)
+    inverse, zero = np.full((6, 4), 3, np.float32), np.zeros((6, 4), np.float32)
+    quantized = kernels.quantize_pack(weight, inverse, zero, bits, 64)
+    assert np.array_equal(kernels.quantize_pack(place(weight), place(inverse), place(zero), bits, 64), quantized)
+    if bits > 1:
+        one, two = (kernels.rtn_pack(w, bits, True, 64, False) for w in (weight, place(weight)))
+        assert isinstance(one, tuple)
+        assert isinstance(two, tuple)
+        assert np.array_equal(one[0], two[0])

@@ -94,3 +94,19 @@ def test_every_layout_keeps_its_promise() -> None:
             packed = layout.pack(codes, bits)
             assert packed.shape[1] == layout.words(37, bits)
             assert np.array_equal(layout.unpack(packed, bits, 37), codes)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_first_planes_are_the_narrower_codes(bits: int) -> None:
+    layout, columns = LAYOUTS.load("planes"), 77
+    codes = np.random.default_rng(bits).integers(0, 1 << bits, (5, columns)).astype(np.uint8)
+    packed = layout.pack(codes, bits)
+    assert packed.shape == (5, layout.words(columns, bits))
+    for narrow in range(1, bits + 1):
+        first = packed[:, : layout.words(columns, narrow)]
+        assert np.array_equal(layout.unpack(first, narrow, columns), codes >> (bits - narrow))
+    with pytest.raises(InvalidInput, match="wrong size"):
+        layout.unpack(packed[:, 1:], bits, columns)
+    if bits < 8:
+        with pytest.raises(InvalidInput, match="do not fit"):
+            layout.pack(codes | np.uint8(1 << bits), bits)
