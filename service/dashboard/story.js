@@ -16,7 +16,12 @@ export function attempts(events) {
     const stage = now.stages[now.stages.length - 1];
     if (event.type === "progress") {
       if (stage?.name === data.stage) Object.assign(stage, { fraction: data.fraction, message: data.message, last: at });
-      else { if (stage) stage.ended = at; now.stages.push({ name: data.stage, begun: at, last: at, ended: null, fraction: data.fraction, message: data.message }); }
+      else {
+        // What comes between the last word of a stage that is done and the first of the next is the next one's work.
+        const begun = stage?.fraction >= 1 ? stage.last : at;
+        if (stage) stage.ended = begun;
+        now.stages.push({ name: data.stage, begun, last: at, ended: null, fraction: data.fraction, message: data.message });
+      }
     } else if (["requeued", "succeeded", "failed", "cancelled"].includes(event.type)) {
       Object.assign(now, { ended: at, how: event.type === "requeued" ? `handed back: ${data.reason ?? ""}` : event.type });
       if (stage) stage.ended = at;
