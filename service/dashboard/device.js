@@ -1,41 +1,42 @@
-// A budget in the words of a device: its memory, less keys and values of the context, less what the runtime needs.
+// A budget in the words of a device, as the server reads it; and how a plan for one spends its memory.
 
-import { h } from "./dom.js";
-import { bytes, count } from "./format.js";
+import { card, h, table } from "./dom.js";
+import { bytes, count, percent } from "./format.js";
 
+// What the form needs besides the number: how many tokens of how many sequences the device serves.
 export class DeviceBudget {
   constructor(changed) {
-    this.perToken = null;
-    const field = (name, label, value, step) => {
-      const input = h("input", { id: `device-${name}`, type: "number", min: "0", step, value, oninput: changed });
+    const field = (name, label, value) => {
+      const input = h("input", { id: `device-${name}`, type: "number", min: "1", step: "1", value, oninput: changed });
       this[name] = input;
       return h("div", { class: "field" }, h("label", { for: input.id }, label), input);
     };
-    this.told = h("p", { class: "help muted wide" });
-    this.element = h("div", { class: "form wide", hidden: true },
-      field("context", "Context (tokens)", "8192", "1"), field("batch", "Batch (sequences)", "1", "1"), field("reserve", "Runtime and activations (GiB)", "1", "0.1"), field("token", "Keys and values of a token (bytes)", "0", "1"), this.told);
+    this.element = h("div", { class: "form wide", hidden: true }, field("context", "Context (tokens a sequence)", "8192"), field("batch", "Batch (sequences at once)", "1"),
+      h("p", { class: "help muted wide" }, "The file, keys and values of the context, activations and what the engine itself takes must fit on the device together. Choose the engine that will run there."));
   }
 
-  // What the model's own shapes say of a token's keys and values; null where they do not.
-  learn(perToken) {
-    this.perToken = perToken;
-    if (perToken !== null) this.token.value = perToken;
-  }
-
-  #left(gib) {
-    const held = Number(this.context.value) * Number(this.batch.value) * Number(this.token.value), reserve = Number(this.reserve.value) * 2 ** 30;
-    return { held, reserve, left: Math.floor(gib * 2 ** 30 - held - reserve) };
-  }
-
-  // The budget of the whole file, as a request says it.
   words(gib) {
-    return `${Math.max(0, this.#left(gib).left)}B`;
+    return `${gib}GiB device, ${this.context.value} context, batch ${this.batch.value}`;
   }
 
-  show(visible, gib) {
+  show(visible) {
     this.element.hidden = !visible;
-    const { held, reserve, left } = this.#left(gib);
-    const origin = this.perToken === null ? "\u201cLook inside\u201d reads the bytes of a token from the model, at two bytes a number" : "bytes of a token from the model's own shapes, at two bytes a number";
-    this.told.textContent = `${bytes(gib * 2 ** 30)} − ${bytes(held)} of keys and values − ${bytes(reserve)} = ${left > 0 ? `${bytes(left)} (${count(left)} bytes) for the file` : "nothing left for the file"}; ${origin}.`;
   }
+}
+
+// memory: as a plan holds it; file: bytes of the checkpoint.
+export function memoryCard(memory, file) {
+  const cache = memory.cache.reduce((sum, choice) => sum + choice.bytes, 0);
+  const rows = [
+    { name: "the file", bytes: file ?? memory.total_bytes - cache - (memory.device_bytes - memory.usable_bytes) - memory.activation_bytes - memory.engine_bytes, tone: "var(--curve)" },
+    { name: `keys and values, ${count(memory.context)} tokens × ${count(memory.batch)}`, bytes: cache, tone: "var(--other)" },
+    { name: "activations", bytes: memory.activation_bytes, tone: "var(--third)" },
+    { name: "the engine itself", bytes: memory.engine_bytes, tone: "var(--warn)" },
+    { name: "kept from the engine", bytes: memory.device_bytes - memory.usable_bytes, tone: "var(--soft)" },
+  ];
+  const free = Math.max(0, memory.device_bytes - rows.reduce((sum, row) => sum + row.bytes, 0));
+  const share = (n) => `${((100 * n) / memory.device_bytes).toFixed(3)}%`;
+  return card(`How ${bytes(memory.device_bytes)} of the device are spent`,
+    h("div", { class: "stack", "aria-hidden": "true" }, rows.map((row) => h("i", { title: row.name, vars: { "--share": share(row.bytes), "--tone": row.tone } })), h("i", { vars: { "--share": share(free), "--tone": "var(--grid)" } })),
+    table([{ title: "what", cell: (r) => [h("span", { class: "swatch", vars: { "--tone": r.tone } }), r.name] }, { title: "bytes", number: true, cell: (r) => bytes(r.bytes) }, { title: "share", number: true, cell: (r) => percent(r.bytes / memory.device_bytes, 1) }], [...rows, { name: "free", bytes: free, tone: "var(--grid)" }], { label: "memory of the device" }));
 }

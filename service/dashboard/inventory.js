@@ -20,11 +20,3 @@ export function inventoryCards(found) {
       found.warnings.map((text) => h("p", { class: "note-line" }, text))),
   ];
 }
-
-// Bytes of keys and values of one token at two bytes a number, from the outputs of the k and v projections; null where
-// the model's names do not say them.
-export function cacheBytesPerToken(found) {
-  const parts = found.units.filter((unit) => unit.layer !== null && /(^|\.)(k_proj|v_proj)$/.test(unit.module));
-  const layers = new Set(parts.map((unit) => unit.layer));
-  return layers.size > 0 && parts.length === 2 * layers.size ? 2 * parts.reduce((sum, unit) => sum + unit.shape[0], 0) : null;
-}

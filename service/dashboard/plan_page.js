@@ -4,6 +4,7 @@ import { Allocator } from "./allocate.js";
 import { certificateCard } from "./certificate.js";
 import { readable } from "./color.js";
 import { card, download, facts, h, put } from "./dom.js";
+import { memoryCard } from "./device.js";
 import { Lights, Preflight } from "./engines.js";
 import { bytes, count, number, percent, plural, short } from "./format.js";
 import { HeatMap, picture } from "./heatmap.js";
@@ -23,7 +24,7 @@ export async function planPage(root, given) {
   put(root, head(source), tiles(plan), warnings(plan),
     card("Bits by layer and module", map.element, h("p", { class: "note-line" }, "Point at a cell, or walk with the arrow keys; Enter or a click says why it got its format.")),
     why,
-    h("div", { class: "cards" }, h("div", {}, certificateCard(plan.certificate), sure, rolesCard(plan)), h("div", {}, quality, engines, exportsCard(source))),
+    h("div", { class: "cards" }, h("div", {}, certificateCard(plan.certificate), plan.memory && memoryCard(plan.memory, plan.totals.file_bytes), sure, rolesCard(plan)), h("div", {}, quality, engines, exportsCard(source))),
     unitsCard(plan), card("Where it comes from", facts(provenance(source))));
   map.show(picture(plan.units));
   const named = source.unit ? plan.units.findIndex((unit) => unit.name === source.unit) : -1;
@@ -55,6 +56,7 @@ export async function planPage(root, given) {
       put(quality, qualityCard(plan, new Allocator(table, [], options).positional(budget)));
     } catch { return; } // the table holds no format that this plan's engine loads for some unit: nothing to compare with
     if (choice.some((j) => j < 0)) return;
+    if (Object.keys(plan.certificate.multipliers ?? {}).some((name) => name !== "bytes")) { put(sure, h("h2", {}, "How sure it is"), certain(plan), h("p", { class: "note-line" }, "This plan obeys more than one limit or rules; how many units would keep their format is told for plans of one limit alone.")); return; }
     const found = await stability(table, choice, budget, options);
     if (!gone) put(sure, h("h2", {}, "How sure it is"), certain(plan, found, table));
   }

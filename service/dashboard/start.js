@@ -3,7 +3,7 @@
 import { get, once, Problem, post, call } from "./api.js";
 import { card, h, put } from "./dom.js";
 import { DeviceBudget } from "./device.js";
-import { cacheBytesPerToken, inventoryCards } from "./inventory.js";
+import { inventoryCards } from "./inventory.js";
 import { code, problem } from "./parts.js";
 
 // A budget that is what a device has left for the file.
@@ -61,7 +61,7 @@ export async function newView(root, { query }) {
   preview();
 
   function request() {
-    const found = { kind: "plan", model: values.model.trim(), budget: values.unit === DEVICE ? device.words(Number(values.budget)) : `${values.budget.trim()}${values.unit}` };
+    const found = { kind: "plan", model: values.model.trim(), budget: values.unit === DEVICE ? device.words(values.budget.trim()) : `${values.budget.trim()}${values.unit}` };
     for (const name of ["engine", "metric", "to", "calibration"]) if (values[name]) found[name] = values[name];
     if (values.recipe && values.recipe !== "auto") found.recipe = values.recipe;
     const formats = values.formats.split(/[\s,]+/).filter(Boolean);
@@ -72,7 +72,7 @@ export async function newView(root, { query }) {
 
   function preview() {
     for (const [name, words] of [["metric", metricHelp], ["engine", engineHelp], ["recipe", recipeHelp], ["to", containerHelp]]) { const help = document.getElementById(`field-${name}-help`); if (help) help.textContent = words(); }
-    device.show(values.unit === DEVICE, Number(values.budget));
+    device.show(values.unit === DEVICE);
     const asked = request();
     put(shown, code(curl(asked), "curl"), h("br"), code(line(asked), "command line"));
   }
@@ -84,9 +84,7 @@ export async function newView(root, { query }) {
       const job = await post("/v1/jobs", { kind: "inspect", model: values.model.trim() }, { headers: { Prefer: "wait=30" } });
       if (!job.done) return put(inside, h("p", {}, "The model is still being read: ", h("a", { href: `#/jobs/${job.id}` }, "watch the job"), "."));
       if (!job.result) throw new Problem(job.error ?? { detail: `the job was ${job.state}` }, 0);
-      device.learn(cacheBytesPerToken(job.result.inventory));
       put(inside, inventoryCards(job.result.inventory));
-      preview();
     } catch (error) { put(inside); complain(error); }
   }
 
