@@ -29,6 +29,10 @@ class Quotas:
         """Gives what releases it; calling that twice is the same as once. Raises TooManyRequests."""
         return self._take("event streams", tenant)
 
+    def open_now(self, what: str, tenant: str) -> int:
+        """How many of them this tenant holds."""
+        return self._open[(what, tenant)]
+
     def _take(self, what: str, tenant: str) -> Callable[[], None]:
         key = (what, tenant)
         if self._open[key] >= self._limits[what]:

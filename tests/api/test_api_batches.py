@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.api.running import Running, assert_problem, running_server
+from tests.chaos.fleet import wait_for
 
 BATCH = {"models": ["hf:org/a", "hf:org/b"], "budgets": ["3bpw", "4bpw"], "job": {"kind": "plan"}}
 COMMIT = "hf:org/name@" + "a" * 40
@@ -110,7 +111,7 @@ def test_work_that_was_done_is_not_done_again(tmp_path: Path) -> None:
 
 def test_limits_of_a_tenant_hold_at_the_limit_and_one_more(tmp_path: Path) -> None:
     limits = {
-        "tenant_queued_jobs": 3, "tenant_streams": 2, "tenant_waits": 2, "batch_jobs": 3, "wait_seconds": 3,
+        "tenant_queued_jobs": 3, "tenant_streams": 2, "tenant_waits": 2, "batch_jobs": 3, "wait_seconds": 60,
         "max_text_bytes": 64, "max_problem_bytes": 4096,
     }  # fmt: skip
     with running_server(tmp_path, **limits) as api:
@@ -129,6 +130,30 @@ def test_limits_of_a_tenant_hold_at_the_limit_and_one_more(tmp_path: Path) -> No
             assert_problem(api.http.post(f"/v1/{path}", content=b"x" * (cap + 1), **send), 413, "too-large")
 
 
+def test_limits_of_a_body_hold_at_the_limit_and_one_more(api: Running) -> None:
+    """JSON of 32 levels is read, of 33 refused; so are one unit and one name more than the limits."""
+
+    def post(path: str, body: bytes) -> httpx.Response:
+        return api.http.post(path, content=body, headers={"Content-Type": "application/json"})
+
+    for depth, words in ((31, "object"), (33, "nested too deeply")):
+        answer = post("/v1/jobs", b"[" * depth + b"]" * depth)
+        assert words in answer.json()["detail"]
+    units = api.settings.max_solve_units
+    for count, status in ((units, 200), (units + 1, 413)):
+        problem = {"loss": [[1.0, 0.5]] * count, "cost_bytes": [[1, 2]] * count, "limit_bytes": 2 * count}
+        assert api.http.post("/v1/solve", json={"problem": problem}).status_code == status
+    for length, status in ((96, 202), (97, 422)):
+        model = "hf:a/" + "b" * (length - 2)
+        assert api.http.post("/v1/jobs", json={"kind": "inspect", "model": model}).status_code == status
+    for key, status in (("k" * 255, 202), ("k" * 256, 422)):
+        body = {"kind": "inspect", "model": "hf:a/b"}
+        assert api.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": key}).status_code == status
+    for priority, status in ((100, 202), (101, 422), (-100, 202), (-101, 422)):
+        body = {"kind": "inspect", "model": "hf:a/b", "priority": priority}
+        assert api.http.post("/v1/jobs", json=body).status_code == status
+
+
 def _streams(api: Running, job_id: str) -> None:
     path = f"/v1/jobs/{job_id}/events"
     with api.http.stream("GET", path) as one, api.http.stream("GET", path) as two:
@@ -143,8 +168,12 @@ def _streams(api: Running, job_id: str) -> None:
 
 def _waits(api: Running, job_id: str) -> None:
     def wait(_: int) -> int:
-        with httpx.Client(base_url=api.url, timeout=30) as http:
-            return http.get(f"/v1/jobs/{job_id}?wait=2").status_code
+        with httpx.Client(base_url=api.url, timeout=120) as http:
+            return http.get(f"/v1/jobs/{job_id}?wait=60").status_code
 
-    with ThreadPoolExecutor(3) as pool:
-        assert sorted(pool.map(wait, range(3))) == [200, 200, 429]
+    with ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(wait, number) for number in range(2)]
+        wait_for(lambda: api.state.quotas.open_now("waiting requests", "default") == 2, 60, "nobody waits")
+        assert_problem(api.http.get(f"/v1/jobs/{job_id}?wait=60"), 429, "too-many-requests")
+        api.http.post(f"/v1/jobs/{job_id}:cancel")
+        assert [one.result() for one in held] == [200, 200]

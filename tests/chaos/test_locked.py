@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.api.running import running_server
@@ -15,6 +17,7 @@ from tests.chaos.sizes import SEED, reproduce, size
 
 TRIALS = size(10_000, 300)
 BUSY = 0.4
+THREADS = 32
 
 
 def hold_now_and_then(path: str, stop: threading.Event, chance: random.Random) -> None:
@@ -36,14 +39,22 @@ def test_no_202_without_a_row_while_the_database_is_locked(tmp_path):
         holder = threading.Thread(target=hold_now_and_then, args=(path, stop, random.Random(SEED)))
         holder.start()
 
+        callers: queue.SimpleQueue[httpx.Client] = queue.SimpleQueue()  # a client each: one connection, one request
+        for _ in range(THREADS):
+            callers.put(httpx.Client(base_url=server.url, timeout=120))
+
         def trial(number: int) -> tuple[int, str | None, bool]:
             body = {"kind": "inspect", "model": f"file:models/{number}"}
-            answer = server.http.post("/v1/jobs", json=body)
+            http = callers.get()
+            answer = http.post("/v1/jobs", json=body)
+            callers.put(http)
             retry = "retry-after" in answer.headers
             return answer.status_code, answer.json().get("id"), retry
 
-        with ThreadPoolExecutor(32) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             answers = list(pool.map(trial, range(TRIALS)))
+        while not callers.empty():
+            callers.get().close()
         stop.set()
         holder.join()
         there = {row[0] for row in sqlite3.connect(path).execute("SELECT id FROM jobs")}
