@@ -3,41 +3,29 @@
 Blocks that share no bundle are independent once the limit has a price. So each block's covers are enumerated, its
 undominated (loss, cost) configurations become the formats of one unit, and the knapsack of `hull` solves the rest
 exactly. Prices of the cover rules, for the certificate, are the duals of the cover's linear program at that slope.
-With more than one limit (latency and memory) the whole goes to `milp`.
+With more than one limit (latency and memory) a small problem goes to `milp`, a larger one to `fusion_limits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bitwright.core.errors import Unsupported
 from bitwright.core.problem import IntArray
 from solvers import highs
 from solvers.base import Deadline, Outcome, Solver
 from solvers.covers import Cover, find_cover
+from solvers.fusion_limits import mixed
+from solvers.fusion_menu import Floats, Menu, blocks_of, menu_of
 from solvers.hull import at_limit
 from solvers.hulls import build_hulls
 from solvers.milp import milp
-from solvers.reduce import Reduced, Row
+from solvers.reduce import Reduced
 from solvers.refute import refuted
 
-Floats = NDArray[np.float64]
-#: Covers of one block, and configurations of one block held at once.
-COVERS, CONFIGURATIONS = 10_000, 1 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class Menu:
-    """Undominated configurations of one block, by rising cost: loss (c,), cost (c,), forms (c, units) of `units`."""
-
-    units: IntArray
-    loss: Floats
-    cost: IntArray
-    forms: IntArray
+#: Cells up to which several limits go to `milp`, which proves its answer.
+SMALL = 1_000
 
 
 def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -45,10 +33,10 @@ def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     cover = find_cover(reduced.problem)
     assert cover is not None  # the capability `only_covers`
     if len(reduced.limits) > 1:
-        return milp(reduced, deadline, seed)
+        return _several(reduced, cover, deadline, seed)
     weight = reduced.limits[0].weight if reduced.limits else np.zeros(reduced.loss.shape, np.int64)
-    blocks = list(_blocks(cover))
-    menus = [_menu(cover, members, units, reduced.loss, weight) for members, units in blocks]
+    blocks = list(blocks_of(cover))
+    menus = [menu_of(cover, members, units, reduced.loss, weight) for members, units in blocks]
     if any(len(menu.loss) == 0 for menu in menus):
         return refuted(reduced, deadline, seed)
     loss, cost = _padded(menus)
@@ -66,7 +54,10 @@ def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     for menu, pick in zip(menus, found.choice.tolist(), strict=True):
         choice[menu.units] = menu.forms[pick]
     sizes = [len(menu.loss) for menu in menus]
-    multipliers = {row.name: slope for row in reduced.limits} | _prices(reduced, cover, slope, deadline, seed)
+    # `slope` is in original units; the prices of the rules are found on the scaled losses and the integer row.
+    units = [reduced.multiplier(row, 1.0) for row in reduced.limits]
+    grid = np.array([slope / unit if unit else 0.0 for unit in units])
+    multipliers = {row.name: slope for row in reduced.limits} | _prices(reduced, cover, grid, deadline, seed)
     proved = found.proof is not None or not reduced.limits
     words = f"all covers of {len(menus)} blocks, {sum(sizes)} configurations, {found.proof or 'the least of each'}"
     return Outcome(
@@ -75,78 +66,17 @@ def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     )  # fmt: skip
 
 
-def _blocks(cover: Cover) -> Iterator[tuple[IntArray, IntArray]]:
-    """(members, units) of each connected block, in order of its first member."""
-    left = np.ones(len(cover.holds), bool)
-    while left.any():
-        members: NDArray[np.bool_] = np.zeros(len(left), bool)
-        members[int(left.argmax())] = True
-        while True:
-            units = cover.holds[members].any(axis=0)
-            grown = np.asarray(cover.holds[:, units].any(axis=1))
-            if np.array_equal(grown, members):
-                break
-            members = grown
-        left[members] = False
-        yield np.flatnonzero(members), np.flatnonzero(units)
-
-
-def _covers(holds: NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
-    """Every set of columns that holds each row exactly once: the first open row decides (Knuth's Algorithm X)."""
-
-    def down(open_: NDArray[np.bool_], taken: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        if not open_.any():
-            yield taken
-            return
-        first = int(open_.argmax())
-        for unit in np.flatnonzero(holds[first] & ~(holds & ~open_[:, None]).any(axis=0)).tolist():
-            yield from down(open_ & ~holds[:, unit], (*taken, unit))
-
-    yield from down(np.ones(len(holds), bool), ())
-
-
-def _menu(cover: Cover, members: IntArray, units: IntArray, loss: Floats, weight: IntArray) -> Menu:
-    holds = cover.holds[np.ix_(members, units)]
-    best = Menu(units, np.zeros(0), np.zeros(0, np.int64), np.zeros((0, len(units)), np.int64))
-    for number, taken in enumerate(_covers(holds)):
-        if number >= COVERS:
-            raise Unsupported("a block has too many covers", expected=f"at most {COVERS}", hint="use solver 'milp'")
-        one = Menu(units, np.zeros(1), np.zeros(1, np.int64), np.full((1, len(units)), cover.absent))
-        for place, unit in enumerate(units.tolist()):
-            forms = np.array([cover.absent])
-            if place in taken:
-                forms = np.setdiff1d(np.flatnonzero(np.isfinite(loss[unit])), [cover.absent])
-            one = _extended(one, place, forms, loss[unit, forms], weight[unit, forms])
-        best = _undominated(
-            Menu(units, *(np.concatenate([getattr(best, f), getattr(one, f)]) for f in ("loss", "cost", "forms")))
-        )
-    return best
-
-
-def _extended(menu: Menu, place: int, forms: IntArray, loss: Floats, cost: IntArray) -> Menu:
-    if len(menu.loss) * len(forms) > CONFIGURATIONS:
-        raise Unsupported(
-            "a block has too many configurations", expected=f"at most {CONFIGURATIONS}", hint="use solver 'milp'"
-        )
-    rows = np.repeat(menu.forms, len(forms), axis=0)
-    rows[:, place] = np.tile(forms, len(menu.loss))
-    return _undominated(
-        Menu(
-            menu.units,
-            (menu.loss[:, None] + loss[None, :]).ravel(),
-            (menu.cost[:, None] + cost[None, :]).ravel(),
-            rows,
-        )
-    )
-
-
-def _undominated(menu: Menu) -> Menu:
-    """Configurations that lose less than every cheaper one; of equals the first in order of formats."""
-    order = np.lexsort((*menu.forms.T[::-1], menu.loss, menu.cost))
-    loss = menu.loss[order]
-    before = np.concatenate([[np.inf], np.minimum.accumulate(loss)[:-1]])
-    keep = order[loss < before]
-    return Menu(menu.units, menu.loss[keep], menu.cost[keep], menu.forms[keep])
+def _several(reduced: Reduced, cover: Cover, deadline: Deadline, seed: int) -> Outcome:
+    found = None
+    if reduced.loss.size > SMALL:
+        found = mixed(reduced, cover, deadline)
+    if found is None or found.choice is None:
+        return milp(reduced, deadline, seed)
+    multipliers = {
+        row.name: reduced.multiplier(row, float(price)) for row, price in zip(reduced.limits, found.prices, strict=True)
+    }
+    multipliers |= _prices(reduced, cover, found.prices, deadline, seed)
+    return Outcome(found.choice, multipliers, info={"configurations": found.configurations})
 
 
 def _padded(menus: list[Menu]) -> tuple[Floats, IntArray]:
@@ -158,14 +88,14 @@ def _padded(menus: list[Menu]) -> tuple[Floats, IntArray]:
     return loss, cost
 
 
-def _prices(reduced: Reduced, cover: Cover, slope: float, deadline: Deadline, seed: int) -> dict[str, float]:
-    """Multipliers of the cover rules: duals of the cover's linear program over the bundles' least priced values."""
+def _prices(reduced: Reduced, cover: Cover, grid: Floats, deadline: Deadline, seed: int) -> dict[str, float]:
+    """Multipliers of the cover rules: duals of the cover's linear program over the bundles' least priced values.
+
+    grid: multipliers of the limits on their integer rows and the scaled losses.
+    """
     value = reduced.loss.copy()
-    if reduced.limits:
-        row: Row = reduced.limits[0]
-        # `slope` is in original units; this is back to the scaled losses and the integer row.
-        unit = reduced.multiplier(row, 1.0)
-        value += (slope / unit if unit else 0.0) * row.weight
+    for row, price in zip(reduced.limits, grid.tolist(), strict=True):
+        value += price * row.weight
     present = np.delete(value, cover.absent, axis=1).min(axis=1) - value[:, cover.absent]
     usable = np.flatnonzero(np.isfinite(present))
     members, place = np.nonzero(cover.holds[:, usable])

@@ -10,6 +10,9 @@ from bitwright.core.budget import format_bytes
 #: Rows beyond which a table of units is cut on the screen; the file written by --out holds them all.
 MAX_ROWS = 400
 
+#: Multipliers shown of a certificate; with more, those that are not zero come first.
+MULTIPLIERS = 6
+
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Aligned columns, numbers to the right and words to the left. Long tables are cut."""
@@ -72,8 +75,11 @@ def certificate(data: Mapping[str, Any]) -> str:
         parts.append(f"({100 * gap / abs(loss):.3g}% of the loss)")
     if data.get("proof"):
         parts.append(f"closed by {data['proof']}")
-    multipliers = ", ".join(f"{k} {number(v)}" for k, v in (data.get("multipliers") or {}).items())
-    return " ".join(parts) + (f"; multipliers: {multipliers}" if multipliers else "")
+    prices = data.get("multipliers") or {}
+    shown = list(prices.items()) if len(prices) <= MULTIPLIERS else [(k, v) for k, v in prices.items() if v]
+    multipliers = ", ".join(f"{k} {number(v)}" for k, v in shown[:MULTIPLIERS])
+    more = f" and {len(prices) - MULTIPLIERS} more" if len(prices) > MULTIPLIERS else ""
+    return " ".join(parts) + (f"; multipliers: {multipliers}{more}" if multipliers else "")
 
 
 def _exact(value: float | None) -> str:

@@ -61,6 +61,15 @@ def test_the_shape_of_the_largest_in_print_is_proved() -> None:
     assert verify(given, solution.choice, solution.certificate).ok
 
 
+def test_two_limits_at_a_size_beyond_an_integer_program_in_the_time() -> None:
+    given = fusing(10, 8, 4, memory=0.45)
+    solution = solve(given, time_limit=60)
+    assert solution.info["configurations"] > 100
+    assert verify(given, solution.choice, solution.certificate).ok
+    assert solution.certificate.relative_gap < 5e-3
+    assert min(solution.certificate.multipliers[limit.name] for limit in given.limits) > 0
+
+
 def test_too_little_time_for_any_cover_is_infeasible_with_a_proof() -> None:
     given = fusing(2, 3, 0).with_limit("latency_us", 100)
     certificate = solve(given, "fusion").certificate
