@@ -51,4 +51,13 @@ class Context:
         source = open_model(reference, roots=self.settings.model_roots, allow_path=self.allow_path)
         inventory = inspect(source)
         self.progress("inspect", 1.0, f"{len(inventory.units)} units, {inventory.weights:,} weights")
+        self.progress("coverage", 1.0, coverage_words(inventory))
         return source, inventory
+
+
+def coverage_words(inventory: Inventory) -> str:
+    """What stays unquantized, as shares of the stored bytes, largest first: said before any work is done."""
+    coverage = inventory.coverage()
+    rows = [f"{row['role']} {100 * row['share']:.1f}%" for row in coverage["unquantized"][:6]]
+    kept = coverage["unquantized_bytes"]
+    return f"{kept:,} bytes stay unquantized: {', '.join(rows)}" if rows else "everything is planned"

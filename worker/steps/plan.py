@@ -31,6 +31,7 @@ from worker.steps.menu import Menu, require_reachable, resolve
 from worker.steps.prediction import prediction
 from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
+from worker.steps.served import expert_words
 from worker.steps.serving import Serving, device_words, serving
 from worker.steps.terms import constrained, smallest_bytes
 
@@ -68,7 +69,7 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     )
     provenance = make_provenance(request, menu, table, solution, calibration, maker)
     provenance |= prediction(table, problem, solution, request.solver or menu.recipe.solver)
-    said = maker.warnings(inventory)
+    said = (*maker.warnings(inventory), *expert_words(request, inventory, table, problem, solution))
     plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
     if found is not None:
         file_bytes = plan.totals.bytes + _other_bytes(request, source, inventory, menu)
