@@ -24,11 +24,11 @@ export class DeviceBudget {
   }
 }
 
-// memory: as a plan holds it; file: bytes of the checkpoint.
-export function memoryCard(memory, file) {
+// memory: as a plan holds it; its total is of the file, the cache, activations and the engine.
+export function memoryCard(memory) {
   const cache = memory.cache.reduce((sum, choice) => sum + choice.bytes, 0);
   const rows = [
-    { name: "the file", bytes: file ?? memory.total_bytes - cache - (memory.device_bytes - memory.usable_bytes) - memory.activation_bytes - memory.engine_bytes, tone: "var(--curve)" },
+    { name: "the file", bytes: memory.total_bytes - cache - memory.activation_bytes - memory.engine_bytes, tone: "var(--curve)" },
     { name: `keys and values, ${count(memory.context)} tokens × ${count(memory.batch)}`, bytes: cache, tone: "var(--other)" },
     { name: "activations", bytes: memory.activation_bytes, tone: "var(--third)" },
     { name: "the engine itself", bytes: memory.engine_bytes, tone: "var(--warn)" },

@@ -24,7 +24,7 @@ export async function planPage(root, given) {
   put(root, head(source), tiles(plan), warnings(plan),
     card("Bits by layer and module", map.element, h("p", { class: "note-line" }, "Point at a cell, or walk with the arrow keys; Enter or a click says why it got its format.")),
     why,
-    h("div", { class: "cards" }, h("div", {}, certificateCard(plan.certificate), plan.memory && memoryCard(plan.memory, plan.totals.file_bytes), sure, rolesCard(plan)), h("div", {}, quality, engines, exportsCard(source))),
+    h("div", { class: "cards" }, h("div", {}, certificateCard(plan.certificate), plan.memory && memoryCard(plan.memory), sure, rolesCard(plan)), h("div", {}, quality, engines, exportsCard(source))),
     unitsCard(plan), card("Where it comes from", facts(provenance(source))));
   map.show(picture(plan.units));
   const named = source.unit ? plan.units.findIndex((unit) => unit.name === source.unit) : -1;
@@ -96,11 +96,14 @@ const warnings = (plan) => [...(plan.warnings ?? []), plan.measured?.fallback].f
 
 // Predicted loss with its error, and how much of the plan would stay if the losses were drawn again.
 function certain({ totals, measured, provenance: from, units }, found, table) {
+  const expected = from.prediction?.kl > 0 ? from.prediction : null, resampled = from.prediction?.stability;
   const off = measured && measured.unit === from.loss_unit && totals.predicted_loss > 0 ? measured.kl / totals.predicted_loss : null;
   const shaky = found ? [...found.kept].map((kept, i) => [kept, i]).filter(([kept]) => kept < 1).sort((a, b) => a[0] - b[0]).slice(0, 5) : [];
   return [facts([
     ["predicted loss", `${number(totals.predicted_loss)}${totals.predicted_stderr ? ` ± ${number(1.96 * totals.predicted_stderr, 2)} (95 %)` : ""}`],
+    ["expected when really run", expected && `${number(expected.kl)}, 95 % between ${number(expected.low)} and ${number(expected.high)}`],
     ["measured over predicted", off && `${number(off)} ×`],
+    ["calibration drawn again", resampled && `${percent(resampled.changed, 1)} of the units change format, on average of ${count(resampled.tables)} tables; that costs ${percent(resampled.regret, 1)} of the loss`],
     ["stable units", found && `${percent(found.units, 1)} keep their format (${percent(found.bytes, 1)} of the bytes)`],
     ["never change", found && `${count(found.kept.filter((kept) => kept > 1 - 1e-9).length)} of ${count(units.length)}`],
   ]),
@@ -108,4 +111,4 @@ function certain({ totals, measured, provenance: from, units }, found, table) {
   found && h("p", { class: "note-line" }, `In ${found.draws} draws every loss is moved by an independent normal error of its standard error, and the plan is made anew within the same bytes.`)];
 }
 
-const provenance = ({ plan, digest }) => [["plan", digest && h("code", {}, digest)], ["model", h("code", {}, plan.model.digest)], ...Object.entries(plan.provenance).map(([name, value]) => [name.replaceAll("_", " "), Array.isArray(value) ? value.join(", ") : typeof value === "object" && value ? JSON.stringify(value) : String(value)])];
+const provenance = ({ plan, digest }) => [["plan", digest && h("code", {}, digest)], ["model", h("code", {}, plan.model.digest)], ...Object.entries(plan.provenance).filter(([name]) => name !== "prediction").map(([name, value]) => [name.replaceAll("_", " "), Array.isArray(value) ? value.join(", ") : typeof value === "object" && value ? JSON.stringify(value) : String(value)])];
