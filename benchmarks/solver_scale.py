@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bitwright.core.certificate import verify
-from bitwright.core.problem import Problem
+from bitwright.core.problem import Limit, Problem, compact_bits
 from bitwright.core.problem_file import load_problem
 from solvers import native, solve
 from solvers.frontier import frontier
@@ -29,8 +29,25 @@ def stream(sizes: list[int], formats: list[int], repeats: int = 5) -> None:
     for n in sizes:
         for k in formats:
             for family in ("groups", "hetero"):
-                problem = instance(family, n, k, 0, dtype=np.float32)
+                problem = table(family, n, k)
                 print(_row(problem, family, repeats), flush=True)
+
+
+def table(family: str, n: int, k: int, block: int = 1 << 20) -> Problem:
+    """Float32; beyond `block` rows, the rows of a shorter table again, each scaled by its own factor."""
+    one = instance(family, min(n, block), k, 0, dtype=np.float32)
+    if n <= block:
+        return one
+    rng, copies = np.random.default_rng(0), -(-n // block)
+    loss = np.empty((n, k), np.float32)
+    for begin in range(0, n, block):
+        count = min(block, n - begin)
+        factor = rng.random((count, 1), dtype=np.float32) + np.float32(0.5)
+        np.multiply(one.loss[:count], factor, out=loss[begin : begin + count])
+    size = one.resources[0].size
+    assert size is not None
+    size = np.tile(size, copies)[:n]
+    return Problem(loss, (compact_bits(size, RATES[k], 16),), (Limit("bits", int(3.5 * 16 * int(size.sum()))),))
 
 
 def _row(problem: Problem, family: str, repeats: int) -> str:

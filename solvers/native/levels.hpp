@@ -166,7 +166,8 @@ class Levels {
     Bracket sampled(const Table& t, int64_t limit, Bracket within) {
         const double root = std::cbrt(static_cast<double>(t.n)), sigmas = within.high < INFINITY ? 2.5 : 3.0;
         // Below the first level rows lie in the cache, and a narrow bracket is worth more than a small sample.
-        const int64_t wanted = std::max(static_cast<int64_t>(2 * root * root) + 64, within.high < INFINITY ? t.n / 8 : 0);
+        const double share = t.size != nullptr ? 4 : 2;   // uneven sizes: twice the variance and more
+        const int64_t wanted = std::max(static_cast<int64_t>(share * root * root) + 64, within.high < INFINITY ? t.n / 8 : 0);
         const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 16 : int64_t{1} << 21});
         const int64_t pilot = std::min<int64_t>(m, 4096);
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
@@ -194,8 +195,8 @@ class Levels {
             if (step.slope > middle) spent[step.row] += static_cast<double>(step.dcost);
         for (double v : spent) square += v * v;
         const double deviation = std::sqrt(square / static_cast<double>(f.n)), many = static_cast<double>(m);
-        const double share = static_cast<double>(f.n) / many;
-        const double margin = sigmas * deviation * std::sqrt(many) * share + 2 * widest +
+        const double part = static_cast<double>(f.n) / many;
+        const double margin = sigmas * deviation * std::sqrt(many) * part + 2 * widest +
                               (pilot < m ? sigmas * deviation * std::sqrt(static_cast<double>(f.n)) : 0.0);
         Bracket b{slope_at(steps, target + margin, above, within.low), slope_at(steps, target - margin, above, within.low)};
         b.high = std::max(b.high, steepest > 0 ? std::ldexp(steepest, -30) : above);   // the multiplier may well be zero
