@@ -59,7 +59,7 @@ class BlockModel:
             for name in names:
                 owner, leaf = _owner(self.model, name)
                 owner._parameters[leaf] = _empty(owner._parameters[leaf])
-            _give_back()
+            _allocator("malloc_trim", 0)
 
     def fill(self, name: str) -> None:
         owner, leaf = _owner(self.model, name)
@@ -68,12 +68,20 @@ class BlockModel:
         owner._parameters[leaf] = torch.nn.Parameter(values.reshape(shape), requires_grad=False)
 
 
-def _give_back() -> None:
-    """Hands freed memory back to the system: glibc keeps it otherwise, and blocks of it lie about in pieces."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+#: glibc's mallopt parameter for the size from which memory comes from the system and goes back to it when freed.
+_MMAP_THRESHOLD = -3
+_LARGE = 1 << 20
+
+
+def _allocator(name: str, *arguments: int) -> None:
+    """Calls a function of glibc's allocator, where there is one.
+
+    Left alone, glibc raises its threshold to the largest block it ever gave back, keeps freed weights in its heap, and
+    what is resident grows with every block that was read.
+    """
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*arguments)
 
 
 def _owner(model: torch.nn.Module, name: str) -> tuple[torch.nn.Module, str]:
@@ -107,6 +115,7 @@ def open_blocks(source: ModelSource, inventory: Inventory) -> BlockModel:
     """The skeleton with everything outside the blocks read. Raises Unsupported for models that cannot be streamed."""
     import transformers
 
+    _allocator("mallopt", _MMAP_THRESHOLD, _LARGE)
     head = head_for(inventory.task)
     folder = model_folder(source)
     quiet()

@@ -123,7 +123,7 @@ def _deep(folder: Path, blocks: int) -> Path:
 
 
 def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
-    """Six more blocks (146 MiB in float32): the peak grows by less than two of them, and stays below the promise."""
+    """Six more blocks (146 MiB in float32): the peak grows by less than one of them, and stays below the promise."""
     peaks = []
     for blocks in (2, 8):
         model = _deep(tmp_path / str(blocks), blocks)
@@ -132,5 +132,5 @@ def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
         )
         peaks.append(json.loads(done.stdout.splitlines()[-1])["peak"])
     block = 4 * (4 * 512 * 512 + 3 * 512 * 3456)
-    assert peaks[1] - peaks[0] < 2 * block, [peak >> 20 for peak in peaks]
+    assert peaks[1] - peaks[0] < block, [peak >> 20 for peak in peaks]
     assert max(peaks) < 4 * block + (1 << 30)
