@@ -72,8 +72,8 @@ def quantize_plain(x: _Float32, layout: BlockLayout) -> Bytes:
         scaled = x * _inverse(d)[:, None]
         codes = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)).astype(np.int8).view(np.uint8)
     elif layout.affine:
-        low = x.min(axis=1)
-        d = (x.max(axis=1) - low) / top
+        low = x.min(axis=1) + np.float32(0)  # -0 becomes 0
+        d = (x.max(axis=1) - low) / top + np.float32(0)
         codes = np.minimum((x - low[:, None]) * _inverse(d)[:, None] + np.float32(0.5), top).astype(np.uint8)
         halves["m"] = low.astype(np.float16)
     else:

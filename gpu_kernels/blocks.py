@@ -34,14 +34,14 @@ class GgmlCodec:
         layout, native = LAYOUTS[format.layout], library()
         x = block_reference.in_blocks(weight, layout.block)
         shape = weight.shape[0], format.blocks(weight.shape[1]) * layout.nbytes
-        if format.layout in block_reference.PLAIN:
-            return block_reference.quantize_plain(x, layout).reshape(shape), None
         if native is None or x.size == 0:
-            return block_search.quantize_searched(x, layout).reshape(shape), None
+            plain = format.layout in block_reference.PLAIN
+            make = block_reference.quantize_plain if plain else block_search.quantize_searched
+            return make(x, layout).reshape(shape), None
         out = np.empty(shape, np.uint8)
         spec, table = _native_layout(format.layout)
         at = None if table is None else table.ctypes.data
-        native.bw_blocks_search(x.ctypes.data, x.shape[0], spec.ctypes.data, at, out.ctypes.data, int(fast))
+        native.bw_blocks_quantize(x.ctypes.data, x.shape[0], spec.ctypes.data, at, out.ctypes.data, int(fast))
         return out, None
 
     def dequantize(

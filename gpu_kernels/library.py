@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_kernels.build import library_path
 
-ABI = 5
+ABI = 6
 _P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_abi": (_I, []),
@@ -21,7 +21,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_expand": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _I]),
     "bw_widen": (None, [_P, _I, _N, _P, _I]),
     "bw_gptq_block": (None, [_P, _N, _N, _N, _P, _N, _P, _P, _P, _P, _P, _I]),
-    "bw_blocks_search": (None, [_P, _N, _P, _P, _P, _I]),
+    "bw_blocks_quantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_blocks_dequantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_rtn_pack": (_I, [_P, _I, _N, _N, _N, _I, _I, _I, _P, _N, _P, _P, _I]),
     "bw_twin": (None, [_I, _I, _I, _P]),

@@ -89,6 +89,10 @@ void blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, co
     }
 }
 
+static inline float reciprocal(float x) {
+    const float r = 1.0f / x;
+    return (r < 0 ? -r : r) <= 3.402823466e38f ? r : 0.0f;
+}
 static inline bw_u16 to_half(float x) { // never -0
     x = x + 0.0f;
     return bw_to_half((double)(x < -65504.0f ? -65504.0f : x > 65504.0f ? 65504.0f : x));
@@ -286,11 +290,45 @@ static void level_blocks8(const Layout &l, const float *x, int count, uint8_t *t
     }
 }
 
-// Types that are searched; the plain ones are made in numpy.
-void blocks_search(const float *x, int64_t count, const int32_t *spec, const float *table, uint8_t *out) {
+// q4_0 to q8_0: codes from the range alone, exactly as ggml's reference makes them (block_reference.quantize_plain).
+static void plain_block(const Layout &l, const float *x, Block *b) {
+    V8 v[4], low, high, most;
+    std::memcpy(v, x, sizeof v);
+    low = high = v[0], most = v_abs(v[0]);
+    for (int i = 1; i < 4; ++i) low = v_min(low, v[i]), high = v_max(high, v[i]), most = v_max(most, v_abs(v[i]));
+    float lo = low[0], hi = high[0], top = (float)((1 << l.bits) - 1), amax = most[0];
+    for (int k = 1; k < 8; ++k) lo = low[k] < lo ? low[k] : lo, hi = high[k] > hi ? high[k] : hi, amax = most[k] > amax ? most[k] : amax;
+    lo = lo + 0.0f; // -0 becomes 0
+    float d = (hi - lo) / top + 0.0f, shift = 0.5f;
+    if (l.sign == 1) d = amax / 127.0f;
+    else if (!l.affine) {
+        int at = 0;
+        while (x[at] != amax && x[at] != -amax) ++at;
+        d = x[at] / -(float)l.zero, shift = (float)l.zero + 0.5f;
+    }
+    const float inverse = reciprocal(d);
+    for (int i = 0; i < 4; ++i) {
+        V8 scaled = l.affine ? (v[i] - lo) * inverse : v[i] * inverse;
+        if (l.sign == 1) scaled = scaled + (V8)((I8)v_set(0.5f) | ((I8)scaled & (I8)v_set(-0.0f)));
+        else scaled = v_min(scaled + shift, v_set(top));
+        const I8 code = __builtin_convertvector(scaled, I8); // towards zero
+        for (int k = 0; k < 8; ++k) b->fields[CODES][i * 8 + k] = (uint8_t)code[k];
+    }
+    b->d = bw_to_half((double)d), b->m = l.affine ? bw_to_half((double)lo) : 0;
+}
+
+// Blocks of any type.
+void blocks_quantize(const float *x, int64_t count, const int32_t *spec, const float *table, uint8_t *out) {
     const Layout l = layout_of(spec, table);
     const bool wide = l.block / l.groups == 32;
     Block b;
+    if (l.groups == 1 && !table) {
+        for (int64_t n = 0; n < count; ++n) {
+            plain_block(l, x + n * 32, &b);
+            put(l, b, out + n * l.nbytes);
+        }
+        return;
+    }
     if (l.groups == 1) {
         for (int64_t n = 0; n < count; n += 8) level_blocks8(l, x + n * 32, count - n < 8 ? (int)(count - n) : 8, out + n * l.nbytes);
         return;

@@ -12,7 +12,7 @@ typedef unsigned short bw_u16;
     int rtn(const float *, int64_t, int64_t, int64_t, int, int, int, uint8_t *, bw_u16 *, uint8_t *); \
     int rtn_pack(const void *, int, int64_t, int64_t, int64_t, int, int, int, uint8_t *, int64_t, bw_u16 *, uint8_t *); \
     uint64_t checksum(const uint8_t *, int64_t); \
-    void blocks_search(const float *, int64_t, const int32_t *, const float *, uint8_t *); \
+    void blocks_quantize(const float *, int64_t, const int32_t *, const float *, uint8_t *); \
     void blocks_dequantize(const uint8_t *, int64_t, const int32_t *, const float *, float *);
 namespace bw_scalar { DECLARE }
 #if defined(__x86_64__)
@@ -35,7 +35,7 @@ static bool avx2() {
 #endif
 
 extern "C" {
-int bw_abi() { return 5; }
+int bw_abi() { return 6; }
 int bw_has_avx2() { return avx2(); }
 
 int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
@@ -63,8 +63,8 @@ int bw_rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bit
            uint8_t *codes, bw_u16 *scales, uint8_t *zeros, int fast) {
     return DISPATCH(rtn(x, rows, columns, group, bits, symmetric, correct, codes, scales, zeros));
 }
-void bw_blocks_search(const float *x, int64_t count, const int32_t *spec, const float *table, uint8_t *out, int fast) {
-    DISPATCH(blocks_search(x, count, spec, table, out));
+void bw_blocks_quantize(const float *x, int64_t count, const int32_t *spec, const float *table, uint8_t *out, int fast) {
+    DISPATCH(blocks_quantize(x, count, spec, table, out));
 }
 void bw_blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, const float *table, float *out, int fast) {
     DISPATCH(blocks_dequantize(in, count, spec, table, out));
