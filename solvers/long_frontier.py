@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.blocks import mapping
 from bitwright.core.problem import Problem
 from solvers import native, stream
 
@@ -59,7 +58,7 @@ def points(problem: Problem) -> Points:
         rate=resource.rate,
         sizes=resource.sizes,
         scale=1 / usual if usual > 0 else 1.0,
-        mapped=mapping(problem.loss) is not None,
+        mapped=stream.in_files(problem),
         threads=stream.threads(problem),
     )
     used = np.flatnonzero(found.cost)[::-1]

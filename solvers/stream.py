@@ -14,7 +14,7 @@ import numpy as np
 
 from bitwright.core.blocks import mapping, row_blocks
 from bitwright.core.certificate import ROUNDING, Certificate, total_loss
-from bitwright.core.problem import IntArray, Problem, Resource
+from bitwright.core.problem import IntArray, Problem
 from bitwright.core.solution import Solution
 from solvers import native
 from solvers.base import Deadline
@@ -54,7 +54,7 @@ def run(problem: Problem, deadline: Deadline, seed: int) -> native.TableAnswer:
         size=resource.size,
         rate=resource.rate,
         sizes=resource.sizes,
-        mapped=mapping(problem.loss) is not None and _in_files(resource),
+        mapped=in_files(problem),
         seconds=deadline.left,
         seed=seed,
         threads=threads(problem),
@@ -66,10 +66,15 @@ def threads(problem: Problem) -> int:
     return min(8, len(os.sched_getaffinity(0))) if problem.n >= THREADED else 1
 
 
-def _in_files(resource: Resource) -> bool:
-    """Pages are given back for losses and sizes alike: both must lie in files, or the sizes must not be read at all."""
+def in_files(problem: Problem) -> bool:
+    """Whether pages may be given back: losses AND sizes lie in files, or equal sizes are not read at all.
+
+    Giving back a page of other memory would empty it.
+    """
+    resource = problem.resource(problem.limits[0].resource)
     assert resource.size is not None
-    return resource.sizes.least == resource.sizes.most or mapping(resource.size) is not None
+    sizes = resource.sizes.least == resource.sizes.most or mapping(resource.size) is not None
+    return sizes and mapping(problem.loss) is not None
 
 
 def certified(problem: Problem, answer: native.TableAnswer, proof: str, info: dict[str, object]) -> Solution | None:

@@ -236,7 +236,12 @@ def _save_points(path: Path, document: dict[str, Any]) -> None:
     if path.suffix != ".csv":
         save_document(path, document)
         return
-    rows = [f"{p['cost']!r},{p['loss']!r},{p['gain_per_unit']!r},frontier" for p in document["points"]]
+    knee = (document.get("knee") or {}).get("cost")
+    kinds = ["knee" if p["cost"] == knee else "frontier" for p in document["points"]]
+    rows = [
+        f"{p['cost']!r},{p['loss']!r},{p['gain_per_unit']!r},{kind}"
+        for p, kind in zip(document["points"], kinds, strict=True)
+    ]
     rows += [f"{u['cost']!r},{u['loss']!r},,uniform:{u['name']}" for u in document["uniform"]]
     save_text(path, "\n".join(["cost,loss,gain_per_unit,kind", *rows]) + "\n")
 

@@ -13,7 +13,8 @@ from bitwright.core.certificate import verify
 from bitwright.core.problem import Limit, Problem, compact_bits
 from bitwright.core.problem_file import load_problem, save_problem
 from bitwright.core.solution import load_solution, verify_solution
-from solvers import native, stream
+from solvers import long_frontier, native, stream
+from solvers.frontier import frontier
 from solvers.hull import SOLVER
 from tests.solvers.instances import RATES, instance
 
@@ -116,6 +117,26 @@ def test_a_file_is_mapped_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ours.save(tmp_path / "solution.json")
     assert ours.choice.dtype == np.uint8
     assert verify_solution(mapped, load_solution(tmp_path / "solution.json")).ok
+
+
+@pytest.mark.parametrize("map_bytes", [200_000, 1])
+def test_arrays_that_were_read_keep_their_values(
+    map_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses mapped, the shorter sizes read: only pages of files may be given back."""
+    monkeypatch.setattr(npz, "MAP_BYTES", map_bytes)
+    monkeypatch.setattr(stream, "CHECKED", 1)
+    monkeypatch.setattr(long_frontier, "LONG", 1)
+    given = instance("hetero", 20_000, 4, 1, dtype=np.float32)
+    save_problem(given, tmp_path / "problem.npz")
+    loaded = load_problem(tmp_path / "problem.npz")
+    assert (mapping(loaded.resources[0].size) is None) == (map_bytes > 1)
+    first, again = frontier(loaded), frontier(loaded)
+    assert np.array_equal(first.cost, again.cost)
+    assert first.cost[0] == frontier(given).cost[0]
+    assert np.array_equal(SOLVER.solve(loaded).choice, SOLVER.solve(given).choice)
+    assert np.array_equal(loaded.resources[0].size, given.resources[0].size)
+    assert np.array_equal(loaded.loss, given.loss)
 
 
 def test_a_mapped_file_that_lies_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
