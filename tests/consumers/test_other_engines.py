@@ -15,7 +15,7 @@ from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.importers.catalog import IMPORTERS
 from tests.consumers.asking import ask, dense_logits, rms
-from tests.engines.plans import plan_of
+from tests.engines.plans import plan_of, tied
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 LLAMA, MIXTRAL = MODELS / "llama-stdlib", MODELS / "mixtral-stdlib"
@@ -100,6 +100,19 @@ def test_modelopt_takes_our_config(tmp_path: Path) -> None:
     answer = ask("modelopt_config", tmp_path / "answer", LLAMA, file)
     formats = {name.removesuffix(".weight"): parse_format(f) for name, f in plan.formats().items()}
     assert answer["bits"] == {name: f.width for name, f in formats.items() if isinstance(f, IntFormat)}
+
+
+def test_modelopt_checkpoints_are_imported(tmp_path: Path) -> None:
+    """Its own export, of a plan whose fused matrices share a format, as it demands."""
+    model = inspect(open_model(str(LLAMA)))
+    choice = tied(model, ("qkv", "gate_up"), ("int4-sym-g64", "int8-sym-channel")).formats()
+    plan = plan_of(model, {u.name: choice[u.name] if u.layer is not None else "fp16" for u in model.units})
+    file = tmp_path / "config.py"
+    file.write_text(EXPORTERS.load("modelopt")(plan))
+    ask("modelopt_export", tmp_path / "answer", LLAMA, file, tmp_path / "made")
+    importer = IMPORTERS.load("modelopt")
+    assert importer.recognizes(tmp_path / "made")
+    assert importer.read(tmp_path / "made", model).formats == plan.formats()
 
 
 def test_torchao_takes_our_config(tmp_path: Path) -> None:
