@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 warnings.filterwarnings("ignore")
-import modelopt.torch.quantization as mtq
-import torch
-from modelopt.torch.export import export_hf_checkpoint
-from transformers import AutoModelForCausalLM
+import modelopt.torch.quantization as mtq  # noqa: E402
+import torch  # noqa: E402
+from modelopt.torch.export import export_hf_checkpoint  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
 
 out, folder, scope, target = Path(sys.argv[1]), sys.argv[2], {}, sys.argv[4]
 exec(Path(sys.argv[3]).read_text(), scope)
