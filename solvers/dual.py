@@ -126,7 +126,7 @@ def _soft_part(loss: Floats, weight: Floats, m: Floats, share: float, tiny: floa
     soft = np.exp(-np.minimum((value - least) / heat[:, None], 700.0)) * np.isfinite(loss)
     soft /= soft.sum(axis=1, keepdims=True)
     softened = weight * soft
-    mean, flat = softened.sum(axis=2), (len(m), -1)
+    mean, flat = softened.sum(axis=2), (len(m), soft.size)
     second = (softened * stiff[:, None]).reshape(flat) @ weight.reshape(flat).T
     return float(least.sum()), mean.sum(axis=1), second - (mean * stiff) @ mean.T
 
