@@ -79,9 +79,10 @@ def test_a_shelf_goes_to_disk_beyond_its_limit(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-#: Runs in a process of its own: `resource` knows the highest resident memory of a whole process only.
+#: Runs in a process of its own, whose VmHWM begins at zero (ru_maxrss would still hold what pytest had when it forked).
 _CHILD = """
-import json, resource, sys
+import json, re, sys
+from pathlib import Path
 import numpy as np
 from bitwright.models import inspect, open_model
 from sensitivity.data import Calibration, Data
@@ -92,7 +93,8 @@ data = Data("tokens", {"input_ids": np.arange(64).reshape(2, 32) % 64})
 table = score(source, inventory, ("int4-g64",), calibration=Calibration("tokens", data, data, data.digest, "test"),
               samples=1, options={"stream": True})
 assert (table.loss > 0).all()
-print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+status = Path("/proc/self/status").read_text()
+print(json.dumps({"peak": 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1))}))
 """
 
 
