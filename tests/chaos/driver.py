@@ -60,7 +60,7 @@ class Chaos:
         """Submit, kill and stop in step with the jobs that end, and wait for every job to end."""
         start, report = time.monotonic(), self.report
         ids = self._submit(0, jobs)
-        while self.fleet.left:
+        while self.fleet.left or report.stops < stops:
             if time.monotonic() - start > seconds:
                 report.faults.append(f"{self.fleet.left} jobs had not ended after {seconds:.0f} s")
                 break
