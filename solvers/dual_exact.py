@@ -31,6 +31,8 @@ def polished(reduced: Reduced, rows: Rows, dual: Dual, deadline: Deadline) -> Du
         before = best.value
         for r, row in enumerate(reduced.rows):
             groups, weight, unit = touched[r], weights[r], signs[r] / rows.scale[r]
+            if not len(groups):
+                continue
             bare = value[groups] - m[r] * unit * weight
             if r < len(reduced.limits):
                 vertex = relax(build_hulls(bare, weight), row.bound)
