@@ -42,6 +42,10 @@ def test_a_row_plan_keeps_its_budget_in_true_bytes(rows: dict[str, Any]) -> None
     assert any(len(parse_format(unit["format"]).members) > 2 for unit in rows["plan"]["units"])  # type: ignore[attr-defined]
 
 
+def test_few_calibration_tokens_are_warned_of(rows: dict[str, Any]) -> None:
+    assert any("few for granularity row" in text for text in rows["plan"]["warnings"])
+
+
 def test_a_row_plan_is_verified_with_its_table(rows: dict[str, Any], bench: Bench) -> None:
     plan = plan_from_json(rows["plan"])
     table = load_table(bench.context().blobs.path("tables", rows["table_digest"]))
