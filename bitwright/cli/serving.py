@@ -98,8 +98,10 @@ def run_serve(args: Namespace) -> int:
     start_logging(as_json=settings.json_logs)
     if not settings.json_logs:  # people watch this terminal: they want to see what goes wrong
         logging.getLogger().setLevel(logging.WARNING)
-    # uvicorn ends gracefully on SIGTERM and then raises it again: without a handler the worker would not be stopped.
+    # uvicorn ends gracefully on a signal and then raises it again: without a handler the worker would not be stopped.
+    # SIGINT too: a shell starts background commands with it ignored, and the server would end as if nothing was.
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     announce = Announce(as_json=args.json)
     try:
         with embedded_worker(settings):

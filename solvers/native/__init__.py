@@ -7,7 +7,6 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import Sizes
 from solvers.core_table import Core, Effort, Found
+from solvers.native.place import library_path
 
-LIBRARY = Path(__file__).resolve().parent / "libbitwright_solvers.so"
 OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
 #: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
 FULL_ROWS = 1 << 14
@@ -30,10 +29,11 @@ _REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
 @cache
 def library() -> ctypes.CDLL | None:
     """The library, or None when it is not built, cannot be loaded here, or BITWRIGHT_NO_NATIVE is set."""
-    if os.environ.get("BITWRIGHT_NO_NATIVE") or not LIBRARY.is_file():
+    path = library_path()
+    if os.environ.get("BITWRIGHT_NO_NATIVE") or not path.is_file():
         return None
     try:
-        found = ctypes.CDLL(str(LIBRARY))
+        found = ctypes.CDLL(str(path))
     except OSError:  # built for another machine: numpy serves
         return None
     i32, i64, real, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_double, ctypes.c_void_p

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +14,7 @@ from solvers.base import Deadline
 from solvers.core_search import NUMPY, complete
 from solvers.hull import SOLVER, at_limit
 from solvers.hulls import build_hulls, relax
+from solvers.native import place
 from solvers.native.build import build
 from solvers.reduce import reduce_problem
 from tests.solvers.instances import instance
@@ -143,8 +142,13 @@ def test_numpy_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert solution.info["engine"] == "numpy"
 
 
-@pytest.mark.slow
-def test_build_writes_where_it_is_told(tmp_path: Path) -> None:
-    path = build(tmp_path / "made")
-    assert path.is_file()
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+def test_a_library_of_other_sources_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: after an update of the sources the old library was called with new arguments, and crashed."""
+    assert build() == place.library_path()
+    monkeypatch.setattr(place, "FLAGS", (*place.FLAGS, "-DOTHER"))
+    native.library.cache_clear()
+    try:
+        assert not place.library_path().exists()
+        assert native.library() is None
+    finally:
+        native.library.cache_clear()
