@@ -80,6 +80,20 @@ class Rows:
         return max((sum(map(len, parts)) for parts in self._parts.values()), default=0)
 
 
+class _Kept:
+    """What every comparison does with its rows."""
+
+    def __init__(self, kept: State = EMPTY) -> None:
+        self._rows = Rows(kept)
+
+    @property
+    def items(self) -> int:
+        return self._rows.items
+
+    def state(self) -> State:
+        return self._rows.joined()
+
+
 def mean_and_error(values: Floats) -> tuple[float, float]:
     """Mean over items and its standard error (NaN-free: 0 for a single item)."""
     if len(values) < 2:
@@ -115,18 +129,8 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return (p.exp() * (p - q)).sum(-1).clamp_(min=0.0)
 
 
-class TokenComparison:
+class TokenComparison(_Kept):
     """Causal language models: KL, perplexities, top-1 agreement. Logits (items, positions, vocabulary)."""
-
-    def __init__(self, kept: State = EMPTY) -> None:
-        self._rows = Rows(kept)
-
-    @property
-    def items(self) -> int:
-        return self._rows.items
-
-    def state(self) -> State:
-        return self._rows.joined()
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
         targets = torch.from_numpy(np.ascontiguousarray(data.inputs["input_ids"]))
@@ -152,18 +156,8 @@ class TokenComparison:
         return Quality(mean, error, positions, "nats of KL per token", extra)
 
 
-class ClassComparison:
+class ClassComparison(_Kept):
     """Classifiers: KL an item, agreement, and accuracy where labels came with the data. Logits (items, classes)."""
-
-    def __init__(self, kept: State = EMPTY) -> None:
-        self._rows = Rows(kept)
-
-    @property
-    def items(self) -> int:
-        return self._rows.items
-
-    def state(self) -> State:
-        return self._rows.joined()
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
         first, second = original.argmax(-1).numpy(), changed.argmax(-1).numpy()
@@ -183,18 +177,8 @@ class ClassComparison:
         return Quality(mean, error, len(kl), "nats of KL per item", extra)
 
 
-class EmbeddingComparison:
+class EmbeddingComparison(_Kept):
     """Sentence embeddings (items, width), normalised: cosine distance, and whether similarities keep their order."""
-
-    def __init__(self, kept: State = EMPTY) -> None:
-        self._rows = Rows(kept)
-
-    @property
-    def items(self) -> int:
-        return self._rows.items
-
-    def state(self) -> State:
-        return self._rows.joined()
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
         self._rows.grow(
