@@ -103,7 +103,8 @@ class CacheChoice(_Frozen):
 
 class Memory(_Frozen):
     """How a device budget is spent. usable_bytes: what the engine may take of the device; reserved_bytes: the rest of
-    the device, activations and the engine's own needs; total_bytes: file, cache and reserved bytes together.
+    the device, activations and the engine's own needs; total_bytes: file, cache, activations and the engine's own
+    needs, to be held against usable_bytes.
 
     joint: certificate of weights and cache in one problem; the plan's own is that of the weights beside this cache.
     """
