@@ -11,6 +11,7 @@ have redis-server || missing+=(redis-server)
 have_postgres || missing+=(postgresql)
 have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
 have g++ || missing+=(g++)
+have curl || missing+=(curl)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -eq 0 ] && have apt-get; then
