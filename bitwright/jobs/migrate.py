@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from sqlalchemy import inspect, select, text
 
-from bitwright.core.errors import InvalidSetting
+from bitwright.core.errors import InvalidSetting, Temporary
 from bitwright.jobs.engine import Database, Transaction
 from bitwright.jobs.tables import schema_floor
 
@@ -14,6 +15,8 @@ from bitwright.jobs.tables import schema_floor
 HEAD = "0002"
 #: Any fixed number: names the PostgreSQL advisory lock that lets one process migrate at a time.
 _LOCK = 0x62697477
+#: Seconds. SQLite says "locked" at once, without its busy wait, when several processes switch a new file to WAL.
+PATIENCE = 2.0
 
 
 def upgrade(database: Database) -> None:
@@ -22,6 +25,17 @@ def upgrade(database: Database) -> None:
     A newer schema that still serves this program is left as it is: old and new run side by side while a fleet is
     upgraded. Raises InvalidSetting when it no longer does.
     """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _upgrade(database)
+        except Temporary:
+            if not database.is_sqlite or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _upgrade(database: Database) -> None:
     if is_current(database):
         return
     with database.write() as tx:
