@@ -84,6 +84,7 @@ class Acceptor:
             return [error for _ in news]
         except Exception:
             if len(news) == 1:
+                log.exception("a job could not be stored")
                 return [Temporary("the job could not be stored", hint="try again; if it stays, tell the operator")]
             return [answer for new in news for answer in self._accepted([new])]  # one of them must not harm the others
         failpoint(ACCEPTED_BEFORE_ANSWER)
