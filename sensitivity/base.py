@@ -13,6 +13,7 @@ from bitwright.core.formats import Format
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.partial import FORGETFUL, Partial
+from sensitivity.share import ALONE, Share
 
 if TYPE_CHECKING:
     from sensitivity.data import Data
@@ -37,6 +38,7 @@ class ScoringTask:
     deltas: quantization errors of each unit, with the quantizer that will be used.
     samples: label samples an item, or None for the metric's own default.
     partial: where half-done sums are kept, so that a stopped run goes on.
+    share: who computes the batches of a pass (see share.py).
     granularity: what gets a loss of its own; finer than a tensor, metrics that can give parts do so (`score_parts`).
     """
 
@@ -51,6 +53,7 @@ class ScoringTask:
     progress: Progress
     partial: Partial = FORGETFUL
     granularity: str = "tensor"
+    share: Share = ALONE
 
     @property
     def shape(self) -> tuple[int, int]:

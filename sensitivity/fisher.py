@@ -15,7 +15,9 @@ one item are not quite, so items are what is counted. Where scores are Gaussian 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +29,11 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import REPLICATES, Moments
 from sensitivity.partial import FORGETFUL
-from sensitivity.passes import Batch, batches, plan_passes
-from sensitivity.precision import PILOT_ITEMS, Pilot, choose
+from sensitivity.passes import Batch, batches, count_batches, plan_passes
+from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
 from sensitivity.response import anchor_rows, measure_response
 from sensitivity.runner import Runner, load_runner
+from sensitivity.share import ALONE, Values, add_up
 from sensitivity.streaming import stream_scores, wants_streaming
 
 
@@ -58,7 +61,7 @@ class Fisher:
             raise InvalidCalibration(
                 "this metric needs calibration data", hint="leave --calibration out for the bundled one"
             )
-        if wants_streaming(task):
+        if task.share.decide("stream", lambda: wants_streaming(task)):
             return stream_scores(task)
         runner = load_runner(task.source, task.inventory)
         task.deltas.energies(task.progress)
@@ -72,10 +75,16 @@ class Fisher:
             replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)),
         )  # fmt: skip
         kept: list[NDArray[np.float32]] = []
-        for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, moments.items):
-            moments.add(item_losses(batch), (batch.scores != 0).any(0).any(0).any(1).numpy(), batch.rows)
-            if keeping:
-                kept.append(_signed(batch))
+
+        def compute(run: range) -> Iterator[Values]:
+            for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, run):
+                if keeping:
+                    kept.append(_signed(batch))
+                reached = (batch.scores != 0).any(0).any(0).any(1).numpy()
+                yield Values(item_losses(batch).numpy(), reached, batch.rows, plan.directions)
+
+        share = ALONE if keeping else task.share
+        add_up(moments, share, count_batches(data, plan), plan.batch_items, compute)
         samples = moments.items * plan.directions
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
         loss, stderr, unmeasured = fill_unmeasured(task, moments.mean(), moments.stderr(samples), known)
@@ -109,11 +118,16 @@ def _wanted_effort(task: ScoringTask, runner: Runner) -> tuple[ScoringTask, tupl
     if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1:
         raise InvalidInput("the option relative_error must be between 0 and 1", got=repr(wanted)[:80])
     few = task.data.take(np.arange(min(PILOT_ITEMS, task.data.items)))
-    plan = plan_passes(runner, few, len(task.formats), task.samples, task.seed)
-    pilot = Pilot()
-    for batch in batches(runner, few, task.deltas, plan, task.seed, task.progress):
-        pilot.add(torch.einsum("kb,kbuf->kbuf", batch.weight * len(batch.weight), batch.scores.square()))
-    effort = choose(pilot, float(wanted), task.data.items)
+    most, relative = task.data.items, float(wanted)
+
+    def run_pilot() -> dict[str, Any]:
+        plan = plan_passes(runner, few, len(task.formats), task.samples, task.seed)
+        pilot = Pilot()
+        for batch in batches(runner, few, task.deltas, plan, task.seed, task.progress):
+            pilot.add(torch.einsum("kb,kbuf->kbuf", batch.weight * len(batch.weight), batch.scores.square()))
+        return asdict(choose(pilot, relative, most))
+
+    effort = Effort(**task.share.decide("effort", run_pilot))
     samples = effort.samples if task.samples is None else task.samples
     chosen = replace(task, data=task.data.take(np.arange(effort.items)), samples=samples)
     if effort.expected > wanted:

@@ -6,7 +6,7 @@ that are not used through linears (see capture.py) have no positions to look at:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidCalibration, NotFinite, Unsupported
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.capture import Call, Listener, per_item
+from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import Moments
 from sensitivity.partial import FORGETFUL
-from sensitivity.passes import Plan, ordered_batches, plan_passes
+from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes
 from sensitivity.runner import Runner, load_runner
+from sensitivity.share import ALONE, Values, add_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +73,18 @@ class Visit:
     norm: int
 
 
-def visit_layers(
-    task: ScoringTask, passes: Passes, visit: Callable[[Visit], None], done: int = 0
-) -> tuple[Runner, Plan]:
-    """Runs the scoring data but its first `done` items and shows every batch's layers to `visit`.
+def visit_layers(task: ScoringTask, passes: Passes, visit: Callable[[Visit], None]) -> tuple[Runner, Plan]:
+    """Runs the scoring data and shows every batch's layers to `visit`.
 
     Raises NotFinite, InvalidCalibration, Unsupported.
     """
+    runner, plan, _ = _prepared(task)
+    for seen in _visits(task, passes, runner, plan, None):
+        visit(seen)
+    return runner, plan
+
+
+def _prepared(task: ScoringTask) -> tuple[Runner, Plan, Data]:
     if task.data is None:
         raise InvalidCalibration(
             "this metric needs calibration data", hint="leave --calibration out for the bundled one"
@@ -85,7 +92,12 @@ def visit_layers(
     runner = load_runner(task.source, task.inventory)
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
     check_linears(runner, plan)
-    for rows, batch in ordered_batches(task.data, plan, task.progress, done):
+    return runner, plan, task.data
+
+
+def _visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: range | None) -> Iterator[Visit]:
+    assert task.data is not None
+    for rows, batch in ordered_batches(task.data, plan, task.progress, run):
         with plan.listener.listen() as calls:
             output = runner.output(batch)
         found, weights = gradients(runner, plan, calls, output, rows, task, passes)
@@ -94,24 +106,25 @@ def visit_layers(
             for number, call in enumerate(calls)
             for pair in layers(call, [g[number] for g in found], weights, len(rows), task)
         ]
-        visit(Visit(rows, seen, runner.head.norm(output)))
-    return runner, plan
+        yield Visit(rows, seen, runner.head.norm(output))
 
 
 def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
     moments = Moments(units, columns, task.partial)
+    runner, plan, data = _prepared(task)
 
-    def add(visit: Visit) -> None:
-        values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64)
-        for unit, layer in visit.layers:
-            values[:, unit] += cells(layer) / visit.norm
-        if not bool(torch.isfinite(values).all()):
-            raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
-        moments.add(values, (values != 0).any(0).any(1).numpy())
+    def compute(run: range) -> Iterator[Values]:
+        for visit in _visits(task, passes, runner, plan, run):
+            values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64)
+            for unit, layer in visit.layers:
+                values[:, unit] += cells(layer) / visit.norm
+            if not bool(torch.isfinite(values).all()):
+                raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
+            yield Values(values.numpy(), (values != 0).any(0).any(1).numpy(), visit.rows, plan.directions)
 
-    runner, plan = visit_layers(task, passes, add, moments.items)
+    add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
     return Measured(runner, plan, moments)
 
 
@@ -123,7 +136,9 @@ def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
         whole = layer.output.square().sum((1, 2)).double()
         return torch.stack([*columns, *[whole] * len(columns)], dim=-1)
 
-    mean = measure_layers(replace(task, partial=FORGETFUL), Passes("none", columns_a_format=2), cells).moments.mean()
+    mean = measure_layers(
+        replace(task, partial=FORGETFUL, share=ALONE), Passes("none", columns_a_format=2), cells
+    ).moments.mean()
     changed, whole = mean[:, : task.shape[1]], mean[:, task.shape[1] :]
     return np.divide(changed, whole, out=np.zeros_like(changed), where=whole > 0)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sensitivity.base import Losses
 from sensitivity.partial import FORGETFUL, Partial, State
+from sensitivity.share import Values
 
 #: Resampled tables a scoring run keeps. They estimate how many units a plan would change, for which 20 are plenty.
 REPLICATES = 20
@@ -64,6 +65,10 @@ class Moments:
             self._sums["anchor_items"] += mine.sum()
         self.reached |= reached
         self._partial.save(self._state)
+
+    def add_values(self, values: Values) -> None:
+        """What a batch gave, wherever it was computed."""
+        self.add(torch.from_numpy(values.cells), values.reached, values.rows)
 
     def _draw(self, row: int) -> NDArray[np.float64]:
         generator = np.random.Generator(np.random.Philox(key=[self._seed ^ _STREAM, row]))

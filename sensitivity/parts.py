@@ -26,8 +26,9 @@ from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured_parts
 from sensitivity.moments import Moments
-from sensitivity.passes import Plan, ordered_batches, plan_passes, trainable
+from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes, trainable
 from sensitivity.runner import Runner, load_runner
+from sensitivity.share import Values, add_up
 
 #: Numbers of the gradients that are held at once.
 GRADIENT_CELLS = 1 << 26
@@ -90,10 +91,15 @@ def fisher(task: ScoringTask) -> Scores:
     runner = load_runner(task.source, task.inventory)
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
     moments = Moments(parts.total, len(task.formats), task.partial)
-    with trainable(runner, {place.parameter for place in plan.listener.others.values()}):
-        for rows, batch in ordered_batches(task.data, plan, task.progress, moments.items):
-            values = _batch(parts, runner, plan, rows, batch)
-            moments.add(values, (values != 0).any(0).any(1).numpy())
+    data = task.data
+
+    def compute(run: range) -> Iterator[Values]:
+        with trainable(runner, {place.parameter for place in plan.listener.others.values()}):
+            for rows, batch in ordered_batches(data, plan, task.progress, run):
+                cells = _batch(parts, runner, plan, rows, batch).numpy()
+                yield Values(cells, (cells != 0).any(axis=(0, 2)), rows, plan.directions)
+
+    add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
     samples = moments.items * plan.directions
     touched = np.zeros(len(parts.cuts), np.bool_)
     np.logical_or.at(touched, parts.units, moments.reached | (energy.max(axis=1, initial=0.0) == 0))

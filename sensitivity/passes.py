@@ -115,28 +115,33 @@ def _batch_items(calls: list[Call], formats: int, directions: int) -> int:
     return max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * max(1, floats))))
 
 
+def count_batches(data: Data, plan: Plan) -> int:
+    """Batches of a pass over the data."""
+    return -(-data.items // plan.batch_items)
+
+
 def ordered_batches(
-    data: Data, plan: Plan, progress: Progress, done: int = 0
+    data: Data, plan: Plan, progress: Progress, run: range | None = None
 ) -> Iterator[tuple[NDArray[np.int64], Data]]:
-    """(rows, items) from the shortest to the longest, padding trimmed; the first `done` items are left out."""
+    """(rows, items) from the shortest to the longest, padding trimmed. run: numbers of the batches; None: all."""
     order = np.argsort(_lengths(data), kind="stable").astype(np.int64)
-    for start in range(done, len(order), plan.batch_items):
-        rows = order[start : start + plan.batch_items]
+    for number in run if run is not None else range(count_batches(data, plan)):
+        rows = order[number * plan.batch_items : (number + 1) * plan.batch_items]
         yield rows, data.take(rows).trimmed()
-        done = start + len(rows)
+        done = number * plan.batch_items + len(rows)
         progress("score", done / len(order), f"{done} of {len(order)} items")
 
 
 def batches(
-    runner: Runner, data: Data, deltas: Deltas, plan: Plan, seed: int, progress: Progress, done: int = 0
+    runner: Runner, data: Data, deltas: Deltas, plan: Plan, seed: int, progress: Progress, run: range | None = None
 ) -> Iterator[Batch]:
-    """Signed scores of every item but the first `done` along every direction.
+    """Signed scores of every item along every direction. run: numbers of the batches; None: all.
 
     Raises NotFinite, Unsupported, OutOfResources.
     """
     names = {place.parameter for place in plan.listener.others.values()}
     with trainable(runner, names):
-        for rows, batch in ordered_batches(data, plan, progress, done):
+        for rows, batch in ordered_batches(data, plan, progress, run):
             yield _one_batch(runner, batch, deltas, plan, rows, seed)
 
 

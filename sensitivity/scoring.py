@@ -20,6 +20,7 @@ from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.deltas import Deltas, load_quantizer
 from sensitivity.partial import FORGETFUL, Partial
+from sensitivity.share import ALONE, Share
 
 
 def score(
@@ -36,6 +37,7 @@ def score(
     progress: Progress | None = None,
     partial: Partial = FORGETFUL,
     granularity: str = "tensor",
+    share: Share = ALONE,
 ) -> SensitivityTable:
     """Predicted rise of the model's loss for every unit in every format.
 
@@ -43,6 +45,7 @@ def score(
     that will make the checkpoint. samples: label samples an item (metrics that draw labels). Same inputs and seed, same
     table (on one machine and number of threads to the byte; elsewhere to float32 rounding).
     partial: keeps half-done sums of exactly this question; a run that finds some goes on from there.
+    share: who computes the batches of a pass (see share.py).
     Raises UnknownName, InvalidCalibration, NotFinite, InvalidModel, Unsupported, OutOfResources.
     """
     member: Metric = METRICS.load(metric)
@@ -64,7 +67,7 @@ def score(
     deltas = Deltas(source, inventory, menu, _maker(quantizer, granularity))
     task = ScoringTask(
         source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent, partial,
-        granularity,
+        granularity, share,
     )  # fmt: skip
     try:
         scores = _measure(member, granularity)(task)

@@ -35,6 +35,7 @@ from sensitivity.data import Data
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import REPLICATES, Moments
+from sensitivity.share import Values, add_up
 
 #: Block inputs and gradients kept in memory before they go to disk.
 ACTIVATION_BYTES = 1 << 30
@@ -55,11 +56,13 @@ class _Stream:
     data: Data
     shelf: Shelf
     batches: list[NDArray[np.int64]]
+    samples: int
     arguments: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
     tupled: bool = False
-    samples: int = 1
     norms: list[int] = field(default_factory=list)
     weights: list[torch.Tensor] = field(default_factory=list)
+    cells: list[NDArray[np.float64]] = field(default_factory=list)
+    reached: list[NDArray[np.bool_]] = field(default_factory=list)
 
     def batch(self, number: int) -> Data:
         return self.data.take(self.batches[number]).trimmed()
@@ -86,19 +89,37 @@ def stream_scores(task: ScoringTask, *, activation_bytes: int = ACTIVATION_BYTES
     """Scores of `fisher`, block by block. Raises Unsupported for models that cannot be streamed, NotFinite."""
     if task.data is None or task.data.items == 0:
         raise InvalidCalibration("the calibration data is empty", hint="give a longer --calibration text")
-    model = open_blocks(task.source, task.inventory)
-    with tempfile.TemporaryDirectory(prefix="bitwright-") as folder:
-        stream = _Stream(task, model, task.data, Shelf(activation_bytes, Path(folder)), _batches(task.data))
-        stream.samples = model.head.default_samples if task.samples is None else task.samples
-        with torch.inference_mode(False):
-            _capture_inputs(stream)
-            _forward(stream)
-            found = {-1: _head(stream)}
-            for block in reversed(range(len(model.blocks))):
-                found[block] = _backward(stream, block)
-                done = (len(model.blocks) - block) / len(model.blocks)
-                task.progress("score", done, f"block {block} scored")
-    return _assembled(stream, found)
+    model, data, batches = open_blocks(task.source, task.inventory), task.data, _batches(task.data)
+    moments = Moments(*task.shape, replicates=REPLICATES, seed=task.seed)
+
+    def compute(run: range) -> Iterator[Values]:
+        with tempfile.TemporaryDirectory(prefix="bitwright-") as folder:
+            shelf = Shelf(activation_bytes, Path(folder))
+            stream = _Stream(task, model, data, shelf, [batches[number] for number in run], samples)
+            _run(stream)
+        for rows, cells, reached, weights in zip(
+            stream.batches, stream.cells, stream.reached, stream.weights, strict=True
+        ):
+            yield Values(cells, reached, rows, len(weights))
+
+    samples = model.head.default_samples if task.samples is None else task.samples
+    directions = add_up(moments, task.share, len(batches), len(batches[0]), compute)
+    return _assembled(task, model, moments, samples, directions)
+
+
+def _run(stream: _Stream) -> None:
+    """Forward and backward through all blocks; what the batches give is then in `cells` and `reached`."""
+    blocks = len(stream.model.blocks)
+    for rows in stream.batches:
+        stream.cells.append(np.zeros((len(rows), *stream.task.shape)))
+        stream.reached.append(np.zeros(stream.task.shape[0], np.bool_))
+    with torch.inference_mode(False):
+        _capture_inputs(stream)
+        _forward(stream)
+        _head(stream)
+        for block in reversed(range(blocks)):
+            _backward(stream, block)
+            stream.task.progress("score", (blocks - block) / blocks, f"block {block} scored")
 
 
 def wants_streaming(task: ScoringTask) -> bool:
@@ -189,12 +210,11 @@ def _forward(stream: _Stream) -> None:
             stream.task.progress("calibrate", (block + 1) / blocks, f"block {block} run")
 
 
-def _head(stream: _Stream) -> Moments:
+def _head(stream: _Stream) -> None:
     """Scores the units outside the blocks; keeps the gradients of the last block's output."""
     last = len(stream.model.blocks) - 1
     units = stream.model.units_of(-1)
     codes = _Codes(stream.task, units)
-    moments = _moments(stream, units)
     for number, rows in enumerate(stream.batches):
         end = stream.shelf.get(("x", last + 1, number)).detach().requires_grad_()
 
@@ -213,15 +233,13 @@ def _head(stream: _Stream) -> Moments:
         found = [(output, direction.gradient) for direction in directions]
         gradients, passed = _differentiate(calls, end, found)
         stream.shelf.put(("g", number), torch.stack(passed))
-        _add(stream, moments, units, codes, calls, gradients, number)
-    return moments
+        _add(stream, units, codes, calls, gradients, number)
 
 
-def _backward(stream: _Stream, block: int) -> Moments:
+def _backward(stream: _Stream, block: int) -> None:
     units = stream.model.units_of(block)
     with stream.model.loaded(block):
         codes = _Codes(stream.task, units)
-        moments = _moments(stream, units)
         for number in range(len(stream.batches)):
             inputs = stream.shelf.get(("x", block, number)).detach().requires_grad_()
             with _listener(stream.model, units).listen() as calls:
@@ -230,8 +248,7 @@ def _backward(stream: _Stream, block: int) -> Moments:
             gradients, passed = _differentiate(calls, inputs, [(output, g) for g in arriving])
             stream.shelf.put(("g", number), torch.stack(passed))
             stream.shelf.drop(("x", block + 1, number))
-            _add(stream, moments, units, codes, calls, gradients, number)
-    return moments
+            _add(stream, units, codes, calls, gradients, number)
 
 
 def _differentiate(
@@ -280,15 +297,11 @@ class _Codes:
         return np.array([float(error.double().square().sum()) for error in self.errors(unit, weight)], np.float64)
 
 
-def _moments(stream: _Stream, units: tuple[int, ...]) -> Moments:
-    return Moments(len(units), len(stream.task.formats), replicates=REPLICATES, seed=stream.task.seed)
-
-
 def _add(
-    stream: _Stream, moments: Moments, units: tuple[int, ...], codes: _Codes, calls: list[Call],
+    stream: _Stream, units: tuple[int, ...], codes: _Codes, calls: list[Call],
     gradients: list[list[torch.Tensor | None]], number: int,
 ) -> None:  # fmt: skip
-    """Scores a batch's calls, (sum over positions) squared an item, and adds them to the block's moments."""
+    """Scores a batch's calls of a block, (sum over positions) squared an item."""
     rows = stream.batches[number]
     unused = set(units) - {call.parts[0].unit for call in calls}
     if unused:
@@ -316,29 +329,21 @@ def _add(
     if not bool(torch.isfinite(scores).all()):
         raise NotFinite("the backward pass gave NaN or infinity", hint="the model overflows on this calibration data")
     values = torch.einsum("kb,kbuf->buf", stream.weights[number], scores.square()) / (2 * stream.norms[number])
-    moments.add(values, (scores != 0).any(0).any(0).any(1).numpy(), rows)
+    if units:
+        stream.cells[number][:, list(units)] = values.numpy()
+        stream.reached[number][list(units)] = (scores != 0).any(0).any(0).any(1).numpy()
 
 
-def _assembled(stream: _Stream, found: dict[int, Moments]) -> Scores:
-    task = stream.task
-    loss, stderr = np.zeros(task.shape), np.zeros(task.shape)
-    reached = np.zeros(task.shape[0], np.bool_)
-    resampled = np.zeros((REPLICATES, *task.shape))
-    directions = len(stream.weights[0])
-    samples = task.data.items * directions if task.data is not None else 0
-    for block, moments in found.items():
-        units = list(stream.model.units_of(block))
-        if units:
-            loss[units], stderr[units] = moments.mean(), moments.stderr(samples)
-            reached[units] = moments.reached
-            resampled[:, units] = moments.resampled()
-    loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, reached) if not reached.all() else (loss, stderr, ())
+def _assembled(task: ScoringTask, model: BlockModel, moments: Moments, samples_an_item: int, directions: int) -> Scores:
     items = task.data.items if task.data is not None else 0
+    samples, reached, resampled = items * directions, moments.reached, moments.resampled()
+    loss, stderr = moments.mean(), moments.stderr(samples)
+    loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, reached) if not reached.all() else (loss, stderr, ())
     return Scores(
-        loss=loss, stderr=stderr, loss_unit=stream.model.head.loss_unit,
+        loss=loss, stderr=stderr, loss_unit=model.head.loss_unit,
         tokens=task.data.tokens if task.data is not None else 0, samples=samples, unmeasured=unmeasured,
-        extras={"resampled": np.where(reached[:, None], resampled, loss)},
+        extras={"resampled": np.where(reached[:, None], resampled, loss)} if len(resampled) else {},
         parameters={
-            "samples_an_item": stream.samples, "directions_an_item": directions, "items": items, "streamed": True,
+            "samples_an_item": samples_an_item, "directions_an_item": directions, "items": items, "streamed": True,
         },
     )  # fmt: skip

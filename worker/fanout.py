@@ -13,8 +13,10 @@ The order and the content of the parts decide the result, never who does them or
 
 from __future__ import annotations
 
+import bisect
 import importlib
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,30 @@ def spread(context: Context, stage: str, function: str, items: Sequence[Mapping[
     return paths
 
 
+def once(context: Context, question: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    """Plain JSON that was decided before the work was cut, and that must be the same whenever the job, or a part of it,
+    runs again: made by whoever asks first."""
+
+    def build(path: Path) -> None:
+        path.write_text(json.dumps(make()), encoding="utf-8")
+
+    return json.loads(context.blobs.memo(PARTS, digest_json(question), build).read_bytes())
+
+
 def cut(count: int, shards: int) -> list[range]:
     """`count` things in at most `shards` runs of nearly equal length, none empty."""
-    shards = max(1, min(shards, count))
-    edges = [count * number // shards for number in range(shards + 1)]
-    return [range(start, end) for start, end in itertools.pairwise(edges)]
+    return cut_by([1] * count, shards)
+
+
+def cut_by(sizes: Sequence[int], shards: int) -> list[range]:
+    """Things of these sizes, in their order, in at most `shards` runs of nearly equal size, none empty."""
+    shards = max(1, min(shards, len(sizes)))
+    reached = [0, *itertools.accumulate(sizes)]
+    edges = [0]
+    for number in range(1, shards):
+        wanted = bisect.bisect_left(reached, reached[-1] * number / shards)
+        edges.append(min(max(wanted, edges[-1] + 1), len(sizes) - shards + number))
+    return [range(start, end) for start, end in itertools.pairwise([*edges, len(sizes)])]
 
 
 def do_part(part: Mapping[str, Any], context: Context) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,13 @@ class BlobStore:
         finally:
             shutil.rmtree(holder, ignore_errors=True)
         return path
+
+    def remove(self, path: Path) -> None:
+        """Remove a blob; its name goes first, so that a name that exists stays complete."""
+        with suppress(FileNotFoundError):  # somebody else removed it
+            holder = Path(tempfile.mkdtemp(prefix=".build.", dir=path.parent))
+            path.rename(holder / "blob")
+            shutil.rmtree(holder, ignore_errors=True)
 
 
 def _sync(blob: Path) -> None:

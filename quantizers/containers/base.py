@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,10 @@ MAX_SHARD_BYTES = 5_000_000_000
 #: Name of the document that says which unit is stored in which format.
 MANIFEST = "bitwright.json"
 INDEX = "model.safetensors.index.json"
+
+
+#: A unit that was made elsewhere: its arrays by name, of any type that has the right bytes, and its checksum.
+Made = Callable[[], tuple[dict[str, NDArray[Any]], int]]
 
 
 class Source(Protocol):
@@ -242,23 +246,48 @@ class Container(ABC):
         context: Callable[[Unit], Mapping[str, Any]] | None = None,
         context_key: str | None = None,
         max_shard_bytes: int = MAX_SHARD_BYTES,
+        made: Mapping[int, Made] | None = None,
     ) -> ContainerReport:
         """Quantize, write, read back and compare, then give the folder its final name.
 
         One unit is in memory at a time. A killed run resumes where it stood when called again. `context` gives the
         quantizer what it needs for a unit (a Hessian); `context_key` names that (a digest), and without it a run with
-        a context starts afresh. Raises Unsupported, InvalidModel, OutOfResources,
-        VerificationFailed, Temporary (another process is writing there).
+        a context starts afresh. `made`: units, by number, that `make` made elsewhere.
+        Raises Unsupported, InvalidModel, OutOfResources, VerificationFailed, Temporary (another process is writing
+        there).
         """
         from quantizers.containers.writer import write_checkpoint
 
+        key = context_key or ("" if context is None else secrets.token_hex(8))
+        request = self._request(source, inventory, formats, Path(out_dir), max_shard_bytes, quantizer, plan_json, key)
+        return write_checkpoint(request, progress or (lambda stage, fraction, message: None), context, made or {})
+
+    def make(
+        self,
+        source: Source,
+        inventory: Inventory,
+        formats: Sequence[Format],
+        units: range,
+        *,
+        quantizer: str = "rtn",
+        context: Callable[[Unit], Mapping[str, Any]] | None = None,
+        context_key: str | None = None,
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]], int]]:
+        """(number, arrays by name, checksum) of these units as `write` would make them, one at a time."""
+        from quantizers.containers.writer import make_groups
+
+        request = self._request(source, inventory, formats, Path(), MAX_SHARD_BYTES, quantizer, None, context_key or "")
+        return make_groups(request, list(units), context)
+
+    def _request(
+        self, source: Source, inventory: Inventory, formats: Sequence[Format], out_dir: Path, max_shard_bytes: int,
+        quantizer: str, plan_json: Mapping[str, Any] | None, context_key: str,
+    ) -> WriteRequest:  # fmt: skip
         container = self.for_source(source).for_formats(formats)
         blueprint = container.blueprint(inventory, formats, max_shard_bytes=max_shard_bytes)
-        key = context_key or ("" if context is None else secrets.token_hex(8))
-        request = WriteRequest(
-            container, source, inventory, tuple(formats), Path(out_dir), blueprint, quantizer, plan_json, key
+        return WriteRequest(
+            container, source, inventory, tuple(formats), out_dir, blueprint, quantizer, plan_json, context_key
         )
-        return write_checkpoint(request, progress or (lambda stage, fraction, message: None), context)
 
     def read(self, path: Path) -> Any:
         """A `Checkpoint` over the folder. Raises InvalidModel."""

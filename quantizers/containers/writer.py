@@ -8,6 +8,7 @@ same reader that users have, compared with the checksums and the plan, and the f
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from bitwright.models import check_stored
 from gpu_kernels.kernels import checksum, widen
 from quantizers.base import Quantizer, Stored
 from quantizers.catalog import QUANTIZERS
-from quantizers.containers.base import MANIFEST, ContainerReport, Progress, WriteRequest
+from quantizers.containers.base import MANIFEST, ContainerReport, Made, Progress, WriteRequest
 from quantizers.containers.companions import copy_companions
 from quantizers.containers.journal import Journal, open_journal
 from quantizers.containers.memory import kept_memory
@@ -39,7 +40,9 @@ from quantizers.mixed import quantize
 Context = Callable[[Unit], Mapping[str, Any]]
 
 
-def write_checkpoint(request: WriteRequest, progress: Progress, context: Context | None) -> ContainerReport:
+def write_checkpoint(
+    request: WriteRequest, progress: Progress, context: Context | None, made: Mapping[int, Made]
+) -> ContainerReport:
     """See Container.write."""
     out = request.out_dir
     finished = _already_there(request)
@@ -49,7 +52,7 @@ def write_checkpoint(request: WriteRequest, progress: Progress, context: Context
     partial = out.parent / f".{out.name}.partial"
     with kept_memory(), _disk_errors(partial), open_journal(partial, _key(request)) as journal:
         try:
-            _fill(request, partial, journal, progress, context)
+            _fill(request, partial, journal, progress, context, made)
             _verify(request, partial, journal, progress)
         except BitwrightError:
             shutil.rmtree(partial, ignore_errors=True)
@@ -135,7 +138,10 @@ def _disk_errors(partial: Path) -> Iterator[None]:
         ) from error
 
 
-def _fill(request: WriteRequest, partial: Path, journal: Journal, progress: Progress, context: Context | None) -> None:
+def _fill(
+    request: WriteRequest, partial: Path, journal: Journal, progress: Progress, context: Context | None,
+    made: Mapping[int, Made],
+) -> None:  # fmt: skip
     """Write every file: headers, documents, companions, then tensors that the journal does not have."""
     blueprint = request.blueprint
     if not journal.done:
@@ -153,21 +159,30 @@ def _fill(request: WriteRequest, partial: Path, journal: Journal, progress: Prog
                 handle.truncate(file.size)
     for name, text in blueprint.documents.items():
         (partial / name).write_bytes(text)
-    made = request.container.companions(request.inventory, request.formats, request.source.config)
-    for name, text in made.items():
+    own = request.container.companions(request.inventory, request.formats, request.source.config)
+    for name, text in own.items():
         (partial / name).write_bytes(text)
-    copy_companions(request.source.path, partial, skip=frozenset([*blueprint.documents, *made]))
+    copy_companions(request.source.path, partial, skip=frozenset([*blueprint.documents, *own]))
     if request.plan_json is not None:
         write_json(partial / "plan.json", dict(request.plan_json))
-    quantizer: Quantizer = QUANTIZERS.load(request.quantizer)
     places = {name: (f.name, *span) for f in blueprint.files for name, span in f.offsets.items()}
     total = len(blueprint.groups)
     left = [index for index in range(total) if index not in journal.done]
-    for index, stored in _read_ahead(request, left):
-        arrays, mark = _produce(request, index, stored, quantizer, context)
+    here = make_groups(request, [index for index in left if index not in made], context)
+    there = ((index, *made[index]()) for index in left if index in made)
+    for index, arrays, mark in itertools.chain(there, here):
         _place(partial, blueprint.groups[index], arrays, places)
         journal.add(index, mark)
         progress("write", (index + 1) / total, _name(request, index))
+
+
+def make_groups(
+    request: WriteRequest, indexes: list[int], context: Context | None
+) -> Iterator[tuple[int, dict[str, NDArray[Any]], int]]:
+    """(index, arrays by name, checksum of their meaning) of these groups, one at a time."""
+    quantizer: Quantizer = QUANTIZERS.load(request.quantizer)
+    for index, stored in _read_ahead(request, indexes):
+        yield index, *_produce(request, index, stored, quantizer, context)
 
 
 def _read_ahead(request: WriteRequest, indexes: list[int]) -> Iterator[tuple[int, NDArray[Any] | None]]:

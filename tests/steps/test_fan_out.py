@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bitwright.core.requests import parse_request
+from bitwright.core.requests import JobRequest, parse_request
 from bitwright.jobs.store import open_store
 from bitwright.settings import Settings
+from sensitivity import passes, streaming
 from worker.fanout import FanOut, do_part
 from worker.runner import Runner
 from worker.steps import run
@@ -50,16 +54,83 @@ def test_parts_of_measured_units_join_to_the_same_table(tmp_path: Path, models_d
         "kind": "sensitivity", "model": MODEL, "metric": metric, "formats": ["int3-g64"], "calibration_tokens": 256,
         **({"granularity": granularity} if granularity != "tensor" else {}),
     })  # fmt: skip
-    digests = []
+    assert parts_made(request, tmp_path, models_dir) == 4
+
+
+@pytest.mark.parametrize(
+    ("metric", "more"),
+    [
+        ("fisher", {}),
+        ("fisher", {"granularity": "row"}),
+        ("fisher-pooled", {}),
+        ("hessian-trace", {}),
+        ("grad-output", {}),
+    ],
+)
+def test_batches_over_workers_add_up_to_the_same_table(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, metric: str, more: dict[str, object]
+) -> None:
+    monkeypatch.setattr(passes, "BATCH_ITEMS", 1)
+    request = parse_request({
+        "kind": "sensitivity", "model": MODEL, "metric": metric, "formats": ["int3-g64"], "calibration_tokens": 768,
+        "samples": 1, **more,
+    })  # fmt: skip
+    assert parts_made(request, tmp_path, models_dir) == 3
+
+
+def test_a_model_that_does_not_fit_the_memory_is_streamed_by_every_worker(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which way is decided once, however much memory the others find free."""
+    monkeypatch.setattr(streaming, "BATCH_TOKENS", 256)
+    free = itertools.chain([0.0, 0.0], itertools.repeat(math.inf))
+    monkeypatch.setattr(streaming, "free_memory", lambda: next(free))
+    request = parse_request({
+        "kind": "sensitivity", "model": MODEL, "metric": "fisher", "formats": ["int3-g64"], "calibration_tokens": 768,
+    })  # fmt: skip
+    assert parts_made(request, tmp_path, models_dir) == 3
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "to"), [("rtn", "packed"), ("gptq", "packed"), ("rtn", "gguf"), ("rtn", "compressed-tensors")]
+)
+def test_parts_over_workers_write_the_checkpoint_of_one_worker(
+    tmp_path: Path, models_dir: Path, quantizer: str, to: str
+) -> None:
+    request = {
+        "kind": "plan", "model": MODEL, "metric": "weight-mse", "formats": ["int4-sym-g32", "int8-sym-g32"],
+        "budget": "6bpw", "quantizer": quantizer, "calibration_tokens": 512, "confirm": False, "to": to,
+    }  # fmt: skip
+    found = {}
+    for shards in (1, 3):
+        settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
+        result, stages = turn_by_turn(parse_request(request), Context(settings))
+        assert stages == ([] if shards == 1 else [("score", 3), ("write", 3)])
+        folder = Path(result["checkpoint"]["path"])
+        found[shards] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert found[1] == found[3]
+    left = [path for path in (tmp_path / "3/blobs/parts").iterdir() if (path / "data").exists()]
+    assert not left, "what was copied into the checkpoint takes no room any more"
+
+
+def turn_by_turn(request: JobRequest, context: Context) -> tuple[dict[str, Any], list[tuple[str, int]]]:
+    """(the result, the stages that were cut with their numbers of parts), all in this process."""
+    stages = []
+    while True:
+        try:
+            return run(request, context), stages
+        except FanOut as fan:
+            stages.append((fan.stage, len(fan.parts)))
+            for part in reversed(fan.parts):
+                do_part(part, context)
+
+
+def parts_made(request: JobRequest, tmp_path: Path, models_dir: Path) -> int:
+    """How many parts the table was made of; it must be the one of a single worker."""
+    found = []
     for shards in (1, 4):
         settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
-        context = Context(settings)
-        try:
-            digests.append(run(request, context)["table_digest"])
-        except FanOut as fan:
-            parts = fan.parts
-            for part in parts:
-                do_part(part, context)
-            digests.append(run(request, context)["table_digest"])
-    assert len(parts) == 4
-    assert digests[0] == digests[1]
+        result, stages = turn_by_turn(request, Context(settings))
+        found.append(result["table_digest"])
+    assert found[0] == found[1]
+    return sum(count for _, count in stages)

@@ -11,8 +11,10 @@ from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Plan, plan_from_json
 from bitwright.core.requests import ExecuteRequest
 from bitwright.models import ModelSource
+from quantizers.containers.base import Container, Made
 from quantizers.containers.catalog import CONTAINERS
 from worker.steps.context import Context
+from worker.steps.execute_parts import make_in_parts
 from worker.steps.quantizing import Maker, planned_quantizer, units_context
 
 
@@ -20,7 +22,7 @@ def run(request: ExecuteRequest, context: Context) -> dict[str, Any]:
     plan = plan_from_json(request.plan)
     source, inventory = context.open(request.model)
     maker = planned_quantizer(plan, request.calibration, source, inventory, context)
-    checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context)
+    checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context, request.calibration)
     return {"checkpoint": checkpoint, "plan_digest": plan.digest}
 
 
@@ -48,13 +50,27 @@ def match(plan: Plan, inventory: Inventory) -> tuple[Inventory, list[str]]:
 
 
 def write_checkpoint(
-    source: ModelSource, inventory: Inventory, plan: Plan, to: str, maker: Maker, context: Context
+    source: ModelSource,
+    inventory: Inventory,
+    plan: Plan,
+    to: str,
+    maker: Maker,
+    context: Context,
+    calibration: str | None,
 ) -> dict[str, Any]:
-    """Write, read back, compare. The folder appears under its final name only when all of it is right."""
+    """Write, read back, compare. The folder appears under its final name only when all of it is right.
+
+    calibration: reference of the text that the quantizer reads, for workers that make a part.
+    """
     inventory, names = match(plan, inventory)
     _require_true_bytes(plan, inventory, names)
-    container = CONTAINERS.load(to)
+    container: Container = CONTAINERS.load(to)
     out = context.out_dir or context.settings.checkpoint_dir / f"{plan.digest.removeprefix('sha256:')[:16]}-{to}"
+    made: dict[int, Made] = {}
+    parts: list[Path] = []
+    if not out.exists():
+        container.predict(inventory, [parse_format(name) for name in names], source=source)  # refused before it is cut
+        made, parts = make_in_parts(plan, calibration, inventory, container, maker, context)
     report = container.write(
         source,
         inventory,
@@ -65,7 +81,10 @@ def write_checkpoint(
         progress=context.progress,
         context=units_context(maker),
         context_key=maker.data,
+        made=made,
     )
+    for part in parts:
+        context.blobs.remove(part)
     return {"container": to, **report.to_json(), "warnings": list(maker.warnings(inventory))}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import bitwright
 import solvers
 from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import certify, violations
@@ -15,7 +16,7 @@ from bitwright.core.errors import Infeasible
 from bitwright.core.formats import Format, MixedFormat, parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import is_finer
-from bitwright.core.plan import CacheChoice, Measured
+from bitwright.core.plan import CacheChoice, Measured, plan_from_json
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution, uniform_choices
@@ -23,6 +24,7 @@ from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
 from sensitivity.data import Calibration
+from worker.fanout import once
 from worker.steps.assemble import build_plan, make_provenance
 from worker.steps.confirm import confirm
 from worker.steps.context import Context
@@ -47,6 +49,38 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
     table = score(request, menu, source, inventory, calibration, maker, context)
     inventory = menu.planned(inventory)
+
+    def decide() -> dict[str, Any]:
+        return _decided(request, menu, source, inventory, calibration, maker, table, context)
+
+    cut = request.to is not None and context.settings.shards > 1
+    result = once(context, _key(request, table), decide) if cut else decide()
+    if request.to is not None and result["feasible"]:
+        plan = plan_from_json(result["plan"])
+        written = write_checkpoint(source, inventory, plan, request.to, maker, context, request.calibration)
+        result = {**result, "checkpoint": written}
+    return result
+
+
+def _key(request: PlanRequest, table: SensitivityTable) -> dict[str, Any]:
+    """By what a job that was cut while executing finds the plan again that it had made, with its time limit and all."""
+    return {
+        "plan": request.model_dump(mode="json", exclude_none=True), "table": table.digest,
+        "version": bitwright.__version__,
+    }  # fmt: skip
+
+
+def _decided(
+    request: PlanRequest,
+    menu: Menu,
+    source: ModelSource,
+    inventory: Inventory,
+    calibration: Calibration | None,
+    maker: Maker,
+    table: SensitivityTable,
+    context: Context,
+) -> dict[str, Any]:
+    """The result but for the checkpoint."""
     table = table.without_units(inventory)
     allowed = menu.allowed(inventory)
     require_reachable(allowed, inventory, menu)
@@ -76,13 +110,12 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
         plan = plan.model_copy(update={"memory": found.memory(cache, file_bytes, joint)})
     digest = plan.digest
     context.blobs.put_as("plans", digest, plan)
-    checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context) if request.to else None
     return {
         "feasible": True,
         "plan_digest": digest,
         "plan": plan.to_json(),
         "table_digest": publish(table, context),
-        "checkpoint": checkpoint,
+        "checkpoint": None,
         "infeasible": None,
     }
 

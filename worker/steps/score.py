@@ -15,13 +15,15 @@ from sensitivity import calibration as calibrations
 from sensitivity.base import NUMERICS
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
+from sensitivity.partial import FORGETFUL
 from sensitivity.scoring import score as score_units
+from sensitivity.share import ALONE
 from worker.steps.context import Context
 from worker.steps.finite import require_finite
 from worker.steps.menu import Menu, resolve
 from worker.steps.partial import kept_in
 from worker.steps.quantizing import Maker, make_quantizer, reads_data
-from worker.steps.score_parts import score_in_parts
+from worker.steps.score_parts import score_in_parts, share_batches
 from worker.steps.texts import locate_text
 
 
@@ -86,6 +88,7 @@ def score(
 
     def build(path: Path) -> None:
         joined = score_in_parts(request, menu, inventory, calibration, maker, context)
+        share = share_batches(request, menu, inventory, calibration, maker, context)
         table = joined or score_units(
             source,
             inventory,
@@ -97,8 +100,9 @@ def score(
             samples=request.samples,
             options=dict(menu.recipe.metric_options),
             progress=context.progress,
-            partial=partial,
+            partial=partial if share is ALONE else FORGETFUL,
             granularity=menu.granularity,
+            share=share,
         )
         table.save(path)
 
