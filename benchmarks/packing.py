@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from bitwright.core.block_format import FLOAT_BLOCKS, GGML_FORMATS
-from gpu_kernels import kernels, reference
+from gpu_kernels import kernels, reference, threads
 from gpu_kernels.block_layouts import LAYOUTS
 from gpu_kernels.block_reference import PLAIN
 from gpu_kernels.blocks import dequantize_blocks, quantize_blocks
@@ -75,9 +75,9 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
             steps[f"copy {name}"] = partial(np.copyto, copies[name], array)
             steps[f"quantize+pack {name}"] = partial(kernels.quantize_pack, array, inverse, zero, bits, GROUP)
         if bits > 1:
-            steps["rtn+pack fp32"] = partial(kernels.rtn_pack, data["fp32"], bits, False, GROUP, False)
-            steps["rtn+pack bf16"] = partial(kernels.rtn_pack, data["bf16"], bits, False, GROUP, False)
-            steps["rtn+pack sym"] = partial(kernels.rtn_pack, data["fp32"], bits, True, GROUP, bits <= 4)
+            for name, array in data.items():
+                steps[f"rtn+pack {name}"] = partial(kernels.rtn_pack, array, bits, False, GROUP, False)
+                steps[f"rtn+pack sym {name}"] = partial(kernels.rtn_pack, array, bits, True, GROUP, bits <= 4)
         times = interleaved(steps, repeats)
         rows.append({"bits": bits, "gb_s_copy": data["fp32"].nbytes / times["copy fp32"] / 1e9, **ratios(times)})
     return rows
@@ -86,8 +86,8 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
 def ratios(times: dict[str, float]) -> dict[str, float]:
     """memcpy time over the step's time."""
     base = {"pack": "codes", "unpack": "codes", "unpack+dequantize": "dense"}
-    base |= {"rtn+pack fp32": "fp32", "rtn+pack bf16": "bf16", "rtn+pack sym": "fp32"}
-    base |= {f"quantize+pack {name}": name for name in ("fp32", "fp16", "bf16")}
+    for step in ("quantize+pack", "rtn+pack", "rtn+pack sym"):
+        base |= {f"{step} {name}": name for name in ("fp32", "fp16", "bf16")}
     return {step: times[f"copy {base[step]}"] / times[step] for step in base if step in times}
 
 
@@ -177,6 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ggml", type=Path, help="a libggml-base built from ggml's sources")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    threads.threads = lambda: 1  # type: ignore[assignment]  # the clock counts one thread
     rows = measure(options.size, options.repeats)
     names = [name for name in rows[-1] if name not in ("bits", "gb_s_copy")]
     print(f"{backend()}, {options.size} x {options.size}, groups of {GROUP}; speed over memcpy of the same buffer")

@@ -78,12 +78,20 @@ def dequantize_codes(
     return out
 
 
-def lane_sum(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over the last axis in eight lanes, one order for all machines and kernels."""
-    size = products.shape[-1]
-    lanes = np.zeros((*products.shape[:-1], 8), np.float64)
-    for start in range(0, size, 8):
-        part = products[..., start : start + 8]
-        lanes[..., : part.shape[-1]] += part
-    pairs = lanes[..., :4] + lanes[..., 4:]
-    return np.asarray((pairs[..., 0] + pairs[..., 2]) + (pairs[..., 1] + pairs[..., 3]))
+#: Numbers that are added up in float32 before a float64 sum takes over.
+LANE_BLOCK = 1024
+
+
+def lane_sum(products: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum over the last axis in sixteen float32 lanes, blocks of LANE_BLOCK in float64: one order for all kernels."""
+    total = np.zeros(products.shape[:-1], np.float64)
+    for base in range(0, products.shape[-1], LANE_BLOCK):
+        block = products[..., base : base + LANE_BLOCK]
+        lanes = np.zeros((*products.shape[:-1], 16), np.float32)
+        for start in range(0, block.shape[-1], 16):
+            part = block[..., start : start + 16]
+            lanes[..., : part.shape[-1]] += part
+        eight = lanes[..., :8] + lanes[..., 8:]
+        four = eight[..., :4] + eight[..., 4:]
+        total += (four[..., 0] + four[..., 2]) + (four[..., 1] + four[..., 3])
+    return total.astype(np.float32)

@@ -14,7 +14,8 @@ reciprocal, in a fixed order: code = clip(rint(x * (1/s)) + zero). Native kernel
                 get s = their mean, with k (and the sign) making (sum)^2 / k largest, which is the exact optimum.
 
 Symmetric grids of few bits clip one side and so shrink the weights, and shrinkage adds up over a model (research/09,
-conclusion 3). Up to 4 bits their stored scale is therefore the one with w'q = w'w, found after rounding (codes stay).
+conclusion 3). Up to 4 bits their stored scale is therefore the one with w'q = w'w, found after rounding (codes stay),
+in float32 on the weights in units of the scale.
 KL of llama-stdlib against no correction: 0.35 at 1 bit (both kinds), 0.86 at 2, 0.95 at 3, 0.97 at 4.
 
 An all-zero group gets the smallest scale and the code of zero; scales are never zero (2^-24 at least).
@@ -227,14 +228,14 @@ def unshrunk_scale(
     """
     if not corrects(format):
         return scale
-    exact = grouped.astype(np.float64)
-    along = lane_sum(exact * (codes.astype(np.float64) - zero[..., None].astype(np.float64)))
-    norm = lane_sum(exact * exact)
-    before = scale.astype(np.float64)
-    after = np.divide(norm, along, out=before.copy(), where=along != 0)
-    gain = np.where(before != 0, after / before, 1.0)
+    before = scale.astype(np.float32)
+    steps = codes.astype(np.float32) - zero[..., None].astype(np.float32)
+    # In units of the scale nothing overflows and float32 is enough: the numbers that were rounded, and their steps.
+    position = grouped * (np.float32(1) / before)[..., None]
+    along, norm = lane_sum(position * steps), lane_sum(position * position)
+    gain = np.divide(norm, along, out=np.ones_like(norm), where=along != 0)
     if format.width > 1:
-        gain = np.clip(gain, *GAIN_LIMITS)
+        gain = np.clip(gain, np.float32(GAIN_LIMITS[0]), np.float32(GAIN_LIMITS[1]))
     half = format.scale == "F16"
     most = _MAX_HALF if half else _MAX_WIDE
     held = np.clip(gain * before, -most, most)

@@ -144,3 +144,14 @@ BW_HD bool bw_group_parameters(float low, float high, int bits, bool symmetric, 
     *zero = z < 0 ? 0 : (z < top ? z : top);
     return true;
 }
+
+// The scale that keeps w'q = w'w, from sums over p = w / scale of p * step and p * p (quantizers/rtn.py, unshrunk_scale).
+BW_HD bw_u16 bw_corrected(float along, float norm, bw_u16 scale) {
+    float gain = along != 0.0f ? bw_div(norm, along) : 1.0f;
+    gain = gain < 0.7f ? 0.7f : gain;
+    gain = gain > 1.5f ? 1.5f : gain;
+    float held = bw_mul(gain, bw_from_half(scale));
+    held = held < -BW_MAX_HALF ? -BW_MAX_HALF : held;
+    held = held > BW_MAX_HALF ? BW_MAX_HALF : held;
+    return (held < 0 ? -held : held) >= BW_TINY ? bw_to_half((double)held) : scale;
+}

@@ -15,6 +15,7 @@ namespace BW_NAMESPACE {
 #include "floats.inl"
 #include "rtn.inl"
 #include "lanes.inl"
+#include "panel.inl"
 #include "blocks.inl"
 
 // ---- rows: the entry points of one build ---------------------------------------------------------------------------
@@ -140,6 +141,13 @@ int rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, 
 template <class T, int B>
 static int rtn_pack_rows(const void *data, int64_t rows, int64_t columns, int64_t group, int symmetric, int correct, uint8_t *out, int64_t nbytes, bw_u16 *scales, uint8_t *zeros) {
     const int64_t groups = (columns + group - 1) / group;
+#if defined(BW_AVX2)
+    if (columns % group == 0 && group % 32 == 0) {
+        const typename T::type *x = (const typename T::type *)data;
+        if (symmetric && correct) return panels<T, B, true>(x, rows * groups, group, true, out, scales, zeros);
+        return panels<T, B, false>(x, rows * groups, group, symmetric, out, scales, zeros);
+    }
+#endif
     std::vector<float> wide(columns);
     std::vector<uint8_t> codes(columns + 32);
     uint8_t unused;

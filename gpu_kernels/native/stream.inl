@@ -1,14 +1,16 @@
 // ---- 32 codes <-> B words ---------------------------------------------------------------------------------------
 #if defined(BW_AVX2)
-// Lane masks of the squeeze 8 -> 16 -> 32 -> 64 bits (see gpu_kernels/reference.py).
+// Lane masks of the spread 64 -> 32 -> 16 -> 8 bits (see gpu_kernels/reference.py).
 template <int LANE, int USED> static inline __m256i low_mask() {
     uint64_t m = 0;
     for (int at = 0; at < 64; at += 2 * LANE) m |= (USED >= 64 ? ~0ull : ((1ull << USED) - 1)) << at;
     return _mm256_set1_epi64x((long long)m);
 }
-template <int LANE, int USED> static inline __m256i squeeze(__m256i v) {
-    const __m256i low = low_mask<LANE, USED>();
-    return _mm256_or_si256(_mm256_and_si256(v, low), _mm256_and_si256(_mm256_srli_epi64(v, LANE - USED), _mm256_slli_epi64(low, USED)));
+// Four codes of B < 8 bits side by side: a + b * 2^B by one multiply-add of bytes, the same of words, then of dwords by shifts.
+template <int B> static inline __m256i squeeze(__m256i v) {
+    v = _mm256_maddubs_epi16(_mm256_set1_epi16((short)(1 | 1 << (8 + B))), v);
+    v = _mm256_madd_epi16(v, _mm256_set1_epi32(1 | 1 << (16 + 2 * B)));
+    return _mm256_srli_epi64(_mm256_sllv_epi32(v, _mm256_set1_epi64x(32 - 4 * B)), 32 - 4 * B);
 }
 template <int LANE, int USED> static inline __m256i spread(__m256i v) {
     const __m256i low = low_mask<LANE, USED>();
@@ -34,8 +36,7 @@ template <int B> static inline void pack_wide(__m256i v, uint8_t *out, __m256i o
         std::memcpy(out, &bits, 4);
         return;
     }
-    if (B != 8) v = squeeze<8, B & 7>(v), v = squeeze<16, 2 * (B & 7)>(v), v = squeeze<32, 4 * (B & 7)>(v);
-    v = _mm256_shuffle_epi8(v, order);
+    v = _mm256_shuffle_epi8(squeeze<B & 7>(v), order);
     _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(v));
     _mm_storeu_si128((__m128i *)(out + 2 * B), _mm256_extracti128_si256(v, 1));
 }
