@@ -104,10 +104,10 @@ class Client:
         return self._json("GET", f"/v1/jobs/{id_of(job)}")
 
     def jobs(
-        self, *, state: str | None = None, kind: str | None = None, page_size: int = 100
+        self, *, state: str | None = None, kind: str | None = None, q: str | None = None, page_size: int = 100
     ) -> Iterator[dict[str, Any]]:
-        """Every job, newest first, read page by page."""
-        query: dict[str, Any] = {k: v for k, v in (("state", state), ("kind", kind)) if v}
+        """Every job, newest first, read page by page. q: words that each must hold (model, budget, engine, id ...)."""
+        query: dict[str, Any] = {k: v for k, v in (("state", state), ("kind", kind), ("q", q)) if v}
         query["page_size"] = page_size
         while True:
             page = self._json("GET", "/v1/jobs", params=query)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,6 +16,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from bitwright.core.errors import Forbidden, InvalidSetting, Unauthorized
+from bitwright.jobs.values import timestamp
 from bitwright.settings import Settings
 from service.keys import DEFAULT_TENANT, SCOPES, KeyFile
 
@@ -78,7 +80,13 @@ class Gate:
             return EVERYONE
         key = self.keys.find(text)
         if key is None:
-            raise Unauthorized("the API key is not valid (any more)", hint="it may have expired or been revoked")
+            raise Unauthorized("the API key is not valid (any more)", hint="it may have been mistyped or revoked")
+        if not key.active(time.time()):  # told to its holder alone: who guesses learns nothing
+            raise Unauthorized(
+                f"the API key '{key.name}' has expired",
+                got=timestamp(key.expires_at),
+                hint="ask its operator for a new one",
+            )
         return Principal(key.tenant, key.scopes)
 
 

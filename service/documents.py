@@ -19,6 +19,7 @@ from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_json
 from bitwright.core.solution import solution_from_json, verify_solution
 from bitwright.core.table import SensitivityTable, load_table
+from bitwright.engines.columns import table_head
 from bitwright.jobs.blobs import BlobStore
 from service.replies import json_bytes
 
@@ -64,22 +65,11 @@ def table_document(table: SensitivityTable) -> dict[str, Any]:
         for u in inventory.units
     ]
     return {
-        "model": {
-            "ref": inventory.ref,
-            "digest": inventory.digest,
-            "architecture": inventory.architecture,
-            "task": inventory.task,
-        },
-        "metric": table.metric,
-        "loss_unit": table.loss_unit,
-        "formats": list(table.formats),
+        **table_head(table),
         "units": units,
         "loss": _rows(table.loss),
         "stderr": _rows(table.stderr),
         "cost_bytes": table.cost_bytes().tolist(),
-        "weights": inventory.weights,
-        "coverage": inventory.coverage(),
-        "provenance": dict(table.provenance),
     }
 
 

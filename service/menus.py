@@ -1,25 +1,17 @@
-"""What each engine loads of a model's units, format by format: preflight for every budget at once.
-
-A picture that follows a dragged budget cannot ask a server in each frame. So the answer is given once: units that all
-engines treat alike form a class, and for each class and format an engine says nothing (it loads) or why not.
-"""
+"""Preflight for pictures: what every engine loads of a stored table or of a plan, and tables as columns kept ready."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bitwright.core.formats import parse_format
-from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Plan
 from bitwright.core.table import load_table
-from bitwright.engines import shipped_profiles
-from bitwright.engines.profile import EngineProfile
+from bitwright.engines.columns import columns_key, save_columns
+from bitwright.engines.menus import menus_document
+from bitwright.jobs.blobs import BlobStore
 from bitwright.models.planned import inventory_of
 from service.replies import json_bytes
 
@@ -32,62 +24,12 @@ def menus_json(path: Path, digest: str) -> bytes:
 
 
 def plan_menus(plan: Plan) -> dict[str, Any]:
-    """The same for a plan alone, over the formats that it uses."""
+    """The same for a plan alone, over the formats that it uses; of a mixed format its label says all that matters."""
     inventory = inventory_of(plan)
-    return menus_document(inventory, tuple(dict.fromkeys(unit.format for unit in plan.units)))
+    return menus_document(inventory, tuple(dict.fromkeys(parse_format(unit.format).label for unit in plan.units)))
 
 
-def menus_document(inventory: Inventory, formats: Sequence[str]) -> dict[str, Any]:
-    """{formats, unit_class: class of each unit, classes: [{example, units}], tied, engines}.
-
-    tied: by kinds of families, joined by commas, one number a unit that tied units share. Each engine: name, title,
-    version, ties (kinds of families that it fuses), container, export, and `refusals`: for each class and format null
-    where it loads, else the reason in words.
-    """
-    profiles = list(shipped_profiles().values())
-    masks = np.array([profile.allowed(inventory, formats) for profile in profiles], bool)
-    member, example = _classes(inventory, masks)
-    counts = np.bincount(member, minlength=len(example)).tolist()
-    return {
-        "formats": list(formats),
-        "unit_class": member.tolist(),
-        "classes": [
-            {"example": inventory.units[i].name, "units": count} for i, count in zip(example, counts, strict=True)
-        ],
-        "tied": {
-            ",".join(kinds): list(inventory.tie_ids(kinds))
-            for kinds in {profile.tie_kinds for profile in profiles}
-            if kinds
-        },
-        "engines": [_engine(profile, inventory, example, formats) for profile in profiles],
-    }
-
-
-def _classes(inventory: Inventory, masks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[int]]:
-    """(class of each unit, first unit of each class): alike in shape, kind and what every engine loads of them."""
-    keys: dict[tuple[object, ...], int] = {}
-    member, example = np.empty(len(inventory.units), np.int64), list[int]()
-    rows = np.moveaxis(masks, 1, 0).reshape(len(inventory.units), -1)
-    for i, (unit, row) in enumerate(zip(inventory.units, rows, strict=True)):
-        key = (unit.shape, unit.expert is None, unit.layer is None, unit.index is None, row.tobytes())
-        if key not in keys:
-            keys[key] = len(example)
-            example.append(i)
-        member[i] = keys[key]
-    return member, example
-
-
-def _engine(
-    profile: EngineProfile, inventory: Inventory, example: Sequence[int], formats: Sequence[str]
-) -> dict[str, Any]:
-    parsed = [parse_format(name) for name in formats]
-    units = [inventory.units[i] for i in example]
-    return {
-        "name": profile.name,
-        "title": profile.title,
-        "version": profile.version,
-        "ties": list(profile.tie_kinds),
-        "container": profile.container,
-        "export": profile.export,
-        "refusals": [["; ".join(profile.refusals(unit, format)) or None for format in parsed] for unit in units],
-    }
+def columns_of(blobs: BlobStore, path: Path, digest: str) -> bytes:
+    """A stored table as columns. A worker keeps them when its job ends; made here for tables that came otherwise."""
+    kept = blobs.memo("columns", columns_key(digest), lambda to: save_columns(load_table(path), digest, to))
+    return kept.read_bytes()

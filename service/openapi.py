@@ -64,7 +64,8 @@ def build(app: FastAPI) -> dict[str, Any]:
 def _complete(operation: dict[str, Any], known: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, (text, schema, media) in known.answers.items():
-        content = {media: {"schema": schema}} if media else None
+        others = {other: {"schema": form} for other, form in known.others.get(status, {}).items()}
+        content = {media: {"schema": schema}, **others} if media else None
         example = known.examples.get(status)
         if content and example is not None:
             content[media]["examples"] = {"example": {"value": example}}

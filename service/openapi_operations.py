@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitwright.engines.columns import MEDIA as COLUMNS
 from service.openapi_examples import EXAMPLES
 from service.openapi_schemas import Schema, ref
 
@@ -16,13 +17,17 @@ BODY_PROBLEMS = (413, 415, 422)
 
 @dataclass(frozen=True)
 class Operation:
-    """answers: status -> (words, schema, media type or "" for no body); headers and examples by status."""
+    """answers: status -> (words, schema, media type or "" for no body); headers and examples by status.
+
+    others: status -> further media types of the same answer, as Accept asks for them, and their schemas.
+    """
 
     answers: Mapping[int, tuple[str, Schema, str]]
     problems: tuple[int, ...] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     examples: Mapping[int, Any] = field(default_factory=dict)
+    others: Mapping[int, Mapping[str, Schema]] = field(default_factory=dict)
 
 
 def _json_body(name: str, *examples: str) -> dict[str, Any]:
@@ -38,6 +43,7 @@ _TAG = {"ETag": "version of what is answered"}
 _NPZ_BODY = {
     NPZ: {"schema": {"type": "string", "format": "binary", "description": "a problem file (.npz, no pickles)"}}
 }
+_FILE: Schema = {"type": "string", "format": "binary"}
 _JOB_HEADERS = {**_TAG, "Location": "address of the job", "Retry-After": "seconds until a poll is worthwhile"}
 _CATALOG = Operation({**_ok("Catalog"), **_UNCHANGED}, headers={200: _TAG})
 _STATUS = Operation(_ok("Status"))
@@ -125,7 +131,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "exportGivenPlan": Operation(
         {200: ("The exported text", {"type": "string"}, PLAIN)}, BODY_PROBLEMS, {JSON: {"schema": ref("Plan")}}
     ),
-    "getSensitivities": Operation({**_ok("Table"), **_UNCHANGED}, (404,), headers={200: _TAG}),
+    "getSensitivities": Operation(
+        {**_ok("Table"), **_UNCHANGED}, (404,), headers={200: _TAG}, others={200: {NPZ: _FILE, COLUMNS: _FILE}}
+    ),
     "getPlanMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404, 422), headers={200: _TAG}),
     "getMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404,), headers={200: _TAG}),
     "listSolvers": _CATALOG,

@@ -19,14 +19,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, InvalidProblem, TooLarge
+from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, InvalidProblem, TooLarge, Unsupported
 from bitwright.core.npz import read_npz
 from bitwright.core.offline import deny_network
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_arrays, problem_from_json
-from bitwright.core.table import load_table
+from bitwright.core.table import SensitivityTable, load_table
+from bitwright.engines import load_profile
 from service.frames import read_frame, write_frame
-from service.solve_requests import parse_solve
+from service.solve_requests import Synchronous, parse_solve
 from service.strict_json import parse_json_body
 
 #: An uploaded .npz may unpack to this many times the request cap (numpy files of plain numbers compress about so well).
@@ -52,16 +53,23 @@ def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
         problem = None
     request = parse_solve(header["operation"], options)
     if problem is None:
-        problem = _problem(request.problem, request.table, request.ties, header)
+        problem = _problem(request, header)
     _check_units(problem.n, header)
     for name, value in request.limits.items():
         problem = problem.with_limit(name, value)
     return request.run(problem, float(header["seconds"]))
 
 
-def _problem(data: Any, table: str | None, ties: tuple[str, ...], header: dict[str, Any]) -> Problem:
+def _problem(request: Synchronous, header: dict[str, Any]) -> Problem:
+    data: Any = request.problem
+    table = request.table
     if (data is None) == (table is None):
         raise InvalidInput("name the problem once", expected="either 'problem' or 'table'")
+    if table is None and request.engine is not None:
+        raise InvalidInput(
+            "an engine's menu can only be cut for a table: a problem does not say what its units are",
+            errors=[{"pointer": "/engine", "message": "beside a problem"}],
+        )
     if isinstance(data, str):
         return _stored(data, header)
     if table is None:
@@ -76,7 +84,26 @@ def _problem(data: Any, table: str | None, ties: tuple[str, ...], header: dict[s
             hint="the `sensitivities` link of a job names its table",
             errors=[{"pointer": "/table", "message": "unknown digest"}],
         )
-    return load_table(path).problem(None, tie_kinds=ties)
+    return _table_problem(load_table(path), request.ties, request.engine)
+
+
+def _table_problem(table: SensitivityTable, ties: tuple[str, ...], engine: str | None) -> Problem:
+    """Raises UnknownName for an engine, and Unsupported when it loads some unit in none of the table's formats."""
+    if engine is None:
+        return table.problem(None, tie_kinds=ties)
+    profile, inventory = load_profile(engine), table.inventory
+    allowed = np.array(profile.allowed(inventory, table.formats), bool)
+    finite = np.zeros_like(allowed)
+    np.logical_or.at(finite, table.row_units, np.isfinite(table.loss))
+    bare = np.flatnonzero(~(allowed & finite).any(axis=1))
+    if bare.size:
+        raise Unsupported(
+            f"{profile.title} loads {bare.size} of the {len(inventory.units)} units in no format of this table",
+            got=inventory.units[bare[0]].name,
+            hint=f"start a plan job for {profile.name}: it keeps such units unquantized",
+            errors=[{"pointer": "/engine", "message": "a unit has no format left"}],
+        )
+    return table.problem(None, tie_kinds=tuple(dict.fromkeys((*ties, *profile.tie_kinds))), allowed=allowed)
 
 
 def _stored(digest: str, header: dict[str, Any]) -> Problem:

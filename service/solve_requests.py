@@ -19,7 +19,7 @@ Number = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX)] | float
 MIN_SECONDS = 0.1
 
 
-class _Synchronous(BaseModel):
+class Synchronous(BaseModel):
     """Exactly one of `problem` and `table`.
 
     `limits` sets or replaces limits by name, so one table serves every budget.
@@ -34,6 +34,9 @@ class _Synchronous(BaseModel):
     ties: tuple[TieKind, ...] = Field(
         default=(), max_length=16, description="tie kinds for a table, such as qkv, gate_up"
     )
+    engine: Name | None = Field(
+        default=None, description="for a table: cut the menu to what this engine loads, and tie what it fuses"
+    )
     limits: dict[str, Number] = Field(default_factory=dict, max_length=64, description="limit by resource name")
     seed: int = Field(default=0, ge=0, lt=2**31)
 
@@ -42,7 +45,7 @@ class _Synchronous(BaseModel):
         raise UnknownName("this request cannot be run")
 
 
-class SolveRequest(_Synchronous):
+class SolveRequest(Synchronous):
     solver: Name = Field(default="auto", description="a name of GET /v1/solvers, or auto")
     time_limit: float = Field(default=10.0, ge=MIN_SECONDS, le=300, description="seconds")
 
@@ -53,7 +56,7 @@ class SolveRequest(_Synchronous):
         return solve(problem, self.solver, time_limit=limit, seed=self.seed).to_json()
 
 
-class FrontierRequest(_Synchronous):
+class FrontierRequest(Synchronous):
     limit: Name | None = Field(default=None, description="limit or resource; needed when there are several")
     points: int = Field(default=1000, ge=2, le=10_000, description="at most about this many, evenly spread over cost")
     at: tuple[Number, ...] = Field(default=(), max_length=64, description="budgets whose plans are wanted too")
@@ -67,7 +70,7 @@ class FrontierRequest(_Synchronous):
         return {**found.to_json(self.points), "solutions": plans} if plans else found.to_json(self.points)
 
 
-class CheckRequest(_Synchronous):
+class CheckRequest(Synchronous):
     """An uploaded problem file, read once before it is kept."""
 
     def run(self, problem: Problem, seconds: float) -> dict[str, Any]:
@@ -75,14 +78,14 @@ class CheckRequest(_Synchronous):
         return {"units": problem.n, "formats": problem.k}
 
 
-_REQUESTS: Mapping[str, type[_Synchronous]] = {
+_REQUESTS: Mapping[str, type[Synchronous]] = {
     "solve": SolveRequest,
     "frontier": FrontierRequest,
     "check": CheckRequest,
 }
 
 
-def parse_solve(operation: str, data: Any) -> _Synchronous:
+def parse_solve(operation: str, data: Any) -> Synchronous:
     """Raises InvalidInput with one JSON pointer for each wrong member."""
     try:
         return _REQUESTS[operation].model_validate(data)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 
 from bitwright.core.errors import NotFound
 from bitwright.jobs import states
@@ -45,8 +46,58 @@ def page(
     limit: int = 50,
 ) -> list[Job]:
     """Newest first; `after`: (created_at, id) of the last job of the page before."""
-    statement = select(jobs).where(jobs.c.parent_id.is_(None))
-    statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    statement = _listed(select(jobs), tenant, states, kinds, batch, after).limit(limit)
+    return [job_of(row) for row in tx.connection.execute(statement).mappings()]
+
+
+#: Members of a request that a search looks at: what a person knows a job by. Never the plans that some carry.
+SEARCHED = ("model", "budget", "engine", "metric", "recipe", "quantizer", "granularity", "to")
+
+
+def search(
+    tx: Transaction,
+    words: Sequence[str],
+    *,
+    limit: int,
+    most: int,
+    tenant: str | None = None,
+    states: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    batch: str | None = None,
+    after: tuple[float, str] | None = None,
+) -> tuple[list[Job], tuple[float, str] | None]:
+    """(at most `limit` jobs that hold every word, newest first; where to go on, or None at the end of the list).
+
+    Looks at no more than `most` jobs after `after`, so that one call is bounded whatever is asked for.
+    """
+    members = [jobs.c.request[name].as_string().label(name) for name in SEARCHED]
+    statement = select(jobs.c.created_at, jobs.c.id, jobs.c.kind, *members)
+    statement = _listed(statement, tenant, states, kinds, batch, after).limit(most + 1)
+    wanted = [word.casefold() for word in words]
+    hits, last, looked = list[str](), after, 0
+    for row in tx.connection.execute(statement):
+        if looked == most or len(hits) == limit:
+            break
+        looked, last = looked + 1, (row.created_at, row.id)
+        text = " ".join(str(value) for value in row[1:] if value is not None).casefold()
+        if all(word in text for word in wanted):
+            hits.append(row.id)
+    else:
+        last = None
+    rows = tx.connection.execute(_listed(select(jobs).where(jobs.c.id.in_(hits)))).mappings()
+    return [job_of(row) for row in rows], last
+
+
+def _listed(
+    statement: Select[Any],
+    tenant: str | None = None,
+    states: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    batch: str | None = None,
+    after: tuple[float, str] | None = None,
+) -> Select[Any]:
+    """Whole jobs (no steps) that fit the filters, newest first."""
+    statement = statement.where(jobs.c.parent_id.is_(None)).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     if batch is not None:
         statement = statement.where(jobs.c.batch_id == batch)
     if tenant is not None:
@@ -57,7 +108,7 @@ def page(
         statement = statement.where(jobs.c.kind.in_(kinds))
     if after is not None:
         statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*after))
-    return [job_of(row) for row in tx.connection.execute(statement).mappings()]
+    return statement
 
 
 def running_attempts(tx: Transaction) -> frozenset[tuple[str, int]]:

@@ -61,6 +61,11 @@ class JobStore:
         with self.database.read() as tx:
             return query.page(tx, **filters)
 
+    def search(self, words: Sequence[str], **filters: Any) -> tuple[list[Job], tuple[float, str] | None]:
+        """`query.search`: as `page`, of the jobs that hold every word; and where to go on."""
+        with self.database.read() as tx:
+            return query.search(tx, words, **filters)
+
     def cancel(self, job_id: str, tenant: str | None = None) -> Job:
         with self.database.write() as tx:
             return cancelling.cancel(tx, job_id, tenant)

@@ -1,16 +1,16 @@
 // The frontier of a sensitivity table, in the browser: lower hulls, steps by falling slope, prefix sums (DESIGN section 5).
 // Building costs one sort; any budget is then a binary search and one pass, so that a dragged budget is followed at once.
 
-import { flat, tieGroups } from "./table.js";
+import { tieGroups } from "./table.js";
 
 export class Allocator {
-  // table: as GET /v1/sensitivities/{digest}; tieKinds: families whose members share a format.
+  // table: as columns.js reads it; tieKinds: families whose members share a format.
   // group: instead of tieKinds, one number a unit; allowed: (unit, format) -> bool cuts the menu; loss: other losses.
   constructor(table, tieKinds = [], { group, allowed, loss } = {}) {
     this.table = table;
-    this.flat = flat(table);
+    this.flat = table.flat;
     this.formats = this.flat.k;
-    this.group = group ?? tieGroups(table.units, tieKinds);
+    this.group = group ?? tieGroups(table, tieKinds);
     this.groups = this.group.reduce((top, g) => Math.max(top, g), -1) + 1;
     this.#build(...this.#summed(loss ?? this.flat.loss, allowed));
     this.uniform = this.#uniform(allowed);

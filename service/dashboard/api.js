@@ -1,5 +1,8 @@
 // The API, with its problem documents as errors and its events as a subscription that survives a lost server.
 
+import { readColumns } from "./columns.js";
+import { askKey, kept } from "./key.js";
+
 export class Problem extends Error {
   constructor(document, status) {
     super(document.detail ?? document.title ?? `HTTP ${status}`);
@@ -20,11 +23,11 @@ export function online(yes) {
 }
 
 export async function call(path, { method = "GET", body, headers = {}, type = "application/json", signal } = {}) {
-  let answer;
+  let answer, key;
   try {
     const content = body === undefined ? undefined : type === "application/json" ? JSON.stringify(body) : body;
     const sent = { ...headers, ...(content === undefined ? {} : { "Content-Type": type }) };
-    const key = sessionStorage.getItem("bitwright-key");
+    key = kept();
     if (key) sent.Authorization = `Bearer ${key}`;
     answer = await fetch(path, { method, headers: sent, body: content, signal, cache: "no-cache" });
   } catch (error) {
@@ -36,6 +39,8 @@ export async function call(path, { method = "GET", body, headers = {}, type = "a
   if (!answer.ok) {
     let problem;
     try { problem = await answer.json(); } catch { problem = { detail: `HTTP ${answer.status}` }; }
+    // Another call may have been given a new key meanwhile.
+    if (answer.status === 401 && !signal?.aborted && (key !== kept() || await askKey(problem))) return call(path, { method, body, headers, type, signal });
     throw new Problem(problem, answer.status);
   }
   return answer;
@@ -48,14 +53,17 @@ export const text = async (path, options) => (await call(path, options)).text();
 const cache = new Map();
 
 // Content-addressed documents: asked for once.
-export function once(path) {
+export function once(path, ask = get) {
   if (!cache.has(path)) {
-    const found = get(path);
+    const found = ask(path);
     found.catch(() => cache.delete(path));
     cache.set(path, found);
   }
   return cache.get(path);
 }
+
+// A sensitivity table with what each engine loads of it.
+export const tableOf = (digest) => once(`/v1/sensitivities/${encodeURIComponent(digest)}`, async (path) => readColumns(await (await call(path, { headers: { Accept: "application/vnd.bitwright.columns" } })).arrayBuffer()));
 
 // A job until it has ended: `seen(job, null)` for each state, `seen(null, event)` for each event. The stream of events is
 // read by fetch (an EventSource can carry no key); where streams are refused, long polls with entity tags take over.

@@ -1,14 +1,13 @@
 // Two plans, or two metrics at one budget: what changed, where the bytes moved, predicted and measured difference.
 
 import { Allocator } from "./allocate.js";
-import { get, once } from "./api.js";
+import { get, once, tableOf } from "./api.js";
 import { bitsOf, colour, readable } from "./color.js";
 import { card, h, put, table } from "./dom.js";
 import { bytes, count, number, percent, plural, short } from "./format.js";
 import { problem } from "./parts.js";
-import { flat } from "./table.js";
 
-const WORDS = { plans: { one: "Plan", path: "plans", link: "plan" }, tables: { one: "Metric", path: "sensitivities", link: "sensitivities" } };
+const WORDS = { plans: { one: "Plan", link: "plan" }, tables: { one: "Metric", link: "sensitivities" } };
 
 export async function compareView(root, { query }) {
   const what = query.get("what") === "tables" ? "tables" : "plans", words = WORDS[what];
@@ -30,7 +29,7 @@ export async function compareView(root, { query }) {
     history.replaceState(null, "", `#/compare?${new URLSearchParams({ ...(what === "tables" ? { what, bits: picked.bits } : {}), a: picked.a, b: picked.b })}`);
     if (!picked.a || !picked.b) return put(result, h("div", { class: "empty" }, h("h2", {}, `Choose two ${what === "plans" ? "plans" : "metrics"}`), h("p", {}, known.length > 1 ? "" : known.length ? "There is only one yet: start another job to compare it with." : "There is no finished job yet.")));
     try {
-      const [a, b] = await Promise.all([picked.a, picked.b].map((digest) => once(`/v1/${words.path}/${encodeURIComponent(digest)}`)));
+      const [a, b] = await Promise.all([picked.a, picked.b].map((digest) => (what === "tables" ? tableOf(digest) : once(`/v1/plans/${encodeURIComponent(digest)}`))));
       put(result, what === "plans" ? difference(readable(a), readable(b)) : metricDifference(a, b, picked.bits));
     } catch (error) { put(result, problem(error)); }
   }
@@ -55,7 +54,7 @@ function difference(a, b) {
 function metricDifference(a, b, bits) {
   const budget = Math.floor((bits * a.weights) / 8), plans = [a, b].map((found) => new Allocator(found).at(budget));
   if (plans.includes(null)) return h("p", { class: "warning" }, `No plan of ${number(bits)} bits per weight exists in both tables; the least is ${number((8 * Math.max(new Allocator(a).least, new Allocator(b).least)) / a.weights, 3)}.`);
-  const units = [a, b].map((found, t) => found.units.map((unit, i) => { const at = i * found.formats.length + plans[t].choice[i]; return { name: unit.name, module: unit.module, format: found.formats[plans[t].choice[i]], bytes: flat(found).cost[at], loss: flat(found).loss[at] }; }));
+  const units = [a, b].map((found, t) => found.units.map((unit, i) => { const at = i * found.formats.length + plans[t].choice[i]; return { name: unit.name, module: unit.module, format: found.formats[plans[t].choice[i]], bytes: found.flat.cost[at], loss: found.flat.loss[at] }; }));
   const rows = joined(...units), same = rows.filter((row) => row.a.format === row.b.format).length;
   return [
     a.model.digest !== b.model.digest && h("p", { class: "warning" }, "These tables are of different models; only units of the same name are compared."),
@@ -78,7 +77,7 @@ function ranks(a, b) {
   a.units.forEach((unit, i) => {
     const other = at.get(unit.name);
     if (other === undefined) return;
-    a.formats.forEach((format, j) => { const k = b.formats.indexOf(format), x = a.loss[i][j], y = k < 0 ? null : b.loss[other][k]; if (x !== null && y !== null) pairs.push([x, y]); });
+    a.formats.forEach((format, j) => { const k = b.formats.indexOf(format), x = a.flat.loss[i * a.flat.k + j], y = k < 0 ? Infinity : b.flat.loss[other * b.flat.k + k]; if (x < Infinity && y < Infinity) pairs.push([x, y]); });
   });
   const rank = (side) => { const order = pairs.map((_, i) => i).sort((p, q) => pairs[p][side] - pairs[q][side]), found = new Float64Array(pairs.length); order.forEach((i, r) => { found[i] = r; }); return found; };
   const [x, y] = [rank(0), rank(1)], mean = (pairs.length - 1) / 2;

@@ -9,17 +9,17 @@ import { HeatMap } from "./heatmap.js";
 import { certificateCard } from "./certificate.js";
 import { problem } from "./parts.js";
 import { RoleBar } from "./roles.js";
-import { flat, tieGroups } from "./table.js";
+import { tieGroups } from "./table.js";
 
 const STEPS = 1000;
 
-// source: {table, menus, bytes, ties, engine: where to begin; prove({ties, bytes}): solution, or null; moved({bytes, ties,
+// source: {table, bytes, ties, engine: where to begin; prove({ties, bytes, engine}): solution, or null; moved({bytes, ties,
 // engine}): told when a drag rests; within: part of another page; start({bytes, engine}): address of a form that starts a job, or null}.
 export function frontierPage(root, source) {
-  const { table, menus } = source;
-  const kinds = Object.keys(TIES).filter((kind) => table.units.some((unit) => unit.families?.[kind] !== undefined));
+  const { table } = source;
+  const kinds = Object.keys(TIES).filter((kind) => table.families[kind]);
   const tied = new Set((source.ties ?? "").split(",").filter((kind) => kinds.includes(kind)));
-  const preflight = new Preflight(menus), data = flat(table);
+  const preflight = new Preflight(table.menus), data = table.flat;
   let engine = preflight.engines.some((known) => known.name === source.engine) ? source.engine : "";
   let allocator, chart, budget, pending = null, resting = null;
 
@@ -49,7 +49,7 @@ export function frontierPage(root, source) {
   }
 
   function rebuild() {
-    const group = tieGroups(table.units, [...tied]);
+    const group = tieGroups(table, [...tied]);
     told.textContent = "";
     try {
       allocator = new Allocator(table, [], { group, allowed: engine ? preflight.allowed(engine) : undefined });
@@ -96,8 +96,8 @@ export function frontierPage(root, source) {
   async function prove() {
     put(proof, h("p", { class: "muted" }, "Solving on the server …"));
     try {
-      const solution = await source.prove({ ties: [...tied], bytes: budget });
-      put(proof, certificateCard(solution.certificate), h("p", { class: "note-line" }, `Solver ${solution.solver}, budget ${count(budget)} bytes${engine ? "; over the whole menu, not only what the engine loads" : ""}.`));
+      const solution = await source.prove({ ties: [...tied], bytes: budget, engine });
+      put(proof, certificateCard(solution.certificate), h("p", { class: "note-line" }, `Solver ${solution.solver}, within ${count(budget)} bytes${engine ? `, over what ${preflight.engines.find((known) => known.name === engine).title} loads` : ""}.`));
     } catch (error) { put(proof, problem(error)); }
   }
 

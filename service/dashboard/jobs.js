@@ -6,6 +6,8 @@ import { ago, percent } from "./format.js";
 import { about, problem, progressBar, state } from "./parts.js";
 
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
+// Pages of a search that are asked for in a row while none holds a job.
+const MOST_EMPTY = 20;
 const KINDS = ["plan", "sensitivity", "inspect", "execute", "evaluate"];
 
 export async function jobsView(root, { query }) {
@@ -14,9 +16,9 @@ export async function jobsView(root, { query }) {
   const more = h("div", {}, h("p", { class: "muted" }, "Loading …"));
   let pages = 1, timer = null, gone = false;
 
-  const select = (name, values, all) => h("select", { "aria-label": all, onchange: (event) => { filters[name] = event.target.value; keep(); refresh(); } },
+  const select = (name, values, all) => h("select", { "aria-label": all, onchange: (event) => { filters[name] = event.target.value; keep(); again(); } },
     h("option", { value: "" }, all), values.map((value) => h("option", { value, selected: filters[name] === value }, value)));
-  const search = h("input", { type: "search", placeholder: "Find by model, budget or id", "aria-label": "Find a job", value: filters.search, oninput: (event) => { filters.search = event.target.value; keep(); draw(); } });
+  const search = h("input", { type: "search", placeholder: "Find by model, budget, engine, metric or id", maxlength: 200, "aria-label": "Find a job", value: filters.search, oninput: (event) => { filters.search = event.target.value; keep(); clearTimeout(timer); timer = setTimeout(again, 200); } });
   put(root,
     h("div", { class: "head" }, h("div", {}, h("h1", {}, "Jobs")), h("a", { class: "button primary", href: "#/new" }, "New job")),
     h("div", { class: "filters" }, search, select("state", STATES, "All states"), select("kind", KINDS, "All kinds")),
@@ -27,26 +29,37 @@ export async function jobsView(root, { query }) {
     history.replaceState(null, "", `#/jobs${found.size ? `?${found}` : ""}`);
   };
 
-  let jobs = [], token = "", last = "", drawn = 0;
+  // Other filters: from the first page on. An answer to older filters that comes late is not shown.
+  function again() {
+    pages = 1;
+    list.setAttribute("aria-busy", "true");
+    refresh();
+  }
+
+  let jobs = [], token = "", last = "", drawn = 0, turn = 0;
   async function refresh() {
     clearTimeout(timer);
+    const mine = ++turn;
     try {
       const found = [];
       let next = "";
       for (let page = 0; page < pages; page++) {
-        const parameters = new URLSearchParams(Object.entries({ state: filters.state, kind: filters.kind, page_token: next }).filter(([, v]) => v));
+        const parameters = new URLSearchParams(Object.entries({ state: filters.state, kind: filters.kind, q: filters.search.trim(), page_token: next }).filter(([, v]) => v));
         const answer = await get(`/v1/jobs?${parameters}`);
+        if (gone || mine !== turn) return;
         found.push(...answer.jobs);
         next = answer.next_page_token;
         if (!next) break;
+        if (!found.length && pages < MOST_EMPTY) pages += 1; // the server looked at many jobs and none fits yet
       }
-      if (gone) return;
-      const told = JSON.stringify([found, next]);
+      list.removeAttribute("aria-busy");
+      const told = JSON.stringify([found, next, filters]);
       const same = told === last && Date.now() - drawn < 30000; // what did not change is left alone: it may hold the focus
       [jobs, token, last] = [found, next, told];
       if (!same) draw();
     } catch (error) {
-      if (gone) return;
+      if (gone || mine !== turn) return;
+      list.removeAttribute("aria-busy");
       if (error.status !== 0 || !jobs.length) put(more, problem(error, refresh));
     }
     if (!gone) timer = setTimeout(refresh, jobs.some((job) => !job.done) ? 1000 : 4000);
@@ -54,14 +67,23 @@ export async function jobsView(root, { query }) {
 
   function draw() {
     drawn = Date.now();
-    const words = filters.search.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown = jobs.filter((job) => words.every((word) => JSON.stringify([job.id, job.kind, job.request]).toLowerCase().includes(word)));
     const focused = document.activeElement?.dataset?.job;
-    put(list, shown.map((job) => row(job, refresh)));
+    put(list, jobs.map((job) => row(job, refresh)));
     if (focused) list.querySelector(`[data-job="${CSS.escape(focused)}"]`)?.focus();
     put(more,
-      !shown.length && h("div", { class: "empty" }, h("h2", {}, jobs.length || filters.state || filters.kind ? "No job fits these filters" : "No jobs yet"), !jobs.length && !filters.state && !filters.kind && h("p", {}, "Give a model and a budget; a plan with a certificate comes out. "), !jobs.length && h("a", { href: "#/new" }, "Start a job")),
-      token && h("button", { type: "button", onclick: () => { pages += 1; refresh(); } }, "Show more"));
+      !jobs.length && (filtered() ? h("div", { class: "empty" }, h("h2", {}, "No job fits these filters"), h("p", {}, token ? "None of the newest jobs fits; older ones were not looked at yet." : "Every job of yours was looked at."), h("button", { type: "button", onclick: clear }, "Show every job"))
+        : h("div", { class: "empty" }, h("h2", {}, "No jobs yet"), h("p", {}, "Give a model and a budget; a plan with a certificate comes out. "), h("a", { class: "button primary", href: "#/new" }, "Start a job"))),
+      token && h("button", { type: "button", onclick: () => { pages += 1; refresh(); } }, filters.search ? "Look further back" : "Show more"));
+  }
+
+  const filtered = () => filters.state || filters.kind || filters.search.trim();
+
+  function clear() {
+    Object.assign(filters, { state: "", kind: "", search: "" });
+    for (const control of root.querySelectorAll(".filters > *")) control.value = "";
+    keep();
+    again();
+    search.focus();
   }
 
   await refresh();

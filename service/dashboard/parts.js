@@ -2,6 +2,7 @@
 
 import { h, put } from "./dom.js";
 import { percent } from "./format.js";
+import { reconsider } from "./key.js";
 
 export function problem(error, retry) {
   const found = error.document ?? { detail: error.message };
@@ -13,14 +14,7 @@ export function problem(error, retry) {
     found.got && h("p", { class: "small" }, "Got: ", h("code", {}, found.got)),
     found.hint && h("p", {}, "What to do: ", found.hint),
     found.instance && h("p", { class: "small muted" }, found.instance),
-    error.status === 401 && keyForm(retry),
-    retry && error.status !== 401 && h("button", { type: "button", onclick: () => retry() }, "Try again"));
-}
-
-function keyForm(retry) {
-  const input = h("input", { type: "password", autocomplete: "off", id: "api-key", "aria-label": "API key" });
-  return h("form", { class: "row", onsubmit: (event) => { event.preventDefault(); sessionStorage.setItem("bitwright-key", input.value.trim()); (retry ?? (() => location.reload()))(); } },
-    h("label", { for: "api-key" }, "API key"), input, h("button", { class: "primary" }, "Use this key"));
+    (retry || error.status === 401) && h("button", { type: "button", onclick: () => { reconsider(); (retry ?? (() => location.reload()))(); } }, error.status === 401 ? "Enter a key" : "Try again"));
 }
 
 export const state = (job) => h("span", { class: `state ${job.state}` }, job.cancelling ? "cancelling" : job.state);

@@ -1,6 +1,6 @@
 // A plan of this server: its page, fed by the API.
 
-import { get, once, text } from "./api.js";
+import { get, once, tableOf, text } from "./api.js";
 import { planPage } from "./plan_page.js";
 
 export async function planView(root, { parts: [digest], query }) {
@@ -12,9 +12,8 @@ export async function planView(root, { parts: [digest], query }) {
     plan, digest, unit: query.get("unit"),
     targets: engines.exporters,
     exported: (target) => text(`${here}/export/${encodeURIComponent(target)}`),
-    table: () => (table ? optional(once(`/v1/sensitivities/${encodeURIComponent(table)}`)) : null),
+    table: () => (table ? optional(tableOf(table)) : null),
     menus: () => get(`${here}/engines`),
-    tableMenus: () => (table ? optional(once(`/v1/sensitivities/${encodeURIComponent(table)}/engines`)) : null),
     links: { frontier: table && `#/frontier/${table}?bytes=${plan.totals.bytes}${plan.engine ? `&engine=${encodeURIComponent(plan.engine)}` : ""}`, compare: `#/compare?a=${digest}` },
     onunit: (name) => history.replaceState(null, "", `#/plans/${digest}?unit=${encodeURIComponent(name)}`),
   });

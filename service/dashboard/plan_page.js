@@ -15,8 +15,8 @@ import { stability } from "./stability.js";
 import { listedGroups } from "./table.js";
 import { whyPanel } from "./why.js";
 
-// source: {plan, digest, unit: name to explain at once, targets, exported(target): text, menus(): document; table() and
-// tableMenus(): documents or null; links: {frontier, compare}, onunit(name)}.
+// source: {plan, digest, unit: name to explain at once, targets, exported(target): text, menus(): document; table(): as columns.js
+// reads it, or null; links: {frontier, compare}, onunit(name)}.
 export async function planPage(root, given) {
   const source = { ...given, plan: readable(given.plan), whole: given.plan }, { plan } = source, why = h("div", {});
   const map = new HeatMap(plan.units, { onpick: pick });
@@ -47,9 +47,9 @@ export async function planPage(root, given) {
     const lights = new Lights(new Preflight(menus));
     lights.show(picture(plan.units, menus.formats).choice);
     put(engines, h("h2", {}, "Preflight: what loads this plan"), lights.element);
-    const [table, wide] = await Promise.all([source.table(), source.tableMenus()]);
-    if (gone || !table || !wide) return;
-    const choice = tableChoice(plan, table), preflight = new Preflight(wide);
+    const table = await source.table();
+    if (gone || !table) return;
+    const choice = tableChoice(plan, table), preflight = new Preflight(table.menus);
     const options = { group: tableTies(plan, table), allowed: preflight.engines.some((e) => e.name === plan.engine) ? preflight.allowed(plan.engine) : undefined };
     const budget = plan.certificate.limits?.bytes ?? plan.totals.bytes;
     try {

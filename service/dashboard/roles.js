@@ -3,14 +3,13 @@
 import { colour } from "./color.js";
 import { h } from "./dom.js";
 import { bytes, number, percent } from "./format.js";
-import { flat } from "./table.js";
 
 const MOST = 14;
 
 // Follows a dragged budget: sums by role over flat arrays, words changed in place.
 export class RoleBar {
   constructor(table) {
-    this.data = flat(table);
+    this.data = table.flat;
     this.rest = table.coverage.unquantized_bytes;
     const names = [...new Set(table.units.map((unit) => unit.module ?? "units"))];
     const at = new Map(names.map((name, r) => [name, r]));

@@ -1,7 +1,6 @@
 // How sure a plan is: losses are redrawn within their standard errors, and each time the plan is made anew.
 
 import { Allocator } from "./allocate.js";
-import { flat } from "./table.js";
 
 // Draws by the size of the table, so that a page stays a page.
 export const drawsFor = (n) => (n <= 2000 ? 40 : n <= 20000 ? 10 : 4);
@@ -9,7 +8,7 @@ export const drawsFor = (n) => (n <= 2000 ? 40 : n <= 20000 ? 10 : 4);
 // Independent normal errors, seeded: the same plan always gets the same answer. options: group, allowed of the allocator.
 // Gives {draws, kept: share of draws in which each unit keeps `choice`, units, bytes: mean shares}, or null without errors.
 export async function stability(table, choice, budget, options) {
-  const data = flat(table), draws = drawsFor(data.n), random = normal(1);
+  const data = table.flat, draws = drawsFor(data.n), random = normal(1);
   if (!data.stderr.some((v) => v > 0)) return null;
   const kept = new Float64Array(data.n), loss = new Float64Array(data.loss.length);
   for (let draw = 0; draw < draws; draw++) {

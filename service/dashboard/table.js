@@ -1,36 +1,13 @@
-// A sensitivity table as flat arrays: what is looked at in every frame of a drag must not chase objects.
-
-const known = new WeakMap();
-
-// {n, k, loss, cost, stderr: Float64Array (n * k, row by row), elements}. A forbidden cell has infinite loss.
-export function flat(table) {
-  if (!known.has(table)) known.set(table, flattened(table));
-  return known.get(table);
-}
-
-function flattened(table) {
-  const n = table.units.length, k = table.formats.length;
-  const loss = new Float64Array(n * k), cost = new Float64Array(n * k), stderr = new Float64Array(n * k);
-  for (let i = 0; i < n; i++) {
-    const losses = table.loss[i], costs = table.cost_bytes[i], errors = table.stderr[i];
-    for (let j = 0; j < k; j++) {
-      loss[i * k + j] = losses[j] ?? Infinity;
-      cost[i * k + j] = costs[j];
-      stderr[i * k + j] = errors[j] ?? 0;
-    }
-  }
-  return { n, k, loss, cost, stderr, elements: Float64Array.from(table.units, (unit) => unit.elements) };
-}
+// Groups of tied units of a sensitivity table (columns.js).
 
 // One number a unit: units joined by any of the kinds (transitively) share it. As Inventory.tie_ids, numbered densely.
-export function tieGroups(units, kinds) {
+export function tieGroups({ units, families }, kinds) {
   const parent = Uint32Array.from(units, (_, i) => i);
   const find = (i) => { while (parent[i] !== i) { parent[i] = parent[parent[i]]; i = parent[i]; } return i; };
   for (const kind of kinds) {
     const first = new Map();
-    units.forEach((unit, i) => {
-      const key = unit.families?.[kind];
-      if (key === undefined) return;
+    families[kind]?.forEach((key, i) => {
+      if (key < 0) return;
       if (!first.has(key)) first.set(key, i);
       const a = find(first.get(key)), b = find(i);
       parent[Math.max(a, b)] = Math.min(a, b);

@@ -13,10 +13,10 @@ export function whyPanel(plan, sensitivities, i) {
   if (!sensitivities) return card(title, h("p", { class: "muted" }, "The sensitivity table of this plan is not on this server."));
   const row = sensitivities.units.findIndex((known) => known.name === unit.name);
   if (row < 0) return card(title, h("p", { class: "muted" }, "The sensitivity table does not hold this unit."));
-  const tied = (plan.ties ?? []).find((group) => group.includes(i)) ?? [i];
+  const data = sensitivities.flat, tied = (plan.ties ?? []).find((group) => group.includes(i)) ?? [i];
   const rows = tied.map((j) => sensitivities.units.findIndex((known) => known.name === plan.units[j].name));
   const menu = sensitivities.formats.map((format, j) => ({
-    format, j, cost: sum(rows.map((r) => sensitivities.cost_bytes[r][j])), loss: sum(rows.map((r) => sensitivities.loss[r][j] ?? Infinity)), stderr: Math.hypot(...rows.map((r) => sensitivities.stderr[r][j] ?? 0)),
+    format, j, cost: sum(rows.map((r) => data.cost[r * data.k + j])), loss: sum(rows.map((r) => data.loss[r * data.k + j])), stderr: Math.hypot(...rows.map((r) => data.stderr[r * data.k + j])),
   }));
   const price = plan.certificate.multipliers?.bytes ?? 0;
   const chosen = menu.find((entry) => entry.format === unit.format);

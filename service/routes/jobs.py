@@ -93,11 +93,20 @@ async def list_jobs(
         list[str] | None, Query(alias="state", description=", ".join(states.STATES), max_length=8)
     ] = None,
     kind: Annotated[list[str] | None, Query(max_length=8)] = None,
+    q: Annotated[
+        str,
+        Query(
+            max_length=200,
+            description="words that a job must hold in its id, kind, model, budget, engine, metric, recipe, "
+            "quantizer, granularity or container, whatever their case. A page looks at 5,000 jobs and may hold fewer "
+            "than page_size, even none: `next_page_token` goes on",
+        ),
+    ] = "",
     page_size: Annotated[int, Query(ge=0, description="0: default; larger than the largest is cut to it")] = 0,
     page_token: Annotated[str, Query(max_length=2048)] = "",
 ) -> Response:
     """Without requests and results; an empty `next_page_token` ends the walk."""
-    filters = Filters.of(tenant, job_state or (), kind or ())
+    filters = Filters.of(tenant, job_state or (), kind or (), q)
     return json_reply(await to_thread.run_sync(list_page, state, filters, page_size, page_token))
 
 

@@ -10,12 +10,14 @@ from starlette.responses import Response
 
 import bitwright
 from bitwright.core.plan import Plan, plan_from_json
+from bitwright.engines.columns import MEDIA as COLUMNS
+from bitwright.engines.columns import columns_key
 from service.auth import TenantOf
 from service.body import read_json
 from service.documents import table_json, verify_document
-from service.menus import menus_json, plan_menus
+from service.menus import columns_of, menus_json, plan_menus
 from service.owning import own_plan, own_table
-from service.replies import IMMUTABLE, json_bytes, json_reply, raw_reply, tagged_headers
+from service.replies import IMMUTABLE, REVALIDATE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import StateOf
 
 router = APIRouter(tags=["plans"])
@@ -77,10 +79,17 @@ def _export(plan: Plan, target: str) -> str:
 async def get_sensitivities(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """Losses, standard errors and exact bytes of every unit in every format; null marks a forbidden or unknown cell.
 
-    `Accept: application/octet-stream` gives the .npz file that `bitwright solve` and `frontier` read.
+    `Accept: application/octet-stream` gives the .npz file that `bitwright solve` and `frontier` read;
+    `Accept: application/vnd.bitwright.columns` the table by units with what each engine loads of it, as flat arrays
+    (docs/service.md).
     """
     path = await to_thread.run_sync(own_table, state, tenant, digest)
-    npz = NPZ in request.headers.get("accept", "")
+    accepted = request.headers.get("accept", "")
+    if COLUMNS in accepted:
+        headers = tagged_headers(request, columns_key(digest), REVALIDATE)
+        body = await to_thread.run_sync(columns_of, state.blobs, path, digest)
+        return Response(body, headers={**headers, "Vary": "Accept"}, media_type=COLUMNS)
+    npz = NPZ in accepted
     headers = {**tagged_headers(request, f"{digest}{'.npz' * npz}", IMMUTABLE), "Vary": "Accept"}
     if npz:
         return Response(await to_thread.run_sync(path.read_bytes), headers=headers, media_type=NPZ)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
+from bitwright.engines import load_profile, preflight
+from bitwright.engines.columns import MEDIA, table_columns
+from service.openapi_examples import EXAMPLES
 from tests.api.running import Running, assert_problem
 from tests.dashboard.sample_state import llama_units, plan_of, store_table, table_of
 
@@ -56,6 +63,51 @@ def test_table_as_json_and_as_file(api: Running, table: SensitivityTable) -> Non
     assert (read_npz(io.BytesIO(file.content))["loss"] == table.loss).all()
 
 
+def test_table_as_columns_holds_what_the_table_holds(api: Running, table: SensitivityTable) -> None:
+    answer = api.http.get(f"/v1/sensitivities/{table.digest}", headers={"Accept": MEDIA})
+    assert answer.headers["content-type"] == MEDIA
+    assert answer.headers["vary"] == "Accept"
+    head, arrays = columns(answer.content)
+    assert head["names"] == [unit.name for unit in table.inventory.units]
+    assert (arrays["loss"].reshape(table.loss.shape) == table.loss).all()
+    assert (arrays["stderr"].reshape(table.loss.shape) == table.stderr).all()
+    assert (arrays["cost"].reshape(table.loss.shape) == table.cost_bytes()).all()
+    shapes = [tuple(head["values"]["shape"][j]) for j in arrays["shape"]]
+    assert shapes == [unit.shape for unit in table.inventory.units]
+    assert [head["values"]["module"][j] for j in arrays["module"]] == [u.module for u in table.inventory.units]
+    assert [None if j < 0 else j for j in arrays["layer"].tolist()] == [unit.layer for unit in table.inventory.units]
+    joined = [(a, b) for a in arrays["family:qkv"] for b in arrays["family:qkv"] if a == b >= 0]
+    assert len(joined) == 2 * 3 * 3, "two layers of three tied units"
+    menus = api.http.get(f"/v1/sensitivities/{table.digest}/engines").json()
+    assert head["menus"]["engines"] == menus["engines"]
+    assert arrays["class"].tolist() == menus["unit_class"]
+    assert {name.removeprefix("tied:"): a.tolist() for name, a in arrays.items() if name.startswith("tied:")} == menus[
+        "tied"
+    ]
+    tag = {"Accept": MEDIA, "If-None-Match": answer.headers["etag"]}
+    assert api.http.get(f"/v1/sensitivities/{table.digest}", headers=tag).status_code == 304
+
+
+def columns(body: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The head and the arrays, read as docs/service.md says."""
+    assert body[:4] == b"BWC1"
+    length = int.from_bytes(body[4:8], "little")
+    head: dict[str, Any] = json.loads(body[8 : 8 + length])
+    types = {"float64": "<f8", "int32": "<i4"}
+    found = {a["name"]: np.frombuffer(body, types[a["type"]], a["count"], 8 + length + a["at"]) for a in head["arrays"]}
+    return head, found
+
+
+def test_forbidden_and_unknown_cells_stay_so_in_columns() -> None:
+    known = table_of("hf:org/holes", llama_units(1), 5)
+    loss, stderr = known.loss.copy(), known.stderr.copy()
+    loss[0, 1], stderr[2, 3] = np.inf, np.nan
+    holes = replace(known, loss=loss, stderr=stderr)
+    _, arrays = columns(table_columns(holes, UNKNOWN))
+    assert np.isinf(arrays["loss"]).nonzero()[0].tolist() == [1]
+    assert arrays["stderr"][2 * len(holes.formats) + 3] == 0
+
+
 def test_stored_table_can_be_solved_at_any_budget(api: Running, table: SensitivityTable) -> None:
     limit = int(4.5 * table.inventory.weights / 8)
     answer = api.http.post(
@@ -63,6 +115,24 @@ def test_stored_table_can_be_solved_at_any_budget(api: Running, table: Sensitivi
     ).json()
     assert answer["certificate"]["cost"]["bytes"] <= limit
     assert len(answer["choice"]) == len(table.inventory.units)
+
+
+def test_a_table_is_solved_over_what_an_engine_loads(api: Running, table: SensitivityTable) -> None:
+    profile = load_profile("gptqmodel")
+    limit = int(9 * table.inventory.weights / 8)
+    body = {"table": table.digest, "engine": profile.name, "limits": {"bytes": limit}}
+    answer = api.http.post("/v1/solve", json=body).json()
+    choice = {u.name: table.formats[j] for u, j in zip(table.inventory.units, answer["choice"], strict=True)}
+    assert preflight(choice, table.inventory, profile) == []
+    free = api.http.post("/v1/solve", json={k: v for k, v in body.items() if k != "engine"}).json()
+    assert free["loss"] < answer["loss"]
+    frontier = api.http.post("/v1/frontier", json={**body, "points": 5})
+    assert frontier.status_code == 200
+    assert_problem(api.http.post("/v1/solve", json={**body, "engine": "nothing"}), 422, "unknown-name")
+    refused = assert_problem(api.http.post("/v1/solve", json={**body, "engine": "exllamav3"}), 422, "unsupported")
+    assert refused["errors"][0]["pointer"] == "/engine"
+    inline = {"problem": EXAMPLES["solve"]["problem"], "engine": "mlx"}
+    assert_problem(api.http.post("/v1/solve", json=inline), 422, "invalid-input")
 
 
 def test_plan_is_verified_alone_and_against_its_table(api: Running, plan: Plan, table: SensitivityTable) -> None:

@@ -122,6 +122,7 @@ def test_key_file_holds_no_key_and_is_private(tmp_path: Path) -> None:
     assert text.rpartition("_")[2] not in content
     assert keys.path.stat().st_mode & 0o077 == 0
     assert keys.find(text) == key
+    assert keys.find(text[:-1] + ("0" if text[-1] != "0" else "1")) is None
     for scopes in ([], ["all"]):
         with pytest.raises(InvalidInput):
             keys.create("x", scopes)

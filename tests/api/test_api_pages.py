@@ -51,6 +51,26 @@ def test_filters_by_state_and_kind(full: Running) -> None:
     assert_problem(full.http.get("/v1/jobs?kind=x"), 422, "unknown-name")
 
 
+def test_search_finds_jobs_on_every_page(full: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(walk(full, q="ORG/M1", page_size=3)) == 11
+    assert len(walk(full, q="m1 plan", page_size=1)) == len({10, 15})
+    assert walk(full, q="nothing-is-called-so") == []
+    assert len(walk(full, q="hf:org", kind="plan", state="cancelled")) == 2
+    assert walk(full, q="100%_m1") == [], "no character is a wildcard"
+    oldest = walk(full)[-1]
+    monkeypatch.setattr("service.listing.MAX_SEARCHED", 4)
+    assert full.http.get("/v1/jobs", params={"q": oldest}).json()["jobs"] == [], "one page looks at four jobs"
+    assert walk(full, q=oldest) == [oldest]
+    token = full.http.get("/v1/jobs?q=org").json()["next_page_token"]
+    assert_problem(full.http.get("/v1/jobs", params={"page_token": token, "q": "m2"}), 422, "invalid-input")
+
+
+def test_search_sees_neither_plans_of_requests_nor_jobs_of_others(full: Running) -> None:
+    full.store.create({"kind": "evaluate", "model": "hf:org/late", "plan": {"note": "whisper"}}, tenant="default")
+    full.store.create({"kind": "inspect", "model": "hf:other/whisper"}, tenant="someone-else")
+    assert walk(full, q="whisper") == []
+
+
 def test_jobs_that_arrive_during_a_walk_do_not_shift_it(full: Running) -> None:
     first = full.http.get("/v1/jobs?page_size=5").json()
     late = full.store.create({"kind": "inspect", "model": "hf:org/late"}).job

@@ -9,9 +9,10 @@ import pytest
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
 from bitwright.engines import load_profile, preflight, shipped_profiles
+from bitwright.engines.menus import menus_document
 from bitwright.models.planned import inventory_of
 from service.keys import KeyFile
-from service.menus import menus_document, plan_menus
+from service.menus import plan_menus
 from service.models import models_document
 from service.system import cache_sizes
 from tests.api.running import Running, assert_problem, running_server

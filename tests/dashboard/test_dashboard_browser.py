@@ -126,7 +126,7 @@ def test_plan_in_the_browser_is_the_solvers_to_within_its_bound(site: Site, brow
         limit = int(bits * table.inventory.weights / 8)
         script = f"""(async () => {{
           const {{ Allocator }} = await import('/assets/allocate.js');
-          const table = await (await fetch('/v1/sensitivities/{made["llama_table"]}')).json();
+          const table = await (await import('/assets/api.js')).tableOf('{made["llama_table"]}');
           const plan = new Allocator(table, ['qkv']).at({limit});
           return {{ choice: [...plan.choice], loss: plan.loss, bound: plan.bound, bytes: plan.bytes }};
         }})()"""
@@ -151,7 +151,7 @@ def test_first_and_last_high_in_the_browser_is_the_solvers(site: Site, browser: 
         found = browser.evaluate(
             f"""(async () => {{
           const {{ Allocator }} = await import('/assets/allocate.js');
-          const table = await (await fetch('/v1/sensitivities/{made["llama_table"]}')).json();
+          const table = await (await import('/assets/api.js')).tableOf('{made["llama_table"]}');
           return new Allocator(table, {json.dumps(ties)}).positional({limit});
         }})()"""
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from sqlalchemy import delete
 
 from bitwright.jobs.tables import jobs
 from bitwright.settings import Settings
+from service.keys import KeyFile
 from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser, find_chromium
 from tests.dashboard.conftest import Site
-from tests.dashboard.sample_state import fill, finished_plan, moe_units, table_of
+from tests.dashboard.sample_state import fill, finished_plan, moe_units, store_table, table_of
 
 pytestmark = [
     pytest.mark.browser,
@@ -74,13 +76,54 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_a_key_is_asked_for_and_an_expired_one_again(locked: Running, browser: Browser) -> None:
-    browser.open(f"{locked.url}/#/jobs", ready=".problem")
-    browser.evaluate(f"sessionStorage.setItem('bitwright-key', 'expired-{KEY}')")
-    browser.open(f"{locked.url}/#/jobs", ready="#api-key")
-    assert "not valid" in browser.text(".problem")
-    browser.evaluate(f"document.querySelector('#api-key').value = {json.dumps(KEY)}")
-    browser.evaluate("document.querySelector('.problem form').requestSubmit()")
+    browser.open(f"{locked.url}/#/jobs", ready="dialog #api-key")
+    assert "asks for an API key" in browser.text("dialog")
+    assert browser.axe() == []
+    browser.page.keyboard.press("Escape")
+    browser.wait("document.querySelector('.problem') !== null")
+    browser.page.wait_for_timeout(4500)  # the list asks the server again meanwhile
+    assert browser.evaluate("document.querySelector('dialog') === null"), "who says no is not asked over and over"
+    browser.page.get_by_role("button", name="Enter a key").click()
+    browser.page.keyboard.type("wrong-key-of-sixteen-letters")
+    browser.press("Enter")
+    browser.wait("document.querySelector('dialog')?.innerText.includes('not valid any more')")
+    enter_key(browser, KEY)
     browser.wait("document.body.innerText.includes('No jobs yet')")
+    browser.evaluate("sessionStorage.clear()")
+    browser.forgive("401")
+
+
+def enter_key(browser: Browser, text: str) -> None:
+    browser.wait("document.activeElement.id === 'api-key'")
+    browser.page.keyboard.type(text)
+    browser.press("Enter")
+    browser.wait("document.querySelector('dialog') === null")
+
+
+def test_a_key_that_expires_while_a_budget_is_dragged_is_replaced_and_the_view_stays(
+    tmp_path: Path, browser: Browser
+) -> None:
+    keys = KeyFile(tmp_path / "keys.json")
+    lasting, _ = keys.create("lasting")
+    brief, key = keys.create("brief", days=8 / 86_400)
+    with running_server(tmp_path) as server:
+        table = store_table(server.blobs, table_of("hf:org/kept", moe_units(2, 2), 3))
+        browser.open(f"{server.url}/#/frontier/{table}", ready="dialog #api-key")
+        enter_key(browser, brief)
+        browser.wait("document.querySelector('[data-budget]') !== null")
+        browser.evaluate("document.querySelector('input[type=range]').focus()")
+        browser.press("PageUp")
+        browser.page.wait_for_timeout(300)
+        before = browser.text(".readout")
+        browser.page.wait_for_timeout(max(0.0, 1e3 * ((key.expires_at or 0) - time.time()) + 50))
+        answer = server.http.get("/v1/jobs", headers={"Authorization": f"Bearer {brief}"})
+        assert answer.json()["detail"] == "the API key 'brief' has expired"
+        browser.page.get_by_role("button", name="Prove this plan").click()
+        browser.wait("document.querySelector('dialog')?.innerText.includes(\"The API key 'brief' has expired\")")
+        enter_key(browser, lasting)
+        browser.wait("document.querySelector('.verdict') !== null")
+        assert browser.text(".readout") == before
+        browser.evaluate("sessionStorage.clear()")
     browser.forgive("401")
 
 
@@ -88,7 +131,7 @@ def test_a_watched_job_behind_a_key_is_followed_live(locked: Running, browser: B
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = locked.http.post("/v1/jobs", json={"kind": "inspect", "model": "hf:org/secret"}, headers=headers)
     job = answer.json()
-    browser.open(f"{locked.url}/#/jobs", ready=".problem, .jobs")
+    browser.open(f"{locked.url}/#/jobs", ready="dialog")
     browser.evaluate(f"sessionStorage.setItem('bitwright-key', {json.dumps(KEY)})")
     browser.open(f"{locked.url}/#/jobs/{job['id']}")
     claim = locked.claim(job["id"])

@@ -402,6 +402,22 @@ def test_pages_filter_by_tenant_state_and_kind(store):
     assert store.page(states=["failed", "cancelled"]) == []
 
 
+def test_a_search_is_bounded_and_goes_on_where_it_stopped(store):
+    requests = [{"kind": "plan", "model": f"hf:org/M{i % 3}", "budget": "3bpw", "plan": {"m0": 1}} for i in range(9)]
+    jobs = [store.create(request).job for request in requests]
+    wanted = [job.id for job in reversed(jobs) if job.request["model"] == "hf:org/M0"]
+    found, after = [], None
+    for _ in range(9):
+        page, after = store.search(["m0", "3BPW"], limit=2, most=4, after=after)
+        assert len(page) <= 2
+        found += [job.id for job in page]
+        if after is None:
+            break
+    assert found == wanted
+    assert store.search(["m0"], limit=10, most=9) == (store.page()[2::3], None)
+    assert store.search(["m7"], limit=10, most=100) == ([], None)
+
+
 def test_events_replay_from_any_point(store):
     job_id, attempt = running(store)
     for number in range(10):

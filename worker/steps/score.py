@@ -10,6 +10,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import is_finer
 from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
+from bitwright.engines.columns import columns_key, save_columns
 from bitwright.models import ModelSource
 from sensitivity import calibration as calibrations
 from sensitivity.base import NUMERICS
@@ -120,7 +121,8 @@ def _scored_digest(menu: Menu, calibration: Calibration | None) -> str | None:
 
 
 def publish(table: SensitivityTable, context: Context) -> str:
-    """Store the table under its own digest, where `GET /v1/sensitivities/{digest}` finds it."""
+    """Store the table under its own digest, where `GET /v1/sensitivities/{digest}` finds it, also as columns."""
     digest = table.digest
     context.blobs.memo("tables", digest, table.save)
+    context.blobs.memo("columns", columns_key(digest), lambda path: save_columns(table, digest, path))
     return digest
