@@ -17,7 +17,7 @@ from bitwright.engines.rules import Data
 #: own roots. exl3: module prefixes.
 NameMap = Literal["hugging-face", "in-memory", "gguf", "mlx", "exl3"]
 #: Which experts must share one format: those of a role in a block, of a block, of the model; free; never quantized.
-MoeRule = Literal["role", "block", "model", "expert", "unquantized"]
+MoeRule = Literal["matrix", "role", "block", "model", "expert", "unquantized"]
 
 _DEVICE = re.compile(r"(?P<name>[a-z]+)(?::(?P<capability>[0-9]{1,2}(?:\.[0-9])?))?")
 

@@ -40,6 +40,26 @@ def fused_experts(unit: str) -> str | None:
     return f"{match['block']}.mlp.experts.{'gate_up_proj' if role in _GATE_UP else 'down_proj'}"
 
 
+#: Mixtral's own names of what every other mixture calls gate_proj, up_proj and down_proj.
+_MIXTRAL = re.compile(
+    r"(?P<block>.+)\.block_sparse_moe\.(?:gate|experts\.(?P<e>[0-9]+)\.(?P<role>w[123]))(?P<end>\.weight)?"
+)
+_MIXTRAL_ROLES = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
+
+
+def unfused_experts(name: str) -> str:
+    """The name under which GPTQModel looks for a tensor or module of a Mixtral; other names as they are.
+
+    It takes the experts that transformers 5 fuses apart again, as `mlp.experts.E.gate_proj`, whatever the checkpoint
+    called them (gptqmodel 7.6, module_tree of MixtralQModel); weights under the old names are missing to it.
+    """
+    match = _MIXTRAL.fullmatch(name)
+    if match is None:
+        return name
+    inner = "gate" if match["e"] is None else f"experts.{match['e']}.{_MIXTRAL_ROLES[match['role']]}"
+    return f"{match['block']}.mlp.{inner}{match['end'] or ''}"
+
+
 def architecture_of(config: Mapping[str, Any]) -> str:
     """The class name in a config.json, or an empty text."""
     names = config.get("architectures") or [""]

@@ -91,6 +91,11 @@ class EngineProfile(Data):
     def symmetric_only(self) -> bool:
         return all(rule.symmetric == (True,) for rule in self.ints)
 
+    @property
+    def symmetric_menu(self) -> bool:
+        """Whether to plan with symmetric formats when nobody names any: asymmetric ones are not served everywhere."""
+        return not all(False in rule.symmetric for rule in self.ints)
+
     def refusals(self, unit: Unit, format: Format) -> list[str]:
         """Every reason why this engine does not load the unit in this format; empty when it does."""
         kind = unit_class(unit)

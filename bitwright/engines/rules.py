@@ -47,7 +47,10 @@ class Rule(Data):
 
 
 class IntRule(Rule):
-    """Integer formats. groups: allowed group sizes, empty = any; multiples bind the unit's (out, in)."""
+    """Integer formats. groups: allowed group sizes, empty = any; multiples bind the unit's (out, in).
+
+    not_under: modules that begin so are not loaded quantized, whatever their class.
+    """
 
     widths: tuple[int, ...] = Field(min_length=1)
     symmetric: tuple[bool, ...] = Field(min_length=1)
@@ -57,6 +60,7 @@ class IntRule(Rule):
     in_multiple: int = Field(default=1, ge=1)
     out_multiple: int = Field(default=1, ge=1)
     stacked: bool = True
+    not_under: tuple[str, ...] = ()
 
     def refusals(self, unit: Unit, format: IntFormat) -> list[str]:
         """Why this rule does not allow the format; empty when it does."""
@@ -72,6 +76,10 @@ class IntRule(Rule):
             (inputs % self.in_multiple == 0, f"{inputs} inputs are no multiple of {self.in_multiple}"),
             (out % self.out_multiple == 0, f"{out} outputs are no multiple of {self.out_multiple}"),
             (self.stacked or unit.index is None, "stacked expert tensors are not loaded quantized"),
+            (
+                not (self.not_under and unit.module.startswith(self.not_under)),
+                f"{unit.module} is stored under a name it does not look for",
+            ),
         )
         return [why for fine, why in checks if not fine]
 

@@ -123,11 +123,11 @@ class Container(ABC):
 
     def rest_tensors(self, tensor: RestTensor) -> tuple[TensorSpec, ...]:
         """How a tensor that is no unit is stored: as it is, or elsewhere otherwise, or not at all."""
-        return (TensorSpec(tensor.name, tensor.dtype, tensor.shape),)
+        return (TensorSpec(self.rest_name(tensor.name), tensor.dtype, tensor.shape),)
 
     def encode_rest(self, tensor: RestTensor, data: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The arrays for `rest_tensors`, by name, from the stored array."""
-        return {tensor.name: data}
+        return {self.rest_name(tensor.name): data}
 
     def rest_name(self, name: str) -> str:
         """The stored name of a tensor that is no unit."""
@@ -334,9 +334,9 @@ def arrange(
     return files, {INDEX: index}
 
 
-def float_tensor(unit: Unit, format: FloatFormat) -> tuple[TensorSpec, ...]:
-    """A pass-through unit is one tensor under the unit's own name."""
-    return (TensorSpec(unit.name, format.dtype, unit.shape),)
+def float_tensor(unit: Unit, format: FloatFormat, name: str | None = None) -> tuple[TensorSpec, ...]:
+    """A pass-through unit is one tensor, under the unit's own name unless another is given."""
+    return (TensorSpec(name or unit.name, format.dtype, unit.shape),)
 
 
 def stored_words(columns: int, format: IntFormat) -> int:

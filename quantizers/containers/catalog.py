@@ -11,7 +11,7 @@ CONTAINERS = Catalog(
         Entry(
             "compressed-tensors",
             "quantizers.containers.compressed_tensors:CONTAINER",
-            "pack-quantized checkpoint for transformers and vLLM with compressed-tensors >= 0.18; symmetric formats",
+            "pack-quantized checkpoint for transformers and vLLM with compressed-tensors >= 0.18",
             traits={"engine": "transformers"},
         ),
         Entry(

@@ -2,20 +2,21 @@
 
 Layout (compressed-tensors 0.18 to 0.20, research/07 section 2; up to 0.17, widths 3, 5, 6 and 7 were packed otherwise):
 per module `weight_packed` int32 (out, ceil(in*b/32)), `weight_scale` float16 (out, groups), `weight_shape` int64 (2),
-and in config.json one config group a format whose targets are exact module names.
+for asymmetric formats `weight_zero_point` int32 (ceil(out*b/32), groups), and in config.json one config group a format
+whose targets are exact module names.
 
-What it cannot hold, and why, each refused with a typed error:
-- asymmetric formats: the transformers loader prepares unpacked zero points and fails on packed ones (5.23; only the
-  library's own decompressor reads them);
-- experts in several formats, or in bf16 or fp16: transformers fuses the experts while loading and decodes all of them
-  with one config group, the first one that targets experts by a pattern;
+A file that no engine loads is labelled (worker.steps.served); what the layout itself cannot say is refused:
+- stacked experts: the layout has one matrix a tensor;
 - groups that do not divide the inputs: the library's decompressor refuses them.
+
+transformers fuses experts while loading and decodes all of them with one config group, so it wants one integer format
+for them all; vLLM wants one a block; neither says a word about more. Zero points are read by the library and by vLLM;
+transformers 5.23 refuses such a file.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,20 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from bitwright.core.inventory import Inventory, Unit
+from bitwright.engines.exporters.compressed_tensors import (
+    EXPERTS,
+    expert_pattern,
+    quantization_config,
+    weight_arguments,
+)
 from bitwright.engines.names import architecture_of, module_in_memory
 from gpu_kernels.kernels import pack, unpack
 from quantizers.base import PassThrough, Quantized, Stored
 from quantizers.containers.base import Container, float_tensor, stored_words
 from quantizers.containers.tensorfile import TensorSpec
+from quantizers.containers.units import plan_units
 
-#: Expert matrices of every listed-experts architecture (Mixtral, Qwen-MoE).
-EXPERTS = r"re:.*\.experts\.[0-9]+\..*"
-_SYMMETRIC_HINT = "plan again with --engine transformers, whose menu holds what this container can store"
+_HINT = "plan again with --engine transformers, whose menu holds what this container can store"
 
 
 class CompressedTensorsContainer(Container):
@@ -54,7 +60,6 @@ class CompressedTensorsContainer(Container):
                     got=got,
                     hint=hint,
                 )
-        _check_experts(inventory, formats)
 
     def unit_tensors(self, unit: Unit, format: Format) -> tuple[TensorSpec, ...]:
         """Three tensors a quantized module; a pass-through unit keeps its name."""
@@ -62,14 +67,17 @@ class CompressedTensorsContainer(Container):
             assert isinstance(format, FloatFormat)
             return float_tensor(unit, format)
         module, (rows, columns) = unit.name.removesuffix(".weight"), unit.shape
+        groups = format.groups(columns)
+        zeros = TensorSpec(f"{module}.weight_zero_point", "I32", (self.row_words(rows, format), groups))
         return (
             TensorSpec(f"{module}.weight_packed", "I32", (rows, self.row_words(columns, format))),
-            TensorSpec(f"{module}.weight_scale", "F16", (rows, format.groups(columns))),
+            TensorSpec(f"{module}.weight_scale", "F16", (rows, groups)),
             TensorSpec(f"{module}.weight_shape", "I64", (2,)),
+            *(() if format.symmetric else (zeros,)),
         )
 
     def encode(self, unit: Unit, value: Stored) -> dict[str, NDArray[Any]]:
-        """The codes are already offset by 2^(b-1), which is what the library stores."""
+        """Codes and zero points are already offset by 2^(b-1), which is what the library stores."""
         if isinstance(value, PassThrough):
             return {unit.name: value.array}
         assert isinstance(value, Quantized)
@@ -78,6 +86,7 @@ class CompressedTensorsContainer(Container):
             f"{module}.weight_packed": self.pack_codes(value.codes, value.format.width).view(np.int32),
             f"{module}.weight_scale": value.scales,
             f"{module}.weight_shape": np.array(unit.shape, dtype=np.int64),
+            **({} if value.zeros is None else {f"{module}.weight_zero_point": self._pack_zeros(value)}),
         }
 
     def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Stored:
@@ -90,7 +99,18 @@ class CompressedTensorsContainer(Container):
         if shape != unit.shape:
             raise InvalidModel(f"{module}.weight_shape is wrong", expected=str(unit.shape), got=str(shape))
         codes = self.unpack_codes(tensors(f"{module}.weight_packed"), format.width, unit.shape[1])
-        return Quantized(codes, tensors(f"{module}.weight_scale"), None, format)
+        scales = tensors(f"{module}.weight_scale")
+        if format.symmetric:
+            return Quantized(codes, scales, None, format)
+        words = np.ascontiguousarray(tensors(f"{module}.weight_zero_point").view(np.uint32).T)
+        zeros = np.ascontiguousarray(self.unpack_codes(words, format.width, unit.shape[0]).T)
+        return Quantized(codes, scales, zeros, format)
+
+    def _pack_zeros(self, value: Quantized) -> NDArray[np.int32]:
+        """A stream down the outputs for each group: (words, groups)."""
+        assert value.zeros is not None
+        words = self.pack_codes(np.ascontiguousarray(value.zeros.T), value.format.width)
+        return np.ascontiguousarray(words.T).view(np.int32)
 
     def row_words(self, columns: int, format: IntFormat) -> int:
         """32-bit words of a row of codes."""
@@ -108,7 +128,14 @@ class CompressedTensorsContainer(Container):
         self, inventory: Inventory, formats: Sequence[Format], config: Mapping[str, Any]
     ) -> dict[str, bytes]:
         """config.json with `quantization_config`; everything else in it stays as it was."""
-        merged = {**config, "quantization_config": quantization_config(inventory, formats)}
+        others = [
+            module_in_memory(tensor.name, inventory.architecture)
+            for tensor in inventory.rest
+            if _is_linear(tensor.name, tensor.shape, tensor.role)
+        ]
+        units = plan_units(inventory.units, formats)
+        found = quantization_config(units, inventory.architecture, inventory.task, others=others)
+        merged = {**config, "quantization_config": found}
         return {"config.json": (json.dumps(merged, indent=2, ensure_ascii=False) + "\n").encode()}
 
     def confirm(self, path: Path, units: Sequence[Unit], formats: Sequence[Format]) -> None:
@@ -122,10 +149,12 @@ class CompressedTensorsContainer(Container):
                 "config.json has no readable quantization_config", got=f"{type(error).__name__}: {error}"[:160]
             ) from error
         architecture = architecture_of(config)
-        for unit, format in zip(units, formats, strict=True):
+        for unit, format in zip(plan_units(units, formats), formats, strict=True):
             target = module_in_memory(unit.name, architecture)
-            expected = _scheme(unit, format) if isinstance(format, IntFormat) else None
-            got = schemes.get(EXPERTS if re.fullmatch(EXPERTS.removeprefix("re:"), target) else target)
+            expected = weight_arguments(unit, format) if isinstance(format, IntFormat) else None
+            pattern = expert_pattern(target)
+            named = (target,) if pattern is None else (target, pattern, EXPERTS)
+            got = next((schemes[name] for name in named if name in schemes), None)
             if got != expected:
                 raise InvalidModel(
                     f"config.json describes {target} differently from the manifest",
@@ -144,91 +173,15 @@ def _refusal(unit: Unit, format: Format) -> tuple[str, str, str] | None:
     if isinstance(format, FloatFormat):
         return None
     if not isinstance(format, IntFormat):
-        return "int, bf16 or fp16 formats", format.name, _SYMMETRIC_HINT
+        return "int, bf16 or fp16 formats", format.name, _HINT
     if not format.plain:
-        return "2^bits levels and float16 scales of rows or groups", format.name, _SYMMETRIC_HINT
-    if not format.symmetric:
-        why = "a symmetric format: the transformers loader cannot read packed zero points"
-        return why, format.name, _SYMMETRIC_HINT
+        return "2^bits levels and float16 scales of rows or groups", format.name, _HINT
     if not unit.name.endswith(".weight"):
         return "a module's `.weight`", unit.name, "use the packed container"
     if format.groups(unit.shape[1]) > 1 and unit.shape[1] % (format.group or 1):
         hint = "choose a group size that divides the inputs, or per-channel formats, or use the packed container"
         return f"a group size that divides {unit.shape[1]}", f"groups of {format.group}", hint
     return None
-
-
-def _check_experts(inventory: Inventory, formats: Sequence[Format]) -> None:
-    """All experts of the model in one integer format, or Unsupported."""
-    pairs = zip(inventory.units, formats, strict=True)
-    used = {
-        json.dumps(_scheme(u, f)) if isinstance(f, IntFormat) else f.name: f for u, f in pairs if u.expert is not None
-    }
-    if len(used) > 1 or any(not isinstance(format, IntFormat) for format in used.values()):
-        raise Unsupported(
-            "compressed-tensors cannot hold experts in these formats",
-            expected="one integer format for all experts: transformers fuses them while loading, in a single scheme",
-            got=", ".join(sorted({format.name for format in used.values()})),
-            hint="plan again with --engine transformers, which ties the experts, or use the packed container",
-        )
-
-
-def _scheme(unit: Unit, format: IntFormat) -> dict[str, Any]:
-    """`weights` of a config group. One short group a row is what the library calls `channel`.
-
-    A group of exactly the row stays `group`: all experts must show one scheme, whatever their numbers of inputs.
-    """
-    per_row = format.group is None or format.group > unit.shape[1]
-    return {
-        "num_bits": format.width,
-        "type": "int",
-        "symmetric": True,
-        "strategy": "channel" if per_row else "group",
-        "group_size": None if per_row else format.group,
-        "dynamic": False,
-    }
-
-
-def quantization_config(inventory: Inventory, formats: Sequence[Format]) -> dict[str, Any]:
-    """The `quantization_config` of config.json: a group a scheme, exact module names, everything else ignored by name.
-
-    transformers takes unnamed modules as unquantized; vLLM wants every unquantized linear in `ignore`. Experts are in a
-    group of their own whose only target is the pattern by which transformers finds their scheme.
-    """
-    groups: dict[str, dict[str, Any]] = {}
-    linear = [t.name for t in inventory.rest if _is_linear(t.name, t.shape, t.role)]
-    ignore = [module_in_memory(name, inventory.architecture) for name in linear]
-    for unit, format in zip(inventory.units, formats, strict=True):
-        target = module_in_memory(unit.name, inventory.architecture)
-        if not isinstance(format, IntFormat):
-            ignore.append(target)
-            continue
-        scheme = _scheme(unit, format)
-        expert = unit.expert is not None
-        group = groups.setdefault(
-            json.dumps([expert, scheme]),
-            {
-                "targets": [EXPERTS] if expert else [],
-                "weights": scheme,
-                "input_activations": None,
-                "output_activations": None,
-                "format": "pack-quantized",
-            },
-        )
-        if not expert:
-            group["targets"].append(target)
-    targets = {target for group in groups.values() for target in group["targets"]}
-    if inventory.task == "causal-lm" and "lm_head" not in targets:
-        ignore.append("lm_head")
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "config_groups": {f"group_{i}": group for i, group in enumerate(groups.values())},
-        "ignore": sorted(set(ignore)),
-        "kv_cache_scheme": None,
-        "global_compression_ratio": None,
-    }
 
 
 def _is_linear(name: str, shape: tuple[int, ...], role: str) -> bool:

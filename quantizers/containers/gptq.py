@@ -21,6 +21,7 @@ from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.formats import FloatFormat, Format, IntFormat
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.engines.exporters.gptqmodel import PLANAR_WIDTHS, quantize_config
+from bitwright.engines.names import unfused_experts
 from gpu_kernels.kernels import pack, unpack
 from quantizers.base import PassThrough, Quantized, Stored
 from quantizers.containers.base import Container, float_tensor
@@ -68,9 +69,9 @@ class GptqContainer(Container):
 
     def unit_tensors(self, unit: Unit, format: Format) -> tuple[TensorSpec, ...]:
         if isinstance(format, FloatFormat):
-            return float_tensor(unit, format)
+            return float_tensor(unit, format, self.rest_name(unit.name))
         assert isinstance(format, IntFormat)
-        module, (out, inputs) = unit.name.removesuffix(".weight"), unit.shape
+        module, (out, inputs) = _module(unit), unit.shape
         groups, width = format.groups(inputs), format.width
         return (
             TensorSpec(f"{module}.qweight", "I32", (inputs * width // 32, out)),
@@ -81,9 +82,9 @@ class GptqContainer(Container):
 
     def encode(self, unit: Unit, value: Stored) -> dict[str, NDArray[Any]]:
         if isinstance(value, PassThrough):
-            return {unit.name: value.array}
+            return {self.rest_name(unit.name): value.array}
         assert isinstance(value, Quantized)
-        format, module = value.format, unit.name.removesuffix(".weight")
+        format, module = value.format, _module(unit)
         zeros = value.zeros if value.zeros is not None else np.full(value.scales.shape, format.middle, np.uint8)
         stored = (zeros - np.uint8(self.layout == V1)) & np.uint8((1 << format.width) - 1)
         return {
@@ -95,9 +96,9 @@ class GptqContainer(Container):
 
     def decode(self, unit: Unit, format: Format, tensors: Callable[[str], NDArray[Any]]) -> Stored:
         if isinstance(format, FloatFormat):
-            return PassThrough(tensors(unit.name), format)
+            return PassThrough(tensors(self.rest_name(unit.name)), format)
         assert isinstance(format, IntFormat)
-        module, (out, inputs) = unit.name.removesuffix(".weight"), unit.shape
+        module, (out, inputs) = _module(unit), unit.shape
         if not np.array_equal(tensors(f"{module}.g_idx"), _group_index(format, inputs)):
             raise InvalidModel(f"{module}.g_idx is not in order", expected="groups one after another")
         words = np.ascontiguousarray(tensors(f"{module}.qweight").view(np.uint32).T)
@@ -109,6 +110,10 @@ class GptqContainer(Container):
         zeros = np.ascontiguousarray(zeros.T)
         scales = np.ascontiguousarray(tensors(f"{module}.scales").T)
         return Quantized(codes, scales, None if format.symmetric else zeros, format)
+
+    def rest_name(self, name: str) -> str:
+        """Mixtral's experts and routers stand under the names that GPTQModel gives them."""
+        return unfused_experts(name)
 
     def companions(
         self, inventory: Inventory, formats: Sequence[Format], config: Mapping[str, Any]
@@ -155,6 +160,10 @@ class GptqContainer(Container):
 
 
 CONTAINER = GptqContainer()
+
+
+def _module(unit: Unit) -> str:
+    return unfused_experts(unit.name.removesuffix(".weight"))
 
 
 def _group_index(format: IntFormat, inputs: int) -> NDArray[np.int32]:

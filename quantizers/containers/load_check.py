@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import VerificationFailed
 from bitwright.engines.names import module_in_memory
+from quantizers.base import Quantized, Stored
 from quantizers.containers.checkpoint import Checkpoint
 
-#: Relative difference that rounding to bfloat16 can make; a wrong width or group is orders of magnitude beyond it.
-TOLERANCE = 2.0**-7
+#: Relative difference allowed where the model computes in bfloat16: scales are rounded to it before they are applied.
+#: In float32 and float16 nothing is rounded but the product itself, so there the weights must be equal bit for bit.
+BF16_TOLERANCE = 2.0**-7
 #: Where transformers 5 keeps an expert's matrix: fused parameter, and which half of its rows.
 _EXPERT_PARTS: Mapping[str, tuple[str, int | None]] = {
     "w1": ("gate_up_proj", 0), "w3": ("gate_up_proj", 1), "w2": ("down_proj", None),
@@ -34,7 +36,7 @@ def check_loaded(checkpoint: Checkpoint, model: Any, architecture: str) -> int:
     bad = []
     for unit_name in checkpoint.formats():
         target = module_in_memory(unit_name, architecture)
-        problem = _compare(modules, target, checkpoint.dequantized(unit_name))
+        problem = _compare(modules, target, checkpoint.quantized(unit_name))
         if problem is not None:
             bad.append(f"{target}: {problem}")
     if bad:
@@ -47,19 +49,33 @@ def check_loaded(checkpoint: Checkpoint, model: Any, architecture: str) -> int:
     return len(checkpoint.formats())
 
 
-def _compare(modules: Mapping[str, Any], target: str, stored: NDArray[np.float32]) -> str | None:
+def _compare(modules: Mapping[str, Any], target: str, stored: Stored) -> str | None:
     try:
-        loaded = _dense_weight(modules[target]) if target in modules else _fused_expert(modules, target)
+        dense = target in modules
+        loaded, kind = _dense_weight(modules[target]) if dense else _fused_expert(modules, target)
     except ValueError as error:
         return str(error)[:200]
-    if loaded.shape != stored.shape:
-        return f"shape {loaded.shape} instead of {stored.shape}"
-    worst = float(np.abs(loaded - stored).max(initial=0))
-    limit = TOLERANCE * float(np.abs(stored).max(initial=0))
+    expected = as_loaded(stored, kind, expert=not dense)
+    if loaded.shape != expected.shape:
+        return f"shape {loaded.shape} instead of {expected.shape}"
+    worst = float(np.abs(loaded - expected).max(initial=0))
+    limit = BF16_TOLERANCE * float(np.abs(expected).max(initial=0)) if kind == "bfloat16" else 0.0
     return None if worst <= limit else f"weights differ by up to {worst:.3g}"
 
 
-def _fused_expert(modules: Mapping[str, Any], target: str) -> NDArray[np.float32]:
+def as_loaded(stored: Stored, kind: str = "float32", *, expert: bool = False) -> NDArray[np.float32]:
+    """Our dequantization at the precision that transformers 5.23 decodes into.
+
+    kind: the model's own type. Experts are decoded into the type of their scales, float16, whatever the model's type:
+    transformers decompresses them before it fuses them (CompressedTensorsDequantize).
+    """
+    weights = stored.dequantize()
+    if kind == "float16" or (expert and isinstance(stored, Quantized)):
+        return weights.astype(np.float16).astype(np.float32)
+    return weights
+
+
+def _fused_expert(modules: Mapping[str, Any], target: str) -> tuple[NDArray[np.float32], str]:
     """One matrix of experts that transformers fused into `gate_up_proj` (gate rows first) and `down_proj`."""
     prefix, _, rest = target.replace(".block_sparse_moe.", ".mlp.").rpartition(".experts.")
     index, _, role = rest.partition(".")
@@ -67,25 +83,28 @@ def _fused_expert(modules: Mapping[str, Any], target: str) -> NDArray[np.float32
     if role not in _EXPERT_PARTS or experts is None:
         raise ValueError("no such module")
     parameter, half = _EXPERT_PARTS[role]
-    matrix = getattr(experts, parameter)[int(index)].detach().float().cpu().numpy()
-    if half is None:
-        return np.asarray(matrix, dtype=np.float32)
-    return np.asarray(np.split(matrix, 2)[half], dtype=np.float32)
+    matrix = getattr(experts, parameter)[int(index)]
+    return _numbers(matrix if half is None else matrix.chunk(2)[half])
 
 
-def _dense_weight(module: Any) -> NDArray[np.float32]:
-    """The float32 weight that a forward pass would use."""
+def _dense_weight(module: Any) -> tuple[NDArray[np.float32], str]:
+    """The weight that a forward pass would use."""
     state = dict(_state(module))
     if "weight_packed" not in state:
         if "weight" not in state:
             raise ValueError("the module has no weight")
-        return np.asarray(state["weight"].detach().float().cpu().numpy(), dtype=np.float32)
+        return _numbers(state["weight"])
     from compressed_tensors.compressors import BaseCompressor
 
     scheme = module.quantization_scheme
     compressor = BaseCompressor.get_value_from_registry("pack-quantized")
-    dense = compressor.decompress(state, scheme)["weight"]
-    return np.asarray(dense.detach().float().cpu().numpy(), dtype=np.float32)
+    return _numbers(compressor.decompress(state, scheme)["weight"])
+
+
+def _numbers(tensor: Any) -> tuple[NDArray[np.float32], str]:
+    """(float32 values, name of the torch type)."""
+    values = np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float32)
+    return values, str(tensor.dtype).removeprefix("torch.")
 
 
 def _state(module: Any) -> Iterator[tuple[str, Any]]:

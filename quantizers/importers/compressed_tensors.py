@@ -20,8 +20,9 @@ from quantizers.importers.base import (
     stored_names,
 )
 
-#: The pattern that transformers wants for fused experts, and prefixes of the kind `re:.*name$`.
+#: The pattern that transformers wants for fused experts, the one for a block's experts, and suffixes `re:.*name$`.
 _EXPERTS = r".*\.experts\.[0-9]+\..*"
+_BLOCK = re.compile(r"\^(?P<block>(?:[A-Za-z0-9_]|\\\.)+)\\\.experts\\\.\[0-9\]\+\\\.\.\*\$")
 _SUFFIX = re.compile(r"\^?(?:\.\*)?(?P<tail>(?:[A-Za-z0-9_]|\\?\.)+)\$?")
 
 
@@ -72,12 +73,15 @@ def _exactly(target: str, names: set[str]) -> bool:
 
 
 def _by_pattern(target: str, names: set[str]) -> bool:
-    """Patterns from a file are not run; the two plain kinds that tools write are understood."""
+    """Patterns from a file are not run; the plain kinds that tools write are understood."""
     if not target.startswith("re:"):
         return False
     text = target.removeprefix("re:")
     if text == _EXPERTS:
         return any(re.fullmatch(_EXPERTS, name) for name in names)
+    match = _BLOCK.fullmatch(text)
+    if match is not None:
+        return any(name.startswith(match["block"].replace("\\.", ".") + ".experts.") for name in names)
     match = _SUFFIX.fullmatch(text)
     if match is None:
         raise Unsupported("a target pattern is not run", expected="a name, or re:.*name$", got=ascii(text)[:120])

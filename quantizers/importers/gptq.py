@@ -13,6 +13,7 @@ from typing import Any
 
 from bitwright.core.errors import Unsupported
 from bitwright.core.inventory import Inventory
+from bitwright.engines.names import unfused_experts
 from quantizers.importers.base import (
     Imported,
     Importer,
@@ -47,7 +48,9 @@ def read(path: Path, inventory: Inventory) -> Imported:
     rules = _rules(config.get("dynamic") or {})
     found: dict[str, str] = {}
     for unit in inventory.units:
-        module = module_of(unit)
+        module = unfused_experts(module_of(unit))
+        if f"{module}.qweight" not in names:
+            module = module_of(unit)
         settings = next((fields for pattern, fields in rules if pattern.match(module)), {})
         if settings is None or f"{module}.qweight" not in names:
             found[unit.name] = left_alone(unit)

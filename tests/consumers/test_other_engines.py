@@ -11,6 +11,7 @@ import pytest
 
 from bitwright.core.formats import IntFormat, parse_format
 from bitwright.engines import EXPORTERS
+from bitwright.engines.names import unfused_experts
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.importers.catalog import IMPORTERS
@@ -46,13 +47,40 @@ def written(name: str, folder: Path, out: Path, menu: tuple[str, ...], head: str
 def test_gptqmodel_loads_dynamic_checkpoints(layout: str, menu: tuple[str, ...], tmp_path: Path) -> None:
     checkpoint, inventory = written("gptq", LLAMA, tmp_path / "out", menu)
     assert checkpoint.container.layout == layout
-    answer = ask("gptqmodel_load", tmp_path / "answer", tmp_path / "out")
-    wanted = {u.name.removesuffix(".weight"): f for u, f in zip(inventory.units, checkpoint.unit_formats, strict=True)}
+    same_in_gptqmodel(LLAMA, checkpoint, inventory, tmp_path)
+
+
+def same_in_gptqmodel(folder: Path, checkpoint: Any, inventory: Any, tmp_path: Path) -> None:
+    """GPTQModel finds every module with its own width, holds our weights, and computes our logits."""
+    answer = ask("gptqmodel_load", tmp_path / "answer", tmp_path / "out", IDS)
+    modules = {unit.name: unfused_experts(unit.name.removesuffix(".weight")) for unit in inventory.units}
+    wanted = {modules[name]: format for name, format in checkpoint.formats().items()}
     assert answer["bits"] == {name: f.width for name, f in wanted.items() if isinstance(f, IntFormat)}
-    for name, found in answer["arrays"].items():
-        ours = checkpoint.dequantized(f"{name}.weight")
+    arrays = dict(answer["arrays"])
+    logits = arrays.pop("logits")
+    for name, module in modules.items():
+        ours = checkpoint.dequantized(name)
         # Its CPU kernel holds weights in bfloat16: 8 bits of mantissa.
-        assert np.abs(found - ours).max() <= 2.0**-7 * np.abs(ours).max(), name
+        if module in arrays:
+            assert np.abs(arrays[module] - ours).max() <= 2.0**-7 * np.abs(ours).max(), name
+    ours = dense_logits(folder, IDS, {unit.tensor: checkpoint.dequantized(unit.name) for unit in inventory.units})
+    effect = rms(ours - dense_logits(folder, IDS, {}))
+    assert rms(logits - ours) < 0.03 * rms(ours)
+    assert rms(logits - ours) < 0.3 * effect
+
+
+@pytest.mark.parametrize("layout", ["gptq", "gptq_p"])
+def test_gptqmodel_gives_every_expert_its_own_bits(layout: str, tmp_path: Path) -> None:
+    """Experts of one role in different formats, and the matrices of one expert too: no other engine loads that."""
+    menu = ["int4-sym-g32", "int8-sym-g32", "int3-sym-g32", "int2-sym-g32", "fp16"]
+    menu += ["int5-sym-g32", "int6-g32", "int7-sym-g64"] if layout == "gptq_p" else []
+    source = open_model(str(MIXTRAL))
+    inventory = inspect(source)
+    formats = [parse_format("fp16" if u.layer is None else menu[i % len(menu)]) for i, u in enumerate(inventory.units)]
+    CONTAINERS.load("gptq").write(source, inventory, formats, tmp_path / "out")
+    checkpoint = CONTAINERS.load("gptq").read(tmp_path / "out")
+    assert checkpoint.container.layout == layout
+    same_in_gptqmodel(MIXTRAL, checkpoint, inventory, tmp_path)
 
 
 @pytest.mark.parametrize("folder", [LLAMA, MIXTRAL])

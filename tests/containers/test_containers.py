@@ -38,8 +38,8 @@ SHAPES = {"a.weight": (33, 64), "b.weight": (5, 96), "c.weight": (16, 32), "d.we
 WHOLE = {"a.weight": (32, 64), "b.weight": (64, 96), "c.weight": (32, 32), "d.weight": (4, 4)}
 MIXES = {
     "packed": ["int3-g40", "int1-g7", "int8-sym-channel", "bf16"],
-    "compressed-tensors": ["int3-sym-g32", "int1-sym-channel", "int8-sym-g64", "fp16"],
-    "compressed-tensors-0.17": ["int3-sym-g32", "int5-sym-channel", "int7-sym-g64", "fp16"],
+    "compressed-tensors": ["int3-sym-g32", "int1-sym-channel", "int6-g32", "fp16"],
+    "compressed-tensors-0.17": ["int3-g32", "int5-sym-channel", "int7-sym-g64", "fp16"],
     "gptq": ["int3-sym-g32", "int4-sym-channel", "int8-sym-g32", "fp16"],
     "mlx": ["int3-g32", "int5-sym-g32", "int8-g32", "fp16"],
 }
@@ -255,7 +255,7 @@ def test_too_few_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "format", "expected"),
     [
-        ((8, 64), "int4-g64", "symmetric"),
+        ((8, 64), "int4-sym-g64-fp32", "float16 scales"),
         ((8, 70), "int4-sym-g64", "divides 70"),
         ((2, 8, 64), "int4-sym-g64", "one matrix a tensor"),
     ],

@@ -91,12 +91,15 @@ def test_group_must_divide_unless_it_holds_the_row() -> None:
     assert profile.refusals(expert, parse_format("int4-sym-g128")), "experts are fused: one scheme for all their shapes"
 
 
-def test_vllm_has_no_one_bit_no_asymmetric_and_no_quantized_head() -> None:
+def test_vllm_has_no_one_bit_zero_points_at_4_bits_alone_and_no_quantized_head() -> None:
     profile, model = load_profile("vllm"), inventory("llama-gqa")
     dense, head = model.units[0], model.units[-1]
     assert not profile.refusals(dense, parse_format("int3-sym-g64"))
     assert profile.refusals(dense, parse_format("int1-sym-g64"))
-    assert profile.refusals(dense, parse_format("int4-g64"))
+    assert not profile.refusals(dense, parse_format("int4-g64"))
+    assert profile.refusals(dense, parse_format("int3-g64"))
+    assert profile.refusals(dense, parse_format("int8-g64"))
+    assert profile.symmetric_menu
     assert profile.refusals(dense, parse_format("int4-sym-g16"))
     assert profile.refusals(head, parse_format("int4-sym-g64")) == ["units of class 'head' stay unquantized"]
     assert not profile.refusals(head, parse_format("bf16"))
@@ -142,13 +145,13 @@ def test_preflight_gives_every_reason() -> None:
     choice["lm_head.weight"] = "bf16"
     assert preflight(choice, model, profile) == []
     choice["model.layers.0.self_attn.q_proj.weight"] = "int8-sym-g32"
-    choice["model.layers.1.mlp.down_proj.weight"] = "int4-g64"
+    choice["model.layers.1.mlp.down_proj.weight"] = "int8-g64"
     del choice["model.layers.0.mlp.down_proj.weight"]
     choice["ghost"] = "bf16"
     texts = [str(reason) for reason in preflight(choice, model, profile)]
     assert texts[0] == "model.layers.0.mlp.down_proj.weight: the plan gives no format to this unit"
     assert texts[1] == "ghost: the model has no such unit"
-    assert "model.layers.1.mlp.down_proj.weight: int4-g64 does not load: only symmetric formats" in texts[2]
+    assert "model.layers.1.mlp.down_proj.weight: int8-g64 does not load: only symmetric formats" in texts[2]
     assert "the group 64 does not divide the 96 inputs" in texts[3]
     assert texts[4] == (
         "model.layers.0.self_attn.q_proj.weight and 2 more: must share one format, but have int4-sym-g32, int8-sym-g32"

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitwright.engines import shipped_profiles
 from tests.steps.bench import Bench
-from worker.steps.served import serves_free_experts
 
 QUICK: dict[str, Any] = {
     "metric": "weight-mse",
@@ -44,6 +42,16 @@ def test_tied_plans_are_not(mixtral: str, bench: Bench) -> None:
     assert not [text for text in found["warnings"] if "no known engine" in text]
 
 
-def test_no_shipped_engine_takes_free_experts() -> None:
-    """When one does, the label must go for it: this test is where that shows."""
-    assert not [name for name, profile in shipped_profiles().items() if serves_free_experts(profile)]
+def test_uneven_experts_that_an_engine_loads_name_it(mixtral: str, bench: Bench) -> None:
+    """GPTQModel gives every expert a setting of its own: no known other does."""
+    quick = {**QUICK, "formats": ("int2-sym-g32", "int4-sym-g32", "int8-sym-g32", "fp16")}
+    served = bench.run("plan", model=mixtral, budget="3.5bpw", engine="gptqmodel", **quick)["plan"]
+    assert not [text for text in served["warnings"] if "serves this plan" in text]
+    differing = {
+        role
+        for layer in range(4)
+        for role in ("w1", "w2", "w3")
+        if len({u["format"] for u in served["units"] if f".{layer}.block" in u["name"] and f".{role}." in u["name"]})
+        > 1
+    }
+    assert differing

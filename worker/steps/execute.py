@@ -16,6 +16,7 @@ from quantizers.containers.catalog import CONTAINERS
 from worker.steps.context import Context
 from worker.steps.execute_parts import make_in_parts
 from worker.steps.quantizing import Maker, planned_quantizer, units_context
+from worker.steps.served import file_words
 
 
 def run(request: ExecuteRequest, context: Context) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def write_checkpoint(
     )
     for part in parts:
         context.blobs.remove(part)
-    return {"container": to, **report.to_json(), "warnings": list(maker.warnings(inventory))}
+    said = (*maker.warnings(inventory), *file_words(dict(plan.formats()), inventory, to))
+    return {"container": to, **report.to_json(), "warnings": list(said)}
 
 
 def _require_true_bytes(plan: Plan, inventory: Inventory, names: list[str]) -> None:

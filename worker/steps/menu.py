@@ -148,7 +148,7 @@ def _default_menu(inventory: Inventory, profile: EngineProfile | None, granulari
     if profile is not None and profile.menu:
         own = _PASSTHROUGH.get(inventory.units[0].dtype)
         return (*profile.menu, own) if own else profile.menu
-    symmetric = profile is not None and profile.symmetric_only
+    symmetric = profile is not None and profile.symmetric_menu
     group = _default_group(inventory, profile) if profile is not None else DEFAULT_GROUP
     kept = _PASSTHROUGH.get(inventory.units[0].dtype)
     return default_formats(symmetric=symmetric, group=group, passthrough=kept)
@@ -158,7 +158,7 @@ def _default_group(inventory: Inventory, profile: EngineProfile) -> int:
     """The engine's usual group size, or the largest smaller one it loads for every unit that it loads quantized."""
     sizes = sorted({profile.default_group, *(g for g in GROUPS if g < profile.default_group)}, reverse=True)
     for size in sizes:
-        names = default_formats(symmetric=profile.symmetric_only, group=size)
+        names = default_formats(symmetric=profile.symmetric_menu, group=size)
         rows = profile.allowed(inventory, [*names, *(f"int{b}{s}-channel" for b in (4, 8) for s in ("", "-sym"))])
         if all(any(row[: len(names)]) for row in rows if any(row)):
             return size

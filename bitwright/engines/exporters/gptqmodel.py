@@ -18,6 +18,7 @@ from bitwright.engines.exporters.common import (
     require,
     split,
 )
+from bitwright.engines.names import unfused_experts
 
 TARGET = "GPTQModel"
 #: Widths that GPTQModel stores in its planar layout only.
@@ -40,14 +41,18 @@ def quantize_config(units: Sequence[PlanUnit]) -> dict[str, Any]:
     ints, kept = split(units)
     require(ints, _why_not, TARGET, "2 to 8 bits, inputs and outputs in multiples of 32")
     base = commonest(ints, _fields, TARGET)
-    settings = {name: _fields(unit, format) for unit, format in ints for name in module_names(unit)}
-    dynamic: dict[str, dict[str, Any]] = {"-:" + anchored(name): {} for unit in kept for name in module_names(unit)}
+    settings = {name: _fields(unit, format) for unit, format in ints for name in _names(unit)}
+    dynamic: dict[str, dict[str, Any]] = {"-:" + anchored(name): {} for unit in kept for name in _names(unit)}
     dynamic |= {"+:" + anchored(name): fields for name, fields in _with_fused(settings).items() if fields != base}
     planar = any(format.width in PLANAR_WIDTHS for _, format in ints)
     return {
         "quant_method": "gptq", **base, "desc_act": False, "pack_dtype": "int32",
         "checkpoint_format": "gptq_p" if planar else "gptq", "dynamic": dynamic,
     }  # fmt: skip
+
+
+def _names(unit: PlanUnit) -> tuple[str, ...]:
+    return tuple(map(unfused_experts, module_names(unit)))
 
 
 def _why_not(unit: PlanUnit, format: IntFormat) -> str | None:
