@@ -14,6 +14,7 @@ from bitwright.core.errors import InvalidInput
 from gpu_kernels import block_reference, block_search
 from gpu_kernels.block_floats import FloatCodec
 from gpu_kernels.block_layouts import LAYOUTS, Bytes, Plane
+from gpu_kernels.grid_codec import GridCodec
 from gpu_kernels.library import library
 
 _Float32 = NDArray[np.float32]
@@ -93,7 +94,7 @@ def _runs(plane: Plane) -> list[tuple[int, int, int, int]]:
     return runs
 
 
-CODECS: Mapping[str, Codec] = {"ggml": GgmlCodec(), "float": FloatCodec()}
+CODECS: Mapping[str, Codec] = {"ggml": GgmlCodec(), "float": FloatCodec(), "grid": GridCodec()}
 
 
 def quantize_blocks(weight: _Float32, format: BlockFormat) -> tuple[Bytes, _Float32 | None]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtri
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
-from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, MixedFormat
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, GridFormat, IntFormat, MixedFormat
 from quantizers.base import (
     Float32Matrix,
     Mixed,
@@ -90,10 +90,12 @@ class Gptq:
         """
         if isinstance(format, FloatFormat):
             return pass_through(weight, format, name)
-        if not isinstance(format, IntFormat | BlockFormat):
+        if not isinstance(format, IntFormat | BlockFormat) or isinstance(format, GridFormat):
+            # Columns of a rotated group have no errors of their own that later columns could make up for.
             raise Unsupported(
-                "gptq cannot make this format", expected="an int, block or 16-bit format", got=format.label
-            )
+                "gptq cannot make this format", expected="an int, block or 16-bit format", got=format.label,
+                hint="use --quantizer rtn for formats that rotate weights",
+            )  # fmt: skip
         check_weight(weight, name)
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)

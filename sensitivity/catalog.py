@@ -129,7 +129,7 @@ METRICS = Catalog(
             "sensitivity.linearity:METRIC",
             "HIGGS' linearity: KL of noise in each unit on random tokens; needs no data",
             needs=("torch", "transformers"),
-            traits={"data": "none", "loss_unit": "nats of KL", "passes": "units x 4 forward"},
+            traits={"data": "none", "loss_unit": "nats of KL", "passes": "units x levels forward"},
         ),
         Entry(
             "rate-distortion",

@@ -2,9 +2,14 @@
 
 The linearity theorem: for small errors without direction, the loss rises by alpha_u t^2 with the relative error t^2
 = ||dW||^2 / ||W||^2, alpha_u being the unit's own and the same for every quantizer. So alpha is measured with noise,
-W + t ||W|| / sqrt(n) N(0, 1), as the KL from the clean model on random tokens (the paper's data-free variant), and
+W + t_j ||W|| / sqrt(n) N(0, 1), as the KL from the clean model on random tokens (the paper's data-free variant), and
 
     loss[u, f] = alpha_u t^2[u, f],    alpha_u = sum_j KL_j t_j^2 / sum_j t_j^4    (least squares through the origin)
+
+Levels t_j lie evenly between the errors of 5 and of 3 bits; the paper takes 15, the option's default is 4. Every level
+draws its own noise, so that levels also average over directions. t^2[u, f] is what the quantizer really does to the
+unit; the option `distortion = "grid"` takes the constant of the format's grid instead, as the paper does (higgs
+formats only; the two agree where rotated weights are normal).
 
 Loss unit: nats of KL (on random tokens). Cost: units x levels forward passes; formats cost nothing. `stderr` is the
 scatter of the levels around the line. Trusted from 3 bits up: below, errors meet errors of other layers
@@ -19,17 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidInput
+from bitwright.core.formats import FloatFormat, Format, GridFormat
+from gpu_kernels.gaussian_grids import grid_distortion
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.evaluate import measure_weights
 from sensitivity.runner import load_runner
 from sensitivity.synthetic import random_items
 
-#: Relative squared errors: from 5 bits (0.0025) to 3 bits (0.035), the range of Gaussian quantizers (research/01).
-LEVELS = (0.0025, 0.0095, 0.02, 0.035)
+#: Relative errors t between which levels lie evenly: Gaussian quantizers of 5 bits and of 3 bits (research/01).
+RANGE = (0.0025**0.5, 0.035**0.5)
+LEVELS, MAX_LEVELS = 4, 64
 TOKENS = 2048
 #: alpha below this share of the largest counts as this share: no unit is free (the paper clamps negative ones).
 FLOOR = 1e-4
+MEASURED, GRID = "measured", "grid"
 _STREAM = 0x1115
 
 Weights = dict[str, NDArray[np.float32]]
@@ -47,52 +56,90 @@ def slopes(levels: Floats, rises: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 class Linearity:
-    """Noise probes. Option `tokens`: random tokens a probe runs on (image models: images)."""
+    """Noise probes. Options: `levels`, noise levels a unit; `tokens`, random tokens a probe runs on (image models:
+    images); `distortion`: "measured" or "grid".
+    """
 
     name = "linearity"
     needs_data = False
-    options = frozenset({"tokens"})
+    options = frozenset({"tokens", "levels", "distortion"})
 
     def score(self, task: ScoringTask) -> Scores:
-        """See sensitivity.base.Metric."""
-        wanted = task.options.get("tokens", TOKENS if task.inventory.task != "image-classification" else 64)
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-            raise InvalidInput("the option tokens of linearity must be a positive count", got=repr(wanted)[:80])
+        """See sensitivity.base.Metric. Raises InvalidInput for options out of range."""
+        wanted = _count(task, "tokens", TOKENS if task.inventory.task != "image-classification" else 64, 1 << 30)
+        levels = squares(_count(task, "levels", LEVELS, MAX_LEVELS))
+        relative = _relative_errors(task)
         data = random_items(task.source, task.inventory, wanted, task.seed)
-        energy = task.deltas.energies(task.progress)
         runner = load_runner(task.source, task.inventory)
-        names = {(u, j): f"{u} {j}" for u in range(task.shape[0]) for j in range(len(LEVELS))}
-        probes = {name: _noisy(task, u, j) for (u, j), name in names.items()}
+        names = {(u, j): f"{u} {j}" for u in range(task.shape[0]) for j in range(len(levels))}
+        probes = {name: _noisy(task, u, j, float(levels[j])) for (u, j), name in names.items()}
         found = measure_weights(runner, probes, data, progress=task.progress, partial=task.partial)
         rises = np.array(
-            [[found[names[u, j]].kl for j in range(len(LEVELS))] for u in range(task.shape[0])], np.float64
+            [[found[names[u, j]].kl for j in range(len(levels))] for u in range(task.shape[0])], np.float64
         )
-        alpha, error, fit = slopes(np.array(LEVELS), rises)
+        alpha, error, fit = slopes(levels, rises)
         alpha = np.maximum(alpha, FLOOR * float(alpha.max(initial=0.0)))
-        power = np.array([float(np.vdot(w, w)) for w in self._weights(task)])[:, None]
-        relative = np.divide(energy, power, out=np.zeros_like(energy), where=power > 0)
         return Scores(
             loss=alpha[:, None] * relative, stderr=error[:, None] * relative, loss_unit=runner.head.loss_unit,
-            tokens=data.tokens, samples=len(LEVELS), warnings=runner.warnings,
+            tokens=data.tokens, samples=len(levels), warnings=runner.warnings,
             parameters={
-                "levels": list(LEVELS), "random_tokens": data.tokens, "r2_median": float(np.median(fit)),
-                "r2_above_0.9": float((fit > 0.9).mean()),
+                "levels": levels.tolist(), "random_tokens": data.tokens, "r2_median": float(np.median(fit)),
+                "r2_above_0.9": float((fit > 0.9).mean()), "distortion": task.options.get("distortion", MEASURED),
+                "alpha": {unit.name: float(a) for unit, a in zip(task.inventory.units, alpha, strict=True)},
             },
         )  # fmt: skip
 
-    @staticmethod
-    def _weights(task: ScoringTask) -> list[NDArray[np.float64]]:
-        return [unit_weight(task.source, unit).astype(np.float64) for unit in task.inventory.units]
+
+def squares(count: int) -> Floats:
+    """(count,) relative squared errors t_j^2, the t_j lying evenly in RANGE; one level is its upper end."""
+    ends = RANGE if count > 1 else (RANGE[1], RANGE[1])
+    return np.asarray(np.linspace(*ends, count) ** 2)
 
 
-def _noisy(task: ScoringTask, unit: int, level: int) -> Callable[[], Weights]:
-    """The unit with Gaussian noise of one level. The direction is the same at every level: what differs is the size."""
+def _count(task: ScoringTask, name: str, usual: int, most: int) -> int:
+    wanted = task.options.get(name, usual)
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= most:
+        raise InvalidInput(
+            f"the option {name} of linearity must be a positive count", expected=f"1 to {most}", got=repr(wanted)[:80]
+        )
+    return wanted
+
+
+def _relative_errors(task: ScoringTask) -> Floats:
+    """(units, formats) t^2: what the quantizer does to each unit, or the constants of the formats' grids."""
+    kind = task.options.get("distortion", MEASURED)
+    if kind not in (MEASURED, GRID):
+        raise InvalidInput(
+            "the option distortion of linearity is unknown", expected=f"{MEASURED}, {GRID}", got=repr(kind)[:80]
+        )
+    if kind == GRID:
+        row = [_constant(format) for format in task.formats]
+        return np.tile(np.array(row, np.float64), (task.shape[0], 1))
+    energy = task.deltas.energies(task.progress)
+    weights = (unit_weight(task.source, unit).astype(np.float64) for unit in task.inventory.units)
+    power = np.array([float(np.vdot(w, w)) for w in weights])[:, None]
+    return np.asarray(np.divide(energy, power, out=np.zeros_like(energy), where=power > 0))
+
+
+def _constant(format: Format) -> float:
+    if isinstance(format, FloatFormat):
+        return 0.0
+    if not isinstance(format, GridFormat):
+        raise InvalidInput(
+            'distortion = "grid" is about formats that rotate weights', expected="higgs-... formats", got=format.label
+        )
+    loss = grid_distortion(format.layout)
+    return loss / (1 - loss)  # gpu_kernels.grid_codec undoes the points' shrinkage by 1 - loss
+
+
+def _noisy(task: ScoringTask, unit: int, level: int, square: float) -> Callable[[], Weights]:
+    """The unit with Gaussian noise of relative squared error `square`, drawn anew for every level."""
     spec = task.inventory.units[unit]
 
     def weights() -> Weights:
         weight = unit_weight(task.source, spec)
-        generator = np.random.Generator(np.random.Philox(key=[task.seed ^ _STREAM, unit]))
-        scale = np.sqrt(LEVELS[level] * float(np.vdot(weight.astype(np.float64), weight)) / weight.size)
+        generator = np.random.Generator(np.random.Philox(key=[task.seed ^ _STREAM, unit * MAX_LEVELS + level]))
+        scale = np.sqrt(square * float(np.vdot(weight.astype(np.float64), weight)) / weight.size)
         return {spec.name: weight + np.float32(scale) * generator.standard_normal(weight.shape, np.float32)}
 
     return weights

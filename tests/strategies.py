@@ -34,7 +34,9 @@ def shapes(*, largest: int = 130, stacked: bool = False) -> st.SearchStrategy[tu
 def format_names(draw: st.DrawFn, *, widths: tuple[int, ...] = tuple(range(1, 9))) -> str:
     """Names of integer formats of every width, symmetry, group size and type of scale, and of every other format."""
     if draw(st.integers(0, 4)) == 0:
-        return draw(st.sampled_from([*sorted(NAMED), "nf4-g1", "nf4-g7", "nf4-g128"]))
+        return draw(
+            st.sampled_from([*sorted(NAMED), "nf4-g1", "nf4-g7", "nf4-g128", "higgs-p1-n8-g32", "higgs-p2-n32-g64"])
+        )
     kind = str(draw(st.sampled_from(widths)))
     if draw(st.integers(0, 3)) == 0:
         kind = f"-l{draw(st.integers(3, 255).filter(lambda levels: levels & (levels - 1)))}"

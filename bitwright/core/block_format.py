@@ -41,6 +41,10 @@ class BlockFormat(Format):
         """Blocks of a row."""
         return -(-inputs // self.block)
 
+    def row_bytes(self, inputs: int) -> int:
+        """Bytes of a row's blocks."""
+        return self.blocks(inputs) * self.block_bytes
+
     def outer_scales(self, out: int, inputs: int) -> int:
         """float32 scales beside the blocks."""
         if not out or not inputs:
@@ -56,7 +60,7 @@ class BlockFormat(Format):
         return Storage(count * payload, count * scales, 0, count * (padded * self.code_bits - payload))
 
     def parts(self, out: int, inputs: int) -> tuple[Part, ...]:
-        parts = (Part(".blocks", "U8", (out, self.blocks(inputs) * self.block_bytes)),)
+        parts = (Part(".blocks", "U8", (out, self.row_bytes(inputs))),)
         scales = self.outer_scales(out, inputs)
         return (*parts, Part(".scales", "F32", (scales, 1))) if self.outer else parts
 

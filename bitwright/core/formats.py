@@ -2,7 +2,8 @@
 
 A format is a way to store a unit. Costs are integers of bits, exact for any shape, and equal to what the containers
 write (docs/packed.md). The families: `int_format` (codes in a dense stream, a scale a group), `block_format` (ggml's
-types and small floats: blocks of bytes), and 16-bit pass-through (`format_base`).
+types and small floats: blocks of bytes), `grid_format` (HIGGS: rotated weights as points of a grid), and 16-bit
+pass-through (`format_base`).
 """
 
 from __future__ import annotations
@@ -13,27 +14,30 @@ from functools import lru_cache
 from bitwright.core.block_format import FLOAT_BLOCKS, GGML_FORMATS, NF4_GROUP, BlockFormat, nf4
 from bitwright.core.errors import UnknownName
 from bitwright.core.format_base import FLOAT_FORMATS, WORD_BITS, FloatFormat, Format, Part, Shape, Storage
+from bitwright.core.grid_format import GRID_FORMATS, GridFormat, parse_grid
 from bitwright.core.int_format import MAX_LEVELS, SCALES, IntFormat
 from bitwright.core.mixed_format import MixedFormat, parse_mixed
 
 __all__ = [
-    "DEFAULT_GROUP", "DEFAULT_WIDTHS", "FLOAT_FORMATS", "GGML_FORMATS", "GRAMMAR", "MAX_GROUP", "NAMED", "WORD_BITS",
-    "BlockFormat", "FloatFormat", "Format", "IntFormat", "MixedFormat", "Part", "Shape", "Storage", "default_formats",
-    "listed_formats", "parse_format", "parse_formats",
+    "DEFAULT_GROUP", "DEFAULT_WIDTHS", "FLOAT_FORMATS", "GGML_FORMATS", "GRAMMAR", "GRID_FORMATS", "MAX_GROUP", "NAMED",
+    "WORD_BITS", "BlockFormat", "FloatFormat", "Format", "GridFormat", "IntFormat", "MixedFormat", "Part", "Shape",
+    "Storage", "default_formats", "listed_formats", "parse_format", "parse_formats",
 ]  # fmt: skip
 
 #: Largest group size accepted; beyond it, `channel` says what is meant.
 MAX_GROUP = 1 << 20
 
 #: Formats that have one name each.
-NAMED: dict[str, Format] = {**FLOAT_BLOCKS, **GGML_FORMATS, **FLOAT_FORMATS}
+NAMED: dict[str, Format] = {**FLOAT_BLOCKS, **GGML_FORMATS, **GRID_FORMATS, **FLOAT_FORMATS}
 _NF4_NAME = re.compile(r"nf4-g([1-9][0-9]{0,6})")
 _INT_NAME = re.compile(
     r"int(?:([1-8])|-l([1-9][0-9]*))(-sym)?-(?:g([1-9][0-9]*)|channel|(tensor))(-bf16|-fp32)?",
 )
 GRAMMAR = (
     "int{1..8}[-sym]-{g{N}|channel|tensor}[-bf16|-fp32] (for example int4-g64, int3-sym-g128; -bf16, -fp32: type of "
-    "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), nf4-g{N}, " + ", ".join(NAMED)
+    "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), nf4-g{N}, "
+    "higgs-p1-n{4..256}[-g{N}], higgs-p2-n{8..4096}[-g{N}] (n a power of two), "
+    + ", ".join(name for name in NAMED if name not in GRID_FORMATS)
 )
 
 #: The menu when nobody names one: research/08 measured these six widths at group 64 (asymmetric round to nearest).
@@ -54,6 +58,7 @@ def _parse_plain(name: str) -> Format:
     match = _NF4_NAME.fullmatch(name)
     if match is not None and int(match[1]) != NF4_GROUP and int(match[1]) <= MAX_GROUP:
         found = nf4(int(match[1]))
+    found = found or parse_grid(name)
     if found is None:
         raise UnknownName("there is no format of that name", expected=GRAMMAR, got=repr(name)[:80])
     return found

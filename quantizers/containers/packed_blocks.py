@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 
+if __package__:
+    from . import packed_grids
+else:
+    import packed_grids  # type: ignore[import-not-found, no-redef]
+
 Array = np.ndarray[Any, Any]
 IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 NF4 = np.array(
@@ -141,6 +146,8 @@ def floats(b: Array, scales: Array | None, name: str, each: int) -> Array:
 def values(blocks: Array, scales: Array | None, name: str, columns: int) -> Array:
     """float32 (rows, columns) weights of a unit in the format `name`."""
     rows = blocks.shape[0]
+    if name.startswith("higgs"):
+        return packed_grids.values(blocks, name, columns)
     if name.startswith("nf4"):
         each = int(name.removeprefix("nf4-g")) if "-" in name else 64
         size = 2 + (each + 1) // 2

@@ -2,7 +2,7 @@
 
     python packed_reader.py FOLDER             lists the tensors; as a module: read("FOLDER")["tensor's name"]
 
-The specification is docs/packed.md. Copy this file, packed_blocks.py and packed_parts.py freely."""
+The specification is docs/packed.md. Copy the files packed_*.py (and gaussian_grids.npz for higgs formats) freely."""
 
 from __future__ import annotations
 

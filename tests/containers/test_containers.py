@@ -43,6 +43,17 @@ MIXES = {
     "gptq": ["int3-sym-g32", "int4-sym-channel", "int8-sym-g32", "fp16"],
     "mlx": ["int3-g32", "int5-sym-g32", "int8-g32", "fp16"],
 }
+#: What a reader needs besides numpy, and what it is asked in a process that cannot see this project.
+READER = ("packed_reader.py", "packed_blocks.py", "packed_grids.py", "packed_parts.py")
+READING = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import numpy, packed_reader
+assert not any(name.partition(".")[0] in ("bitwright", "quantizers", "gpu_kernels") for name in sys.modules)
+model = packed_reader.read(sys.argv[2])
+names = [name for name in model if name[1:] == ".weight"]
+print(json.dumps({name: float(numpy.abs(model[name]).sum(dtype=numpy.float64)) for name in sorted(names)}))
+"""
 #: Containers of safetensors files, which hold any model; gguf has its own tests.
 BOTH = pytest.mark.parametrize("name", tuple(MIXES))
 
@@ -124,12 +135,28 @@ def test_the_cost_model_is_what_packed_writes(data: st.DataObject) -> None:
             assert np.array_equal(plain[name], checkpoint.read_float32(name))
 
 
-def test_the_plain_reader_is_short_and_stands_alone() -> None:
-    path = Path(__file__).parents[2] / "quantizers" / "containers" / "packed_reader.py"
-    text = path.read_text()
-    assert len(text.splitlines()) < 100
-    assert "from bitwright" not in text
-    assert "from quantizers" not in text
+def test_the_plain_reader_is_short_and_stands_alone(tmp_path: Path) -> None:
+    """Copied somewhere else with its data, it reads a checkpoint with numpy alone, grids and mixed formats too."""
+    here = Path(__file__).parents[2]
+    files = [*(here / "quantizers" / "containers").glob("packed_*.py"), here / "gpu_kernels" / "gaussian_grids.npz"]
+    texts = {path.name: path.read_text() for path in files if path.name in READER}
+    assert set(texts) == set(READER)
+    assert len(texts["packed_reader.py"].splitlines()) < 100
+    assert not any("from bitwright" in text or "from quantizers" in text for text in texts.values())
+    container = CONTAINERS.load("packed")
+    source, inventory = toy(tmp_path / "model", SHAPES)
+    formats = [parse_format(f) for f in ("higgs-p2-n64", "higgs-p1-n8-g32", "q4_0", "bf16")]
+    report = container.write(source, inventory, formats, tmp_path / "out")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in files:
+        if path.name in READER or path.suffix == ".npz":
+            (copy / path.name).write_bytes(path.read_bytes())
+    words = [sys.executable, "-I", "-c", READING, str(copy), str(report.path)]
+    found = subprocess.run(words, capture_output=True, text=True, check=True, cwd=copy)
+    checkpoint = container.read(report.path)
+    sums = {name: float(np.abs(checkpoint.read_float32(name)).sum(dtype=np.float64)) for name in SHAPES}
+    assert json.loads(found.stdout) == sums
 
 
 @BOTH

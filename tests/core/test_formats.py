@@ -15,6 +15,7 @@ from bitwright.core.formats import (
     GGML_FORMATS,
     NAMED,
     BlockFormat,
+    GridFormat,
     IntFormat,
     default_formats,
     listed_formats,
@@ -31,6 +32,8 @@ def counted_bits(name: str, shape: tuple[int, ...]) -> dict[str, int]:
         fmt = parse_format(name)
         if isinstance(fmt, IntFormat):
             count_int(fmt, out, inputs, total)
+        elif isinstance(fmt, GridFormat):
+            count_grid(fmt, out, inputs, total)
         elif isinstance(fmt, BlockFormat):
             count_blocks(fmt, out, inputs, total)
         else:
@@ -62,6 +65,17 @@ def count_blocks(fmt: BlockFormat, out: int, inputs: int, total: dict[str, int])
     total["payload"] += sum(fmt.code_bits * size for size in blocks)
     total["scales"] += sum(8 * fmt.block_bytes - fmt.block * fmt.code_bits for _ in blocks) + beside
     total["all"] += sum(8 * fmt.block_bytes for _ in blocks) + beside
+
+
+def count_grid(fmt: GridFormat, out: int, inputs: int, total: dict[str, int]) -> None:
+    """Code by code: a code for every started run of `dimension` weights of a group, whole bytes a group."""
+    for start in list(range(0, inputs, fmt.block)) * out:
+        bits = 0
+        for _ in range(start, min(start + fmt.block, inputs), fmt.dimension):
+            bits += math.log2(1 << fmt.code_bits)
+        total["payload"] += int(bits)
+        total["scales"] += 16
+        total["all"] += 16 + 8 * math.ceil(bits / 8)
 
 
 @given(format_names(), shapes(stacked=True))
@@ -135,6 +149,13 @@ def test_known_costs_by_hand() -> None:
         "int4-g9999999",
         "q",
         "q4_K",
+        "higgs-p1-n2",
+        "higgs-p1-n24",
+        "higgs-p3-n8",
+        "higgs-p2-n8192",
+        "higgs-p2-n64-g1024",
+        "higgs-p2-n64-g48",
+        "higgs-p1-n16-g8",
         "int-l2-g64",
         "int-l8-g64",
         "int-l257-g64",

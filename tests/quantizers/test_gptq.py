@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidModel
-from bitwright.core.formats import NAMED, IntFormat, parse_format
+from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidModel, Unsupported
+from bitwright.core.formats import GRID_FORMATS, NAMED, IntFormat, parse_format
 from quantizers.base import Quantized, group_spans
 from quantizers.gptq import QUANTIZER, inverse_factor
 from quantizers.hessian import damped
@@ -151,7 +151,7 @@ def test_native_and_numpy_sweeps_give_the_same_codes(order: str, monkeypatch: py
 @pytest.mark.parametrize(
     "name",
     [
-        *(n for n in NAMED if n not in ("bf16", "fp16")), "nf4-g24", "int-l6-g64", "int3-g64-bf16",
+        *sorted(set(NAMED) - {"bf16", "fp16"} - set(GRID_FORMATS)), "nf4-g24", "int-l6-g64", "int3-g64-bf16",
         "int4-sym-g64-fp32", "int5-tensor",
     ],
 )  # fmt: skip
@@ -165,6 +165,13 @@ def test_every_format_gains_from_gptq(name: str) -> None:
     nearest = RTN.quantize(weight, format)
     assert [a.shape for a in value.arrays()] == [a.shape for a in nearest.arrays()]
     assert error(weight, value.dequantize(), hessian) < 0.97 * error(weight, nearest.dequantize(), hessian)
+
+
+def test_formats_that_rotate_are_refused() -> None:
+    weight = np.zeros((4, 64), np.float32)
+    with pytest.raises(Unsupported, match="gptq cannot make") as error:
+        QUANTIZER.quantize(weight, parse_format("higgs-p2-n64"), hessian=moments(64, 100))
+    assert error.value.hint == "use --quantizer rtn for formats that rotate weights"
 
 
 def test_a_block_format_of_one_block_is_rounded_to_nearest() -> None:

@@ -12,7 +12,7 @@ from bitwright.core.formats import parse_format
 from sensitivity.base import ScoringTask, silent
 from sensitivity.data import Data
 from sensitivity.deltas import Deltas, unit_weight
-from sensitivity.linearity import LEVELS, slopes
+from sensitivity.linearity import LEVELS, RANGE, slopes, squares
 from sensitivity.routing import outlier_scores, watch
 from sensitivity.runner import Runner, load_runner
 from sensitivity.salience import block_losses
@@ -113,7 +113,7 @@ def test_a_planted_outlier_ranks_first() -> None:
 
 
 def test_slopes_are_least_squares_through_the_origin() -> None:
-    levels = np.array(LEVELS)
+    levels = squares(LEVELS)
     alpha, error, fit = slopes(levels, np.stack([3 * levels, 0.5 * levels]))
     np.testing.assert_allclose(alpha, [3, 0.5])
     np.testing.assert_allclose(error, 0, atol=1e-12)
@@ -134,3 +134,24 @@ def test_linearity_needs_no_data_and_has_one_slope_a_unit(tiny: dict[str, Opened
     assert 0 <= table.provenance["parameters"]["r2_above_0.9"] <= 1
     with pytest.raises(InvalidInput, match="positive count"):
         score(source, inventory, FORMATS, metric="linearity", options={"tokens": 0})
+
+
+def test_levels_lie_evenly_in_the_errors_of_five_to_three_bits() -> None:
+    for count in (4, 15):
+        found = squares(count)
+        assert len(found) == count
+        np.testing.assert_allclose(found[[0, -1]], np.square(RANGE))
+        np.testing.assert_allclose(np.diff(np.sqrt(found), 2), 0, atol=1e-12)
+
+
+def test_the_constants_of_grids_stand_for_what_is_measured(tiny: dict[str, Opened]) -> None:
+    """The paper's way (option distortion) and the measured one: within a fifth for rows of 32 numbers."""
+    source, inventory = tiny["llama"]
+    formats, options = ("higgs-p2-n16", "higgs-p2-n256", "fp16"), {"tokens": 64, "levels": 1}
+    measured = score(source, inventory, formats, metric="linearity", options=options).loss
+    constant = score(source, inventory, formats, metric="linearity", options={**options, "distortion": "grid"}).loss
+    np.testing.assert_allclose(constant[:, :2], measured[:, :2], rtol=0.2)
+    assert (constant[:, 2] == 0).all()
+    for wrong in ({"distortion": "guess"}, {"distortion": "grid"}, {"levels": 65}):
+        with pytest.raises(InvalidInput, match=next(iter(wrong))):
+            score(source, inventory, FORMATS, metric="linearity", options=wrong)
