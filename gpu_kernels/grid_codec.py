@@ -109,17 +109,16 @@ class GridCodec:
 def _encode(turned: _Float32, format: GridFormat) -> Bytes:
     """uint8 (rows, bytes) of one rotated group."""
     rows, length = turned.shape
-    exact = turned.astype(np.float64)
-    power = lane_sum(exact * exact)
-    scale = np.maximum(np.sqrt(power / length).astype(np.float32), TINY).astype(np.float16)
+    power = lane_sum(turned * turned)
+    scale = np.maximum(np.sqrt(power / np.float32(length)), TINY).astype(np.float16)
     count = format.codes(length)
     scaled = np.zeros((rows, count * format.dimension), np.float32)
     np.divide(turned, scale.astype(np.float32)[:, None], out=scaled[:, :length])
     codes = nearest(format.layout, scaled.reshape(-1, format.dimension)).reshape(rows, count)
     points = grid(format.layout)[codes].reshape(rows, count * format.dimension)[:, :length]
-    along = lane_sum(exact * points)
+    along = lane_sum(turned * points)
     # Groups of nearly nothing have no gain to speak of.
-    gain = np.divide(power, along * scale, out=np.ones(rows), where=along > 0)
+    gain = np.divide(power, along * scale.astype(np.float32), out=np.ones(rows, np.float32), where=along > TINY)
     stored = np.clip(scale * np.clip(gain, *GAIN_LIMITS), TINY, _MOST).astype("<f2")
     stream = (codes[:, :, None] >> np.arange(format.code_bits, dtype=np.uint16)) & np.uint16(1)
     packed = np.packbits(stream.reshape(rows, -1).astype(np.uint8), axis=1, bitorder="little")
