@@ -44,7 +44,7 @@ def opened(browser: Browser, url: str) -> float:
 
 def dragged(browser: Browser) -> tuple[list[float], list[float]]:
     """(script, shown) of each of STEPS moves back and forth over the chart, in milliseconds."""
-    box = browser.evaluate("document.querySelector('svg.chart').getBoundingClientRect().toJSON()")
+    box = browser.evaluate("document.querySelector('svg.frontier').getBoundingClientRect().toJSON()")
     y, script, shown = box["top"] + box["height"] / 2, [], []
     browser.page.mouse.move(box["left"] + 0.2 * box["width"], y)
     browser.page.mouse.down()

@@ -135,6 +135,29 @@ export class Allocator {
     return this.uniform.filter((u) => u.bytes >= bytes).sort((a, b) => a.bytes - b.bytes)[0] ?? null;
   }
 
+  // The uniform plan of least loss within so many bytes.
+  uniformWithin(bytes) {
+    return this.uniform.filter((u) => u.bytes <= bytes).sort((a, b) => a.loss - b.loss)[0] ?? null;
+  }
+
+  // Shares of the weights by format of the best plans at these budgets, which rise.
+  mix(budgets) {
+    const weight = new Float64Array(this.groups), now = this.first.slice(), sums = new Float64Array(this.formats);
+    this.group.forEach((g, i) => { weight[g] += this.flat.elements[i]; });
+    const total = weight.reduce((sum, v) => sum + v, 0) || 1;
+    for (let g = 0; g < this.groups; g++) sums[now[g]] += weight[g];
+    let i = 0;
+    return budgets.map((budget) => {
+      for (; i < this.steps && this.cost[i + 1] <= budget; i++) {
+        const g = this.owner[i];
+        sums[now[g]] -= weight[g];
+        now[g] = this.to[i];
+        sums[now[g]] += weight[g];
+      }
+      return sums.map((v) => Math.max(0, v) / total);
+    });
+  }
+
   // The rule of thumb "first and last layers high, the rest uniform", as solvers.positional.
   positional(budget) {
     const k = this.formats, all = Array.from({ length: k }, (_, j) => j);

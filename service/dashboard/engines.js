@@ -68,8 +68,9 @@ export class Lights {
     this.element = h("ul", { class: "lights" }, this.rows.map((row) => row.element));
   }
 
-  show(choice) {
-    this.preflight.judge(choice).forEach((found, at) => {
+  // judged: as Preflight.judge gives it.
+  show(judged) {
+    judged.forEach((found, at) => {
       const row = this.rows[at], told = `${found.state} ${found.refused} ${found.torn} ${[...found.reasons.keys()].join()}`;
       if (row.told === told) return;
       row.told = told;
@@ -81,6 +82,36 @@ export class Lights {
       row.more.hidden = found.state === "loads";
       put(row.why, reasons(found).map((text) => h("li", {}, text)));
       if (row.act) row.act.hidden = found.state === "loads";
+    });
+  }
+}
+
+// The same in a line: a button an engine, coloured by its verdict; the one that is planned for is pressed.
+export class Chips {
+  constructor(preflight, onchoose) {
+    const chip = (name, title) => {
+      const sign = h("span", { class: "sign", "aria-hidden": "true" }), verdict = h("span", { class: "unseen" });
+      const element = h("button", { type: "button", class: "chip", title, onclick: () => onchoose(element.getAttribute("aria-pressed") === "true" ? "" : name) }, sign, name || "any engine", verdict);
+      return { name, sign, verdict, element };
+    };
+    this.any = chip("", "plan with every format of the table");
+    this.rows = preflight.engines.map((engine) => chip(engine.name, `plan for ${engine.title}`));
+    this.element = h("div", { class: "chips", role: "group", "aria-label": "engine to plan for" }, h("span", { class: "muted small" }, "Plan for"), this.any.element, this.rows.map((row) => row.element));
+  }
+
+  choose(name) {
+    for (const row of [this.any, ...this.rows]) row.element.setAttribute("aria-pressed", row.name === name);
+  }
+
+  show(judged) {
+    judged.forEach(({ state }, at) => {
+      const row = this.rows[at];
+      if (row.state === state) return;
+      row.state = state;
+      const [sign, words] = SIGN[state];
+      row.element.className = `chip ${state}`;
+      row.sign.textContent = sign;
+      row.verdict.textContent = `: ${words}`;
     });
   }
 }

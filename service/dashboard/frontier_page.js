@@ -1,13 +1,15 @@
 // The frontier of a sensitivity table: drag the budget, and plan, bytes, engines and proof follow.
 
 import { Allocator } from "./allocate.js";
-import { frontierChart, key } from "./frontier_chart.js";
+import { frontierChart, key, margins } from "./frontier_chart.js";
+import { bitsOf } from "./color.js";
 import { card, h, put } from "./dom.js";
-import { Lights, Preflight, TIES } from "./engines.js";
-import { bytes, count, number, percent, plural } from "./format.js";
+import { Chips, Lights, Preflight, TIES } from "./engines.js";
+import { bytes, count, number, plural } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { certificateCard } from "./certificate.js";
 import { problem } from "./parts.js";
+import { Readout } from "./readout.js";
 import { RoleBar } from "./roles.js";
 import { tieGroups } from "./table.js";
 
@@ -20,29 +22,31 @@ export function frontierPage(root, source) {
   const kinds = Object.keys(TIES).filter((kind) => table.families[kind]);
   const tied = new Set((source.ties ?? "").split(",").filter((kind) => kinds.includes(kind)));
   const preflight = new Preflight(table.menus), data = table.flat;
-  let engine = preflight.engines.some((known) => known.name === source.engine) ? source.engine : "";
-  let allocator, chart, budget, pending = null, resting = null;
+  const known = (name) => preflight.engines.find((one) => one.name === name);
+  let engine = known(source.engine) ? source.engine : "";
+  let allocator, chart, budget, pending = null, resting = null, wide = 0;
 
-  const map = new HeatMap(table.units), roles = new RoleBar(table), lights = new Lights(preflight, { onchoose: choose });
-  const chartHolder = h("div", {}), readout = new Readout(), proof = h("div", {}), told = h("p", { class: "note-line", role: "status" });
-  const slider = h("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": "budget", oninput: () => move(chart.from(slider.value / STEPS)) });
-  const exact = h("input", { type: "number", min: 0, step: "0.01", "aria-label": "bits per weight", onchange: () => Number(exact.value) > 0 && move((Number(exact.value) * table.weights) / 8) });
-  const engines = h("select", { "aria-label": "engine", onchange: () => choose(engines.value) }, [["", "any engine"], ...preflight.engines.map((known) => [known.name, known.title])].map(([value, words]) => h("option", { value }, words)));
+  const map = new HeatMap(table.units), roles = new RoleBar(table), lights = new Lights(preflight, { onchoose: choose }), chips = new Chips(preflight, choose);
+  const chartHolder = h("div", { class: "plot" }), proof = h("div", {}), told = h("p", { class: "note-line", role: "status" });
+  const readout = new Readout((bits) => move((bits * table.weights) / 8));
+  const slider = h("input", { type: "range", class: "along", min: 0, max: STEPS, step: 1, "aria-label": "budget", oninput: () => move(chart.from(slider.value / STEPS)) });
   const start = h("a", { class: "button primary" }, "Start a plan job");
+  const tieBoxes = kinds.map((kind) => h("label", { class: "check" }, h("input", { type: "checkbox", "data-tie": kind, checked: tied.has(kind), onchange: (event) => { if (event.target.checked) tied.add(kind); else tied.delete(kind); rebuild(); } }), TIES[kind]));
 
   put(root,
     h("div", { class: "head" }, h("div", {}, h(source.within ? "h2" : "h1", {}, source.within ? "The whole frontier" : table.model.ref), h("p", { class: "muted" }, `${plural(table.units.length, "unit")} × ${plural(table.formats.length, "format")} · ${table.metric} · ${table.loss_unit}`)),
       h("div", { class: "row" }, source.prove && h("button", { type: "button", onclick: prove }, "Prove this plan"), source.start && start)),
-    card("Drag the budget", chartHolder, key([["curve", "best plan for every budget"], ["uniform", "uniform plan"], ["knee", "knee: the most gain for its bytes"], ["here", "your budget"]]),
-      h("div", { class: "budget" }, slider, h("label", {}, exact, "bits/weight")), readout.element,
-      h("div", { class: "row note-line" }, h("label", { class: "check" }, "Engine", engines), kinds.map((kind) => h("label", { class: "check" }, h("input", { type: "checkbox", "data-tie": kind, checked: tied.has(kind), onchange: (event) => { if (event.target.checked) tied.add(kind); else tied.delete(kind); rebuild(); } }), TIES[kind]))), told),
+    h("section", { class: "card hero" },
+      h("div", { class: "row spread" }, h("h2", {}, "Drag the budget"), key([["curve", "best plan for every budget"], ["uniform", "uniform plans, and the best that fits"], ["knee", "knee: the most gain for its bytes"]])),
+      readout.element, chartHolder, slider,
+      chips.element, kinds.length > 0 && h("div", { class: "row ties" }, h("span", { class: "muted small" }, "One format for"), tieBoxes), told),
     proof,
     card("The plan at this budget", map.element),
-    h("div", { class: "cards" }, card("Preflight: what loads it", lights.element), card("Bytes by role", roles.element)));
+    card("Preflight: what loads it", h("div", { class: "broad" }, lights.element)), card("Bytes by role", h("div", { class: "broad" }, roles.element)));
 
   function choose(name) {
     engine = name;
-    const ties = preflight.engines.find((known) => known.name === name)?.ties ?? [];
+    const ties = known(name)?.ties ?? [];
     for (const kind of ties) if (kinds.includes(kind)) tied.add(kind);
     for (const box of root.querySelectorAll("[data-tie]")) { box.checked = tied.has(box.dataset.tie); box.disabled = ties.includes(box.dataset.tie); }
     rebuild();
@@ -54,14 +58,22 @@ export function frontierPage(root, source) {
     try {
       allocator = new Allocator(table, [], { group, allowed: engine ? preflight.allowed(engine) : undefined });
     } catch {
-      told.textContent = `${preflight.engines.find((known) => known.name === engine).title} keeps units unquantized that this table gives no such format; a plan job for it works that out.`;
+      told.textContent = `${known(engine).title} keeps units unquantized that this table gives no such format; a plan job for it works that out.`;
       engine = "";
       allocator = new Allocator(table, [], { group });
     }
-    engines.value = engine;
-    chart = frontierChart({ points: allocator.points(), uniform: allocator.uniform, knee: allocator.knee, weights: table.weights, lossUnit: table.loss_unit, width: Math.max(320, chartHolder.clientWidth || 900), onbudget: move });
-    put(chartHolder, chart.element);
+    chips.choose(engine);
+    draw();
     move(budget ?? (Number(source.bytes) || allocator.knee.bytes));
+  }
+
+  function draw() {
+    wide = Math.max(300, chartHolder.clientWidth || 900);
+    const edge = margins(wide);
+    chart = frontierChart({ points: allocator.points(), uniform: allocator.uniform, knee: allocator.knee, mix: (budgets) => allocator.mix(budgets), formats: table.formats.map((name) => ({ name, bits: bitsOf(name) })), weights: table.weights, lossUnit: table.loss_unit, width: wide, onbudget: move });
+    slider.style.setProperty("--left", `${edge.left}px`);
+    slider.style.setProperty("--right", `${edge.right}px`);
+    put(chartHolder, chart.element);
   }
 
   function move(value) {
@@ -71,16 +83,17 @@ export function frontierPage(root, source) {
 
   function follow() {
     const begun = performance.now();
-    const plan = allocator.at(budget);
-    chart.move(budget, plan.loss);
+    const plan = allocator.at(budget), rival = allocator.uniformWithin(budget);
+    chart.move(budget, plan.loss, rival);
     slider.value = Math.round(STEPS * chart.share(budget));
     slider.setAttribute("aria-valuetext", `${bytes(budget)}, ${number((8 * budget) / table.weights)} bits a weight, predicted loss ${number(plan.loss)}`);
-    if (document.activeElement !== exact) exact.value = ((8 * budget) / table.weights).toFixed(3);
     const at = (i) => i * data.k + plan.choice[i];
     map.show({ names: table.formats, choice: plan.choice, bytes: (i) => data.cost[at(i)], loss: (i) => data.loss[at(i)], stderr: (i) => data.stderr[at(i)] });
     roles.show(plan.choice);
-    lights.show(plan.choice);
-    readout.show(table, allocator, plan);
+    const found = preflight.judge(plan.choice);
+    lights.show(found);
+    chips.show(found);
+    readout.show(table, allocator, plan, budget, rival);
     clearTimeout(resting); // browsers refuse an address that changes with each frame
     resting = setTimeout(remember, 150);
     put(proof);
@@ -97,36 +110,14 @@ export function frontierPage(root, source) {
     put(proof, h("p", { class: "muted" }, "Solving on the server …"));
     try {
       const solution = await source.prove({ ties: [...tied], bytes: budget, engine });
-      put(proof, certificateCard(solution.certificate), h("p", { class: "note-line" }, `Solver ${solution.solver}, within ${count(budget)} bytes${engine ? `, over what ${preflight.engines.find((known) => known.name === engine).title} loads` : ""}.`));
+      put(proof, certificateCard(solution.certificate), h("p", { class: "note-line" }, `Solver ${solution.solver}, within ${count(budget)} bytes${engine ? `, over what ${known(engine).title} loads` : ""}.`));
     } catch (error) { put(proof, problem(error)); }
   }
 
   if (engine) choose(engine); else rebuild();
   remember();
-  return () => clearTimeout(resting);
-}
-
-// The numbers beside the curve. Elements are made once; a drag changes their words.
-class Readout {
-  constructor() {
-    this.cells = ["planned units", "with the rest", "predicted loss", "no plan is better than", "0.1 bit more a weight", "next uniform plan"].map((name) => {
-      const value = h("div", { class: "value" }), note = h("div", { class: "small muted" });
-      return { value, note, element: h("div", {}, h("div", { class: "name" }, name), value, note) };
-    });
-    this.element = h("div", { class: "readout" }, this.cells.map((cell) => cell.element));
-  }
-
-  show(table, allocator, plan) {
-    const rest = table.coverage.unquantized_bytes, uniform = allocator.uniformAbove(plan.bytes);
-    const more = plan.bytes + table.weights / 80, better = allocator.bound(Math.min(more, allocator.most));
-    const set = [
-      [bytes(plan.bytes), `${number((8 * plan.bytes) / table.weights, 4)} bits a weight`],
-      [bytes(plan.bytes + rest), `${bytes(rest)} stays as it is`],
-      [number(plan.loss), table.loss_unit],
-      [number(plan.bound), `gap ${plan.gap <= 1e-12 * plan.loss ? "0" : percent(plan.gap / plan.loss, 3)}`],
-      plan.loss > 0 ? [`−${percent(Math.max(0, 1 - better / plan.loss), 1)} loss`, `${number(plan.multiplier)} of loss a byte here`] : ["–", ""],
-      uniform ? [plan.loss > 0 ? `${number(uniform.loss / plan.loss)} × the loss` : "–", `${uniform.name}, ${percent(uniform.bytes / plan.bytes - 1, 1)} more bytes`] : ["–", "none has as many bytes"],
-    ];
-    set.forEach(([value, note], i) => { this.cells[i].value.textContent = value; this.cells[i].note.textContent = note; });
-  }
+  // A window of another width gets a picture of its own.
+  const sized = new ResizeObserver(() => { if (chartHolder.clientWidth && Math.abs(chartHolder.clientWidth - wide) > 2) { draw(); move(budget); } });
+  sized.observe(chartHolder);
+  return () => { clearTimeout(resting); sized.disconnect(); };
 }

@@ -29,7 +29,8 @@ export class HeatMap {
 
   #draw() {
     const { rows, columns, corner } = this.layout;
-    const room = Math.max(320, Math.min(1150, (document.getElementById("main")?.clientWidth ?? 1000) - 78)) - 140;
+    const longest = Math.max(...rows.map((row) => row.name.length), corner.length);
+    const room = Math.max(320, Math.min(1166, (document.getElementById("main")?.clientWidth ?? 1000) - 80)) - Math.min(240, 24 + 7 * longest);
     const size = Math.max(MIN_CELL, Math.min(MAX_CELL, Math.floor(room / columns.length) - 2));
     const every = Math.max(1, Math.ceil(26 / (size + 2)));
     this.wordy = size >= 20;

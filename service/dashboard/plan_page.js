@@ -44,8 +44,8 @@ export async function planPage(root, given) {
     if (plan.parts) { put(engines, h("h2", {}, "Preflight: what loads this plan"), h("p", { class: "muted" }, "Its tensors hold several formats each: packed checkpoints only, no engine loads them.")); return; }
     const menus = await source.menus();
     if (gone) return;
-    const lights = new Lights(new Preflight(menus));
-    lights.show(picture(plan.units, menus.formats).choice);
+    const judge = new Preflight(menus), lights = new Lights(judge);
+    lights.show(judge.judge(picture(plan.units, menus.formats).choice));
     put(engines, h("h2", {}, "Preflight: what loads this plan"), lights.element);
     const table = await source.table();
     if (gone || !table) return;

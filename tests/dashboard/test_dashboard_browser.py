@@ -89,8 +89,8 @@ def test_plan_exports_or_says_why_not(site: Site, browser: Browser) -> None:
 
 
 def dragged(server: Running, browser: Browser, digest: str, steps: int = 12) -> list[dict[str, Any]]:
-    browser.open(f"{server.url}/#/frontier/{digest}", ready="svg.chart")
-    box = browser.evaluate("document.querySelector('svg.chart').getBoundingClientRect().toJSON()")
+    browser.open(f"{server.url}/#/frontier/{digest}", ready="svg.frontier")
+    box = browser.evaluate("document.querySelector('svg.frontier').getBoundingClientRect().toJSON()")
     y = box["top"] + box["height"] / 2
     browser.page.mouse.move(box["left"] + box["width"] * 0.2, y)
     browser.page.mouse.down()
@@ -100,7 +100,7 @@ def dragged(server: Running, browser: Browser, digest: str, steps: int = 12) -> 
         browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         found.append(
             browser.evaluate(
-                "(({dataset}) => ({bytes: document.querySelector('.readout .value').textContent,"
+                "(({dataset}) => ({bytes: document.querySelector('.readout .bytes').textContent,"
                 " budget: Number(dataset.budget), ms: Number(dataset.milliseconds)}))"
                 "(document.querySelector('[data-budget]'))"
             )

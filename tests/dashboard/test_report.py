@@ -59,10 +59,10 @@ def test_report_shows_the_plan_and_asks_for_nothing(files: Path, browser: Browse
 def test_report_with_its_table_explains_and_can_be_dragged(files: Path, browser: Browser, _: int) -> None:
     assert opened(browser, files / "whole.html") == []
     browser.wait("document.body.innerText.includes('keep their format')")
-    before = browser.text(".readout .value")
+    before = browser.text(".readout .bytes")
     browser.evaluate("document.querySelector('input[type=range]').focus()")
     browser.press("End")
-    browser.wait(f"document.querySelector('.readout .value').textContent !== {before!r}")
+    browser.wait(f"document.querySelector('.readout .bytes').textContent !== {before!r}")
     browser.evaluate("document.querySelector('.heat td[role=gridcell]').click()")
     browser.evaluate("document.querySelector('.expert').click()")
     browser.wait("document.body.innerText.includes('price of a byte')")
