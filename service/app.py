@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 import bitwright
@@ -21,6 +22,9 @@ from service.openapi import install_openapi
 from service.routes import batches, catalogs, health, jobs, pages, plans, problem_files, solve, system, texts, webhooks
 from service.state import State
 
+#: Spans and metrics are ours (`bitwright.jobs.spans`, `service.metrics`); FastAPI's would read the environment at every
+#: request to see whether anybody wants them.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 #: Worker threads for database and file work; each SQLite connection of the pool has room for one.
 THREADS = 24
 
@@ -54,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.bitwright = State(settings)
     problems.install(app)

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitwright.core.errors import BitwrightError, HttpError, TooLarge, UnsupportedMedia
@@ -40,6 +40,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 #: A refused body is still read up to this many times the cap (and this long), so that the client gets to see the answer
 #: instead of a reset connection.
 DRAIN_FACTOR, DRAIN_SECONDS = 4, 5.0
+_RAW_HEADERS = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
@@ -73,10 +74,10 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
-                out = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    out.setdefault(name, value)
-                out["X-Request-Id"] = identity
+                given = {name for name, _ in message["headers"]}
+                more = [pair for pair in _RAW_HEADERS if pair[0] not in given]
+                own = [*more, (b"x-request-id", identity.encode())]
+                message = {**message, "headers": [*message["headers"], *own]}
             elif head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

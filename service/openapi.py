@@ -78,6 +78,8 @@ def _complete(operation: dict[str, Any], known: Operation) -> dict[str, Any]:
     for status in sorted({*known.problems, 500, *((401, 403) if guarded else ())}):
         responses[str(status)] = {"$ref": "#/components/responses/Problem"}
     done = {key: value for key, value in operation.items() if key not in ("responses", "requestBody")}
+    if known.parameters:
+        done["parameters"] = [*done.get("parameters", ()), *known.parameters]
     if known.body:
         done["requestBody"] = {"required": True, "content": known.body}
     return {**done, "responses": responses, **({"security": [{"key": []}, {}]} if guarded else {})}

@@ -20,6 +20,7 @@ class Operation:
     """answers: status -> (words, schema, media type or "" for no body); headers and examples by status.
 
     others: status -> further media types of the same answer, as Accept asks for them, and their schemas.
+    parameters: those that the route reads by itself.
     """
 
     answers: Mapping[int, tuple[str, Schema, str]]
@@ -28,6 +29,7 @@ class Operation:
     headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     examples: Mapping[int, Any] = field(default_factory=dict)
     others: Mapping[int, Mapping[str, Schema]] = field(default_factory=dict)
+    parameters: tuple[Schema, ...] = ()
 
 
 def _json_body(name: str, *examples: str) -> dict[str, Any]:
@@ -36,6 +38,10 @@ def _json_body(name: str, *examples: str) -> dict[str, Any]:
 
 def _ok(name: str, words: str = "OK") -> dict[int, tuple[str, Schema, str]]:
     return {200: (words, ref(name), JSON)}
+
+
+def _parameter(place: str, name: str, kind: str, words: str) -> Schema:
+    return {"in": place, "name": name, "required": False, "description": words, "schema": {"type": kind}}
 
 
 _UNCHANGED: dict[int, tuple[str, Schema, str]] = {304: ("Unchanged since the If-None-Match version", {}, "")}
@@ -69,6 +75,11 @@ OPERATIONS: Mapping[str, Operation] = {
             }
         },
         {202: EXAMPLES["job"]},
+        parameters=(
+            _parameter("query", "validate_only", "boolean", "check the request and do nothing"),
+            _parameter("header", "Idempotency-Key", "string", "same key and body: same job, for 24 h"),
+            _parameter("header", "Prefer", "string", "wait=N: answer 200 with the ended job if it ends in N s"),
+        ),
     ),
     "listJobs": Operation(_ok("JobList"), (422, 503)),
     "getJob": Operation(

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import re
 
+from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
+
 from bitwright.core.errors import InvalidInput
 
+_FLAG = TypeAdapter(bool)
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*", re.IGNORECASE)
 #: Printable ASCII; the draft asks for a quoted string, the field sends both.
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+
+
+def flag(request: Request, name: str) -> bool:
+    """A query parameter that is true or false, false when it is left out; the last one counts. Raises InvalidInput."""
+    text = request.query_params.get(name)
+    if text is None:
+        return False
+    try:
+        return _FLAG.validate_python(text)
+    except ValidationError as error:
+        message = error.errors(include_url=False, include_context=False)[0]["msg"]
+        raise InvalidInput(
+            f"query parameter '{name}': {message}", expected="true or false", got=repr(text)[:80],
+            hint="the parameters of every route are in GET /openapi.json",
+            errors=[{"parameter": name, "in": "query", "message": message}],
+        ) from error  # fmt: skip
 
 
 def preferred_wait(headers: list[str], longest: float) -> float | None:

@@ -89,7 +89,8 @@ class State:
         return CapacityLimiter(SOLVE_WAITERS)
 
 
-def state_of(request: Request) -> State:
+async def state_of(request: Request) -> State:
+    """(A plain function would be sent to a worker thread, at every request.)"""
     return cast(State, request.app.state.bitwright)
 
 

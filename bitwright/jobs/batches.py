@@ -13,6 +13,7 @@ from bitwright.jobs import states
 from bitwright.jobs.cancel import cancel
 from bitwright.jobs.create import NewJob, create_many
 from bitwright.jobs.engine import Transaction
+from bitwright.jobs.rooms import Rooms
 from bitwright.jobs.tables import batches, jobs
 from bitwright.jobs.values import timestamp
 
@@ -57,8 +58,9 @@ class Batch:
 
 
 def create_batch(
-    tx: Transaction, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int
-) -> Batch:
+    tx: Transaction, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int,
+    rooms: Rooms,
+) -> Batch:  # fmt: skip
     """All of its jobs or none; an id that is there already (a repeat) is given as it is.
 
     Raises TooManyRequests, and NotFound for an id of another tenant.
@@ -67,7 +69,7 @@ def create_batch(
     if known is None:
         values = {"id": batch_id, "tenant": tenant, "request": dict(request), "created_at": tx.now, "total": len(news)}
         tx.connection.execute(insert(batches).values(**values))
-        for answer in create_many(tx, news, queued_limit):
+        for answer in create_many(tx, news, queued_limit, rooms):
             if isinstance(answer, BitwrightError):
                 raise answer
     return get_batch(tx, batch_id, tenant)

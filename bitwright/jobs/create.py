@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, tuple_
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bitwright.core.canonical import digest_json
 from bitwright.core.errors import BitwrightError, Conflict, IdempotencyMismatch, InvalidInput, TooManyRequests
 from bitwright.jobs import states
+from bitwright.jobs.bulk import insert_rows
 from bitwright.jobs.deliveries import announce
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.ids import new_id
+from bitwright.jobs.rooms import Rooms
 from bitwright.jobs.tables import events, idempotency, jobs, outbox
-from bitwright.jobs.turns import WAITING
 from bitwright.jobs.values import Created, Job, job_of
 
 #: How long a key is remembered, in seconds: 24 h, the long end of what services do (research/06 A2).
@@ -55,15 +56,19 @@ class NewJob:
         return digest_json(members)
 
 
-def create_many(tx: Transaction, news: Sequence[NewJob], queued_limit: int | None = None) -> list[Answer]:
+def create_many(
+    tx: Transaction, news: Sequence[NewJob], queued_limit: int | None = None, rooms: Rooms | None = None
+) -> list[Answer]:
     """The answer to each, in order: the job, or what refuses it.
 
-    queued_limit: jobs of one tenant that may wait. Refused with IdempotencyMismatch (the key came with another
-    request), InvalidInput (a key that is none), Conflict (its job was removed) or TooManyRequests.
+    queued_limit: jobs of one tenant that may wait; rooms: what the process knows of how many do. Refused with
+    IdempotencyMismatch (the key came with another request), InvalidInput (a key that is none), Conflict (its job was
+    removed) or TooManyRequests.
     """
     ids = [new_id(tx.now) for _ in news]
     answers = _answers_by_key(tx, news, ids)
-    room = _room(tx, news, queued_limit)
+    rooms, tenants = rooms or Rooms(), {new.tenant for new in news}
+    room = Counter[str]() if queued_limit is None else rooms.left(tx, tenants, queued_limit)
     rows: list[dict[str, Any]] = []
     for number, new in enumerate(news):
         if number in answers:
@@ -71,6 +76,7 @@ def create_many(tx: Transaction, news: Sequence[NewJob], queued_limit: int | Non
         earlier = find_finished(tx, new.tenant, new.work_digest)
         if earlier is None and queued_limit is not None:
             room[new.tenant] -= 1
+            rooms.took(new.tenant, 1)
             if room[new.tenant] < 0:
                 answers[number] = _no_room(queued_limit)
                 _forget_key(tx, new, ids[number])
@@ -160,15 +166,6 @@ def _forget_key(tx: Transaction, new: NewJob, job_id: str) -> None:
         tx.connection.execute(delete(idempotency).where(idempotency.c.job_id == job_id))
 
 
-def _room(tx: Transaction, news: Sequence[NewJob], queued_limit: int | None) -> Counter[str]:
-    room: Counter[str] = Counter()
-    for tenant in {new.tenant for new in news} if queued_limit is not None else ():
-        waiting = select(jobs.c.id).where(WAITING, jobs.c.tenant == tenant, jobs.c.parent_id.is_(None))
-        counted = select(func.count()).select_from(waiting.limit(queued_limit).subquery())
-        room[tenant] = (queued_limit or 0) - int(tx.connection.execute(counted).scalar_one())
-    return room
-
-
 def _row(tx: Transaction, new: NewJob, job_id: str, earlier: Job | None) -> dict[str, Any]:
     done = (
         {"state": states.SUCCEEDED, "result": earlier.result, "finished_at": tx.now, "fraction": 1.0} if earlier else {}
@@ -204,18 +201,18 @@ def _insert(tx: Transaction, rows: list[dict[str, Any]]) -> None:
     """Job rows, then their events, then a ring for each that has to run."""
     if not rows:
         return
-    tx.connection.execute(insert(jobs), rows)
+    insert_rows(tx, jobs, rows)
     told = [_event(tx, row, "queued", {"kind": row["kind"], "queue": row["queue"]}) for row in rows]
     cached = [row for row in rows if row["state"] == states.SUCCEEDED]
     told += [_event(tx, row, states.SUCCEEDED, row["measures"]) for row in cached]
-    tx.connection.execute(insert(events), told)
+    insert_rows(tx, events, told)
     rings = [
         {"topic": row["queue"], "payload": {"job_id": row["id"]}, "created_at": tx.now, "due": row["run_after"]}
         for row in rows
         if row["state"] == states.QUEUED
     ]
     if rings:
-        tx.connection.execute(insert(outbox), rings)
+        insert_rows(tx, outbox, rings)
     for row in cached:
         if row["callback"] is not None:
             announce(tx, Job(**row))

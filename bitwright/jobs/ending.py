@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, insert, select, update
+from sqlalchemy import ColumnElement, case, select, update
 
 from bitwright.jobs import states
+from bitwright.jobs.bulk import insert_rows
 from bitwright.jobs.change import STEP_SUFFIX, change, record, ring
 from bitwright.jobs.deliveries import announce
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.ids import new_id
-from bitwright.jobs.tables import jobs
+from bitwright.jobs.tables import events, jobs
 from bitwright.jobs.values import Job
 
 
@@ -58,9 +59,10 @@ def park(tx: Transaction, where: tuple[ColumnElement[bool], ...], stage: str, st
         return False
     record(tx, job.id, "parked", {"stage": stage, "steps": len(steps)})
     rows = [_step_row(tx, job, stage, number, step) for number, step in enumerate(steps)]
-    tx.connection.execute(insert(jobs), rows)
-    for row in rows:
-        record(tx, row["id"], states.QUEUED, {"parent": job.id})
+    insert_rows(tx, jobs, rows)
+    told = {"at": tx.now, "type": states.QUEUED, "data": {"parent": job.id}}
+    insert_rows(tx, events, [{"job_id": row["id"], **told} for row in rows])
+    for _ in rows:
         ring(tx, job)
     return True
 

@@ -17,6 +17,7 @@ from bitwright.jobs.engine import Clock, Database
 from bitwright.jobs.failpoints import PUBLISHED_BEFORE_MARKED, TAKEN_BEFORE_PUBLISHED, failpoint
 from bitwright.jobs.migrate import upgrade
 from bitwright.jobs.outbox import Message
+from bitwright.jobs.rooms import Rooms
 from bitwright.jobs.values import Created, Delivery, Event, Finished, Job, Statistics
 
 
@@ -25,6 +26,7 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._rooms = Rooms()
 
     # -- by those who ask for work -------------------------------------------------------------------------------
 
@@ -36,13 +38,13 @@ class JobStore:
     def create_many(self, news: Sequence[NewJob], queued_limit: int | None = None) -> list[Answer]:
         """Accept jobs together: one answer each, one wait for the disk for all."""
         with self.database.write() as tx:
-            return create_many(tx, news, queued_limit)
+            return create_many(tx, news, queued_limit, self._rooms)
 
     def create_batch(
         self, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int
     ) -> Batch:
         with self.database.write() as tx:
-            return batches.create_batch(tx, batch_id, tenant, request, news, queued_limit)
+            return batches.create_batch(tx, batch_id, tenant, request, news, queued_limit, self._rooms)
 
     def get_batch(self, batch_id: str, tenant: str) -> Batch:
         with self.database.read() as tx:

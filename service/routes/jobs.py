@@ -18,7 +18,7 @@ from service.accepting import accept
 from service.auth import TenantOf
 from service.body import read_json
 from service.listing import Filters, list_page
-from service.preferences import etag, idempotency_key, matches, preferred_wait
+from service.preferences import etag, flag, idempotency_key, matches, preferred_wait
 from service.quotas import released
 from service.replies import REVALIDATE, json_bytes, json_reply, raw_reply, tagged_headers
 from service.state import State, StateOf
@@ -44,23 +44,15 @@ def _job_reply(job: Job, *, status: int, headers: dict[str, str] | None = None) 
 
 
 @router.post("/v1/jobs", summary="Create a job", operation_id="createJob", status_code=202)
-async def create_job(
-    request: Request,
-    state: StateOf,
-    tenant: TenantOf,
-    validate_only: Annotated[bool, Query(description="check the request and do nothing")] = False,
-    key: Annotated[
-        str | None, Header(alias="Idempotency-Key", description="same key and body: same job, for 24 h")
-    ] = None,
-    prefer: Annotated[
-        str | None, Header(alias="Prefer", description="wait=N: answer 200 with the ended job if it ends in N s")
-    ] = None,
-) -> Response:
+async def create_job(request: Request) -> Response:
     """202 with the job and its address.
 
     200 when `Prefer: wait` saw it end. Work that fails later is told by the job.
     """
-    del key, prefer  # documented here; read below with all their repetitions and quotings
+    # The parameters are in `service.openapi_operations` and read here: for FastAPI to take them from the request costs
+    # as much as all the rest of this function, and this is the one route that many callers want at once.
+    state: State = request.app.state.bitwright
+    tenant, validate_only = str(request.state.tenant), flag(request, "validate_only")
     name = idempotency_key(request.headers.get("idempotency-key"))
     data = await read_json(request)
     if validate_only:
