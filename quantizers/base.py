@@ -147,7 +147,7 @@ class Quantizer(Protocol):
     """What every member of the catalog offers.
 
     A member with the attribute `takes_stored = True` also takes weights as they are stored: float16, or uint16 that
-    holds bfloat16 bits.
+    holds bfloat16 bits. One with `stateless = True` may be called by several threads at once.
     """
 
     @property

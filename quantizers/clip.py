@@ -36,6 +36,7 @@ class Clip:
     """The `clip` quantizer: gain-corrected clip search."""
 
     name = "clip"
+    stateless = True
 
     def quantize(
         self,

@@ -65,6 +65,7 @@ class RoundToNearest:
 
     name = "rtn"
     takes_stored = True
+    stateless = True
 
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""

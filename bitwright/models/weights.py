@@ -99,22 +99,27 @@ _CONVERT: Mapping[str, Callable[[NDArray[Any]], NDArray[np.float32]]] = {
 }
 
 
-#: Bits that are all set in infinity and NaN, by dtype.
-_EXPONENT = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
-#: Numbers looked at together, so that temporaries stay in the cache.
+#: Infinity's bits, by dtype: NaN and infinity have these or more behind the sign, every finite number less.
+_INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
+#: Numbers looked at together, so that the second look finds them in the cache.
 _LOOK = 1 << 17
 
 
-def _has_full_exponent(raw: NDArray[Any], mask: int) -> bool:
+def _reaches(raw: NDArray[Any], infinity: int) -> bool:
+    """Whether any number's bits reach infinity's: positive ones as signed integers, negative ones as unsigned."""
     flat = np.ascontiguousarray(raw).reshape(-1)
-    bits: NDArray[Any] = flat.view(np.uint16) if raw.dtype.itemsize == 2 else flat.view(np.uint32)
-    full = bits.dtype.type(mask)
-    return any((bits[at : at + _LOOK] & full).max() == full for at in range(0, bits.size, _LOOK))
+    signed: NDArray[Any] = flat.view(np.int16 if raw.dtype.itemsize == 2 else np.int32)
+    negative = signed.view(np.uint16 if raw.dtype.itemsize == 2 else np.uint32)
+    sign = 1 << (8 * raw.dtype.itemsize - 1)
+    return any(
+        int(signed[at : at + _LOOK].max()) >= infinity or int(negative[at : at + _LOOK].max()) >= infinity + sign
+        for at in range(0, flat.size, _LOOK)
+    )
 
 
 def check_stored(name: str, raw: NDArray[Any], dtype: str) -> None:
     """`check_finite` of an array as `read_raw` gives it: 8-bit floats and BF16, which come as bits, included."""
-    if dtype in _EXPONENT and not _has_full_exponent(raw, _EXPONENT[dtype]):
+    if dtype in _INFINITY and not _reaches(raw, _INFINITY[dtype]):
         return
     check_finite(name, raw if dtype not in _CONVERT else to_float32(raw, dtype))
 

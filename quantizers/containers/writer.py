@@ -1,4 +1,4 @@
-"""Writing a checkpoint: one unit in memory at a time, resumable, read back before it gets its final name.
+"""Writing a checkpoint: a few units in memory at a time, resumable, read back before it gets its final name.
 
 The files are made in a hidden folder beside the target at their final sizes, tensors written to their known places.
 A journal there records what is done with a checksum of it. When all is written, everything is read back through the
@@ -8,7 +8,6 @@ same reader that users have, compared with the checksums and the plan, and the f
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import shutil
@@ -19,22 +18,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.canonical import canonical_json, digest_json, write_json
 from bitwright.core.errors import BitwrightError, InvalidInput, InvalidModel, OutOfResources, VerificationFailed
 from bitwright.core.formats import Format
-from bitwright.core.inventory import Unit
+from bitwright.core.inventory import DTYPE_BYTES, Unit
 from bitwright.models import check_stored
 from gpu_kernels.kernels import checksum, widen
 from quantizers.base import Quantizer, Stored
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.base import MANIFEST, ContainerReport, Made, Progress, WriteRequest
 from quantizers.containers.companions import copy_companions
+from quantizers.containers.crew import finished
+from quantizers.containers.files import OutputFiles
 from quantizers.containers.journal import Journal, open_journal
 from quantizers.containers.memory import kept_memory
-from quantizers.containers.tensorfile import TensorSpec
 from quantizers.mixed import quantize
 
 Context = Callable[[Unit], Mapping[str, Any]]
@@ -53,13 +52,13 @@ def write_checkpoint(
     with kept_memory(), _disk_errors(partial), open_journal(partial, _key(request)) as journal:
         try:
             _fill(request, partial, journal, progress, context, made)
-            _verify(request, partial, journal, progress)
+            with ThreadPoolExecutor(1) as pool:  # the disk is slow: it takes the files while they are read back
+                synced = pool.submit(_sync, request, partial)
+                _verify(request, partial, journal, progress)
+                synced.result()
         except BitwrightError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        for file in request.blueprint.files:
-            with (partial / file.name).open("rb") as handle:
-                os.fsync(handle.fileno())
         journal.remove()
         if out.is_dir():
             out.rmdir()
@@ -68,6 +67,12 @@ def write_checkpoint(
     return ContainerReport(
         out, report.files, report.file_bytes, report.unit_bytes, report.rest_bytes, report.overhead_bytes
     )
+
+
+def _sync(request: WriteRequest, partial: Path) -> None:
+    for file in request.blueprint.files:
+        with (partial / file.name).open("rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def _key(request: WriteRequest) -> str:
@@ -165,51 +170,65 @@ def _fill(
     copy_companions(request.source.path, partial, skip=frozenset([*blueprint.documents, *own]))
     if request.plan_json is not None:
         write_json(partial / "plan.json", dict(request.plan_json))
-    places = {name: (f.name, *span) for f in blueprint.files for name, span in f.offsets.items()}
-    total = len(blueprint.groups)
-    left = [index for index in range(total) if index not in journal.done]
-    here = make_groups(request, [index for index in left if index not in made], context)
-    there = ((index, *made[index]()) for index in left if index in made)
-    for index, arrays, mark in itertools.chain(there, here):
-        _place(partial, blueprint.groups[index], arrays, places)
-        journal.add(index, mark)
-        progress("write", (index + 1) / total, _name(request, index))
+    left = [index for index in range(len(blueprint.groups)) if index not in journal.done]
+    quantizer: Quantizer = QUANTIZERS.load(request.quantizer)
+    with OutputFiles(partial, blueprint.files) as files:
+
+        def place(index: int) -> int:
+            arrays, mark = made[index]() if index in made else _produce(request, index, quantizer, context)
+            for spec in blueprint.groups[index]:
+                files.place(spec.name, arrays[spec.name])
+            return mark
+
+        for index, mark in finished(left, _sizes(request), place, workers=_workers(quantizer, context)):
+            journal.add(index, mark)
+            progress("write", len(journal.done) / len(blueprint.groups), _name(request, index))
 
 
 def make_groups(
     request: WriteRequest, indexes: list[int], context: Context | None
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]], int]]:
-    """(index, arrays by name, checksum of their meaning) of these groups, one at a time."""
+    """(index, arrays by name, checksum of their meaning) of these groups, as they are done."""
     quantizer: Quantizer = QUANTIZERS.load(request.quantizer)
-    for index, stored in _read_ahead(request, indexes):
-        yield index, *_produce(request, index, stored, quantizer, context)
+
+    def make(index: int) -> tuple[dict[str, NDArray[Any]], int]:
+        return _produce(request, index, quantizer, context)
+
+    for index, (arrays, mark) in finished(indexes, _sizes(request), make, workers=_workers(quantizer, context)):
+        yield index, arrays, mark
 
 
-def _read_ahead(request: WriteRequest, indexes: list[int]) -> Iterator[tuple[int, NDArray[Any] | None]]:
-    """Each group's stored tensor, the next read while this one is worked on; None: `_produce` reads it otherwise."""
+def _sizes(request: WriteRequest) -> Callable[[int], int]:
+    """Bytes of a group when it is worked on: its weights, as read and as stored."""
+    units, groups = request.inventory.units, request.blueprint.groups
 
-    def read(index: int) -> NDArray[Any] | None:
-        units = request.inventory.units
-        if index >= len(units):
-            specs = request.blueprint.groups[index]
-            return request.source.read(request.inventory.rest[index - len(units)].name) if specs else None
-        unit = units[index]
-        return request.source.read(unit.tensor, unit.index) if unit.dtype in ("F16", "BF16") else None
+    def size(index: int) -> int:
+        stored = sum(spec.nbytes for spec in groups[index])
+        return stored + (units[index].elements * DTYPE_BYTES[units[index].dtype] if index < len(units) else 0)
 
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(read, indexes[0]) if indexes else None
-        for place, index in enumerate(indexes):
-            assert following is not None
-            stored = following.result()
-            following = pool.submit(read, indexes[place + 1]) if place + 1 < len(indexes) else None
-            yield index, stored
+    return size
+
+
+def _workers(quantizer: Quantizer, context: Context | None) -> int | None:
+    """Quantizers that remember nothing are asked by all threads at once; moments are loaded one after another."""
+    return None if context is None and getattr(quantizer, "stateless", False) else 1
+
+
+def _read(request: WriteRequest, index: int) -> NDArray[Any] | None:
+    """A group's tensor as it is stored; None: there is nothing to read, or a unit that only float32 can hold."""
+    units = request.inventory.units
+    if index >= len(units):
+        specs = request.blueprint.groups[index]
+        return request.source.read(request.inventory.rest[index - len(units)].name) if specs else None
+    unit = units[index]
+    return request.source.read(unit.tensor, unit.index) if unit.dtype in ("F16", "BF16") else None
 
 
 def _produce(
-    request: WriteRequest, index: int, stored: NDArray[Any] | None, quantizer: Quantizer, context: Context | None
+    request: WriteRequest, index: int, quantizer: Quantizer, context: Context | None
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """Arrays of one group and a checksum of their meaning."""
-    units, specs = request.inventory.units, request.blueprint.groups[index]
+    units, specs, stored = request.inventory.units, request.blueprint.groups[index], _read(request, index)
     if index >= len(units):
         if stored is None:
             return {}, 0
@@ -233,24 +252,6 @@ def _produce(
     return request.container.encode(unit, value), fingerprint(value)
 
 
-def _place(
-    partial: Path,
-    group: tuple[TensorSpec, ...],
-    arrays: Mapping[str, NDArray[Any]],
-    places: Mapping[str, tuple[str, int, int]],
-) -> None:
-    for spec in group:
-        data = _bytes(arrays[spec.name])
-        file, start, stop = places[spec.name]
-        if data.nbytes != stop - start:
-            raise VerificationFailed(
-                f"{spec.name} has another size than predicted", expected=f"{stop - start} bytes", got=str(data.nbytes)
-            )
-        with (partial / file).open("r+b") as handle:
-            handle.seek(start)
-            handle.write(data)
-
-
 def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Progress) -> None:
     """Read everything back through the public reader; widths, bytes and values must be the plan's."""
     blueprint = request.blueprint
@@ -262,25 +263,27 @@ def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Pr
             )
     checkpoint = request.container.read(partial)
     written: dict[str, Format] = checkpoint.formats()
+
+    def read_back(index: int) -> int:
+        if index >= len(request.formats):
+            return _checksum(checkpoint.raw(spec.name) for spec in blueprint.groups[index])
+        unit, planned = request.inventory.units[index], request.formats[index]
+        if written.get(unit.name) != planned:
+            raise VerificationFailed(
+                f"{unit.name} is stored in another format",
+                expected=planned.label,
+                got=_label(written.get(unit.name)),
+            )
+        return fingerprint(checkpoint.quantized(unit.name))
+
     total = len(blueprint.groups)
-    for index, group in enumerate(blueprint.groups):
-        if index < len(request.formats):
-            unit, planned = request.inventory.units[index], request.formats[index]
-            if written.get(unit.name) != planned:
-                raise VerificationFailed(
-                    f"{unit.name} is stored in another format",
-                    expected=planned.label,
-                    got=_label(written.get(unit.name)),
-                )
-            mark = fingerprint(checkpoint.quantized(unit.name))
-        else:
-            mark = _checksum(checkpoint.raw(spec.name) for spec in group)
+    for count, (index, mark) in enumerate(finished(range(total), _sizes(request), read_back), start=1):
         if mark != journal.done[index]:
             raise VerificationFailed(
                 f"{_name(request, index)} reads back differently from what was written",
                 hint="the disk or memory may be failing; run again, on another disk if it happens twice",
             )
-        progress("verify", (index + 1) / total, _name(request, index))
+        progress("verify", count / total, _name(request, index))
 
 
 def _name(request: WriteRequest, index: int) -> str:
@@ -297,8 +300,3 @@ def _checksum(arrays: Iterable[NDArray[Any]], mark: int = 0) -> int:
 def fingerprint(value: Stored) -> int:
     """A checksum of what a unit means: format and shape, then its arrays (codes, scales, ...)."""
     return _checksum(value.arrays(), zlib.crc32(canonical_json([value.format.name, list(value.shape)])))
-
-
-def _bytes(array: NDArray[Any]) -> Any:
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(np.uint8).data

@@ -1,0 +1,46 @@
+"""The weight files of a checkpoint while it is written: tensors go to their known places, from several threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import VerificationFailed
+from quantizers.containers.tensorfile import FileLayout
+
+
+class OutputFiles:
+    """Files that have their final sizes already. Used as a context manager; `place` may be called by any thread."""
+
+    def __init__(self, folder: Path, files: Sequence[FileLayout]) -> None:
+        self._folder, self._files = folder, files
+        self._places = {name: (file.name, *span) for file in files for name, span in file.offsets.items()}
+        self._handles: dict[str, int] = {}
+
+    def __enter__(self) -> OutputFiles:
+        self._handles = {file.name: os.open(self._folder / file.name, os.O_WRONLY) for file in self._files}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+
+    def place(self, name: str, array: NDArray[Any]) -> None:
+        """Write a tensor. Raises VerificationFailed when it has another size than the header says."""
+        data: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        file, start, stop = self._places[name]
+        if data.nbytes != stop - start:
+            raise VerificationFailed(
+                f"{name} has another size than predicted", expected=f"{stop - start} bytes", got=str(data.nbytes)
+            )
+        done = 0
+        while done < data.nbytes:
+            done += os.pwrite(self._handles[file], data[done:], start + done)
