@@ -250,9 +250,9 @@ class Container(ABC):
     ) -> ContainerReport:
         """Quantize, write, read back and compare, then give the folder its final name.
 
-        A few units are in memory at a time (see `crew`). A killed run resumes where it stood when called again. `context` gives the
-        quantizer what it needs for a unit (a Hessian); `context_key` names that (a digest), and without it a run with
-        a context starts afresh. `made`: units, by number, that `make` made elsewhere.
+        A few units are in memory at a time (see `crew`). A killed run resumes where it stood when called again.
+        `context` gives the quantizer what it needs for a unit (a Hessian); `context_key` names that (a digest), and
+        without it a run with a context starts afresh. `made`: units, by number, that `make` made elsewhere.
         Raises Unsupported, InvalidModel, OutOfResources, VerificationFailed, Temporary (another process is writing
         there).
         """
