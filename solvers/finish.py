@@ -55,8 +55,11 @@ def best_uniform(problem: Problem, choice: IntArray | None) -> IntArray | None:
     """The best feasible uniform plan, if it is strictly better than `choice` (or there is none)."""
     best = np.inf if choice is None else total_loss(problem, choice)
     found = None
-    for _, uniform in uniform_choices(problem):
-        rough = float(problem.loss[:, uniform[0]].sum(dtype=np.float64)) + problem.pairs.total(uniform)
+    column = problem.loss.sum(axis=0, dtype=np.float64)
+    if len(problem.pairs) == 0 and np.isfinite(best) and (column > best + SIEVE * abs(best)).all():
+        return None
+    for format_, uniform in uniform_choices(problem):
+        rough = float(column[format_]) + problem.pairs.total(uniform)
         if rough > best + SIEVE * abs(best) or violations(problem, uniform):
             continue
         loss = total_loss(problem, uniform)

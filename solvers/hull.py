@@ -71,7 +71,7 @@ def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplie
 
 @dataclass(frozen=True)
 class HullSolver(Solver):
-    """`hull` with a short cut: a large compact table is streamed as it lies, without being reduced first."""
+    """`hull` with a short cut: a compact table is solved as it lies, without being reduced first."""
 
     def solve(self, problem: Problem, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
         if not stream.streams(problem):

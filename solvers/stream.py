@@ -1,4 +1,4 @@
-"""Large compact tables, solved as they lie: resident or mapped from a file.
+"""Compact tables, solved as they lie (nothing to reduce): resident or mapped from a file.
 
 Beyond CHECKED units the certificate is made from the solver's own pass (losses summed in float64, costs in integers):
 checking it costs several reads of the table, and `bitwright verify` does that with none of this code. Smaller answers
@@ -19,8 +19,6 @@ from bitwright.core.solution import Solution
 from solvers import native
 from solvers.base import Deadline
 
-#: Smaller tables are reduced first (ties, scaling), which costs nothing there.
-DIRECT_ROWS = 4096
 #: Up to here every answer is checked before it is given.
 CHECKED = 1 << 20
 #: Tables from here on are worth a second thread.
@@ -35,7 +33,7 @@ def streams(problem: Problem) -> bool:
         return False
     limit = problem.limits[0]
     plain = limit.units is None and problem.resource(limit.resource).matrix is None
-    return plain and not problem.rules and not len(problem.pairs) and problem.n > DIRECT_ROWS and _moderate(problem)
+    return plain and not problem.rules and not len(problem.pairs) and _moderate(problem)
 
 
 def _moderate(problem: Problem) -> bool:

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "core.hpp"
+#include "closer.hpp"
 #include "levels.hpp"
 
 namespace bitwright {
@@ -43,6 +43,8 @@ class Solve {
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
+    static constexpr double kCounted = 4;
+    static constexpr int64_t kSampled = 2048;
     static constexpr int64_t kWalk = 1 << 13;
 
     // The passes serve compact costs whose totals over a block stay exact in a double.
@@ -117,12 +119,6 @@ class Solve {
 
     int64_t number(int64_t i) const { return ids_ != nullptr ? ids_[i] : i; }
 
-    struct Cell {
-        int64_t row, dcost;
-        double penalty, dloss;
-        int format;
-    };
-
     // Deviations of row i of the table looked at with penalty below `gap`; returns their least penalty per unit of cost.
     double cells_of(int64_t i, double gap, std::vector<Cell>& out) const {
         double l[kMaxFormats];
@@ -180,6 +176,21 @@ class Solve {
         return whole && found.complete;
     }
 
+    // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
+    void combine(int64_t every, double enough) {
+        std::vector<Cell> cells, row, critical;
+        double least = kInfinity;
+        for (int64_t i = 0; i < base_.n; ++i) {
+            row.clear();
+            const double rate = cells_of(i, answer_.gap, row);
+            if (i % every == 0) cells.insert(cells.end(), row.begin(), row.end());
+            if (!(rate < least)) continue;
+            least = rate;
+            critical = row;
+        }
+        Closer(cells, answer_.slope, slack_).run(critical, moves_, answer_.gap, enough);
+    }
+
     // Every deviation of a row outside the table of this level costs at least this much.
     double reach(size_t level) const {
         if (level == 0) return kInfinity;
@@ -216,21 +227,28 @@ class Solve {
     bool search_core() {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
-        const double tiny = kTiny * scale;
+        const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss);
         if (answer_.gap <= tiny) return true;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
-        const int64_t stages[2][2] = {{kNear / 4, 1 << 10}, {kNear, 1 << 13}};
+        if (base_.n > kWalk) combine(base_.n / kSampled, kCounted * tiny);
+        if (answer_.gap <= kCounted * tiny) return answer_.gap <= tiny;
+        const int64_t most = o_.work;
+        const int64_t stages[3][2] = {{kNear / 16, 1 << 10}, {kNear / 4, 1 << 10}, {kNear, 1 << 13}};
         for (const auto& stage : stages) {
             const bool complete = search(stage[0], stage[1], tiny);
             if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
+            if (&stage == &stages[0] && answer_.core > kNear / 4) combine(1, kCounted * tiny);
+            if (answer_.gap <= kCounted * tiny) return answer_.gap <= tiny;
+            if (spent() || (answer_.gap <= small && t_.n >= kLong)) return false;
+            if (&stage != &stages[0] && answer_.gap <= small)
+                o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
+        }
+        while (level > 0 && reach(level) < answer_.gap) look_at(--level);
+        for (const int64_t states : {int64_t{1} << 14, int64_t{1} << 20}) {
+            if (search(int64_t{1} << 60, states, tiny) || answer_.gap <= tiny) return true;
             if (spent()) return false;
         }
-        if (t_.n >= kLong && answer_.gap <= kSmall * std::fabs(answer_.loss)) return false;
-        while (level > 0 && reach(level) < answer_.gap) look_at(--level);
-        for (const int64_t states : {int64_t{1} << 14, int64_t{1} << 20})
-            if (search(int64_t{1} << 60, states, tiny) || answer_.gap <= tiny) return true;
-            else if (spent()) return false;
         return false;
     }
 

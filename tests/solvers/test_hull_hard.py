@@ -7,7 +7,7 @@ import pytest
 
 from bitwright.core.certificate import verify
 from bitwright.core.problem import Limit, Problem, Resource, compact_bits
-from solvers import solve
+from solvers import native, solve
 from tests.solvers.instances import instance
 
 EASY = ("layers", "experts", "groups", "hetero", "oddsize")
@@ -47,6 +47,17 @@ def test_nearly_equal_slopes_end_with_a_tiny_gap(n: int, dtype: type) -> None:
     solution = solve(given, "hull")
     assert verify(given, solution.choice, solution.certificate).ok
     assert solution.certificate.relative_gap <= 1e-6
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("seed", [2, 4])
+def test_nearly_equal_slopes_are_filled_to_the_last_unit(seed: int) -> None:
+    """Costs without a common divisor and a critical step of the largest unit: deviations of small units make it up."""
+    given = instance("correlated", 45_000, 8, seed)
+    solution = solve(given, "hull")
+    assert verify(given, solution.choice, solution.certificate).ok
+    assert solution.certificate.status == "optimal"
+    assert solution.certificate.gap == 0.0
 
 
 @pytest.mark.parametrize("power", [-40, 40])

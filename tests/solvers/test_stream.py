@@ -25,7 +25,6 @@ pytestmark = pytest.mark.skipif(native.library() is None, reason="the native lib
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tables take the way of large ones."""
     plain = native.solve_table
-    monkeypatch.setattr(stream, "DIRECT_ROWS", 0)
     monkeypatch.setattr(stream, "CHECKED", 0)
     monkeypatch.setattr(native, "solve_table", lambda *args, **more: plain(*args, **{**more, "full_rows": 64}))
 

@@ -1,0 +1,132 @@
+// A small gap where a proof is out of reach: nearly equal slopes, costs without a common divisor.
+//
+// Meet in the middle over a few hundred cells of little penalty (Horowitz and Sahni 1974): up to two on each side, all
+// combinations of the two sides in linear time. Then again on top of all moves in hand but one, until nothing is gained.
+#pragma once
+
+#include <utility>
+
+#include "core.hpp"
+
+namespace bitwright {
+
+// One deviation: row takes `format`, which costs dcost more and adds penalty to the gap (dloss to the loss).
+struct Cell {
+    int64_t row, dcost;
+    double penalty, dloss;
+    int format;
+};
+
+class Closer {
+  public:
+    // cells: those that may matter, in any order.
+    Closer(const std::vector<Cell>& cells, double slope, int64_t slack) : cells_(cells), slope_(slope), slack_(slack) {}
+
+    // Lower `gap` (that of `moves`) to `enough`, or as far as it goes. critical: cells of the row whose step is taken in part
+    // by the relaxation: with one of them the limit is overrun by little, where without it much is left.
+    void run(const std::vector<Cell>& critical, std::vector<Cell>& moves, double& gap, double enough) const {
+        bool better = improve({}, false, moves, gap);
+        for (const Cell& cell : critical)
+            if (gap > enough) better = improve({cell}, true, moves, gap) || better;
+        while (better && gap > enough) {
+            better = improve(moves, true, moves, gap);
+            for (size_t out = 0; out < moves.size() && !better; ++out) {
+                std::vector<Cell> base = moves;
+                base.erase(base.begin() + static_cast<std::ptrdiff_t>(out));
+                better = improve(base, true, moves, gap) || improve(base, false, moves, gap);
+            }
+        }
+    }
+
+  private:
+    static constexpr size_t kCells = 256;
+
+    struct Sum {
+        int64_t cost;
+        double value;
+        int32_t first, second;
+    };
+
+    bool improve(std::vector<Cell> base, bool fine, std::vector<Cell>& moves, double& gap) const {
+        int64_t room = slack_;
+        double left = gap;
+        for (const Cell& c : base) {
+            room -= c.dcost;
+            left -= c.penalty;
+        }
+        const std::vector<Cell> chosen = nearest(base, left, fine);
+        std::vector<Cell> side[2];
+        for (const Cell& c : chosen) side[(static_cast<uint64_t>(c.row) * 0x9E3779B97F4A7C15ull) >> 63].push_back(c);
+        const std::vector<Sum> a = front(side[0]), b = front(side[1]);
+        const Sum *first = nullptr, *second = nullptr;
+        double best = left;
+        size_t j = b.size();
+        for (const Sum& s : a) {
+            while (j > 0 && b[j - 1].cost > room - s.cost) --j;
+            if (j == 0) break;
+            const Sum& t = b[j - 1];   // a dearer sum of a front has less loss, so the dearest that fits is the best one
+            const double value = s.value + t.value + slope_ * static_cast<double>(room - s.cost - t.cost);
+            if (value < best) {
+                best = value;
+                first = &s;
+                second = &t;
+            }
+        }
+        if (first == nullptr || !(gap - left + best < gap)) return false;
+        gap = gap - left + best;
+        for (const auto& [sum, from] : {std::pair{first, &side[0]}, std::pair{second, &side[1]}})
+            for (const int32_t q : {sum->first, sum->second})
+                if (q >= 0) base.push_back((*from)[static_cast<size_t>(q)]);
+        moves = std::move(base);
+        return true;
+    }
+
+    // kCells cells of least penalty over the cost (fine: over its root), none of a row of `base`.
+    std::vector<Cell> nearest(const std::vector<Cell>& base, double left, bool fine) const {
+        std::vector<std::pair<double, size_t>> order;
+        for (size_t q = 0; q < cells_.size(); ++q) {
+            const Cell& c = cells_[q];
+            if (!(c.penalty < left)) continue;
+            if (std::any_of(base.begin(), base.end(), [&c](const Cell& b) { return b.row == c.row; })) continue;
+            const double cost = std::fabs(static_cast<double>(c.dcost));
+            order.emplace_back(c.penalty / (fine ? std::sqrt(cost) : cost), q);
+        }
+        if (order.size() > kCells) {
+            std::nth_element(order.begin(), order.begin() + kCells, order.end());
+            order.resize(kCells);
+        }
+        std::vector<Cell> kept;
+        for (const auto& [key, q] : order) kept.push_back(cells_[q]);
+        return kept;
+    }
+
+    double loss(const Sum& s) const { return s.value - slope_ * static_cast<double>(s.cost); }
+
+    // No cell, one, or two of different rows, by rising cost; sums that a cheaper one of no more loss replaces left out.
+    std::vector<Sum> front(const std::vector<Cell>& cells) const {
+        std::vector<Sum> sums{{0, 0.0, -1, -1}};
+        const int32_t n = static_cast<int32_t>(cells.size());
+        for (int32_t a = 0; a < n; ++a) {
+            sums.push_back({cells[a].dcost, cells[a].penalty, a, -1});
+            for (int32_t b = 0; b < a; ++b)
+                if (cells[a].row != cells[b].row)
+                    sums.push_back({cells[a].dcost + cells[b].dcost, cells[a].penalty + cells[b].penalty, a, b});
+        }
+        std::sort(sums.begin(), sums.end(), [](const Sum& a, const Sum& b) { return a.cost != b.cost ? a.cost < b.cost : a.value < b.value; });
+        size_t to = 0;
+        double least = kInfinity;
+        for (const Sum& s : sums) {
+            if (!(loss(s) < least)) continue;
+            least = loss(s);
+            sums[to++] = s;
+        }
+        sums.resize(to);
+        return sums;
+    }
+
+    const std::vector<Cell>& cells_;
+    double slope_;
+    int64_t slack_;
+};
+
+}  // namespace bitwright
