@@ -2,7 +2,8 @@
 
 Types f32, f16, bf16 and q8_0 are read; anything narrower is no model to start from. Matrices of q8_0 become float32,
 which holds them exactly, but embeddings, which are not planned, float16. Rows of q and k of the Llama family are put
-back in transformers' order. The tokenizer is rebuilt where it is byte-level BPE with a splitting rule known by name.
+back in transformers' order, scaled rotary frequencies become `rope_scaling`. The tokenizer is rebuilt where it is
+WordPiece, SentencePiece's BPE, or byte-level BPE with a splitting rule known by name.
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ from bitwright.models.files import open_regular
 from bitwright.models.gguf_header import GgufHeader, GgufTensor, read_gguf
 from bitwright.models.gguf_text import tokenizer_files
 from bitwright.models.limits import DEFAULT_LIMITS, Limits
+from bitwright.models.rope import rope_from_gguf
 
 #: Architecture of the file -> (`model_type`, class name); a mixture under `llama` is a Mixtral.
 _CLASSES = {
     "llama": ("llama", "LlamaForCausalLM"), "mixtral": ("mixtral", "MixtralForCausalLM"),
     "qwen2": ("qwen2", "Qwen2ForCausalLM"), "qwen3": ("qwen3", "Qwen3ForCausalLM"),
     "qwen2moe": ("qwen2_moe", "Qwen2MoeForCausalLM"), "qwen3moe": ("qwen3_moe", "Qwen3MoeForCausalLM"),
+    "bert": ("bert", "BertModel"),
 }  # fmt: skip
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "F32"}
 _NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_FREQS = "rope_freqs.weight"
 _BLOCK = re.compile(r"blk\.(?P<n>[0-9]+)\.(?P<rest>.+)")
 
 
@@ -61,7 +65,7 @@ def is_gguf(path: Path) -> bool:
 def unpack_gguf(path: Path, *, beneath: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Path:
     """The folder of the unpacked model, made if need be. Raises InvalidModel, Unsupported, OutOfResources."""
     header = read_gguf(path, beneath=beneath, limits=limits)
-    config = model_config(header)
+    config = model_config(header, _rope_freqs(header, path, beneath))
     outs = list(_tensors(header, config))
     digest = file_digest(path, beneath=beneath).removeprefix("sha256:")
     folder = cache_folder() / "gguf" / digest
@@ -74,7 +78,8 @@ def unpack_gguf(path: Path, *, beneath: Path | None = None, limits: Limits = DEF
         raise write_error(folder, error) from error
     try:
         (holder / "config.json").write_text(json.dumps(config, indent=2))
-        for name, text in tokenizer_files(header.metadata).items():
+        for name, text in (tokenizer_files(header.metadata) | _pooling(header)).items():
+            (holder / name).parent.mkdir(exist_ok=True)
             (holder / name).write_text(text, "utf-8")
         _write(holder / "model.safetensors", outs, path, beneath)
         if not folder.is_dir():
@@ -87,8 +92,11 @@ def unpack_gguf(path: Path, *, beneath: Path | None = None, limits: Limits = DEF
     return folder
 
 
-def model_config(header: GgufHeader) -> dict[str, Any]:
-    """config.json from the metadata. Raises InvalidModel for keys that are missing, Unsupported for architectures."""
+def model_config(header: GgufHeader, factors: NDArray[np.float32] | None = None) -> dict[str, Any]:
+    """config.json from the metadata. factors: what `rope_freqs.weight` holds, where the file has it.
+
+    Raises InvalidModel for keys that are missing, Unsupported for architectures.
+    """
     arch = header.architecture
     kind = "mixtral" if arch == "llama" and header.metadata.get("llama.expert_count") else arch
     if kind not in _CLASSES:
@@ -104,23 +112,28 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
             raise InvalidModel(f"the GGUF file lacks {arch}.{key}", expected="a positive number", got=repr(value)[:40])
         return value
 
-    for key, value in header.metadata.items():
-        if key == f"{arch}.rope.scaling.type" and value != "none":
-            raise Unsupported("GGUF models with rope scaling are not read", expected="none", got=repr(value)[:40])
-    if "rope_freqs.weight" in header.tensors:
-        raise Unsupported("GGUF models with rope factors are not read", expected="none", got="rope_freqs.weight")
     heads = number("attention.head_count")
     config = {
         "architectures": [name], "model_type": model_type, "hidden_size": number("embedding_length"),
         "num_hidden_layers": number("block_count"), "num_attention_heads": heads,
-        "num_key_value_heads": number("attention.head_count_kv", heads),
-        "head_dim": number("attention.key_length", number("embedding_length") // heads),
-        "intermediate_size": number("feed_forward_length"), "rms_norm_eps": number("attention.layer_norm_rms_epsilon"),
-        "max_position_embeddings": number("context_length"), "rope_theta": number("rope.freq_base", 10000.0),
-        "vocab_size": _shape(header, "token_embd.weight")[0], "hidden_act": "silu",
-        "tie_word_embeddings": "output.weight" not in header.tensors, "torch_dtype": "float16",
+        "intermediate_size": number("feed_forward_length"), "max_position_embeddings": number("context_length"),
+        "vocab_size": _shape(header, "token_embd.weight")[0], "torch_dtype": "float16",
     }  # fmt: skip
-    if arch != "llama" or kind == "mixtral":
+    if arch == "bert":
+        config |= {
+            "hidden_act": "gelu", "layer_norm_eps": number("attention.layer_norm_epsilon"),
+            "type_vocab_size": _shape(header, "token_types.weight")[0],
+            "max_position_embeddings": _shape(header, "position_embd.weight")[0],
+        }  # fmt: skip
+    else:
+        size = number("attention.key_length", number("embedding_length") // heads)
+        config |= {
+            "num_key_value_heads": number("attention.head_count_kv", heads), "head_dim": size, "hidden_act": "silu",
+            "rms_norm_eps": number("attention.layer_norm_rms_epsilon"),
+            "tie_word_embeddings": "output.weight" not in header.tensors,
+            **rope_from_gguf(header.metadata, arch, number, factors, size),
+        }  # fmt: skip
+    if kind not in ("llama", "bert"):
         config |= _expert_config(header, arch, number)
     for role in ("bos", "eos", "pad"):
         key = {"pad": "padding"}.get(role, role)
@@ -128,6 +141,27 @@ def model_config(header: GgufHeader) -> dict[str, Any]:
         if type(value) is int:
             config[f"{role}_token_id"] = value
     return config
+
+
+def _rope_freqs(header: GgufHeader, path: Path, beneath: Path | None) -> NDArray[np.float32] | None:
+    """The divisors of the rotary frequencies, if the file has them. Raises InvalidModel for another type."""
+    tensor = header.tensors.get(_FREQS)
+    if tensor is None:
+        return None
+    if tensor.kind.name != "f32" or len(tensor.shape) != 1:
+        raise InvalidModel(f"{_FREQS} is wrong", expected="a float32 vector", got=f"{tensor.kind.name} {tensor.shape}")
+    with open_regular(path, beneath) as file:
+        return _read(file, _Out(_FREQS, "F32", tensor.shape, tensor, None, None)).astype(np.float32)
+
+
+def _pooling(header: GgufHeader) -> dict[str, str]:
+    """How an embedding model pools, as sentence-transformers says it: llama.cpp's 1 is the mean, 2 the first token."""
+    kind = header.metadata.get(f"{header.architecture}.pooling_type")
+    if kind not in (1, 2):
+        return {}
+    size = header.metadata.get(f"{header.architecture}.embedding_length")
+    modes = {"pooling_mode_mean_tokens": kind == 1, "pooling_mode_cls_token": kind == 2}
+    return {"1_Pooling/config.json": json.dumps({"word_embedding_dimension": size, **modes}, indent=2)}
 
 
 def _expert_config(header: GgufHeader, arch: str, number: Any) -> dict[str, Any]:
@@ -157,6 +191,8 @@ def _tensors(header: GgufHeader, config: Mapping[str, Any]) -> Iterator[_Out]:
     names = hugging_face_names(str(config["model_type"]))
     llama = header.architecture == "llama"
     for tensor in header.tensors.values():
+        if tensor.name == _FREQS:
+            continue
         match = _BLOCK.fullmatch(tensor.name)
         template = names.get(tensor.name if match is None else f"blk.{{n}}.{match['rest']}")
         if template is None:

@@ -15,8 +15,8 @@ from bitwright.core.formats import GGML_FORMATS, Format, parse_format
 from bitwright.core.gguf_names import ARCHITECTURES, gguf_places, hugging_face_names
 from bitwright.models import inspect, open_model
 from bitwright.models.gguf_header import read_gguf
+from bitwright.models.rope import rope_factors
 from quantizers.containers.catalog import CONTAINERS
-from quantizers.containers.gguf.metadata import rope_factors
 from quantizers.rtn import QUANTIZER
 from tests.models_inspect.checkpoints import LAYOUTS, write
 
@@ -138,7 +138,7 @@ def test_a_model_without_a_tokenizer_takes_token_ids_only(tmp_path: Path) -> Non
     made(model(tmp_path / "m", "llama-gqa"), tmp_path / "out")
     metadata = read_gguf(tmp_path / "out" / "model.gguf").metadata
     assert metadata["tokenizer.ggml.model"] == "none"
-    (tmp_path / "m" / "tokenizer.model").write_bytes(b"x")
+    (tmp_path / "m" / "vocab.json").write_bytes(b"{}")
     with pytest.raises(InvalidModel, match=r"no tokenizer\.json"):
         made(tmp_path / "m", tmp_path / "other")
 

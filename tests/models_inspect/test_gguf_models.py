@@ -17,7 +17,7 @@ from tests.models_inspect.checkpoints import LAYOUTS, write
 from tests.steps.bench import Bench
 
 MODELS = Path(__file__).parents[1] / "models"
-SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96}
+SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def gguf_of(folder: Path, out: Path, format: str) -> tuple[Any, Any, Path]:
 
 
 @pytest.mark.parametrize(
-    "layout", ["llama-gqa", "llama-tied", "qwen2-biases", "qwen3-norms", "mixtral-listed", "qwen3-moe-listed"]
+    "layout", ["llama-gqa", "llama-tied", "qwen2-biases", "qwen3-norms", "mixtral-listed", "qwen3-moe-listed", "bert"]
 )
 @pytest.mark.parametrize("format", ["bf16", "q8_0"])
 def test_what_was_written_is_the_model_that_is_read(layout: str, format: str, tmp_path: Path) -> None:
@@ -87,9 +87,57 @@ def test_a_quantized_file_is_no_model_to_start_from(tmp_path: Path) -> None:
 
 
 def test_architectures_that_are_not_read(tmp_path: Path) -> None:
-    config, shapes = LAYOUTS["bert"]
-    _, _, file = gguf_of(
-        write(tmp_path / "m", ({**SIZES, "num_attention_heads": 4, **config}, shapes)), tmp_path / "o", "fp16"
-    )
+    """A file whose architecture no map here has: one byte of its name changed."""
+    _, _, file = gguf_of(MODELS / "llama-stdlib", tmp_path / "out", "fp16")
+    data = file.read_bytes()
+    at = data.index(b"general.architecture") + len(b"general.architecture") + 4 + 8
+    assert data[at : at + 5] == b"llama"
+    file.write_bytes(data[:at] + b"mamba" + data[at + 5 :])
     with pytest.raises(Unsupported, match="not read"):
         open_model(str(file))
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+LONG = {
+    "rope_type": "longrope", "factor": 1.0, "attention_factor": 1.0, "original_max_position_embeddings": 64,
+    "short_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5], "long_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scaling", [{"rope_type": "linear", "factor": 2.5}, YARN, LLAMA3, LONG])
+def test_rope_scaling_goes_there_and_back(scaling: dict[str, Any], tmp_path: Path) -> None:
+    config, shapes = LAYOUTS["llama-gqa"]
+    change = {"rope_theta": 500000.0, "rope_scaling": scaling}
+    _, _, file = gguf_of(write(tmp_path / "m", ({**SIZES, **config, **change}, shapes)), tmp_path / "out", "fp16")
+    found = open_model(str(file)).config
+    assert found["rope_theta"] == 500000.0
+    assert found["rope_scaling"] == scaling
+    from transformers import AutoConfig
+
+    parsed = AutoConfig.from_pretrained(open_model(str(file)).path).rope_parameters
+    assert parsed["rope_theta"] == 500000.0
+    assert {key: parsed[key] for key in scaling} == scaling
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {**YARN, "beta_fast": 16},
+        {**YARN, "attention_factor": 2.0},
+        {**YARN, "truncate": False},
+        {**LONG, "long_factor": [2.0] * 8},
+        {**LONG, "attention_factor": None},
+        {"rope_type": "dynamic", "factor": 2.0},
+    ],
+)
+def test_rope_scaling_that_llama_cpp_would_compute_otherwise_is_refused(
+    scaling: dict[str, Any], tmp_path: Path
+) -> None:
+    config, shapes = LAYOUTS["llama-gqa"]
+    folder = write(tmp_path / "m", ({**SIZES, **config, "rope_scaling": scaling}, shapes))
+    with pytest.raises(Unsupported, match="rope"):
+        gguf_of(folder, tmp_path / "out", "fp16")

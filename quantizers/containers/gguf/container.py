@@ -25,13 +25,14 @@ from bitwright.core.ggml import GGML_INTS, GGML_TYPES, GgmlType
 from bitwright.core.gguf_names import GgufPlace, gguf_places
 from bitwright.core.inventory import Inventory, RestTensor, Unit
 from bitwright.models.gguf_header import read_gguf
+from bitwright.models.rope import rope_factors
 from bitwright.models.weights import to_float32
 from quantizers.base import PassThrough, Stored
 from quantizers.containers.base import Container, Source
 from quantizers.containers.gguf.blocks import decode_blocks, encode_blocks
 from quantizers.containers.gguf.layout import Stored as FileTensor
 from quantizers.containers.gguf.layout import Value, lay_out_gguf
-from quantizers.containers.gguf.metadata import architecture_of, heads, model_metadata, rope_factors
+from quantizers.containers.gguf.metadata import architecture_of, heads, model_metadata
 from quantizers.containers.gguf.tokenizer import tokenizer_metadata
 from quantizers.containers.tensorfile import FileLayout, StoredTensor, TensorSpec
 

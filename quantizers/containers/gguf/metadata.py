@@ -5,17 +5,15 @@ What llama.cpp would compute otherwise than the model, without a word, is refuse
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.gguf_names import ARCHITECTURES
+from bitwright.models.rope import BETA_FAST, BETA_SLOW, rope_parameters, yarn_attention
 from quantizers.containers.gguf.layout import Value
 
-_ROPE = {"default": None, "linear": "linear", "yarn": "yarn", "llama3": None}
+_ROPE = {"default": None, "linear": "linear", "yarn": "yarn", "llama3": None, "longrope": None}
 
 
 def architecture_of(model_type: str) -> str:
@@ -78,18 +76,17 @@ def _count(config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers 5 writes `rope_parameters`; before, `rope_theta` and `rope_scaling`."""
-    found = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
-    kind = found.get("rope_type") or found.get("type") or "default"
-    return {**found, "rope_type": kind, "rope_theta": found.get("rope_theta", config.get("rope_theta", 10000.0))}
-
-
 def _rope(config: Mapping[str, Any], arch: str) -> dict[str, Value]:
     rope = rope_parameters(config)
     kind = str(rope["rope_type"])
     if kind not in _ROPE:
         raise Unsupported("llama.cpp has no such rope scaling here", expected=", ".join(_ROPE), got=kind[:80])
+    _refuse_odd_rope(rope, kind)
+    if arch != "llama" and kind in ("llama3", "longrope"):
+        raise Unsupported(
+            "llama.cpp loads rope_freqs.weight for the Llama family alone", expected="linear or yarn", got=kind,
+            hint="use another container",
+        )  # fmt: skip
     found = {f"{arch}.rope.freq_base": Value("f32", float(rope["rope_theta"]))}
     if _ROPE[kind] is not None:
         found[f"{arch}.rope.scaling.type"] = Value("string", str(_ROPE[kind]))
@@ -100,23 +97,28 @@ def _rope(config: Mapping[str, Any], arch: str) -> dict[str, Value]:
     return found
 
 
-def rope_factors(config: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """float32 (head_dim / 2) divisors of the rotary frequencies, as `rope_freqs.weight` holds them; None without.
-
-    Llama 3.1's rule: wavelengths above old/low are divided by `factor`, below old/high kept, between them blended.
-    """
-    rope = rope_parameters(config)
-    if rope["rope_type"] != "llama3":
-        return None
-    size = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-    factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-    old = float(rope["original_max_position_embeddings"])
-    frequencies = float(rope["rope_theta"]) ** -(np.arange(0, size, 2, dtype=np.float64) / size)
-    wavelengths = 2 * math.pi / frequencies
-    blend = (old / wavelengths - low) / (high - low)
-    smooth = 1 / ((1 - blend) / factor + blend)
-    found = np.where(wavelengths < old / high, 1.0, np.where(wavelengths > old / low, factor, smooth))
-    return found.astype(np.float32)
+def _refuse_odd_rope(rope: Mapping[str, Any], kind: str) -> None:
+    """Settings that a GGUF file has no words for, or that llama.cpp would take otherwise without a word."""
+    odd: dict[str, Any] = {}
+    if kind == "yarn":
+        factor = float(rope["factor"])
+        usual = {
+            "attention_factor": yarn_attention(factor), "beta_fast": BETA_FAST, "beta_slow": BETA_SLOW,
+            "truncate": True, "mscale": 1, "mscale_all_dim": 0,
+        }  # fmt: skip
+        odd = {key: rope[key] for key, value in usual.items() if rope.get(key) not in (None, value)}
+    elif kind == "longrope":
+        if rope.get("short_factor") != rope.get("long_factor"):
+            odd["short_factor"] = "another list than long_factor"
+        if float(rope.get("attention_factor") or 0.0) != 1.0:
+            odd["attention_factor"] = rope.get("attention_factor")
+    if float(rope.get("partial_rotary_factor") or 1.0) != 1.0:
+        odd["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    if odd:
+        raise Unsupported(
+            f"llama.cpp would rotate otherwise than this model's {kind} rope", expected="the usual settings",
+            got=", ".join(f"{key} {value}" for key, value in odd.items())[:200], hint="use another container",
+        )  # fmt: skip
 
 
 def _experts(config: Mapping[str, Any], arch: str) -> dict[str, Value]:

@@ -1,7 +1,8 @@
 """The tokenizer inside a GGUF file, from tokenizer.json and tokenizer_config.json.
 
 Three kinds, as llama.cpp has them: `gpt2` (byte-level BPE), `llama` (BPE with byte fallback, SentencePiece's form) and
-`bert` (WordPiece). A splitting rule that llama.cpp does not know by name is refused: it would split otherwise.
+`bert` (WordPiece). Where there is no tokenizer.json, SentencePiece's own tokenizer.model is read. A splitting rule that
+llama.cpp does not know by name is refused: it would split otherwise.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.errors import InvalidModel, Unsupported
-from bitwright.models.gguf_text import PRE_PATTERNS
+from bitwright.models.gguf_text import PRE_PATTERNS, SPACE
 from quantizers.containers.gguf.layout import Value
+from quantizers.containers.gguf.sentencepiece import read_pieces
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 #: Names of splitting rules by their regular expression (Split + ByteLevel).
 PRE_BY_PATTERN = {pattern: name for name, pattern in PRE_PATTERNS.items()}
 _MAX_BYTES = 64 << 20
-_SPACE = "\u2581"
 _SPECIAL = {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id",
     "sep": "seperator_token_id", "mask": "mask_token_id",
@@ -31,9 +32,11 @@ def tokenizer_metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, Val
 
     Raises InvalidModel for a broken or missing tokenizer.json, Unsupported for a tokenizer that llama.cpp has not.
     """
-    file = folder / "tokenizer.json"
+    file, pieces = folder / "tokenizer.json", folder / "tokenizer.model"
+    if not file.is_file() and pieces.is_file():
+        return _from_pieces(folder, pieces, config)
     if not file.is_file():
-        others = [n for n in ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model") if (folder / n).is_file()]
+        others = [n for n in ("vocab.json", "vocab.txt", "spiece.model") if (folder / n).is_file()]
         if others:
             raise InvalidModel(
                 "the model has a tokenizer, but no tokenizer.json", expected="tokenizer.json", got=", ".join(others),
@@ -49,7 +52,51 @@ def tokenizer_metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, Val
         raise InvalidModel(
             "tokenizer.json cannot be read", expected="a file of the tokenizers library", got=repr(error)[:120]
         ) from error
-    return {**found, **_special(tokens, settings, config), **_template(folder, settings)}
+    added = {} if kind == "bert" else _added_ends(data, tokens)
+    return {**added, **found, **_special(tokens, settings, config), **_template(folder, settings)}
+
+
+def _from_pieces(folder: Path, file: Path, config: Mapping[str, Any]) -> dict[str, Value]:
+    """SentencePiece's own file, with the tokens that were added beside it. Its BOS is added unless settings say no."""
+    if file.stat().st_size > _MAX_BYTES:
+        raise InvalidModel(f"{file.name} is too large", expected=f"at most {_MAX_BYTES} bytes")
+    pieces, settings = read_pieces(file.read_bytes()), _read(folder / "tokenizer_config.json")
+    added = {number: (token, USER) for token, number in _read(folder / "added_tokens.json").items()}
+    for number, row in dict(settings.get("added_tokens_decoder") or {}).items():
+        if isinstance(row, dict) and str(number).isdecimal():
+            added[int(number)] = (str(row.get("content")), CONTROL if row.get("special") else USER)
+    size = int(config["vocab_size"])
+    rows = dict(enumerate(zip(pieces.texts, pieces.types, strict=True)))
+    rows |= {number: row for number, row in added.items() if number not in rows}
+    if max(rows, default=-1) >= size:
+        raise InvalidModel(
+            "the tokenizer has more tokens than the model", expected=f"ids below vocab_size {size}", got=str(max(rows))
+        )
+    whole = [rows.get(i, (f"[PAD{i}]", UNUSED)) for i in range(size)]
+    tokens = [token for token, _ in whole]
+    scores = [*pieces.scores, *[-1e4] * (size - len(pieces.scores))]
+    ends = {f"tokenizer.ggml.add_{role}_token": Value("bool", role == "bos") for role in ("bos", "eos")}
+    return {
+        "tokenizer.ggml.model": Value("string", "llama"),
+        "tokenizer.ggml.pre": Value("string", "default"),
+        "tokenizer.ggml.tokens": Value("string[]", tokens),
+        "tokenizer.ggml.scores": Value("f32[]", scores),
+        "tokenizer.ggml.token_type": Value("i32[]", [kind for _, kind in whole]),
+        "tokenizer.ggml.add_space_prefix": Value("bool", pieces.dummy_prefix),
+        **ends,
+        **_special(tokens, settings, config),
+        **_template(folder, settings),
+    }
+
+
+def _added_ends(data: Mapping[str, Any], tokens: list[str]) -> dict[str, Value]:
+    """Whether the tokenizer puts a token before and after a text, which llama.cpp otherwise guesses by its kind."""
+    rule = data.get("post_processor") or {}
+    rows = rule.get("processors", [rule])
+    pieces: list[Any] = next((row["single"] for row in rows if row.get("type") == "TemplateProcessing"), [])
+    kinds = ["SpecialToken" in piece for piece in pieces] or [False]
+    flags = {"bos": kinds[0], "eos": len(kinds) > 1 and kinds[-1]}
+    return {f"tokenizer.ggml.add_{role}_token": Value("bool", flag) for role, flag in flags.items()}
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -145,6 +192,7 @@ def _byte_fallback(data: Mapping[str, Any], tokens: list[str], types: list[int])
     types = [UNKNOWN if token == unknown else kind for token, kind in zip(tokens, types, strict=True)]
     return {
         "tokenizer.ggml.model": Value("string", "llama"),
+        "tokenizer.ggml.pre": Value("string", "default"),
         "tokenizer.ggml.tokens": Value("string[]", tokens),
         "tokenizer.ggml.scores": Value("f32[]", [-float(rank.get(token, len(rank))) for token in tokens]),
         "tokenizer.ggml.token_type": Value("i32[]", types),
@@ -159,7 +207,7 @@ def _word_piece(data: Mapping[str, Any], tokens: list[str], types: list[int]) ->
             "llama.cpp lower-cases every WordPiece text", expected="an uncased tokenizer", got="a cased one"
         )
     words = [
-        token if kind in (CONTROL, UNUSED) else token[2:] if token.startswith("##") else _SPACE + token
+        token if kind in (CONTROL, UNUSED) else token[2:] if token.startswith("##") else SPACE + token
         for token, kind in zip(tokens, types, strict=True)
     ]
     return {
