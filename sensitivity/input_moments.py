@@ -49,8 +49,6 @@ class _Watcher(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.nn.functional.linear:
             self._seen(args[1] if len(args) > 1 else kwargs["weight"], args[0] if args else kwargs["input"])
-        elif func is torch.addmm and len(args) == 3:  # transformers' Conv1D keeps its weight as (in, out)
-            self._seen(args[2], args[1])
         return func(*args, **kwargs)
 
     def _seen(self, weight: torch.Tensor, inputs: torch.Tensor) -> None:
@@ -105,6 +103,8 @@ def gather(runner: Runner, data: Data, units: Sequence[int], progress: Progress)
     parameters = runner.parameters
     for number in units:
         place = runner.slices[runner.inventory.units[number].name]
+        if place.transposed:  # the layer's inputs run along the unit's rows: no moments of its columns
+            continue
         matrix = parameters[place.parameter].data
         matrix = matrix if place.index is None else matrix[place.index]
         key = weight_key(matrix)

@@ -146,12 +146,17 @@ def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
 def check_linears(runner: Runner, plan: Plan) -> None:
     """Raises Unsupported when no planned weight is used by a linear layer (GPT-2's Conv1D, for one)."""
     if len(plan.listener.others) == len(runner.inventory.units):
-        raise Unsupported(
-            "this metric looks at linear layers, and this model uses its planned weights in other ways",
-            expected="weights used through torch's linear",
-            got=runner.inventory.architecture,
-            hint="use --metric fisher, which works for any use of a weight",
-        )
+        raise no_linears(runner)
+
+
+def no_linears(runner: Runner) -> Unsupported:
+    """What a metric of linear layers says to a model that has none among its planned weights."""
+    return Unsupported(
+        "this metric looks at linear layers, and this model uses its planned weights in other ways",
+        expected="weights used through torch's linear",
+        got=runner.inventory.architecture,
+        hint="use --metric fisher, which works for any use of a weight",
+    )
 
 
 def gradients(

@@ -77,7 +77,9 @@ def plan_passes(runner: Runner, data: Data, formats: int, samples: int | None, s
         captured, truth = differentiate(runner, everything, calls, output, direction.gradient, keep=False)
     others = _wrongly_captured(calls, captured, truth)
     directions = runner.head.count(output, samples)
-    alone = bool(others) or any(unit.expert is not None for unit in runner.inventory.units)
+    # Layers that see items flattened into one list of positions (OPT's MLP, window attention) cannot tell them apart.
+    flattened = any(call.inputs.ndim < 2 or call.inputs.shape[0] != 1 for call in calls)
+    alone = bool(others) or flattened or any(unit.expert is not None for unit in runner.inventory.units)
     size = 1 if alone else _batch_items(calls, formats, directions)
     final = Listener(listener.layers, {n: runner.slices[runner.inventory.units[n].name] for n in sorted(others)})
     return Plan(final, samples, directions, size)

@@ -27,6 +27,7 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.input_moments import gather, passes
+from sensitivity.local import no_linears
 from sensitivity.runner import Runner, load_runner
 
 LOSS_UNIT = "compensated squared output error"
@@ -65,17 +66,21 @@ def column_errors(errors: NDArray[np.float32]) -> Floats:
 def unit_costs(task: ScoringTask, runner: Runner) -> Iterator[tuple[int, Floats]]:
     """(unit number, (in,) costs of its columns) for every unit that some token reached; one block of layers at a time.
 
-    Raises InvalidCalibration.
+    Raises InvalidCalibration, Unsupported.
     """
     if task.data is None:
         raise InvalidCalibration("salience needs calibration data", hint="leave --calibration out for the bundled one")
+    found = 0
     for group in passes(task.inventory):
         leaders, moments = gather(runner, task.data, group, task.progress)
         known = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
         for number in group:
             leader = leaders.get(task.inventory.units[number].name)
             if leader is not None:
+                found += 1
                 yield number, known[leader]
+    if not found:
+        raise no_linears(runner)
 
 
 def block_losses(task: ScoringTask, block: int = BLOCK_COLUMNS) -> dict[str, tuple[Floats, Floats]]:

@@ -89,7 +89,7 @@ def _oracle(opened: Opened, data: Data, samples: int) -> NDArray[np.float64]:
     return total / data.items
 
 
-@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "vit"])
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "vit", "opt", "deepseek", "gpt-neox"])
 def test_equals_the_definition(tiny: dict[str, Opened], name: str) -> None:
     data = DATA[name]()
     samples = 64 if name == "vit" else 2

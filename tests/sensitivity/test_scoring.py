@@ -43,6 +43,19 @@ def test_contract(tiny: dict[str, Opened], entry, tmp_path: Path) -> None:
     assert load_table(tmp_path / "t.npz").digest == table.digest
 
 
+@pytest.mark.parametrize("model", ["gpt2", "opt", "deepseek", "gpt-neox"])
+@pytest.mark.parametrize("entry", list(METRICS), ids=lambda entry: entry.name)
+def test_any_architecture_gets_a_table_or_a_reason(tiny: dict[str, Opened], entry, model: str) -> None:
+    """Weights outside linears, items flattened into one list, latent attention: scored, or refused by a typed error."""
+    try:
+        table = score(*tiny[model], FORMATS, metric=entry.name, calibration=calibrated(DATA[model]()), seed=1)
+    except Unsupported as refused:
+        assert model == "gpt2" or entry.traits.get("models") == "experts" or entry.name == "lrp", refused
+        assert refused.hint
+    else:
+        assert np.isfinite(table.loss).all()
+
+
 def test_weight_mse_is_the_squared_error(tiny: dict[str, Opened]) -> None:
     source, inventory = tiny["mixtral"]
     table = score(source, inventory, FORMATS, metric="weight-mse")

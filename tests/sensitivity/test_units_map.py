@@ -78,3 +78,9 @@ def test_replaced_weights_come_back_even_after_an_error(tiny: dict[str, Opened])
     with pytest.raises(KeyError), runner.replaced(changed):
         raise KeyError
     assert all(torch.equal(before[name], p) for name, p in runner.parameters.items())
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "vit", "bert", "opt", "deepseek", "gpt-neox"])
+def test_known_architectures_need_no_guess(tiny: dict[str, Opened], name: str) -> None:
+    assert tiny[name][1].warnings == ()
+    assert not {t.role for t in tiny[name][1].rest} & {"other", "unknown"}

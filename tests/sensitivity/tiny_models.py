@@ -58,7 +58,41 @@ def _bert() -> transformers.PreTrainedModel:
     )  # fmt: skip
 
 
-BUILDERS = {"llama": _llama, "mixtral": _mixtral, "gpt2": _gpt2, "vit": _vit, "bert": _bert}
+def _opt() -> transformers.PreTrainedModel:
+    """Its MLP sees the items of a batch as one list of positions."""
+    return transformers.OPTForCausalLM(
+        transformers.OPTConfig(
+            vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=2,
+            word_embed_proj_dim=32, max_position_embeddings=64,
+        )
+    )  # fmt: skip
+
+
+def _deepseek() -> transformers.PreTrainedModel:
+    """Latent attention, a dense first block, a shared expert."""
+    return transformers.DeepseekV3ForCausalLM(
+        transformers.DeepseekV3Config(
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+            topk_group=1, kv_lora_rank=16, q_lora_rank=24, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=16,
+            first_k_dense_replace=1, max_position_embeddings=64,
+        )
+    )  # fmt: skip
+
+
+def _gpt_neox() -> transformers.PreTrainedModel:
+    return transformers.GPTNeoXForCausalLM(
+        transformers.GPTNeoXConfig(
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=64,
+        )
+    )  # fmt: skip
+
+
+BUILDERS = {
+    "llama": _llama, "mixtral": _mixtral, "gpt2": _gpt2, "vit": _vit, "bert": _bert, "opt": _opt,
+    "deepseek": _deepseek, "gpt-neox": _gpt_neox,
+}  # fmt: skip
 
 
 def save_model(name: str, folder: Path) -> Path:
@@ -93,6 +127,7 @@ def image_data(items: int) -> Data:
 
 DATA = {
     "llama": lambda: token_data(3, 9), "mixtral": lambda: token_data(2, 7), "gpt2": lambda: token_data(2, 6),
+    "opt": lambda: token_data(3, 6), "deepseek": lambda: token_data(2, 7), "gpt-neox": lambda: token_data(3, 6),
     "vit": lambda: image_data(6), "bert": lambda: sentence_data(5, 8),
 }  # fmt: skip
 

@@ -164,6 +164,10 @@ def planned_quantizer(
     return make_quantizer(name, source, inventory, calibration, context)
 
 
+#: 2: weights that no linear layer uses have no moments.
+MOMENTS_VERSION = 2
+
+
 @dataclass(frozen=True, eq=False)
 class _Gatherer:
     source: ModelSource
@@ -183,6 +187,7 @@ class _Gatherer:
             "units": [self.inventory.units[number].name for number in units],
             "data": self.data.digest,
             "numerics": NUMERICS,
+            "version": MOMENTS_VERSION,
         }
         return self.context.blobs.memo("moments", digest_json(key), lambda path: self._gather(path, units))
 

@@ -20,7 +20,7 @@ UNKNOWN = Architecture(
     rules=(
         Keep(r"lm_head\.weight", "tied_head", "a stored copy of the embedding: the config ties the two", is_tied),
         Keep(
-            r"(?:.*[._])?(?:embed|embeds|embedding|embeddings|embed_tokens|embed_positions|wte|wpe|tok_embeddings|shared|"
+            r"(?:.*[._])?(?:embed|embeds|embedding|embeddings|embed_tokens|embed_in|embed_positions|wte|wpe|tok_embeddings|shared|"
             r"word_embeddings|position_embeddings|token_type_embeddings|relative_attention_bias)(?:\..*)?",
             "embedding",
             "its name says embedding: looked up by row, not multiplied",
