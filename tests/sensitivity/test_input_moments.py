@@ -63,7 +63,7 @@ def test_a_pass_holds_whole_blocks_within_its_limit(tiny: dict[str, Opened]) -> 
 
 
 def test_weights_that_no_linear_uses_have_no_moments(tiny: dict[str, Opened]) -> None:
-    """GPT-2's Conv1D keeps its weight as (in, out): x x' runs along rows, and once stood for the columns of square ones."""
+    """GPT-2's Conv1D keeps its weight as (in, out): x x' runs along rows, and once stood for columns of square ones."""
     source, inventory = tiny["gpt2"]
     leaders, moments = gather(load_runner(source, inventory), DATA["gpt2"](), range(len(inventory.units)), silent)
     assert not any("c_" in name for name in leaders)
