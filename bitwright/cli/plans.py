@@ -88,6 +88,7 @@ def _add_evaluate(commands: Any) -> None:
         "(classifier), cosine and rank correlation of similarities (embedding model).",
         examples="  bitwright evaluate ./model --plan plan.json --text held_out.txt\n"
         "  bitwright evaluate ./model --checkpoint ./out --tokens 65536 --json\n"
+        "  bitwright evaluate ./moe --plan plan.json --prune-experts\n"
         "  bitwright evaluate ./model --text held_out.txt            # the original model itself",
     )  # fmt: skip
     add_model(evaluate)
@@ -99,6 +100,22 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--text", metavar="FILE", help="evaluation text or data (default: bundled)")
     evaluate.add_argument("--tokens", metavar="N", type=int, help="tokens to measure on (default 16384)")
     evaluate.add_argument("--calibration", metavar="FILE", help=OF_PLAN)
+    evaluate.add_argument(
+        "--prune-experts",
+        action="store_true",
+        help="run with second experts dropped online (MC-MoE), and say at what cost",
+    )
+    evaluate.add_argument(
+        "--protect",
+        metavar="SHARE",
+        type=float,
+        help="share of tokens that keep both experts (default: the recipe's, 0.02)",
+    )
+    evaluate.add_argument(
+        "--importance",
+        choices=("received", "compat"),
+        help="what ranks tokens to protect (default: received attention)",
+    )
     add_run(evaluate)
     add_progress(evaluate)
     add_server(evaluate, job=True)
@@ -195,10 +212,18 @@ def run_execute(args: Namespace) -> int:
 def run_evaluate(args: Namespace) -> int:
     from bitwright.cli.running import job
     from bitwright.cli.views import quality_text
+    from bitwright.core.errors import InvalidInput
     from bitwright.core.plan import load_plan
 
     options = members(args, ("checkpoint", "text", "tokens", "calibration", "seed", "threads"))
     plan = load_plan(args.plan) if args.plan is not None else None
+    pruning = members(args, ("protect", "importance"))
+    if pruning and not args.prune_experts:
+        raise InvalidInput(
+            "these options say how experts are pruned", got=", ".join(pruning), hint="add --prune-experts"
+        )
+    if args.prune_experts:
+        options["prune_experts"] = pruning
 
     def local(progress: Any) -> Any:
         from bitwright import face

@@ -146,7 +146,19 @@ def quality_text(result: Mapping[str, Any]) -> str:
         ("on", f"{quality['tokens']:,} tokens or items"),
         *plain,
         *pairs,
+        *_pruning_facts(result.get("pruning")),
     ])  # fmt: skip
+
+
+def _pruning_facts(found: Mapping[str, Any] | None) -> list[tuple[str, str | None]]:
+    """What online pruning dropped, and what that cost."""
+    if not found:
+        return []
+    return [
+        ("experts pruned", f"{found['share']:.1%} of second experts; {found['protected']:.1%} more were protected"),
+        ("without pruning", _with_error(found["kl_without"], found["stderr_without"], "")),
+        ("cost of pruning", f"{found['cost']:+.4g}"),
+    ]
 
 
 def diff_text(diff: PlanDiff) -> str:

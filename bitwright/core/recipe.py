@@ -52,6 +52,20 @@ class RuleLine(_Line):
         return self
 
 
+class Pruning(BaseModel):
+    """Experts that a model goes without while it runs (sensitivity.pruning): a way to evaluate, not to store.
+
+    importance: "received" sums the attention that a token receives, "compat" is what the authors' code does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protect: float = Field(
+        default=0.02, ge=0, le=1, description="share of each sequence's tokens that keep all experts"
+    )
+    importance: Literal["received", "compat"] = Field(default="received", description="what ranks tokens to protect")
+
+
 class Recipe(BaseModel):
     """Every member has the meaning it has on the command line; options are handed to the named catalog entry."""
 
@@ -72,6 +86,7 @@ class Recipe(BaseModel):
         default="model", description="layer: every layer gets its share of the budget, by what its weights weigh"
     )
     requires: tuple[Literal["experts"], ...] = Field(default=(), description="what a model must have")
+    pruning: Pruning | None = Field(default=None, description="what `evaluate --prune-experts` does to its plans")
     paper: str | None = None
     year: int | None = None
     allocates: str | None = Field(default=None, max_length=200, description="what gets a choice of its own")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from bitwright.core.budget import parse_budget
 from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import parse_format
-from bitwright.core.recipe import Granularity
+from bitwright.core.recipe import Granularity, Pruning
 
 #: Calibrations that are no file: tokens drawn evenly, and text that the model writes itself.
 RANDOM, SELF = "random", "self"
@@ -123,6 +123,9 @@ class EvaluateRequest(_Request):
     )
     tokens: int = Field(default=16_384, ge=64, le=16_777_216)
     calibration: Text | None = QUANTIZER_CALIBRATION
+    prune_experts: Pruning | None = Field(
+        default=None, description="also run with tokens' second experts dropped online (MC-MoE); {}: as the recipe says"
+    )
 
 
 JobRequest = Annotated[

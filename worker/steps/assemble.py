@@ -38,6 +38,7 @@ def make_provenance(
         "loss_unit": table.loss_unit,
         "solver": solution.solver,
         "recipe": menu.recipe.name,
+        "pruning": None if menu.recipe.pruning is None else menu.recipe.pruning.model_dump(),
         "quantizer": maker.name,
         "quantizer_calibration": maker.provenance(request, calibration),
         "formats": list(table.formats),
