@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test cuda consumers chaos fuzz check format system native tools bench api golden lock clean
+.PHONY: help venv demo test cuda consumers peers larger chaos fuzz check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -59,6 +59,17 @@ tools: venv      ## public tools against the API: a generated client, schemathes
 consumers: venv native  ## other people's engines load what we write (own environment; the first time builds llama.cpp)
 	PYTHON="$(PYTHON)" PIP_FLAGS="$(PIP_FLAGS)" tools/consumers.sh
 	BITWRIGHT_TEST_CONSUMERS=1 $(BIN)/python -m pytest -q tests/consumers
+
+peers: venv native  ## AutoRound's AutoScheme and ModelOpt's auto_quantize against our plans at their bytes (own environment)
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -r requirements/peers.txt
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers tests/models/llama-stdlib
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers tests/models/mixtral-stdlib
+
+larger: venv native  ## score and measure models several times larger than the memory of the process, block by block
+	$(BIN)/python -m benchmarks.streaming tests/models/llama-stdlib --times 8 --limit-mib 900
+	$(BIN)/python -m benchmarks.streaming tests/models/mixtral-stdlib --times 6 --limit-mib 1200 --tokens 128
+	$(BIN)/python -m benchmarks.streaming tests/models/vit-digits --copies 24 --times 8 --limit-mib 900 --tokens 32
 
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)

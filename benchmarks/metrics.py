@@ -1,7 +1,7 @@
 """How well every metric predicts measured KL, and what its plans cost: the numbers of docs/metrics.md.
 
 Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 16384] [--test 16384] [--plans 20]
-           [--calibration FILE] [--evaluation FILE] [--seeds 1] [--out report.json] [--plot figure.svg]
+           [--calibration FILE] [--evaluation FILE] [--seeds 1] [--keep DIR] [--out report.json] [--plot figure.svg]
 
 Scores on one part of the calibration data (the bundled text, or --calibration FILE) and measures on the other part, or
 on --evaluation FILE. Formats: RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and Pearson (of logarithms)
@@ -17,6 +17,7 @@ import argparse
 import json
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from benchmarks.metric_plans import (
 )
 from benchmarks.metric_report import markdown, plot
 from bitwright.core.inventory import Inventory
-from bitwright.core.table import SensitivityTable
+from bitwright.core.table import SensitivityTable, load_table
 from bitwright.models import ModelSource, inspect, open_model
 from sensitivity import calibration
 from sensitivity.catalog import METRICS
@@ -51,6 +52,8 @@ from sensitivity.scoring import score
 from solvers import solve
 
 TRUTH = "kl-probe"
+#: Plans measured between two states that are kept.
+AT_ONCE = 12
 Kl = dict[str, float]
 
 
@@ -75,14 +78,37 @@ def choices_to_measure(tables: dict[str, SensitivityTable], plans: int, seed: in
     return choices
 
 
-def measured(choices: dict[str, Choice], source: ModelSource, inventory: Inventory, data: Data, runner: Runner) -> Kl:
-    """KL by name; plans that are the same are measured once."""
-    names: dict[tuple[int, ...], str] = {}
-    for name, choice in choices.items():
-        names.setdefault(tuple(choice.tolist()), name)
-    variants = {name: [FORMATS[j] for j in choice] for choice, name in names.items()}
-    found = measure(source, inventory, variants, data, runner=runner)
-    return {name: found[names[tuple(choice.tolist())]].kl for name, choice in choices.items()}
+def scored(metric: str, keep: Path | None, make: Callable[[], SensitivityTable]) -> tuple[SensitivityTable, float]:
+    """The metric's table and the seconds it took; of an earlier run of the same command, where one was kept."""
+    path = None if keep is None else keep / f"{metric}.npz"
+    if path is not None and path.exists():
+        table = load_table(path)
+        return table, float(json.loads(path.with_suffix(".json").read_text()))
+    start = time.process_time()
+    table = make()
+    seconds = time.process_time() - start
+    if path is not None:
+        path.with_suffix(".json").write_text(json.dumps(seconds))
+        table.save(path)
+    return table, seconds
+
+
+def measured(
+    choices: dict[str, Choice], source: ModelSource, inventory: Inventory, data: Data, runner: Runner, keep: Path | None
+) -> Kl:
+    """KL by name; plans that are the same are measured once, and those that an earlier run kept not again."""
+    path = None if keep is None else keep / "measured.json"
+    known: dict[str, float] = {} if path is None or not path.exists() else json.loads(path.read_text())
+    keys = {name: "-".join(map(str, choice.tolist())) for name, choice in choices.items()}
+    missing = [key for key in dict.fromkeys(keys.values()) if key not in known]
+    for start in range(0, len(missing), AT_ONCE):
+        some = missing[start : start + AT_ONCE]
+        variants = {key: [FORMATS[int(j)] for j in key.split("-")] for key in some}
+        found = measure(source, inventory, variants, data, runner=runner)
+        known |= {key: quality.kl for key, quality in found.items()}
+        if path is not None:
+            path.write_text(json.dumps(known))
+    return {name: known[key] for name, key in keys.items()}
 
 
 def own_prediction(table: SensitivityTable, choice: Choice, bits: float) -> tuple[float, float, float]:
@@ -146,14 +172,18 @@ def one_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     test = parts.confirming
     if arguments.evaluation is not None:
         test = calibration.load_data(arguments.evaluation, source, inventory, tokens_wanted=arguments.test)
+    keep = None if arguments.keep is None else arguments.keep / f"{Path(arguments.model).name}-{seed}"
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
     tables: dict[str, SensitivityTable] = {}
     seconds: dict[str, float] = {}
     for metric in arguments.metrics.split(","):
-        start = time.process_time()
-        tables[metric] = score(source, inventory, FORMATS, metric=metric, calibration=parts, seed=seed)
-        seconds[metric] = time.process_time() - start
+        tables[metric], seconds[metric] = scored(
+            metric, keep,
+            lambda metric=metric: score(source, inventory, FORMATS, metric=metric, calibration=parts, seed=seed),
+        )  # fmt: skip
     choices = choices_to_measure(tables, arguments.plans, seed)
-    kl = measured(choices, source, inventory, test, load_runner(source, inventory))
+    kl = measured(choices, source, inventory, test, load_runner(source, inventory), keep)
     return {
         "model": Path(arguments.model).name, "tokens": parts.scoring.tokens, "test": test.tokens, "seed": seed,
         "plans": arguments.plans, "uniform": {str(bits): uniform_kl(bits, kl) for bits in BUDGETS},
@@ -174,6 +204,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=20, help="random plans a budget, and as many near the optimum")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="draws of the calibration data")
+    parser.add_argument("--keep", type=Path, default=None, help="folder: a run that was stopped goes on from there")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None, help="predicted against measured, SVG")
     arguments = parser.parse_args()

@@ -23,7 +23,7 @@ Progress = Callable[[str, float, str], None]
 Losses = NDArray[np.float64]
 
 #: Version of the numbers: raised when a change in the code changes a table.
-NUMERICS = 2
+NUMERICS = 3
 
 
 def silent(stage: str, fraction: float, message: str) -> None:
@@ -77,7 +77,7 @@ class Scores:
     unmeasured: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     response: Mapping[str, Any] | None = None
-    extras: Mapping[str, Losses] = field(default_factory=dict)
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Metric(Protocol):

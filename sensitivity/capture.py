@@ -8,7 +8,7 @@ differentiated by autograd, one item at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,11 +86,15 @@ class Listener:
 
 def make_listener(runner: Runner) -> Listener:
     """A listener for every unit of the runner's inventory; weights used outside linears are not found out here."""
-    parameters = runner.parameters
+    places = {number: runner.slices[unit.name] for number, unit in enumerate(runner.inventory.units)}
+    return listener_for(runner.parameters, places)
+
+
+def listener_for(parameters: Mapping[str, torch.nn.Parameter], places: Mapping[int, Slice]) -> Listener:
+    """A listener for units at these places; transposed ones go to `others`."""
     found: dict[Key, list[Part]] = {}
     others: dict[int, Slice] = {}
-    for number, unit in enumerate(runner.inventory.units):
-        place = runner.slices[unit.name]
+    for number, place in places.items():
         if place.transposed:
             others[number] = place
             continue

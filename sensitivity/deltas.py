@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bitwright.core.formats import Format
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.models import ModelSource
+from gpu_kernels.kernels import widen
 from quantizers.base import Quantizer, dequantize
 from quantizers.mixed import quantize
 
@@ -29,9 +30,16 @@ def load_quantizer(quantizer: str | Quantizer) -> Quantizer:
     return loaded
 
 
+def read_weight(source: ModelSource, tensor: str, index: int | None = None) -> Float32:
+    """float32 values of a tensor, or of matrix `index` of a stacked one; 16-bit floats by the native kernel."""
+    if source.info(tensor).dtype in ("F16", "BF16"):
+        return widen(source.read(tensor, index))
+    return source.read_float32(tensor, index)
+
+
 def unit_weight(source: ModelSource, unit: Unit) -> Float32:
     """float32 (out, in) weights of a unit as stored."""
-    return np.ascontiguousarray(source.read_float32(unit.tensor, unit.index)).reshape(unit.shape)
+    return np.ascontiguousarray(read_weight(source, unit.tensor, unit.index)).reshape(unit.shape)
 
 
 def quantized_weight(quantizer: Quantizer, weight: Float32, format: Format, unit: Unit) -> Float32:
@@ -73,6 +81,10 @@ class Deltas:
         if unit not in self._energy:
             self.stack(unit)
         return self._energy[unit]
+
+    def know_energy(self, unit: int, energy: NDArray[np.float64]) -> None:
+        """Squared errors of a unit that somebody else quantized, float64 (formats,)."""
+        self._energy[unit] = energy
 
     def energies(self, progress: Any = None) -> NDArray[np.float64]:
         """float64 (units, formats) squared errors."""

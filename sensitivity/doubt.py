@@ -61,23 +61,40 @@ def stability(loss: Losses, resampled: Losses, choice: Choice, solve: Callable[[
 
 @dataclass(frozen=True)
 class Prediction:
-    """kl: expected KL of a plan with its 95 % interval; additive: the bare sum of its cells."""
+    """kl: expected KL of a plan with its 95 % interval; additive: the bare sum of its cells.
+
+    joint: the sum with the covariances between units, where signed samples are kept.
+    """
 
     kl: float
     low: float
     high: float
     additive: float
     optimism: float
+    joint: float | None = None
 
     def to_json(self) -> dict[str, float]:
-        return {
+        found = {
             "kl": self.kl, "low": self.low, "high": self.high, "additive": self.additive, "optimism": self.optimism,
         }  # fmt: skip
+        return found if self.joint is None else {**found, "joint": self.joint}
+
+
+def joint_loss(loss: Losses, signed: NDArray[np.float32], choice: Choice) -> float:
+    """Half the mean square of the plan's signed scores summed over units: the additive sum and all cross terms.
+
+    signed: float32 (samples, units, formats), half the mean square of each being its cell. Units that no sample
+    touches have a loss by fallback, which is added.
+    """
+    rows = np.arange(len(loss))
+    together = signed[:, rows, choice].astype(np.float64).sum(axis=1)
+    stand_ins = ~signed.any(axis=(0, 2))
+    return float(0.5 * (together**2).mean() + loss[rows, choice][stand_ins].sum())
 
 
 def predict(
     loss: Losses, stderr: Losses, choice: Choice, response: Response, *, resampled: Losses | None = None,
-    optimism: float = 1.0,
+    optimism: float = 1.0, signed: NDArray[np.float32] | None = None,
 ) -> Prediction:  # fmt: skip
     """Expected KL of a plan: its sum, corrected for the optimism of having been optimised, through the response.
 
@@ -93,4 +110,5 @@ def predict(
         doubt = float(np.sqrt(np.nansum(cells**2)))
     total = additive * optimism
     low, high = response.interval(total, doubt)
-    return Prediction(response.kl(total), low, high, additive, optimism)
+    joint = None if signed is None else joint_loss(loss, signed, choice)
+    return Prediction(response.kl(total), low, high, additive, optimism, joint)

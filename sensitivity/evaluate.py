@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, InvalidPlan
 from bitwright.core.formats import parse_format
-from bitwright.core.inventory import Inventory
+from bitwright.core.inventory import Inventory, Unit
 from bitwright.models import ModelSource
 from quantizers.base import Quantizer
 from sensitivity.base import Progress, silent
 from sensitivity.data import Calibration, Data
 from sensitivity.deltas import load_quantizer, quantized_weight, unit_weight
+from sensitivity.memory import too_large
 from sensitivity.partial import FORGETFUL, Partial, State
 from sensitivity.quality import COMPARISONS, Comparison, Quality
 from sensitivity.runner import Runner, load_runner
+from sensitivity.stream_measure import Variant, stream_measure, whole
 
-__all__ = ["Quality", "measure", "measure_checkpoint", "measure_weights"]
+__all__ = ["Quality", "measure", "measure_checkpoint", "measure_variants", "measure_weights"]
 
-Weights = Mapping[str, NDArray[np.float32]]
 #: Outputs of the original model that are kept for comparison at once.
 KEPT_BYTES = 1 << 30
 #: Outputs of one batch.
@@ -59,17 +60,53 @@ def measure(
                 got=f"{len(formats)}",
             )
 
-    def weights(name: str) -> dict[str, NDArray[np.float32]]:
+    def of(name: str) -> Variant:
         chosen = variants[name]
-        if chosen is None:
-            return {}
-        return {
-            unit.name: quantized_weight(maker, unit_weight(source, unit), parse_format(format), unit)
-            for unit, format in zip(inventory.units, chosen, strict=True)
-        }
+        names = None if chosen is None else {u.name: f for u, f in zip(inventory.units, chosen, strict=True)}
 
-    makers = {name: (lambda name=name: weights(name)) for name in variants}
+        def weights(unit: Unit) -> NDArray[np.float32] | None:
+            if names is None:
+                return None
+            return quantized_weight(maker, unit_weight(source, unit), parse_format(names[unit.name]), unit)
+
+        return weights
+
+    makers = {name: of(name) for name in variants}
+    return measure_variants(source, inventory, makers, data, progress=progress, runner=runner, partial=partial)
+
+
+def measure_variants(
+    source: ModelSource,
+    inventory: Inventory,
+    variants: Mapping[str, Variant],
+    data: Data | Calibration,
+    *,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    partial: Partial = FORGETFUL,
+    stream: bool | None = None,
+) -> dict[str, Quality]:
+    """As `measure`, for variants that give each unit's weights: in memory, or block by block where it would not fit.
+
+    stream: decides instead. A runner that is given is always used.
+    """
+    if runner is None and (too_large(inventory) if stream is None else stream):
+        items = _items(data)
+        comparisons = _resumed(variants, inventory.task, partial)
+        stream_measure(
+            source, inventory, variants, items, _by_length(items), comparisons,
+            lambda: partial.save(lambda: _kept(comparisons)), progress or silent,
+        )  # fmt: skip
+        return {name: comparison.result() for name, comparison in comparisons.items()}
+    makers = {name: (lambda make=make: whole(make, inventory.units)) for name, make in variants.items()}
     return measure_weights(runner or load_runner(source, inventory), makers, data, progress=progress, partial=partial)
+
+
+def _items(data: Data | Calibration) -> Data:
+    items = data.confirming if isinstance(data, Calibration) else data
+    if items.items == 0:
+        raise InvalidCalibration("there is no data to measure on", hint="give a longer text")
+    return items
 
 
 def measure_checkpoint(
@@ -98,11 +135,13 @@ def measure_checkpoint(
             got=f"{len(stored)} units of {checkpoint.model_digest}", hint="name the model it was made from",
         )  # fmt: skip
 
-    def weights() -> dict[str, NDArray[np.float32]]:
-        return {unit.name: checkpoint.dequantized(unit.name) for unit in inventory.units}
+    def weights(unit: Unit) -> NDArray[np.float32]:
+        return np.asarray(checkpoint.dequantized(unit.name), np.float32)
 
-    runner = runner or load_runner(source, inventory)
-    return measure_weights(runner, {"checkpoint": weights}, data, progress=progress, partial=partial)["checkpoint"]
+    makers = {"checkpoint": weights}
+    return measure_variants(source, inventory, makers, data, progress=progress, runner=runner, partial=partial)[
+        "checkpoint"
+    ]
 
 
 def measure_weights(
@@ -114,9 +153,7 @@ def measure_weights(
     partial: Partial = FORGETFUL,
 ) -> dict[str, Quality]:
     """As `measure`, for variants that are functions giving float32 weights by unit name (units left out stay)."""
-    tell, items = progress or silent, data.confirming if isinstance(data, Calibration) else data
-    if items.items == 0:
-        raise InvalidCalibration("there is no data to measure on", hint="give a longer text")
+    tell, items = progress or silent, _items(data)
     comparisons = _resumed(variants, runner.inventory.task, partial)
     order = _by_length(items)
     size, chunk = _sizes(runner, items.take(order[-1:]))

@@ -23,18 +23,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration, InvalidInput
+from bitwright.core.errors import InvalidInput
 from sensitivity import parts
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.fallback import fill_unmeasured
-from sensitivity.moments import REPLICATES, Moments
-from sensitivity.partial import FORGETFUL
+from sensitivity.fisher_streamed import stream_scores, streams
+from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
 from sensitivity.passes import Batch, batches, count_batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
-from sensitivity.response import anchor_rows, measure_response
+from sensitivity.response import measure_response
 from sensitivity.runner import Runner, load_runner
-from sensitivity.share import ALONE, Values, add_up
-from sensitivity.streaming import stream_scores, wants_streaming
+from sensitivity.share import Values, add_up
 
 
 def item_losses(batch: Batch) -> torch.Tensor:
@@ -47,57 +45,38 @@ class Fisher:
 
     Options: `relative_error`: the median relative standard error of cells that is wanted; label samples and items are
     then chosen for it (see precision.py), within the data given. `keep_samples`: keep the signed scores themselves
-    (float32, items x samples, units, formats) beside the table. `stream`: read the model block by block (streaming.py);
-    left out, models that would not fit into the memory at hand are.
+    (float32, items x samples, units, formats)
+    beside the table, however many there are. `stream`: read the model block by block (streaming.py);
+    left out, models that would not fit into the memory at hand are. `dtype`: bfloat16 reads and runs it in that
+    precision, always block by block. `activation_mib`: what waiting block inputs and a batch may take then (1024).
     """
 
     name = "fisher"
     needs_data = True
-    options = frozenset({"relative_error", "keep_samples", "stream"})
+    options = frozenset({"relative_error", "keep_samples", "stream", "dtype", "activation_mib"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
-        if task.data is None:
-            raise InvalidCalibration(
-                "this metric needs calibration data", hint="leave --calibration out for the bundled one"
-            )
-        if task.share.decide("stream", lambda: wants_streaming(task)):
+        if task.share.decide("stream", lambda: streams(task)):
             return stream_scores(task)
         runner = load_runner(task.source, task.inventory)
         task.deltas.energies(task.progress)
         task, warnings = _wanted_effort(task, runner)
-        data = task.data
-        assert data is not None
+        data = required(task)
         plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed)
-        keeping = bool(task.options.get("keep_samples"))
-        moments = Moments(
-            *task.shape, FORGETFUL if keeping else task.partial,
-            replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)),
-        )  # fmt: skip
-        kept: list[NDArray[np.float32]] = []
+        moments, keeping = make_moments(task, task.partial), keeps_signed(task, plan.directions)
 
         def compute(run: range) -> Iterator[Values]:
             for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, run):
-                if keeping:
-                    kept.append(_signed(batch))
                 reached = (batch.scores != 0).any(0).any(0).any(1).numpy()
-                yield Values(item_losses(batch).numpy(), reached, batch.rows, plan.directions)
+                signed = _signed(batch) if keeping else None
+                yield Values(item_losses(batch).numpy(), reached, batch.rows, plan.directions, signed)
 
-        share = ALONE if keeping else task.share
-        add_up(moments, share, count_batches(data, plan), plan.batch_items, compute)
-        samples = moments.items * plan.directions
+        add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
-        loss, stderr, unmeasured = fill_unmeasured(task, moments.mean(), moments.stderr(samples), known)
-        resampled = np.where(known[:, None], moments.resampled(), loss)
-        extras = {"resampled": resampled} if len(resampled) else {}
-        if kept:
-            extras["signed"] = np.concatenate(kept)
-        return Scores(
-            loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=data.tokens, samples=samples,
-            parameters={"samples_an_item": plan.samples, "directions_an_item": plan.directions, "items": moments.items},
-            unmeasured=unmeasured, warnings=(*runner.warnings, *warnings), extras=extras,
-            response=measure_response(task, runner, moments.anchor()).to_json(),
-        )  # fmt: skip
+        effort = Spent(plan.samples, plan.directions, runner.head.loss_unit)
+        response = measure_response(task, runner, moments.anchor())
+        return finished(task, moments, known, effort, response, (*runner.warnings, *warnings))
 
     def score_parts(self, task: ScoringTask) -> Scores:
         """As `score`, a row for each part of a unit (see parts.py)."""
@@ -105,9 +84,10 @@ class Fisher:
 
 
 def _signed(batch: Batch) -> NDArray[np.float32]:
-    """float32 (items x samples, units, formats), scaled so that the loss is half the mean square."""
+    """float32 (items, samples, units, formats), scaled so that the loss is half the mean square."""
     scale = (batch.weight * len(batch.weight) / batch.norm).sqrt()[:, :, None, None]
-    return (batch.scores * scale).flatten(0, 1).float().numpy()
+    signed: NDArray[np.float32] = (batch.scores * scale).float().transpose(0, 1).contiguous().numpy()
+    return signed
 
 
 def _wanted_effort(task: ScoringTask, runner: Runner) -> tuple[ScoringTask, tuple[str, ...]]:

@@ -37,6 +37,7 @@ class Moments:
         self._anchored = anchored
         self.replicates = replicates if replicates * units * formats <= REPLICATE_CELLS else 0
         state = partial.load()
+        self._signed: list[NDArray[np.float32]] = [np.array(state["signed"])] if "signed" in state else []
         self.items = int(state.get("items", 0))
         self.reached: NDArray[np.bool_] = np.array(state.get("reached", np.zeros(units, np.bool_)))
         shapes = {
@@ -68,7 +69,13 @@ class Moments:
 
     def add_values(self, values: Values) -> None:
         """What a batch gave, wherever it was computed."""
+        if values.signed is not None:
+            self._signed.append(values.signed.reshape(-1, *values.signed.shape[2:]))
         self.add(torch.from_numpy(values.cells), values.reached, values.rows)
+
+    def signed(self) -> NDArray[np.float32] | None:
+        """float32 (items x directions, units, formats): scores before squaring, where they were given."""
+        return np.concatenate(self._signed) if self._signed else None
 
     def _draw(self, row: int) -> NDArray[np.float64]:
         generator = np.random.Generator(np.random.Philox(key=[self._seed ^ _STREAM, row]))
@@ -78,6 +85,7 @@ class Moments:
         return {
             "items": np.array(self.items), "reached": self.reached,
             **{name: total.numpy() for name, total in self._sums.items()},
+            **({"signed": np.concatenate(self._signed)} if self._signed else {}),
         }  # fmt: skip
 
     def mean(self) -> Losses:

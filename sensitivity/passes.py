@@ -117,6 +117,11 @@ def _batch_items(calls: list[Call], formats: int, directions: int) -> int:
     return max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * max(1, floats))))
 
 
+def by_length(data: Data) -> NDArray[np.int64]:
+    """Rows from the shortest item to the longest: the order in which every pass takes them."""
+    return np.argsort(_lengths(data), kind="stable").astype(np.int64)
+
+
 def count_batches(data: Data, plan: Plan) -> int:
     """Batches of a pass over the data."""
     return -(-data.items // plan.batch_items)
@@ -126,7 +131,7 @@ def ordered_batches(
     data: Data, plan: Plan, progress: Progress, run: range | None = None
 ) -> Iterator[tuple[NDArray[np.int64], Data]]:
     """(rows, items) from the shortest to the longest, padding trimmed. run: numbers of the batches; None: all."""
-    order = np.argsort(_lengths(data), kind="stable").astype(np.int64)
+    order = by_length(data)
     for number in run if run is not None else range(count_batches(data, plan)):
         rows = order[number * plan.batch_items : (number + 1) * plan.batch_items]
         yield rows, data.take(rows).trimmed()

@@ -23,12 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from bitwright.core.inventory import Unit
 from sensitivity.base import Losses, ScoringTask
 from sensitivity.data import Data
-from sensitivity.deltas import unit_weight
-from sensitivity.evaluate import measure_weights
+from sensitivity.deltas import quantized_weight, unit_weight
+from sensitivity.evaluate import measure_variants
 from sensitivity.quality import Z95
 from sensitivity.runner import Runner
+from sensitivity.stream_measure import Variant
 
 #: Tokens (items of image models) that the uniform plans are run on.
 ANCHOR_TOKENS = 4096
@@ -88,8 +90,11 @@ def anchor_rows(data: Data) -> NDArray[np.int64]:
     return np.arange(min(data.items, max(1, round(ANCHOR_TOKENS / size))), dtype=np.int64)
 
 
-def measure_response(task: ScoringTask, runner: Runner, loss: Losses) -> Response:
-    """The response of a model. loss: (units, formats) on the anchor rows alone, so that both sides see one text."""
+def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> Response:
+    """The response of a model. loss: (units, formats) on the anchor rows alone, so that both sides see one text.
+
+    runner: the model in memory; None: it is read block by block.
+    """
     if task.data is None:
         return Response()
     sums = loss.sum(axis=0)
@@ -97,15 +102,22 @@ def measure_response(task: ScoringTask, runner: Runner, loss: Losses) -> Respons
     if len(columns) > ANCHOR_FORMATS:
         picked = np.linspace(0, len(columns) - 1, ANCHOR_FORMATS).round().astype(int)
         columns = [sorted(columns, key=lambda column: float(sums[column]))[i] for i in picked]
+    numbers = {unit.name: number for number, unit in enumerate(task.inventory.units)}
 
-    def weights(column: int) -> dict[str, NDArray[np.float32]]:
-        return {
-            unit.name: unit_weight(task.source, unit) + task.deltas.stack(number)[column]
-            for number, unit in enumerate(task.inventory.units)
-        }
+    def of(column: int) -> Variant:
+        def weights(unit: Unit) -> NDArray[np.float32]:
+            weight = unit_weight(task.source, unit)
+            if runner is None:
+                return quantized_weight(task.deltas.quantizer, weight, task.formats[column], unit)
+            changed: NDArray[np.float32] = weight + task.deltas.stack(numbers[unit.name])[column]
+            return changed
 
-    variants = {str(column): (lambda column=column: weights(column)) for column in columns}
-    found = measure_weights(runner, variants, task.data.take(anchor_rows(task.data)), progress=task.progress)
+        return weights
+
+    found = measure_variants(
+        task.source, task.inventory, {str(column): of(column) for column in columns},
+        task.data.take(anchor_rows(task.data)), progress=task.progress, runner=runner, stream=True,
+    )  # fmt: skip
     measured = np.array([found[str(column)].kl for column in columns], np.float64)
     kept = (measured > 0) & (measured < LARGEST_KL)
     return fit(sums[columns][kept], measured[kept])

@@ -83,7 +83,9 @@ def load_runner(source: ModelSource, inventory: Inventory) -> Runner:
     model, warnings = _load(folder, head)
     model.eval()
     model.requires_grad_(False)
-    return Runner(source, inventory, model, head, map_units(source, inventory, model), warnings)
+    return Runner(
+        source, inventory, model, head, map_units(source, inventory, dict(model.named_parameters())), warnings
+    )
 
 
 def model_folder(source: ModelSource) -> Path:

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class Values:
     """What one batch gives. cells: float64 (items, units, columns); reached: bool (units,), which ones it touched;
-    rows: int64 (items,), the items' numbers in the data; directions: directions an item."""
+    rows: int64 (items,), the items' numbers in the data; directions: directions an item. signed: float32 (items,
+    directions, units, columns), scores before squaring, scaled so that a cell is half their mean square."""
 
     cells: NDArray[np.float64]
     reached: NDArray[np.bool_]
     rows: NDArray[np.int64]
     directions: int = 0
+    signed: NDArray[np.float32] | None = None
 
 
 #: Computes some of the batches of a pass, in their order.

@@ -41,13 +41,18 @@ class Slice:
         return (matrix.T if self.transposed else matrix)[self.start : self.stop]
 
 
-def map_units(source: ModelSource, inventory: Inventory, model: torch.nn.Module) -> dict[str, Slice]:
-    """Unit name -> slice of a parameter of `model` that holds exactly its values. Raises InvalidModel."""
-    parameters = dict(model.named_parameters())
+def map_units(
+    source: ModelSource, inventory: Inventory, parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, Slice]:
+    """Unit name -> slice of a parameter that holds exactly its values, in the parameter's precision.
+
+    Raises InvalidModel.
+    """
+    dtype = next((parameter.dtype for parameter in parameters.values()), torch.float32)
     found: dict[str, Slice] = {}
     index: _ContentIndex | None = None
     for unit in inventory.units:
-        weight = unit_weight(source, unit)
+        weight = torch.from_numpy(unit_weight(source, unit)).to(dtype).float().numpy()
         place = _by_name(unit, weight, parameters)
         if place is None:
             index = _ContentIndex(parameters) if index is None else index

@@ -80,6 +80,10 @@ def predicted_facts(prediction: Mapping[str, Any] | None, unit: str) -> list[tup
     found: list[tuple[str, str | None]] = [
         ("expected KL", f"{prediction['kl']:.4g} [{prediction['low']:.4g}, {prediction['high']:.4g}] {unit}")
     ]
+    if prediction.get("joint") is not None:
+        found.append(
+            ("  sum of units", f"{prediction['additive']:.4g}, with their interactions {prediction['joint']:.4g}")
+        )
     steady = prediction.get("stability")
     if steady:
         found.append(("stability", f"{100 * (1 - steady['changed']):.0f}% of units keep their format when resampled"))
@@ -95,6 +99,10 @@ def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:
         found.append(("  no fewer bytes", _uniform_text(measured.uniform.model_dump())))
     if measured.extra.get("feasible_uniform"):
         found.append(("  within budget", _uniform_text(measured.extra["feasible_uniform"])))
+    joint = measured.extra.get("joint")
+    if joint:
+        words = "the same plan" if joint["same"] else "taken" if joint["taken"] else "not taken"
+        found.append(("  with pair terms", f"{joint['kl']:.4g} against {joint['additive_kl']:.4g} without: {words}"))
     thumb = measured.extra.get("positional")
     if thumb:
         quality = _with_error(thumb["kl"], thumb["stderr"], "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +42,9 @@ def test_equal_experts_get_different_places() -> None:
             self.experts = torch.nn.Parameter(torch.zeros(3, 4, 5))
 
     class Source:
+        def info(self, name: str) -> SimpleNamespace:
+            return SimpleNamespace(dtype="F32")
+
         def read_float32(self, name: str, index: int | None = None) -> np.ndarray:
             return np.zeros((4, 5), np.float32)
 
@@ -54,7 +58,7 @@ def test_equal_experts_get_different_places() -> None:
     class Inventory:
         units = tuple(Unit(f"e{i}") for i in range(3))
 
-    found = map_units(Source(), Inventory(), Stack())
+    found = map_units(Source(), Inventory(), dict(Stack().named_parameters()))
     assert sorted(place.index for place in found.values()) == [0, 1, 2]
 
 
@@ -63,7 +67,7 @@ def test_a_unit_of_another_model_is_refused(tiny: dict[str, Opened]) -> None:
     model = load_runner(source, inventory).model
     other = tiny["bert"]
     with pytest.raises(InvalidModel, match="nowhere"):
-        map_units(other[0], replace(other[1], units=other[1].units[:1]), model)
+        map_units(other[0], replace(other[1], units=other[1].units[:1]), dict(model.named_parameters()))
 
 
 def test_replaced_weights_come_back_even_after_an_error(tiny: dict[str, Opened]) -> None:

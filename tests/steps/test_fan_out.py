@@ -13,7 +13,7 @@ import pytest
 from bitwright.core.requests import JobRequest, parse_request
 from bitwright.jobs.store import open_store
 from bitwright.settings import Settings
-from sensitivity import passes, streaming
+from sensitivity import memory, passes, streaming
 from worker.fanout import FanOut, do_part
 from worker.runner import Runner
 from worker.steps import run
@@ -82,9 +82,9 @@ def test_a_model_that_does_not_fit_the_memory_is_streamed_by_every_worker(
     tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which way is decided once, however much memory the others find free."""
-    monkeypatch.setattr(streaming, "BATCH_TOKENS", 256)
+    monkeypatch.setattr(streaming, "GROUP_TOKENS", 256)
     free = itertools.chain([0.0, 0.0], itertools.repeat(math.inf))
-    monkeypatch.setattr(streaming, "free_memory", lambda: next(free))
+    monkeypatch.setattr(memory, "free_memory", lambda: next(free))
     request = parse_request({
         "kind": "sensitivity", "model": MODEL, "metric": "fisher", "formats": ["int3-g64"], "calibration_tokens": 768,
     })  # fmt: skip

@@ -22,6 +22,7 @@ from sensitivity.data import Calibration
 from sensitivity.kv_cache import Choice, cached_runner
 from sensitivity.quality import Quality
 from worker.steps.context import Context
+from worker.steps.joint import Joint
 from worker.steps.partial import kept_in
 from worker.steps.quantizing import Maker
 
@@ -38,8 +39,9 @@ def confirm(
     maker: Maker,
     context: Context,
     cache: tuple[CacheChoice, ...] = (),
-) -> tuple[Measured, bool]:
-    """(measurement, whether the feasible uniform plan measured better and must be taken).
+    joint: Joint | None = None,
+) -> tuple[Measured, str]:
+    """(measurement, what is to be taken: `plan`, `joint` when it measured better, or `feasible_uniform` when that did).
 
     below: best feasible uniform choice; above: the cheapest uniform choice of no fewer bytes, shown beside the plan.
     positional: "first and last layers high" within the same limit, the rule of thumb that people use without a table.
@@ -48,10 +50,16 @@ def confirm(
     choices = {"plan": solution.choice}
     pairs = (("uniform", above), ("feasible_uniform", below), ("positional", positional))
     choices |= {name: c for name, c in pairs if c is not None}
+    if joint is not None and not np.array_equal(joint.choice, solution.choice):
+        choices["joint"] = joint.choice
     variants = {name: table.unit_formats(choice) for name, choice in choices.items()}
     quality = _measure(source, inventory, variants, calibration, maker, context, cache)
-    take_uniform = "feasible_uniform" in quality and quality["feasible_uniform"].kl < quality["plan"].kl
-    chosen = quality["feasible_uniform" if take_uniform else "plan"]
+    paired = quality.get("joint", quality["plan"])
+    taken = "joint" if paired.kl < quality["plan"].kl else "plan"
+    mixed = quality[taken]
+    if "feasible_uniform" in quality and quality["feasible_uniform"].kl < mixed.kl:
+        taken = "feasible_uniform"
+    chosen = quality[taken]
     extra: dict[str, Any] = dict(chosen.extra)
     if "feasible_uniform" in quality:
         extra["feasible_uniform"] = _uniform(
@@ -59,10 +67,16 @@ def confirm(
         ).model_dump()
     if "positional" in quality:
         extra["positional"] = _positional(table, choices["positional"], quality["positional"])
+    if joint is not None:
+        extra["joint"] = {
+            "kl": paired.kl, "stderr": paired.stderr, "additive_kl": quality["plan"].kl,
+            "predicted": joint.predicted, "additive_predicted": joint.of_plan, "why": joint.why,
+            "same": "joint" not in quality, "taken": taken == "joint",
+        }  # fmt: skip
     fallback = None
-    if take_uniform:
+    if taken == "feasible_uniform":
         fallback = (
-            f"the best feasible uniform plan measured {chosen.kl:.4g} against {quality['plan'].kl:.4g} "
+            f"the best feasible uniform plan measured {chosen.kl:.4g} against {mixed.kl:.4g} "
             "of the mixed plan, so it was taken"
         )
     return (
@@ -75,7 +89,7 @@ def confirm(
             fallback=fallback,
             extra=extra,
         ),
-        take_uniform,
+        taken,
     )
 
 

@@ -29,6 +29,7 @@ from worker.steps.assemble import build_plan, make_provenance
 from worker.steps.confirm import confirm
 from worker.steps.context import Context
 from worker.steps.execute import write_checkpoint
+from worker.steps.joint import joint_plan
 from worker.steps.menu import Menu, require_reachable, resolve
 from worker.steps.prediction import prediction
 from worker.steps.quantizing import Maker, make_quantizer
@@ -216,10 +217,16 @@ def _confirmed(
     budget_alone = replace(problem, rules=(), limits=problem.limits[:1])
     thumb = solvers.solve(budget_alone, "positional", seed=request.seed)
     positional = thumb.choice if thumb.feasible else None
-    measured, take_uniform = confirm(
-        source, inventory, table, solution, below, above, positional, calibration, maker, context, cache
+    joint = None
+    if not cache:
+        joint = joint_plan(request, source, inventory, table, problem, solution, calibration, maker, context)
+    measured, taken = confirm(
+        source, inventory, table, solution, below, above, positional, calibration, maker, context, cache, joint
     )
-    if take_uniform and below is not None:
+    if taken == "joint" and joint is not None:
+        certificate = certify(problem, joint.choice, solution.certificate.multipliers)
+        solution = Solution(joint.choice, certificate.loss, certificate, "pairs, by measurement", solution.info)
+    if taken == "feasible_uniform" and below is not None:
         certificate = certify(problem, below, solution.certificate.multipliers)
         solution = Solution(
             below, certificate.loss, certificate, f"{solution.solver}, uniform by measurement", solution.info

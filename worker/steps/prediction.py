@@ -38,6 +38,6 @@ def prediction(table: SensitivityTable, problem: Problem, solution: Solution, so
         steady = stability(table.loss, resampled, solution.choice, again)
     found = predict(
         table.loss, table.stderr, solution.choice, Response.from_json(response), resampled=resampled,
-        optimism=steady.optimism if steady else 1.0,
+        optimism=steady.optimism if steady else 1.0, signed=table.extras.get("signed"),
     )  # fmt: skip
     return {"prediction": {**found.to_json(), "response": dict(response), "stability": steady and steady.to_json()}}

@@ -75,11 +75,15 @@ def write(path: Path, batches: Iterator[Values]) -> None:
     path.mkdir()
     for number, values in enumerate(batches):
         with (path / f"{number:06d}.npz").open("wb") as file:
-            np.savez(file, cells=values.cells, reached=values.reached, rows=values.rows, directions=values.directions)
+            kept: dict[str, Any] = {} if values.signed is None else {"signed": values.signed}
+            np.savez(
+                file, cells=values.cells, reached=values.reached, rows=values.rows, directions=values.directions, **kept
+            )
 
 
 def read(path: Path) -> Iterator[Values]:
     """What `write` wrote, to the bit."""
     for file in sorted(path.iterdir()):
         with np.load(file, allow_pickle=False) as kept:
-            yield Values(kept["cells"], kept["reached"], kept["rows"], int(kept["directions"]))
+            signed = kept.get("signed")
+            yield Values(kept["cells"], kept["reached"], kept["rows"], int(kept["directions"]), signed)

@@ -1,0 +1,106 @@
+"""A model several times larger than the memory of the process: scored, planned and measured block by block.
+
+Usage: python -m benchmarks.streaming MODEL [--copies 8] [--times 8] [--limit-mib 900] [--tokens 256] [--dtype float32]
+
+Makes a wide and deep checkpoint of a trained model (benchmarks/deep_models.py) in a temporary folder, then, in a
+process whose data segment is limited by the kernel (RLIMIT_DATA) to --limit-mib: `fisher` with its response, a 3-bit
+plan, and its KL beside uniform, all as the library does it by itself for models that do not fit. Prints the bytes of
+the checkpoint, of its largest block in float32, the limit, and the peak resident memory (VmHWM), interpreter and torch
+included, against the promise 4 x largest block + activation budget + 1 GiB. So few tokens make no good plan of a large
+model: what is measured here is memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+MIB = 1 << 20
+
+
+def child(model: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
+    """In the limited process. Prints one JSON line."""
+    import numpy as np
+
+    from bitwright.models import inspect, open_model
+    from sensitivity import calibration
+    from sensitivity.evaluate import measure
+    from sensitivity.scoring import score
+    from solvers import solve
+
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    source = open_model(model)
+    inventory = inspect(source)
+    parts = calibration.load(None, source, inventory, scoring_tokens=tokens, confirming_tokens=tokens)
+    start = time.monotonic()
+    formats = ("int2-g64", "int3-g64", "int4-g64")
+    table = score(source, inventory, formats, calibration=parts, samples=1, options=options)
+    scored = time.monotonic() - start
+    limit_bytes = int(table.cost_bytes()[:, 1].sum())
+    choice = np.asarray(solve(table.problem(limit_bytes)).choice)
+    variants = {"plan": [formats[j] for j in choice], "uniform": [formats[1]] * len(choice)}
+    found = measure(source, inventory, variants, parts)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = re.search(r"VmHWM:\s+(\d+)", status)
+    blocks: dict[int | None, int] = {}
+    for unit in inventory.units:
+        blocks[unit.layer] = blocks.get(unit.layer, 0) + 4 * unit.elements
+    answer = {
+        "peak": 1024 * int(peak[1]) if peak else 0, "block": max(blocks.values()), "units": len(inventory.units),
+        "weights": inventory.weights, "scored": scored, "measured": time.monotonic() - start - scored,
+        "streamed": bool(table.provenance["parameters"].get("streamed")), "tokens": parts.scoring.tokens,
+        "plan": found["plan"].kl, "uniform": found["uniform"].kl,
+    }  # fmt: skip
+    print(json.dumps(answer))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--copies", type=int, default=8)
+    parser.add_argument("--times", type=int, default=8)
+    parser.add_argument("--limit-mib", type=int, default=900)
+    parser.add_argument("--activation-mib", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        options = {"activation_mib": arguments.activation_mib, "dtype": arguments.dtype}
+        child(str(arguments.model), arguments.limit_mib * MIB, arguments.tokens, options)
+        return
+    from benchmarks.deep_models import make_deep
+
+    with tempfile.TemporaryDirectory() as folder:
+        deep = Path(folder) / arguments.model.name
+        size = make_deep(arguments.model, deep, arguments.copies, arguments.times)
+        command = [sys.executable, "-m", "benchmarks.streaming", str(deep), "--child"]
+        for name in ("limit_mib", "activation_mib", "tokens", "dtype"):
+            command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr[-3000:])
+        found = json.loads(done.stdout.splitlines()[-1])
+    promise = 4 * found["block"] + arguments.activation_mib * MIB + 1024 * MIB
+    limit, block = arguments.limit_mib, found["block"] / MIB
+    print(
+        f"{arguments.model.name} x {arguments.copies} wide x {arguments.times} deep, {arguments.dtype}: checkpoint "
+        f"{size / MIB:.0f} MiB ({4 * found['weights'] / MIB:.0f} MiB in float32), {found['units']} units, "
+        f"largest block {block:.0f} MiB in float32\n"
+        f"limit on data {limit} MiB: the checkpoint is {size / MIB / limit:.1f} times larger\n"
+        f"peak resident {found['peak'] / MIB:.0f} MiB; promised {promise / MIB:.0f} MiB; streamed: {found['streamed']}"
+        f"\n{found['tokens']} tokens scored in {found['scored']:.0f} s, plan and uniform measured in "
+        f"{found['measured']:.0f} s: KL {found['plan']:.4f} against {found['uniform']:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

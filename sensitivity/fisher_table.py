@@ -1,0 +1,72 @@
+"""What `fisher` makes of finished sums, in memory or block by block: table, doubt, response, stand-ins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.errors import InvalidCalibration
+from sensitivity.base import Scores, ScoringTask
+from sensitivity.data import Data
+from sensitivity.fallback import fill_unmeasured
+from sensitivity.moments import REPLICATES, Moments
+from sensitivity.partial import Partial
+from sensitivity.response import Response, anchor_rows
+
+
+def required(task: ScoringTask) -> Data:
+    if task.data is not None and task.data.items == 0:
+        raise InvalidCalibration("the calibration data is empty", hint="give a longer --calibration text")
+    if task.data is None:
+        raise InvalidCalibration(
+            "this metric needs calibration data", hint="leave --calibration out for the bundled one"
+        )
+    return task.data
+
+
+#: Signed samples are kept beside the table up to so many bytes (and beyond, when asked for).
+SIGNED_BYTES = 32 << 20
+
+
+def keeps_signed(task: ScoringTask, directions: int) -> bool:
+    """Whether signed samples are kept: they give the joint prediction of any plan."""
+    units, formats = task.shape
+    held = 4 * required(task).items * directions * units * formats
+    return bool(task.options.get("keep_samples")) or held <= SIGNED_BYTES
+
+
+def make_moments(task: ScoringTask, partial: Partial) -> Moments:
+    data = required(task)
+    return Moments(*task.shape, partial, replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """samples an item, directions an item, and what the losses are in."""
+
+    samples: int
+    directions: int
+    loss_unit: str
+
+
+def finished(
+    task: ScoringTask, moments: Moments, known: NDArray[np.bool_], effort: Spent, response: Response,
+    warnings: tuple[str, ...] = (), *, streamed: bool = False,
+) -> Scores:  # fmt: skip
+    """The table of finished sums."""
+    samples = moments.items * effort.directions
+    loss, stderr = moments.mean(), moments.stderr(samples)
+    unmeasured: tuple[str, ...] = ()
+    if not known.all():
+        loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, known)
+    resampled = np.where(known[:, None], moments.resampled(), loss)
+    told = {"samples_an_item": effort.samples, "directions_an_item": effort.directions, "items": moments.items}
+    signed = moments.signed()
+    extras = {"resampled": resampled} if len(resampled) else {}
+    return Scores(
+        loss=loss, stderr=stderr, loss_unit=effort.loss_unit, tokens=required(task).tokens, samples=samples,
+        parameters={**told, "streamed": True} if streamed else told, unmeasured=unmeasured, warnings=warnings,
+        extras=extras if signed is None else {**extras, "signed": signed}, response=response.to_json(),
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""How much memory this process may take, and whether a model would fit into it."""
+
+from __future__ import annotations
+
+import math
+import resource
+from pathlib import Path
+
+from bitwright.core.inventory import Inventory
+
+#: A model in memory, its gradients and its errors need about this much more than its weights.
+MEMORY_SHARE = 0.4
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def too_large(inventory: Inventory) -> bool:
+    """Whether the model in float32 needs more than MEMORY_SHARE of the free memory."""
+    held = 4 * inventory.weights + 2 * inventory.rest_bytes
+    return held > MEMORY_SHARE * free_memory()
+
+
+def free_memory() -> float:
+    """Bytes that this process may still take: of the machine's, of its control group's and of its own limits.
+
+    Infinite where nothing is known.
+    """
+    known = Path("/proc/meminfo")
+    lines = known.read_text(encoding="ascii").splitlines() if known.is_file() else []
+    free = next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
+    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+        soft, _ = resource.getrlimit(limit)
+        free = min(free, math.inf if soft == resource.RLIM_INFINITY else float(soft))
+    return min(free, _group_memory())
+
+
+def _group_memory() -> float:
+    """What the control group (version 2) of this process leaves: the container's --memory, for one."""
+    try:
+        path = next(
+            line.split("::", 1)[1]
+            for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+            if line.startswith("0::")
+        )
+        folder = _CGROUPS / path.strip("/")
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = (folder / "memory.current").read_text(encoding="ascii").strip()
+        return math.inf if limit == "max" else max(0.0, float(limit) - float(used))
+    except (OSError, StopIteration, ValueError):
+        return math.inf

@@ -1,0 +1,121 @@
+"""Measuring variants of a model that does not fit in memory: all of them together, one block at a time.
+
+A block is read once; the original's batches go through it, then each variant's, after the variant's weights were put in
+the original's place. Held at once: one block, one unit of a variant, a batch's activations; what goes from block to
+block waits in memory up to a limit and on disk beyond. GROUP_TOKENS go through the whole model at a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.inventory import Inventory, Unit
+from bitwright.models import ModelSource
+from sensitivity.base import Progress
+from sensitivity.blocks import OUTSIDE, BlockModel, open_blocks
+from sensitivity.data import Data
+from sensitivity.deltas import unit_weight
+from sensitivity.quality import Comparison
+from sensitivity.shelf import Shelf
+from sensitivity.stream import ACTIVATION_BYTES, Stream, cut
+
+#: float32 (out, in) weights of a unit in a variant; None: the original's.
+Variant = Callable[[Unit], NDArray[np.float32] | None]
+#: Tokens (items of image models) that go through the whole model at a time.
+GROUP_TOKENS = 16_384
+ORIGINAL = "original"
+
+
+def stream_measure(
+    source: ModelSource,
+    inventory: Inventory,
+    variants: Mapping[str, Variant],
+    data: Data,
+    order: NDArray[np.int64],
+    comparisons: Mapping[str, Comparison],
+    save: Callable[[], None],
+    progress: Progress,
+    *,
+    activation_bytes: int = ACTIVATION_BYTES,
+) -> None:
+    """Adds every item's outputs, in this order, to the comparisons; those that all of them hold already are left out.
+
+    Raises Unsupported for models that cannot be read block by block, NotFinite.
+    """
+    model = open_blocks(source, inventory)
+    size = max(1, round(GROUP_TOKENS * data.items / max(1, data.tokens)))
+    starts = range(min(comparison.items for comparison in comparisons.values()), len(order), size)
+    for start in starts:
+        cuts = cut(model, data, order[start : start + size], activation_bytes)
+        batches = [data.take(rows).trimmed() for rows in cuts]
+        with tempfile.TemporaryDirectory(prefix="bitwright-") as folder, torch.inference_mode(False), torch.no_grad():
+            stream = Stream(model, batches, Shelf(activation_bytes // 2, Path(folder)))
+            for block in _through(stream, variants):
+                share = start / len(order) + size / len(order) * (block + 1) / len(model.blocks)
+                progress("measure", min(1.0, share), f"block {block} of {len(model.blocks)}")
+            _compare(stream, variants, comparisons, activation_bytes)
+        save()
+
+
+def _through(stream: Stream, variants: Mapping[str, Variant]) -> Iterator[int]:
+    """The original and every variant, from the first block to what comes out of the last; the blocks that are done."""
+    stream.begin(ORIGINAL)
+    for number in range(len(stream.batches)):
+        for name in variants:
+            stream.shelf.put((_key(name), 0, number), stream.shelf.get((ORIGINAL, 0, number)))
+    for block in range(len(stream.model.blocks)):
+        with stream.model.loaded(block):
+            stream.advance(ORIGINAL, block, keep=False)
+            for name, variant in variants.items():
+                _put(stream.model, block, variant)
+                stream.advance(_key(name), block, keep=False)
+        yield block
+
+
+def _compare(
+    stream: Stream, variants: Mapping[str, Variant], comparisons: Mapping[str, Comparison], activation_bytes: int
+) -> None:
+    """The head on what came out of the last block; as many of the original's outputs are kept as memory allows."""
+    end = stream.last + 1
+    with stream.model.loaded(OUTSIDE):
+        kept: list[int] = []
+        outputs: dict[int, torch.Tensor] = {}
+        for number in range(len(stream.batches)):
+            outputs[number] = stream.finish(number, stream.shelf.get((ORIGINAL, end, number)))
+            kept.append(number)
+            held = sum(output.numel() * output.element_size() for output in outputs.values())
+            if held < activation_bytes // 4 and number + 1 < len(stream.batches):
+                continue
+            for name, variant in variants.items():
+                _put(stream.model, OUTSIDE, variant)
+                for one in kept:
+                    changed = stream.finish(one, stream.shelf.get((_key(name), end, one)))
+                    comparisons[name].add(outputs[one], changed, stream.batches[one])
+            _put(stream.model, OUTSIDE, lambda unit: None)
+            kept, outputs = [], {}
+
+
+def _put(model: BlockModel, block: int, variant: Variant) -> None:
+    """A variant's weights in a block that is loaded; units that it leaves alone get their own back."""
+    for unit in model.units_of(block):
+        spec = model.inventory.units[unit]
+        weight = variant(spec)
+        weight = unit_weight(model.source, spec) if weight is None else weight
+        model.view(unit).copy_(torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)))
+
+
+def _key(name: str) -> str:
+    """Names of variants are the callers' own, and may be `original`."""
+    return "variant " + name
+
+
+def whole(variant: Variant, units: Sequence[Unit]) -> dict[str, NDArray[np.float32]]:
+    """All of a variant's weights at once, by unit name."""
+    found = {unit.name: variant(unit) for unit in units}
+    return {name: weight for name, weight in found.items() if weight is not None}
