@@ -68,11 +68,7 @@ def confirm(
     if "positional" in quality:
         extra["positional"] = _positional(table, choices["positional"], quality["positional"])
     if joint is not None:
-        extra["joint"] = {
-            "kl": paired.kl, "stderr": paired.stderr, "additive_kl": quality["plan"].kl,
-            "predicted": joint.predicted, "additive_predicted": joint.of_plan, "why": joint.why,
-            "same": "joint" not in quality, "taken": taken == "joint",
-        }  # fmt: skip
+        extra["joint"] = _joint(joint, paired, quality, taken)
     fallback = None
     if taken == "feasible_uniform":
         fallback = (
@@ -144,6 +140,14 @@ def _uniform(table: SensitivityTable, choice: IntArray, quality: Quality) -> Uni
         bytes=int(table.cost_bytes()[:, column].sum()),
         predicted_loss=float(table.loss[:, column].sum()),
     )
+
+
+def _joint(joint: Joint, paired: Quality, quality: Mapping[str, Quality], taken: str) -> dict[str, Any]:
+    return {
+        "kl": paired.kl, "stderr": paired.stderr, "additive_kl": quality["plan"].kl, "predicted": joint.predicted,
+        "additive_predicted": joint.of_plan, "why": joint.why, "same": "joint" not in quality,
+        "taken": taken == "joint",
+    }  # fmt: skip
 
 
 def _positional(table: SensitivityTable, choice: IntArray, quality: Quality) -> dict[str, Any]:
