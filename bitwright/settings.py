@@ -54,11 +54,18 @@ class Settings(BaseSettings):
     batch_jobs: int = Field(default=256, ge=1, le=10_000, description="most jobs of one batch")
     max_request_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_solve_units: int = Field(default=20_000, ge=1)
+    max_solve_formats: int = Field(
+        default=64, ge=1, le=64, description="formats of a problem of the synchronous routes"
+    )
+    max_solve_constraints: int = Field(default=1000, ge=1, description="its limits and rules together")
+    max_name_chars: int = Field(default=256, ge=1, le=256, description="one name in it")
+    max_number: float = Field(default=1e18, gt=0, le=1e300, description="largest magnitude of a number in it")
     solve_processes: int = Field(default=1, ge=1, le=64, description="warm solver processes of the API")
     solve_seconds: float = Field(default=30, gt=0, le=300, description="wall limit of one synchronous solve")
     solve_memory_bytes: int = Field(
         default=4 * 2**30, ge=0, description="address-space limit of a solver process; 0 = none"
     )
+    solve_cpu_seconds: int = Field(default=600, ge=1, description="processor time of one synchronous solve")
     ping_seconds: float = Field(
         default=15, gt=0, le=300, description="comment lines of an idle event stream (proxies cut at 30 to 60 s)"
     )
@@ -97,6 +104,10 @@ class Settings(BaseSettings):
     webhook_proxy: str | None = Field(default=None, description="http://host:port through which webhooks leave")
     max_text_bytes: int = Field(default=8 * 2**20, ge=1, description="one uploaded calibration or evaluation text")
     max_problem_bytes: int = Field(default=8 * 2**20, ge=1024, description="one uploaded problem file")
+    max_plan_bytes: int = Field(default=16 * 2**20, ge=1024, description="a plan inside a request")
+    max_threads: int = Field(default=256, ge=1, le=256, description="compute threads that a request may ask for")
+    max_model_bytes: int = Field(default=200 * 2**30, ge=1, description="weight files of one model")
+    max_header_bytes: int = Field(default=32 * 2**20, ge=1024, description="header of one weight file")
     json_logs: bool = Field(default=False, description="one JSON object a log line, instead of text")
     otlp_endpoint: str | None = Field(default=None, description="http://host:4318 of an OpenTelemetry collector")
     wait_seconds: float = Field(default=60, gt=0, le=300, description="longest Prefer: wait / ?wait=")

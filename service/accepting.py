@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from bitwright.core.callbacks import check_callback
-from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidReference, NotFound
+from bitwright.core.canonical import canonical_json
+from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidReference, NotFound, TooLarge
 from bitwright.core.plan import plan_from_json
 from bitwright.core.refs import parse_ref
 from bitwright.core.requests import EvaluateRequest, JobRequest, Scoring, invalid_members, parse_request
@@ -64,6 +65,7 @@ def accept(data: Any, blobs: BlobStore, settings: Settings) -> Accepted:
     except ValidationError as error:
         raise invalid_members(error) from error
     request = parse_request(members)
+    _check_sizes(request, settings)
     _check_references(request, blobs)
     if envelope.callback is not None:
         check_callback(envelope.callback, settings.webhook_internal)
@@ -85,6 +87,22 @@ def _seconds(deadline: datetime | None) -> float | None:
             errors=[{"pointer": "/deadline", "message": "in the past"}],
         )
     return seconds
+
+
+def _check_sizes(request: JobRequest, settings: Settings) -> None:
+    """What the operator bounds beyond the ranges of the members (research/06 C6)."""
+    if request.threads is not None and request.threads > settings.max_threads:
+        raise InvalidInput(
+            "too many compute threads", expected=f"at most {settings.max_threads}", got=str(request.threads),
+            errors=[{"pointer": "/threads", "message": "more than this server allows"}],
+        )  # fmt: skip
+    plan = getattr(request, "plan", None)
+    size = len(canonical_json(plan)) if plan is not None else 0
+    if size > settings.max_plan_bytes:
+        raise TooLarge(
+            "the plan is too large", expected=f"at most {settings.max_plan_bytes} bytes", got=f"{size} bytes",
+            hint="plan by larger units, or raise BITWRIGHT_MAX_PLAN_BYTES",
+        )  # fmt: skip
 
 
 def _check_references(request: JobRequest, blobs: BlobStore) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import resource
 import sys
@@ -19,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, InvalidProblem, TooLarge, Unsupported
+from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan, InvalidProblem, Unsupported
 from bitwright.core.npz import read_npz
 from bitwright.core.offline import deny_network
 from bitwright.core.problem import Problem
@@ -27,11 +28,9 @@ from bitwright.core.problem_file import problem_from_arrays, problem_from_json
 from bitwright.core.table import SensitivityTable, load_table
 from bitwright.engines import load_profile
 from service.frames import read_frame, write_frame
+from service.solve_bounds import Bounds
 from service.solve_requests import Synchronous, parse_solve
 from service.strict_json import parse_json_body
-
-#: An uploaded .npz may unpack to this many times the request cap (numpy files of plain numbers compress about so well).
-NPZ_FACTOR = 16
 
 
 def limit_process(memory: int) -> None:
@@ -45,22 +44,24 @@ def limit_process(memory: int) -> None:
 
 def answer(header: dict[str, Any], payload: bytes) -> dict[str, Any]:
     """The result of one request. Raises BitwrightError."""
+    bounds = Bounds(**header["bounds"])
     if header["encoding"] == "npz":
         options: dict[str, Any] = {"problem": None, **header["options"]}
-        problem = problem_from_arrays(read_npz(io.BytesIO(payload), max_bytes=NPZ_FACTOR * header["max_bytes"]))
+        problem = problem_from_arrays(read_npz(io.BytesIO(payload), max_bytes=bounds.bytes))
     else:
         options = parse_json_body(payload)
         problem = None
     request = parse_solve(header["operation"], options)
     if problem is None:
-        problem = _problem(request, header)
-    _check_units(problem.n, header)
+        problem = _problem(request, header, bounds)
+    bounds.check_units(problem.n)
     for name, value in request.limits.items():
         problem = problem.with_limit(name, value)
+    bounds.check(problem)
     return request.run(problem, float(header["seconds"]))
 
 
-def _problem(request: Synchronous, header: dict[str, Any]) -> Problem:
+def _problem(request: Synchronous, header: dict[str, Any], bounds: Bounds) -> Problem:
     data: Any = request.problem
     table = request.table
     if (data is None) == (table is None):
@@ -71,10 +72,10 @@ def _problem(request: Synchronous, header: dict[str, Any]) -> Problem:
             errors=[{"pointer": "/engine", "message": "beside a problem"}],
         )
     if isinstance(data, str):
-        return _stored(data, header)
+        return _stored(data, header, bounds)
     if table is None:
         if isinstance(data.get("loss"), list):
-            _check_units(len(data["loss"]), header)
+            bounds.check_units(len(data["loss"]))
         return problem_from_json(data)
     path = Path(header["tables"]) / table.removeprefix("sha256:")
     if not path.is_file():
@@ -106,7 +107,7 @@ def _table_problem(table: SensitivityTable, ties: tuple[str, ...], engine: str |
     return table.problem(None, tie_kinds=tuple(dict.fromkeys((*ties, *profile.tie_kinds))), allowed=allowed)
 
 
-def _stored(digest: str, header: dict[str, Any]) -> Problem:
+def _stored(digest: str, header: dict[str, Any], bounds: Bounds) -> Problem:
     path = Path(header["problems"]) / digest.removeprefix("sha256:")
     if not path.is_file():
         raise InvalidProblem(
@@ -115,20 +116,13 @@ def _stored(digest: str, header: dict[str, Any]) -> Problem:
             hint="upload it with POST /v1/problems first",
             errors=[{"pointer": "/problem", "message": "unknown digest"}],
         )
-    return problem_from_arrays(read_npz(path, max_bytes=NPZ_FACTOR * header["max_bytes"]))
-
-
-def _check_units(units: int, header: dict[str, Any]) -> None:
-    if units > header["max_units"]:
-        raise TooLarge(
-            "the problem has too many units for a synchronous solve",
-            expected=f"at most {header['max_units']}",
-            got=str(units),
-            hint="use `bitwright solve` on the command line, or raise BITWRIGHT_MAX_SOLVE_UNITS",
-        )
+    return problem_from_arrays(read_npz(path, max_bytes=bounds.bytes))
 
 
 def _serve_one(header: dict[str, Any], payload: bytes, out: IO[bytes]) -> None:
+    # The soft limit moves along with what earlier requests have used; past it the kernel ends this process (SIGXCPU).
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + int(header["cpu_seconds"]), hard))
     try:
         found = answer(header, payload)
         certificate = found.get("certificate") or {}

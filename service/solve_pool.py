@@ -6,19 +6,21 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bitwright.core.errors import Internal, OutOfResources, Temporary, WorkerLost, from_problem
 from bitwright.settings import Settings
 from service.frames import TimedReader, frame_bytes, read_frame, send_timed
+from service.solve_bounds import Bounds
 
 log = logging.getLogger("bitwright.service")
 #: Seconds a request waits for a free process before it is asked to come again.
@@ -72,6 +74,11 @@ class SolveProcess:
                 raise OutOfResources(
                     "the solver ran past its wall limit and was stopped", expected=f"at most {seconds:g} s"
                 )
+            if self._child.returncode == -signal.SIGXCPU:
+                raise OutOfResources(
+                    "the solver used more processor time than it may and was stopped",
+                    expected=f"at most {header['cpu_seconds']} s", hint="use a smaller problem or fewer threads",
+                )  # fmt: skip
             raise WorkerLost("the solver process died", hint="it may have run out of memory; use a smaller problem")
         self.told = frame[0]
         return _unpack(*frame)
@@ -112,18 +119,16 @@ def _unpack(header: dict[str, Any], payload: bytes) -> bytes:
 @dataclass(frozen=True)
 class Limits:
     seconds: float
+    cpu_seconds: int
     memory: int
-    max_units: int
-    max_bytes: int
 
 
 class SolvePool:
     """`solve_processes` children behind a queue. `run` blocks and is called from worker threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limits = Limits(
-            settings.solve_seconds, settings.solve_memory_bytes, settings.max_solve_units, settings.largest_body
-        )
+        self._limits = Limits(settings.solve_seconds, settings.solve_cpu_seconds, settings.solve_memory_bytes)
+        self._bounds = asdict(Bounds.of(settings))
         self._tables = str((settings.blob_dir / "tables").absolute())
         self._problems = str((settings.blob_dir / "problems").absolute())
         self._count = settings.solve_processes
@@ -152,8 +157,8 @@ class SolvePool:
             "encoding": encoding,
             "options": dict(options or {}),
             "seconds": limits.seconds,
-            "max_units": limits.max_units,
-            "max_bytes": limits.max_bytes,
+            "cpu_seconds": limits.cpu_seconds,
+            "bounds": self._bounds,
             "tables": self._tables,
             "problems": self._problems,
         }

@@ -1,13 +1,12 @@
-"""The process of one job: `python -m worker.child --order FD --reports FD`.
+"""The process of one job: `python -m worker.child ORDER REPORTS`, two file descriptors. Started by `worker.sandbox`.
 
-The order is a JSON document; each line of JSON written to the other descriptor reports progress, then the result or
+The order is a JSON document; each line of JSON written to the second descriptor reports progress, then the result or
 the problem. stdin stays open while the parent lives. Nothing is pickled, so nothing that this process says can run
 code in its parent.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import json
@@ -16,7 +15,6 @@ import resource
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -44,12 +42,9 @@ class Reports:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m worker.child", description="run one job (started by the worker)")
-    parser.add_argument("--reports", type=int, required=True, metavar="FD")
-    parser.add_argument("--order", type=int, required=True, metavar="FD")
-    chosen = parser.parse_args(arguments)
-    reports = Reports(chosen.reports)
-    with os.fdopen(chosen.order, "rb") as file:
+    ordered, reporting = map(int, sys.argv[1:] if arguments is None else arguments)
+    reports = Reports(reporting)
+    with os.fdopen(ordered, "rb") as file:
         order = json.load(file)
     confine(order["limits"], order["parent"], network=order["network"])
     die_with_parent(0)
@@ -110,6 +105,8 @@ def _send_result(reports: Reports, result: Any) -> None:
 
 def _problem(error: BaseException) -> dict[str, Any]:
     """Typed errors as they are, anything else without its internals. The traceback goes to the job's log."""
+    import traceback
+
     from bitwright.core.errors import BitwrightError, JobFailed, OutOfResources
 
     traceback.print_exception(error, file=sys.stderr)

@@ -105,13 +105,14 @@ class Runner:
     def _watch(self, job: Job, child: Child) -> Verdict:
         """Listen until there is a verdict. Whatever it is, the child is dead before it is written."""
         lease = Lease(self.store, job, self.settings)
-        end = time.monotonic() + self._seconds_allowed(job)
-        limit = self.settings.resident_limit
+        end, look = time.monotonic() + self._seconds_allowed(job), time.monotonic() + TICK
+        limit, resident = self.settings.resident_limit, 0
         mine = (job.id, job.attempt)
         try:
             while not self.stopping.is_set():
                 gone = child.exited  # asked first: then all that it said can be read below
-                resident = child.memory()
+                if time.monotonic() >= look:  # it reads about every process of the machine
+                    resident, look = child.memory(), time.monotonic() + TICK
                 for report in child.reports(0.0 if gone else TICK):
                     verdict = self._hear(job, lease, report, child)
                     if verdict is not None:

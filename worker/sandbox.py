@@ -185,12 +185,12 @@ class Child:
 
 def _start(order: Order, reports: int) -> subprocess.Popen[bytes]:
     """Start the child. The order travels in a file without a name: a pipe could block on a child that does not read."""
-    command = [sys.executable, "-m", "worker.child", "--reports", str(reports)]
+    command = [sys.executable, "-m", "worker.child"]
     with tempfile.TemporaryFile(dir=order.scratch) as file, order.log.open("ab") as log:
         file.write(order.to_json())
         file.seek(0)
         return subprocess.Popen(
-            [*command, "--order", str(file.fileno())], stdin=subprocess.PIPE, stdout=log, stderr=log,
+            [*command, str(file.fileno()), str(reports)], stdin=subprocess.PIPE, stdout=log, stderr=log,
             pass_fds=(reports, file.fileno()), env=order.environment(), start_new_session=True,
         )  # fmt: skip
 

@@ -8,15 +8,12 @@ import random
 import threading
 import time
 
-import httpx
-
 from bitwright.core.errors import BitwrightError
 from bitwright.jobs.failpoints import SENT_BEFORE_SETTLED, failpoint
 from bitwright.jobs.signing import Signer
 from bitwright.jobs.store import JobStore
 from bitwright.jobs.values import Delivery
 from bitwright.settings import Settings
-from worker.egress import client
 
 #: A pause of the ladder is stretched by up to this part, so that receivers that failed together are not asked together.
 JITTER = 0.1
@@ -51,6 +48,8 @@ class Sender:
     def __init__(self, store: JobStore, settings: Settings) -> None:
         self._store = store
         self._signer = Signer(settings.state_dir)
+        from worker.egress import client  # loaded with the first delivery: a sixth of what a worker needs to start
+
         self._http = client(settings.webhook_internal, seconds=settings.webhook_seconds, proxy=settings.webhook_proxy)
 
     def send(self, found: Delivery) -> Delivery:
@@ -67,6 +66,8 @@ class Sender:
 
     def _try(self, found: Delivery) -> tuple[int | None, str | None, float]:
         """(status, what went wrong, seconds to wait at least). The answer's body is never read."""
+        import httpx
+
         body = json.dumps(found.payload, separators=(",", ":")).encode()
         headers = {
             "Content-Type": "application/json",

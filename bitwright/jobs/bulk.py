@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import JSON, Table, insert
-from sqlalchemy.dialects import postgresql
 
 from bitwright.jobs.engine import Transaction
 
@@ -36,6 +35,8 @@ def _text(value: Any) -> str | None:
 @cache
 def _from_json(table: Table) -> tuple[str, tuple[str, ...]]:
     """(the statement, its JSON columns)."""
+    from sqlalchemy.dialects import postgresql  # not loaded where SQLite is all
+
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     columns = [column for column in table.columns if column.autoincrement is not True]
     nested = tuple(column.name for column in columns if isinstance(column.type, JSON))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import delete, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from bitwright.core.canonical import digest_json
 from bitwright.core.errors import BitwrightError, Conflict, IdempotencyMismatch, InvalidInput, TooManyRequests
@@ -27,7 +27,6 @@ from bitwright.jobs.values import Created, Job, job_of
 
 #: How long a key is remembered, in seconds: 24 h, the long end of what services do (research/06 A2).
 KEY_SECONDS = 24 * 3600.0
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 Answer = Created | BitwrightError
 
 
@@ -147,7 +146,8 @@ def _take_keys(tx: Transaction, rows: list[dict[str, Any]]) -> dict[tuple[str, s
     pairs = [(row["tenant"], row["key"]) for row in rows]
     mine = tuple_(idempotency.c.tenant, idempotency.c.key).in_(pairs)
     tx.connection.execute(delete(idempotency).where(mine, idempotency.c.created_at < tx.now - KEY_SECONDS))
-    tx.connection.execute(_INSERT[tx.connection.dialect.name](idempotency).on_conflict_do_nothing(), rows)
+    insert = import_module(f"sqlalchemy.dialects.{tx.connection.dialect.name}").insert  # the other one is not loaded
+    tx.connection.execute(insert(idempotency).on_conflict_do_nothing(), rows)
     found = tx.connection.execute(select(idempotency).where(mine)).mappings().all()
     ours = {row["job_id"] for row in rows}
     others = [row["job_id"] for row in found if row["job_id"] not in ours]

@@ -105,6 +105,12 @@ def open_model(
     folder = weights_folder(folder, beneath, limits)
     config = read_config(folder, beneath=beneath, limits=limits)
     weights = read_weights(folder, beneath=beneath, limits=limits)
+    total = sum(file.bytes for file in weights.files)
+    if total > limits.model_bytes:
+        raise InvalidModel(
+            "the model is too large", expected=f"weight files of at most {limits.model_bytes} bytes",
+            got=f"{total} bytes", hint="raise BITWRIGHT_MAX_MODEL_BYTES",
+        )  # fmt: skip
     pooled = is_sentence_transformers(folder)
     return ModelSource(name, folder, config, weights.tensors, weights.files, beneath, pooled, limits)
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[tuple[dict[str, str], bytes]] = []
         self.plan: list[tuple[int, dict[str, str]]] = []
+        self.pause = 0.0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -40,12 +42,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.seen.append(({key.lower(): value for key, value in self.headers.items()}, body))
+        time.sleep(self.server.pause)
         status, headers = self.server.plan.pop(0) if self.server.plan else (204, {})
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        with suppress(BrokenPipeError):  # the sender did not wait for the answer
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -155,6 +159,18 @@ def test_what_the_receiver_answers_decides(api: Running, receiver: Receiver, ans
     assert "body" not in str(api.http.get(f"/v1/webhooks?job={job_id}").json())
     if "Retry-After" in answer[1]:
         assert after.due - time.time() > 800
+
+
+def test_a_receiver_that_does_not_answer_in_time_is_asked_again(api: Running, receiver: Receiver) -> None:
+    for seconds, state, error in ((0.1, "delivered", None), (1.0, "pending", "Timeout")):
+        receiver.pause = seconds
+        finish(api, f"http://{receiver.address}/hook")
+        sender = Sender(api.store, api.settings.model_copy(update={"webhook_seconds": 0.5}))
+        (found,) = api.store.take_deliveries()
+        after = sender.send(found)
+        sender.close()
+        assert after.state == state
+        assert error is None or error in str(after.error)
 
 
 def test_a_receiver_that_is_away_gets_it_later(api: Running) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import socket
@@ -117,6 +118,21 @@ def big_file(_: Any) -> None:
         file.write(b"x" * (1 << 22))
 
 
+def descriptors(_: Any, count: str) -> int:
+    """Open files until so many descriptors are in use."""
+    while (last := os.open(os.devnull, os.O_RDONLY)) < int(count) - 1:
+        pass
+    return last + 1
+
+
+def address_space(_: Any, more: str) -> int:
+    """Bytes of address space in use, after taking so many more."""
+    held = mmap.mmap(-1, int(more)) if int(more) else b""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    assert len(held) == int(more)
+    return pages * mmap.PAGESIZE
+
+
 def burn(_: Any) -> None:
     while True:
         pass
@@ -164,6 +180,7 @@ def fail_until(context: Any, attempts: str) -> str:
 
 
 VERBS: dict[str, Verb] = {
+    "descriptors": descriptors, "address-space": address_space,
     "grow": grow, "connect": connect, "spread": spread_out,
     "answer": answer, "sleep": sleep, "hang": hang, "exit": exit_with, "crash": crash, "typed": typed, "disk": disk,
     "temporary": temporary, "untyped": untyped, "memory": memory, "big-file": big_file, "burn": burn, "talk": talk,

@@ -105,11 +105,22 @@ def test_work_that_passes_its_deadline_is_killed(make_runner, finish, store):
     assert "deadline" in error_of(job).detail
 
 
-def test_limits_of_the_sandbox_hold(make_runner, finish):
-    assert type(error_of(finish(make_runner(job_file_bytes=1 << 20), "big-file"))) is errors.OutOfResources
-    too_much = error_of(finish(make_runner(job_report_bytes=1 << 16), "oversized"))
-    assert "too large" in too_much.detail
-    assert finish(make_runner(), "oversized").state == "succeeded"
+def test_limits_of_the_sandbox_hold_at_the_limit_and_one_beyond(make_runner, finish):
+    def ends(work, **limits):
+        return finish(make_runner(max_attempts=1, **limits), work)
+
+    size = 1 << 22
+    assert ends("big-file", job_file_bytes=size).state == "succeeded"
+    assert type(error_of(ends("big-file", job_file_bytes=size - 1))) is errors.OutOfResources
+    line = (1 << 20) + len('{"result":{"value":""}}')
+    assert ends("oversized", job_report_bytes=line).state == "succeeded"
+    assert "too large" in error_of(ends("oversized", job_report_bytes=line - 1)).detail
+    assert ends("descriptors/64", job_descriptors=64).result == {"value": 64}
+    assert error_of(ends("descriptors/65", job_descriptors=64)).status == 500
+    step = 1 << 26
+    taken = ends("address-space/0").result["value"] + step
+    assert ends(f"address-space/{step // 2}", job_memory_bytes=taken).state == "succeeded"
+    assert error_of(ends(f"address-space/{step + step // 2}", job_memory_bytes=taken)).status == 500
 
 
 def test_work_that_eats_memory_is_stopped_at_its_limit_and_the_peak_is_measured(make_runner, finish, monkeypatch):
@@ -143,7 +154,8 @@ def test_parts_of_a_job_are_done_by_whoever_is_free_and_the_job_goes_on(make_run
     assert len(store.get(alone).result["value"]) == 5, "without other workers the parts are done on the spot"
 
 
-def test_processor_time_is_limited(make_runner, finish, monkeypatch):
+def test_processor_time_is_limited(make_runner, finish):
+    assert finish(make_runner(job_cpu_seconds=1, max_attempts=1), "sleep/1.5").state == "succeeded"
     job = finish(make_runner(job_cpu_seconds=1, max_attempts=1), "burn")
     assert isinstance(error_of(job), errors.WorkerLost)
 

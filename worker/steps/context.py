@@ -10,6 +10,7 @@ from bitwright.core.errors import InvalidReference, NotFound
 from bitwright.core.inventory import Inventory
 from bitwright.jobs.blobs import BlobStore
 from bitwright.models import ModelSource, inspect, open_model
+from bitwright.models.limits import Limits
 from bitwright.settings import Settings
 
 Progress = Callable[[str, float, str], None]
@@ -48,7 +49,8 @@ class Context:
     def open(self, reference: str) -> tuple[ModelSource, Inventory]:
         """The model behind a reference and its inventory."""
         self.progress("inspect", 0.0, f"reading the headers of {reference}")
-        source = open_model(reference, roots=self.settings.model_roots, allow_path=self.allow_path)
+        limits = Limits(header_bytes=self.settings.max_header_bytes, model_bytes=self.settings.max_model_bytes)
+        source = open_model(reference, roots=self.settings.model_roots, allow_path=self.allow_path, limits=limits)
         inventory = inspect(source)
         self.progress("inspect", 1.0, f"{len(inventory.units)} units, {inventory.weights:,} weights")
         self.progress("coverage", 1.0, coverage_words(inventory))
