@@ -2,7 +2,8 @@
 
 The library face; every name is loaded when first used (import bitwright is fast and light):
 
-    inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, preflight, import_plan, export
+    inspect, score, plan, load_problem, solve, verify, frontier, execute, evaluate, preflight, import_plan,
+    import_plans, export
 """
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ _FACE = {
     "export": "bitwright.face",
     "preflight": "bitwright.face",
     "import_plan": "bitwright.face",
+    "import_plans": "bitwright.face",
     "load_problem": "bitwright.core.problem_file",
     "save_problem": "bitwright.core.problem_file",
     "load_plan": "bitwright.core.plan",

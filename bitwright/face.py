@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.errors import InvalidPlan, from_problem
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
     from bitwright.core.inventory import Inventory
     from bitwright.core.plan import Plan
     from bitwright.core.table import SensitivityTable
-    from bitwright.engines.answer import Preflight
+    from bitwright.engines.answer import Best, Preflight
     from solvers.frontier import Frontier
     from worker.steps.context import Context, Progress
+    from worker.steps.importing import ImportedPlan
+
+
+#: A preflight is an answer, not a job: the best plan that loads is sought this long.
+BEST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +146,15 @@ def load_source(path: Path) -> SensitivityTable | Problem:
     return load_problem(path)
 
 
-def verify(subject: Plan | Solution | str | Path, problem: Problem | str | Path | None = None) -> Verdict:
-    """Recompute a plan or solution with none of the solver's code. A solution needs its problem; a plan may have it."""
+def verify(
+    subject: Plan | Solution | str | Path, problem: Problem | SensitivityTable | str | Path | None = None
+) -> Verdict:
+    """Recompute a plan or solution with none of the solver's code. A solution needs its problem; a plan may have it.
+
+    problem: for a plan its sensitivity table does as well: menu and ties are the plan's own.
+    """
     loaded = _load_subject(Path(subject)) if isinstance(subject, str | Path) else subject
-    given = load_problem(problem) if isinstance(problem, str | Path) else problem
+    given = None if problem is None else answered_problem(loaded, problem)
     if isinstance(loaded, Solution):
         if given is None:
             raise InvalidPlan("a solution can only be verified against its problem", hint="add --problem PROBLEM.npz")
@@ -150,6 +162,17 @@ def verify(subject: Plan | Solution | str | Path, problem: Problem | str | Path 
     from bitwright.core.plan_check import verify_plan
 
     return verify_plan(loaded, given)
+
+
+def answered_problem(subject: Plan | Solution | str | Path, source: Problem | SensitivityTable | str | Path) -> Problem:
+    """A problem as it is, or the one that a plan made of a sensitivity table answers."""
+    loaded = load_source(Path(source)) if isinstance(source, str | Path) else source
+    if isinstance(loaded, Problem):
+        return loaded
+    from bitwright.engines.proving import plan_problem
+
+    made = _load_subject(Path(subject)) if isinstance(subject, str | Path) else subject
+    return loaded.problem(None) if isinstance(made, Solution) else plan_problem(made, loaded)
 
 
 def _load_plan(plan: Plan | str | Path) -> Plan:
@@ -211,23 +234,29 @@ def evaluate(
     return _run("evaluate", _context(progress), members)
 
 
-def import_plan(
+def import_plans(
     model: str | Path,
     source: str | Path,
     *,
     kind: str | None = None,
     metric: str = "weight-mse",
     formats: Sequence[str] = (),
-    out: str | Path | None = None,
+    engine: str | None = None,
     progress: Progress | None = None,
-) -> Plan:
-    """The mix of another tool's checkpoint, GGUF file or --tensor-type-file of this model, as a plan.
+) -> ImportedPlan:
+    """The mix of another tool's checkpoint, GGUF file or --tensor-type-file of this model: as a plan, and the best plan
+    of the same formats in no more bytes, where there is a better one.
 
-    Its warnings say what the same formats would lose if they were dealt otherwise in the same bytes.
+    engine: what the better plan must load in; None for the engine whose file it is.
     """
     from worker.steps.importing import import_plan as read
 
-    plan = read(str(model), Path(source), _context(progress), kind=kind, metric=metric, formats=formats)
+    return read(str(model), Path(source), _context(progress), kind=kind, metric=metric, formats=formats, engine=engine)
+
+
+def import_plan(model: str | Path, source: str | Path, *, out: str | Path | None = None, **options: Any) -> Plan:
+    """The mix alone, as `import_plans` reads it. Its warnings say what a better plan would lose."""
+    plan = import_plans(model, source, **options).plan
     if out is not None:
         plan.save(out)
     return plan
@@ -243,7 +272,8 @@ def preflight(
 ) -> Preflight:
     """Does `engine` (NAME[@VERSION]) load the plan? Every reason why not, and the nearest plan that would load.
 
-    model: compare with its digest and units too, else the plan alone is judged. table: for the predicted loss.
+    model: compare with its digest and units too, else the plan alone is judged. table: for the predicted loss of the
+    nearest plan, and for the best plan of the same bytes that would load.
     """
     from bitwright.core.table import load_table
     from bitwright.engines.answer import answer
@@ -252,7 +282,36 @@ def preflight(
     loaded = _load_plan(plan)
     known = load_table(table) if isinstance(table, str | Path) else table
     found = inventory_of(loaded) if model is None else inspect(model)
-    return answer(loaded, found, engine, device=device, table=known)
+    told = answer(loaded, found, engine, device=device, table=known)
+    if known is None or told.loads or told.nearest is None:
+        return told
+    return replace(told, best=_best_loadable(loaded, known, engine, device))
+
+
+def _best_loadable(plan: Plan, table: SensitivityTable, engine: str, device: str | None) -> Best | None:
+    """The table solved again under the engine's ties and menu, in the bytes that the plan takes."""
+    import solvers
+    from bitwright.engines.answer import Best
+    from bitwright.engines.catalog import load_profile
+    from bitwright.engines.nearest import loadable
+
+    profile = load_profile(engine)
+    kept = {unit.name for unit in table.inventory.units if unit.tensor in plan.kept}
+    if kept:
+        table = table.without_units(table.inventory.keep(kept, "kept by the plan"))
+    if set(plan.formats()) != {unit.name for unit in table.inventory.units}:
+        return None
+    allowed = np.array(loadable(table.inventory, table.formats, profile, device), bool)
+    if not allowed.any(axis=1).all() or len(table.row_units) != len(plan.units):
+        return None
+    problem = table.problem(plan.totals.bytes, tie_kinds=profile.tie_kinds, allowed=allowed)
+    solution = solvers.solve(problem, "auto", time_limit=BEST_SECONDS)
+    if not solution.feasible or solution.loss is None:
+        return None
+    rows = zip(table.inventory.units, solution.choice.tolist(), strict=True)
+    formats = {unit.name: table.formats[column] for unit, column in rows}
+    spent = problem.resource("bytes").total(solution.choice)
+    return Best(formats, int(spent), float(solution.loss), float(solution.loss) - plan.totals.predicted_loss)
 
 
 def export(plan: Plan | str | Path, target: str, **options: Any) -> str:
@@ -270,6 +329,7 @@ __all__ = [
     "export",
     "frontier",
     "import_plan",
+    "import_plans",
     "inspect",
     "plan",
     "preflight",

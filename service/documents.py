@@ -15,11 +15,11 @@ from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound, VerificationFailed
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.plan_check import verify_plan
-from bitwright.core.problem import Problem
 from bitwright.core.problem_file import problem_from_json
 from bitwright.core.solution import solution_from_json, verify_solution
 from bitwright.core.table import SensitivityTable, load_table
 from bitwright.engines.columns import table_head
+from bitwright.engines.proving import plan_problem
 from bitwright.jobs.blobs import BlobStore
 from service.replies import json_bytes
 
@@ -113,7 +113,7 @@ def verify_document(data: Any, blobs: BlobStore) -> Verdict:
     if not isinstance(digest, str):
         raise InvalidPlan("the table is named by its digest", got=repr(digest)[:80])
     table = load_table(stored_table(blobs, digest))
-    verdict = _told(lambda: verify_plan(plan, _table_problem(plan, table)), certificate)
+    verdict = _told(lambda: verify_plan(plan, plan_problem(plan, table)), certificate)
     if plan.model.digest == table.inventory.digest:
         return verdict
     other = f"the table was made for the model {table.inventory.digest}, the plan names {plan.model.digest}"
@@ -127,16 +127,3 @@ def _told(check: Callable[[], Verdict], claimed: Certificate) -> Verdict:
     except VerificationFailed as error:
         got = f": {error.got}" if error.got else ""
         return Verdict(False, (f"{error.detail}{got}",), (), claimed)
-
-
-def _table_problem(plan: Plan, table: SensitivityTable) -> Problem:
-    """The problem that a plan solved: its table, with the plan's own tie groups."""
-    base = table.problem(None)
-    tie = np.arange(base.n)
-    for group in plan.ties:
-        if any(not 0 <= index < base.n for index in group):
-            raise InvalidPlan("a tie of the plan names a unit that the table does not have")
-        tie[list(group)] = group[0]
-    return Problem(
-        base.loss, base.resources, base.limits, tie, unit_names=base.unit_names, format_names=base.format_names
-    )

@@ -84,6 +84,11 @@ def preflight_text(found: Preflight) -> str:
             ("predicted loss", delta),
         ])  # fmt: skip
         parts.append(render.table(["unit", "before", "after"], rows) + "\n\n" + facts)
+        if found.best is not None:
+            parts.append(render.facts([
+                ("best that loads", f"{found.best.bytes:,} B, predicted loss {found.best.predicted_loss:.4g}"),
+                ("what loading costs", f"{found.best.loss_delta:+.4g} against this plan, in no more bytes"),
+            ]))  # fmt: skip
     elif not found.loads:
         parts.append("the engine loads some unit in no format that bitwright knows: see `bitwright engines --json`")
     return "\n\n".join(parts)

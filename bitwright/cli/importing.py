@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
         f"kinds: {KINDS} (found out by themselves)",
         examples="  bitwright import ./model --from model-Q4_K_M.gguf --out theirs.json\n"
         "  bitwright import ./model --from ./model-gptq-dynamic --metric fisher --out theirs.json\n"
+        "  bitwright import ./model --from model-Q4_K_M.gguf --out theirs.json --better ours.json\n"
         "  bitwright diff theirs.json ours.json",
     )  # fmt: skip
     add_model(parser)
@@ -30,7 +31,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--kind", metavar="NAME", help="what it is, where it cannot be found out")
     parser.add_argument("--metric", metavar="NAME", default="weight-mse", help="how losses are predicted")
     parser.add_argument("--formats", metavar="A,B,...", type=names, default=(), help="more formats to compare with")
+    parser.add_argument("--engine", metavar="NAME", help="what a better plan must load in (default: whose file it is)")
     add_out(parser, "the plan (JSON)")
+    parser.add_argument(
+        "--better", metavar="FILE", type=Path, help="write the best plan of the same formats and bytes here"
+    )
     add_progress(parser)
 
 
@@ -40,11 +45,18 @@ def run_import(args: Namespace) -> int:
     from bitwright.cli.views import plan_text
 
     with progress_bar(args) as progress:
-        plan = face.import_plan(
-            args.model, args.source, kind=args.kind, metric=args.metric, formats=args.formats, progress=progress
-        )
+        found = face.import_plans(
+            args.model, args.source, kind=args.kind, metric=args.metric, formats=args.formats, engine=args.engine,
+            progress=progress,
+        )  # fmt: skip
+    plan, better = found.plan, found.better
     if args.out is not None:
         plan.save(args.out)
         note(f"written: {args.out}")
+    if args.better is not None and better is not None:
+        better.save(args.better)
+        note(f"written: {args.better}")
+    elif args.better is not None:
+        note("nothing better was found in these bytes")
     emit(args, plan.to_json(), plan_text(plan, None))
     return 0

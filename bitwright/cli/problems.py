@@ -45,11 +45,15 @@ def add(commands: Any) -> None:
         about="Uses none of the solver's code. Exit code 0 when everything holds, 1 when something does not.",
         examples="  bitwright verify solution.json --problem problem.npz\n"
         "  bitwright verify solution.json --problem problem.npz --limit bytes=35000000\n"
-        "  bitwright verify plan.json",
+        "  bitwright verify plan.json\n"
+        "  bitwright verify plan.json --problem table.npz      # the bound too, and that of weights and KV cache",
     )  # fmt: skip
     verify.add_argument("subject", metavar="PLAN_OR_SOLUTION", type=Path, help="a plan or solution file (JSON)")
     verify.add_argument(
-        "--problem", metavar="PROBLEM", type=Path, help="the problem it answers (needed for a solution)"
+        "--problem",
+        metavar="PROBLEM",
+        type=Path,
+        help="the problem it answers (needed for a solution); for a plan also its sensitivity table",
     )
     add_limit(verify)
     add_server(verify)
@@ -166,11 +170,11 @@ def run_verify(args: Namespace) -> int:
 
 
 def _limited_problem(args: Namespace) -> Problem | None:
+    from bitwright import face
     from bitwright.core.errors import InvalidInput
-    from bitwright.core.problem_file import load_problem
 
     if args.problem is not None:
-        return with_limits(load_problem(args.problem), args.limit)
+        return with_limits(face.answered_problem(args.subject, args.problem), args.limit)
     if args.limit:
         raise InvalidInput("--limit changes the problem that --problem names", hint="add --problem PROBLEM.npz")
     return None

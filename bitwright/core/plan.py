@@ -106,7 +106,8 @@ class Memory(_Frozen):
     the device, activations and the engine's own needs; total_bytes: file, cache, activations and the engine's own
     needs, to be held against usable_bytes.
 
-    joint: certificate of weights and cache in one problem; the plan's own is that of the weights beside this cache.
+    joint: certificate of this plan's weights and cache in one problem, which `menu`, every format that the cache could
+    have taken, completes; the plan's own is that of the weights beside this cache.
     """
 
     context: int = Field(ge=1)
@@ -118,6 +119,7 @@ class Memory(_Frozen):
     cache: tuple[CacheChoice, ...]
     total_bytes: int = Field(ge=0)
     joint: dict[str, Any] = Field(default_factory=dict)
+    menu: tuple[CacheChoice, ...] = ()
 
     @property
     def cache_bytes(self) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import ROUNDING, Certificate, Verdict, verify
+from bitwright.core.device import join
 from bitwright.core.formats import parse_format
 from bitwright.core.mixed_format import expand
-from bitwright.core.plan import Plan
+from bitwright.core.plan import Memory, Plan
 from bitwright.core.problem import Problem
 
 
@@ -18,7 +20,11 @@ def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
     """Recompute everything that the document and, if given, its problem allow; `notes` says what was not recomputed."""
     failures = [*_unit_failures(plan), *_total_failures(plan), *_tie_failures(plan)]
     certificate = Certificate.from_json(plan.certificate)
-    failures += [*_budget_failures(plan, certificate), *_claim_failures(certificate)]
+    failures += [
+        *_budget_failures(plan, certificate),
+        *_claim_failures(certificate),
+        *_memory_failures(plan, certificate),
+    ]
     notes = [f"recomputed: exact bytes of {len(plan.units)} units, totals, ties, budget"]
     if plan.measured is not None:
         notes.append("not recomputed: the measured quality, which needs the model (`bitwright evaluate`)")
@@ -41,9 +47,57 @@ def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
     for name, value in certificate.limits.items():
         limited = limited.with_limit(name, value)
     verdict = verify(limited, choice, certificate)
+    together = None if plan.memory is None else _verify_joint(plan.memory, problem, choice)
+    failures += [*verdict.failures, *(() if together is None else together.failures)]
+    notes += [*verdict.notes, *(() if together is None else together.notes)]
+    return Verdict(not failures, tuple(failures), tuple(notes), verdict.certificate)
+
+
+def _verify_joint(memory: Memory, problem: Problem, choice: NDArray[np.int64]) -> Verdict:
+    """Weights and KV cache in one problem: the bound for both, from the weights' problem and the cache's menu."""
+    claimed = Certificate.from_json(memory.joint)
+    if not memory.menu:
+        note = "not recomputed: the joint bound of weights and cache, whose formats the plan does not list"
+        return Verdict(True, (), (note,), claimed)
+    joint = join(problem, memory.menu)
+    limited = joint.problem
+    for name, value in claimed.limits.items():
+        limited = limited.with_limit(name, value)
+    try:
+        whole = joint.choice(choice, memory.cache)
+    except KeyError as error:
+        return Verdict(False, (f"the cache's menu has no {error.args[0]}",), (), claimed)
+    verdict = verify(limited, whole, claimed)
+    words = "weights and cache together: "
     return Verdict(
-        verdict.ok and not failures, (*failures, *verdict.failures), (*notes, *verdict.notes), verdict.certificate
-    )
+        verdict.ok, tuple(words + text for text in verdict.failures), tuple(words + text for text in verdict.notes),
+        verdict.certificate,
+    )  # fmt: skip
+
+
+def _memory_failures(plan: Plan, certificate: Certificate) -> list[str]:
+    """What a device plan says of its cache must agree with itself and with its two certificates."""
+    memory = plan.memory
+    if memory is None:
+        return []
+    joint = Certificate.from_json(memory.joint)
+    found = [f"weights and cache together: {text}" for text in _claim_failures(joint)]
+    if memory.menu:
+        parts = [*dict.fromkeys(one.part for one in memory.menu)]
+        if [one.part for one in memory.cache] != parts or not set(memory.cache) <= set(memory.menu):
+            found.append("the cache's formats are not one of each part of its menu")
+        spent, loss = plan.totals.bytes + memory.cache_bytes, plan.totals.predicted_loss
+        loss += math.fsum(one.loss for one in memory.cache)
+        if joint.cost.get("bytes") != spent:
+            found.append(f"weights and cache take {spent} bytes, their certificate says {joint.cost.get('bytes')}")
+        if joint.loss is None or not math.isclose(joint.loss, loss, rel_tol=1e-9, abs_tol=ROUNDING):
+            found.append(f"weights and cache lose {loss!r}, their certificate says {joint.loss!r}")
+    limit, shared = certificate.limits.get("bytes"), joint.limits.get("bytes")
+    if limit is None or shared is None or limit + memory.cache_bytes != shared:
+        found.append(f"the limit of weights and cache is {shared}, that of the weights {limit} beside the cache")
+    if memory.total_bytes > memory.usable_bytes:
+        found.append(f"{memory.total_bytes} bytes are more than the {memory.usable_bytes} that the engine may take")
+    return found
 
 
 def _unit_failures(plan: Plan) -> list[str]:

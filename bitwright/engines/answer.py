@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,27 @@ from bitwright.engines.preflight import Reason, preflight
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best plan that the engine loads in no more bytes than the plan at hand, by the same sensitivity table.
+
+    loss_delta: what is lost by giving in to the engine (ties, menu), in predicted loss; bytes: of planned units.
+    """
+
+    formats: Mapping[str, str]
+    bytes: int
+    predicted_loss: float
+    loss_delta: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "predicted_loss": self.predicted_loss, "loss_delta": self.loss_delta}
+
+
+@dataclass(frozen=True)
 class Preflight:
-    """reasons: empty when the plan loads. nearest: a plan that would load; None when none is needed or known."""
+    """reasons: empty when the plan loads. nearest: a plan that would load; None when none is needed or known.
+
+    best: with a table, the best plan of the same bytes that would load; None when none fits or none was sought.
+    """
 
     engine: str
     title: str
@@ -24,6 +44,7 @@ class Preflight:
     reasons: tuple[Reason, ...]
     nearest: Nearest | None
     warnings: tuple[str, ...]
+    best: Best | None = None
 
     @property
     def loads(self) -> bool:
@@ -33,7 +54,8 @@ class Preflight:
         return {
             "engine": self.engine, "version": self.version, "revision": self.revision, "loads": self.loads,
             "reasons": [{"unit": reason.unit, "message": reason.message} for reason in self.reasons],
-            "nearest": None if self.nearest is None else self.nearest.to_json(), "warnings": list(self.warnings),
+            "nearest": None if self.nearest is None else self.nearest.to_json(),
+            "best": None if self.best is None else self.best.to_json(), "warnings": list(self.warnings),
         }  # fmt: skip
 
 

@@ -67,6 +67,18 @@ def nearest_loadable(
     return Nearest(after, changed, delta, None if table is None else _loss_delta(changed, table))
 
 
+def loadable(
+    inventory: Inventory, formats: Sequence[str], profile: EngineProfile, device: str | None
+) -> list[list[bool]]:
+    """(units, formats): whether the engine loads each unit in each format on this device. Raises UnknownName."""
+    row, _ = find_device(profile, device)
+    table = profile.allowed(inventory, formats)
+    parsed = [parse_format(name) for name in formats]
+    widths = [format.width if isinstance(format, IntFormat) else None for format in parsed]
+    served = [row is None or not row.refusals(None, width) for width in widths]
+    return [[fine and here for fine, here in zip(cells, served, strict=True)] for cells in table]
+
+
 def _candidates(before: Mapping[str, str], profile: EngineProfile, device: str | None) -> list[str]:
     row, _ = find_device(profile, device)
     names = dict.fromkeys([*before.values(), *(format.name for format in listed_formats())])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -228,34 +227,6 @@ def test_damage_between_writing_and_reading_is_found(tmp_path: Path) -> None:
         container.write(source, inventory, [parse_format("int4-g64")] * 4, tmp_path / "out", progress=spoil)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / ".out.partial").exists()
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from bitwright.core.errors import OutOfResources
-from bitwright.core.formats import parse_format
-from quantizers.containers.catalog import CONTAINERS
-from tests.containers.toy import toy
-folder = Path(sys.argv[1])
-source, inventory = toy(folder / "model", {"a.weight": (64, 512)})
-resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-try:
-    CONTAINERS.load("packed").write(source, inventory, [parse_format("int8-g64")], folder / "out")
-except OutOfResources as error:
-    print("typed", error.hint)
-"""
-
-
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs file size limits")
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), root], capture_output=True, text=True, check=True, cwd=root
-    )
-    assert done.stdout.startswith("typed free disk space")
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_no_room_is_seen_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bitwright.core.errors import InvalidModel, InvalidPlan, UnknownName, Unsupported
 from bitwright.core.formats import parse_format
-from bitwright.engines import EXPORTERS
+from bitwright.engines import EXPORTERS, load_profile, preflight
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.importers.catalog import IMPORTERS
@@ -144,7 +144,15 @@ def test_an_imported_mix_is_a_plan_that_says_how_it_could_be_better(tmp_path: Pa
         source, inventory, [parse_format(wanted[u.name]) for u in inventory.units], tmp_path / "o"
     )
     bench = Bench(tmp_path / "state")
-    plan = import_plan(str(tmp_path / "model"), tmp_path / "o" / "model.gguf", bench.context())
+    found = import_plan(str(tmp_path / "model"), tmp_path / "o" / "model.gguf", bench.context())
+    plan, better = found.plan, found.better
+    assert better is not None
+    assert better.engine == "llama.cpp"
+    assert better.totals.bytes <= plan.totals.bytes
+    assert better.totals.predicted_loss < plan.totals.predicted_loss
+    assert preflight(better, inventory, load_profile("llama.cpp")) == []
+    assert verify_plan(better).ok
+    assert set(better.formats().values()) <= {"q8_0", "q4_0"}
     assert plan.formats() == wanted
     assert plan.provenance["imported"] == "gguf"
     assert verify_plan(plan).ok

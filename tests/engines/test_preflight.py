@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bitwright import face
 from bitwright.core.errors import InvalidPlan, UnknownName
 from bitwright.core.formats import parse_format
 from bitwright.core.table import SensitivityTable
@@ -12,6 +15,7 @@ from bitwright.engines import engine_names, load_profile, preflight
 from bitwright.engines.answer import answer
 from bitwright.engines.nearest import nearest_loadable
 from bitwright.models.planned import inventory_of
+from solvers import solve
 from tests.engines.plans import inventory, plan_of, tied
 from tests.models_inspect.checkpoints import LAYOUTS
 
@@ -61,6 +65,56 @@ def test_the_nearest_plan_of_a_loadable_plan_is_itself() -> None:
     assert found is not None
     assert (found.changed, found.bytes_delta) == ((), 0)
     assert answer(plan, model, "vllm").loads
+
+
+def test_with_a_table_the_best_loadable_plan_says_what_ties_cost(tmp_path: Path) -> None:
+    """Uneven experts against one format a block (vLLM) and one a role (llama.cpp), in the same bytes."""
+    model = inventory("mixtral-listed")
+    formats = ("int2-sym-g32", "int4-sym-g32", "int8-sym-g32", "bf16")
+    rng = np.random.default_rng(0)
+    weight = rng.lognormal(0, 2, (len(model.units), 1))
+    table = SensitivityTable(
+        model, formats, weight * np.array([4.0, 1.0, 0.1, 0.0]), np.zeros((len(model.units), 4)), "fisher", "nats"
+    )
+    menu = np.array(load_profile("gptqmodel").allowed(model, formats), bool)
+    budget = int(0.3 * sum(unit.stored_bytes for unit in model.units))
+    free = solve(table.problem(budget, allowed=menu), "auto")
+    chosen = {u.name: formats[j] for u, j in zip(model.units, free.choice.tolist(), strict=True)}
+    plan = plan_of(model, chosen)
+    totals = plan.totals.model_copy(update={"predicted_loss": float(free.loss or 0.0)})
+    plan = plan.model_copy(update={"totals": totals})
+    assert answer(plan, model, "gptqmodel").loads
+    table.save(tmp_path / "table.npz")
+    found = face.preflight(plan, "vllm", table=tmp_path / "table.npz")
+    assert not found.loads
+    assert found.best is not None
+    assert found.best.bytes <= plan.totals.bytes
+    assert preflight(found.best.formats, model, load_profile("vllm")) == []
+    assert found.best.loss_delta > 0, "free experts are worth something here"
+    assert found.best.predicted_loss == pytest.approx(plan.totals.predicted_loss + found.best.loss_delta)
+    assert found.nearest is not None
+    assert found.to_json()["best"] == found.best.to_json()
+
+
+#: Its EXL3 codes are no format here: plans for it are exported, and none of ours loads.
+NOT_AT_ALL = {"exllamav3"}
+
+
+@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize(
+    "layout", ["llama-gqa", "mixtral-listed", "qwen3-moe-listed", "qwen3-moe-stacked", "bert", "vit"]
+)
+def test_uneven_experts_and_odd_formats_get_a_nearest_plan_from_every_engine(name: str, layout: str) -> None:
+    profile, model = load_profile(name), inventory(layout)
+    plan = plan_of(model, ["int4-sym-g32", "int8-sym-g32", "int2-g32", "int1-sym-g32", "q4_0", "bf16"])
+    found = answer(plan, model, name)
+    assert not found.loads
+    assert found.reasons
+    if name in NOT_AT_ALL:
+        assert found.nearest is None
+        return
+    assert found.nearest is not None
+    assert preflight(found.nearest.formats, model, profile) == []
 
 
 def test_with_a_table_the_nearest_plan_tells_its_loss() -> None:

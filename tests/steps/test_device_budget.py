@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from bitwright.core.errors import Unsupported
-from bitwright.core.plan import plan_from_json
+from bitwright.core.plan import Plan, plan_from_json
 from bitwright.core.plan_check import verify_plan
+from bitwright.core.table import SensitivityTable, load_table
+from bitwright.engines.proving import plan_problem
 from tests.steps.bench import Bench
 
 QUICK: dict[str, Any] = {
@@ -32,9 +34,33 @@ def test_weights_and_cache_in_one_problem(bench: Bench, llama: str, text: str) -
     assert memory.joint["cost"]["bytes"] >= spent - 200_000
     assert memory.joint["lower_bound"] <= plan.totals.predicted_loss + sum(choice.loss for choice in memory.cache)
     assert verify_plan(plan).ok
+    _joint_is_proved(plan, load_table(bench.context().blobs.path("tables", found["table_digest"])))
     forged = plan.model_copy(update={"memory": None})
     assert "does not say how its memory is spent" in "; ".join(verify_plan(forged).failures)
     assert plan_from_json(plan.to_json()).digest == plan.digest != forged.digest
+
+
+def _joint_is_proved(plan: Plan, table: SensitivityTable) -> None:
+    """The joint bound is recomputed from the table and the cache's menu; every forged number is found."""
+    problem, memory = plan_problem(plan, table), plan.memory
+    assert memory is not None
+    verdict = verify_plan(plan, problem)
+    assert verdict.ok, verdict.failures
+    assert [note for note in verdict.notes if note.startswith("weights and cache together: recomputed: loss")]
+    joint = memory.joint
+    first, *others = memory.menu
+    forgeries = {
+        "bound": {"joint": {**joint, "lower_bound": joint["lower_bound"] + 1e-3}},
+        "limit": {"joint": {**joint, "limits": {"bytes": joint["limits"]["bytes"] - 1}}},
+        "multipliers": {"joint": {**joint, "multipliers": {"bytes": 2 * joint["multipliers"]["bytes"]}}},
+        "cost": {"joint": {**joint, "cost": {"bytes": joint["cost"]["bytes"] - 64}}},
+        "a cheaper format hidden": {"menu": tuple(one for one in memory.menu if one not in memory.cache)},
+        "loss of the cache": {"menu": (first.model_copy(update={"loss": -1.0}), *others)},
+        "more than there is": {"total_bytes": memory.usable_bytes + 1},
+    }
+    for name, change in forgeries.items():
+        forged = plan.model_copy(update={"memory": memory.model_copy(update=change)})
+        assert not verify_plan(forged, problem).ok, name
 
 
 def test_too_small_a_device_says_the_smallest(bench: Bench, llama: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,30 @@ from bitwright.core.certificate import certify
 from bitwright.core.errors import UnknownName
 from bitwright.core.formats import parse_formats
 from bitwright.core.plan import Plan
+from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
+from bitwright.core.table import SensitivityTable
+from bitwright.engines import load_profile
 from quantizers.importers.base import Imported, Importer
 from quantizers.importers.catalog import IMPORTERS
 from worker.steps.assemble import build_plan, make_provenance
 from worker.steps.context import Context
-from worker.steps.menu import resolve
+from worker.steps.menu import Menu, resolve
 from worker.steps.quantizing import make_quantizer
 from worker.steps.score import calibrate, publish, score
 
 #: Any budget of the grammar: an imported plan has none of its own.
 _UNBOUNDED = "64bpw"
+
+
+@dataclass(frozen=True)
+class ImportedPlan:
+    """plan: the mix as it is. better: the best plan of the same formats in no more bytes that the engine loads, None
+    where the mix cannot be bettered."""
+
+    plan: Plan
+    better: Plan | None
 
 
 def import_plan(
@@ -34,11 +47,13 @@ def import_plan(
     kind: str | None = None,
     metric: str = "weight-mse",
     formats: Sequence[str] = (),
-) -> Plan:
-    """The plan that `path` holds of `model`.
+    engine: str | None = None,
+) -> ImportedPlan:
+    """The plan that `path` holds of `model`, and a better one.
 
     kind: an importer's name, None to find out. metric: how losses are predicted. formats: more columns for the
-    comparison, beside those that the mix uses. Raises UnknownName, InvalidModel, InvalidPlan, Unsupported.
+    comparison, beside those that the mix uses. engine: what a better plan must load in, None for the engine whose file
+    it is. Raises UnknownName, InvalidModel, InvalidPlan, Unsupported.
     """
     source, inventory = context.open(model)
     name, importer = _importer(path, kind)
@@ -53,16 +68,37 @@ def import_plan(
     publish(table, context)
     choice = np.array([table.formats.index(format) for format in chosen], np.int64)
     spent = int(table.cost_bytes()[np.arange(len(choice)), choice].sum())
-    problem = table.problem(spent)
-    best = solvers.solve(problem, "auto", time_limit=10.0, seed=0)
-    certificate = certify(problem, choice, best.certificate.multipliers)
-    solution = Solution(choice, certificate.loss, certificate, f"imported from {name}", best.info)
-    provenance = {**make_provenance(request, menu, table, solution, calibration, maker), "imported": name}
-    plan = build_plan(request, menu, source, inventory, table, problem, solution, None, provenance, ())
-    ours, theirs = float(best.loss or 0.0), float(certificate.loss or 0.0)
-    better = f"the same formats dealt otherwise in these bytes are predicted to lose {ours:.4g} instead of "
-    said = (f"{better}{theirs:.4g}",) if theirs > ours else ()
-    return plan.model_copy(update={"budget": None, "warnings": (*plan.warnings, *found.notes, *said)})
+
+    def planned(menu: Menu, problem: Problem, solution: Solution, warnings: tuple[str, ...]) -> Plan:
+        made = {**make_provenance(request, menu, table, solution, calibration, maker), "imported": name}
+        plan = build_plan(request, menu, source, inventory, table, problem, solution, None, made, ())
+        return plan.model_copy(update={"budget": None, "warnings": (*plan.warnings, *warnings)})
+
+    free = table.problem(spent)
+    bound = solvers.solve(free, "auto", time_limit=10.0, seed=0)
+    theirs = certify(free, choice, bound.certificate.multipliers)
+    own = Solution(choice, theirs.loss, theirs, f"imported from {name}", bound.info)
+    tied, problem = _for_engine(menu, table, spent, engine or IMPORTERS.get(name).traits.get("engine"))
+    best = bound if problem is None else solvers.solve(problem, "auto", time_limit=10.0, seed=0)
+    if not best.feasible or best.loss is None or theirs.loss is None or best.loss >= theirs.loss:
+        return ImportedPlan(planned(menu, free, own, found.notes), None)
+    where = f", as {tied.profile.name} loads them," if tied.profile else ""
+    said = f"the same formats dealt otherwise{where} in these bytes are predicted to lose {best.loss:.4g} instead of "
+    plan = planned(menu, free, own, (*found.notes, f"{said}{theirs.loss:.4g}"))
+    return ImportedPlan(plan, planned(tied, problem or free, best, ()))
+
+
+def _for_engine(menu: Menu, table: SensitivityTable, spent: int, engine: str | None) -> tuple[Menu, Problem | None]:
+    """The menu and the problem under the engine's ties; None without an engine, or where it loads some unit in none of
+    these formats."""
+    if engine is None:
+        return menu, None
+    profile = load_profile(engine)
+    allowed = np.array(profile.allowed(table.inventory, table.formats), bool)
+    if not allowed.any(axis=1).all():
+        return menu, None
+    tied = replace(menu, profile=profile, tie_kinds=profile.tie_kinds)
+    return tied, table.problem(spent, tie_kinds=profile.tie_kinds, allowed=allowed)
 
 
 def _importer(path: Path, kind: str | None) -> tuple[str, Importer]:

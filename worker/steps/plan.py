@@ -35,7 +35,7 @@ from worker.steps.prediction import prediction
 from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
 from worker.steps.served import expert_words
-from worker.steps.serving import Serving, device_words, serving
+from worker.steps.serving import Serving, certify_joint, device_words, serving
 from worker.steps.terms import constrained, smallest_bytes
 
 #: Whole-file budgets leave room for this container's metadata when the request names none.
@@ -90,7 +90,8 @@ def _decided(
     limit = _limit(request, source, inventory, menu, found)
     plain = table.problem(limit, tie_kinds=menu.tie_kinds, allowed=allowed)
     problem = constrained(plain, menu.recipe, rows)
-    joint = solution = _solve(request, menu, problem if found is None else found.extend(problem), context)
+    joined = None if found is None else found.joined(problem)
+    joint = solution = _solve(request, menu, problem if joined is None else joined.problem, context)
     if not solution.feasible:
         return _infeasible(request, problem, solution, source, inventory, menu, table, context, found)
     cache = () if found is None else found.chosen(joint, problem)
@@ -106,9 +107,11 @@ def _decided(
     provenance |= prediction(table, problem, solution, request.solver or menu.recipe.solver)
     said = (*maker.warnings(inventory), *expert_words(request, inventory, table, problem, solution))
     plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
-    if found is not None:
+    if found is not None and joined is not None:
         file_bytes = plan.totals.bytes + _other_bytes(request, source, inventory, menu)
-        plan = plan.model_copy(update={"memory": found.memory(cache, file_bytes, joint)})
+        plan = plan.model_copy(
+            update={"memory": found.memory(cache, file_bytes, certify_joint(joined, solution, cache, joint))}
+        )
     digest = plan.digest
     context.blobs.put_as("plans", digest, plan)
     return {

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bitwright.core.budget import Budget, Served, parse_budget
 from bitwright.core.canonical import canonical_json, digest_json
+from bitwright.core.certificate import Certificate, certify
+from bitwright.core.device import Joint, join
 from bitwright.core.errors import Unsupported
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import CacheChoice, Memory
-from bitwright.core.problem import Problem, Resource
+from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
@@ -42,28 +42,14 @@ class Serving:
         """What the limit on file and cache does not have: the device's own share, activations, the engine."""
         return self.device_bytes - self.usable_bytes + self.activation_bytes + self.engine_bytes
 
-    def extend(self, problem: Problem) -> Problem:
-        """The problem with one more unit for each part of the cache, and one more format for each of theirs."""
-        n, k = problem.loss.shape
-        columns = sum(map(len, self.rows))
-        loss = np.full((n + len(self.rows), k + columns), np.inf)
-        cost = np.zeros(loss.shape, np.int64)
-        loss[:n, :k], cost[:n, :k] = problem.loss, problem.resource("bytes").costs()
-        names = [*(problem.format_names or ())]
-        start = k
-        for i, row in enumerate(self.rows):
-            for j, choice in enumerate(row):
-                loss[n + i, start + j], cost[n + i, start + j] = choice.loss, choice.bytes
-                names.append(f"{choice.part}:{choice.format}")
-            start += len(row)
-        tie = None
-        if problem.tie is not None:
-            tie = np.concatenate([problem.tie, int(problem.tie.max(initial=0)) + 1 + np.arange(len(self.rows))])
-        units = (*(problem.unit_names or ()), *(f"kv_cache.{row[0].part}" for row in self.rows))
-        return Problem(
-            loss=loss, resources=(Resource("bytes", matrix=cost),), limits=problem.limits, tie=tie, rules=problem.rules,
-            unit_names=units, format_names=tuple(names),
-        )  # fmt: skip
+    @property
+    def menu(self) -> tuple[CacheChoice, ...]:
+        """Every format of every part."""
+        return tuple(choice for row in self.rows for choice in row)
+
+    def joined(self, problem: Problem) -> Joint:
+        """Weights and cache in one problem."""
+        return join(problem, self.menu)
 
     @property
     def smallest_bytes(self) -> int:
@@ -78,14 +64,26 @@ class Serving:
             start += len(row)
         return tuple(found)
 
-    def memory(self, cache: tuple[CacheChoice, ...], file_bytes: int, joint: Solution) -> Memory:
+    def memory(self, cache: tuple[CacheChoice, ...], file_bytes: int, joint: Certificate) -> Memory:
         """How the budget is spent, for the plan document."""
         spent = file_bytes + sum(choice.bytes for choice in cache) + self.activation_bytes + self.engine_bytes
         return Memory(
             context=self.served.context, batch=self.served.batch, device_bytes=self.device_bytes,
             usable_bytes=self.usable_bytes, activation_bytes=self.activation_bytes, engine_bytes=self.engine_bytes,
-            cache=cache, total_bytes=spent, joint=joint.certificate.to_json(),
+            cache=cache, total_bytes=spent, joint=joint.to_json(), menu=self.menu,
         )  # fmt: skip
+
+
+def certify_joint(found: Joint, weights: Solution, cache: tuple[CacheChoice, ...], solved: Solution) -> Certificate:
+    """Certificate of the plan itself in the problem of weights and cache, by the multipliers that solved it.
+
+    The search that closed its gap holds for the plan too where the plan loses no more than what the search found.
+    """
+    choice = found.choice(weights.choice, cache)
+    plain = certify(found.problem, choice, solved.certificate.multipliers)
+    better = solved.loss is not None and plain.loss is not None and plain.loss <= solved.loss
+    proof = solved.certificate.proof if better else None
+    return certify(found.problem, choice, solved.certificate.multipliers, proof=proof)
 
 
 def serving(
