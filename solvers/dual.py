@@ -19,7 +19,7 @@ from solvers.reduce import Reduced
 
 Floats = NDArray[np.float64]
 #: Temperatures, as shares of a group's priced range: a coarse start, then finer; at most this many passes.
-SHARES = (0.3, 0.3, 0.3, 0.15, 0.15, 0.08, 0.04, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001, 5e-4, 3e-4, 1e-4)
+SHARES = (0.3, 0.3, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4)
 #: A multiplier rises and falls at most by these factors in one pass, so that a bad Hessian cannot throw it away.
 UP, DOWN = 8.0, 64.0
 #: Times that a step is solved again with more multipliers held at their box.

@@ -6,6 +6,8 @@ that of a rule is an order statistic: the price at which the groups that lose le
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,19 +18,21 @@ from solvers.hulls import build_hulls, relax
 from solvers.reduce import Reduced, Row
 
 Floats = NDArray[np.float64]
-#: Sweeps over all rows, and the relative gain below which they end.
-SWEEPS, ENOUGH = 30, 1e-7
+#: Sweeps over all rows where there are rules, where there are limits only, and the relative gain below which they end.
+SWEEPS, LIMIT_SWEEPS, ENOUGH = 30, 3, 1e-10
 
 
 def polished(reduced: Reduced, rows: Rows, dual: Dual, deadline: Deadline) -> Dual:
-    """The dual after ascent in each multiplier in turn: never a smaller value."""
+    """The dual after ascent in each multiplier in turn: never a smaller value. Its passes count reads of the table."""
     m, best = dual.multipliers.copy(), dual
     value = reduced.loss + np.tensordot(m, rows.weight, axes=1)
     touched = [np.flatnonzero(row.weight.any(axis=1)) for row in reduced.rows]
     weights = [row.weight[groups] for row, groups in zip(reduced.rows, touched, strict=True)]
     signs = [-1.0 if row.sense == AT_LEAST else 1.0 for row in reduced.rows]
-    for _ in range(SWEEPS):
+    reads, passes = 1.0 + sum(map(len, touched)) / max(1, reduced.groups), float(dual.passes)
+    for _ in range(SWEEPS if reduced.rules else LIMIT_SWEEPS):
         before = best.value
+        passes += reads
         for r, row in enumerate(reduced.rows):
             groups, weight, unit = touched[r], weights[r], signs[r] / rows.scale[r]
             if not len(groups):
@@ -47,7 +51,7 @@ def polished(reduced: Reduced, rows: Rows, dual: Dual, deadline: Deadline) -> Du
             best = Dual(m.copy(), total, dual.passes)
         if deadline.passed or not best.value - before > ENOUGH * abs(best.value):
             break
-    return best
+    return Dual(best.multipliers, best.value, math.ceil(passes))
 
 
 def _rule_price(bare: Floats, counted: IntArray, row: Row) -> float | None:

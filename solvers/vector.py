@@ -22,7 +22,7 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return Outcome(reduced.loss.argmin(axis=1))
     rows = Rows.of(reduced)
     dual = maximise(reduced, rows, deadline)
-    if reduced.rules:
+    if len(reduced.rows) > 1:
         dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
     choice = repair(reduced, rows, dual.multipliers, deadline)
     multipliers = {
