@@ -90,16 +90,21 @@ def plan(
     *,
     out: str | Path | None = None,
     checkpoint_out: str | Path | None = None,
+    problem_out: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> PlanResult:
     """A certified, measured plan within a budget such as "3.5bpw" or "120MB". Raises Infeasible with the smallest one.
+
+    problem_out: a file for the problem that the plan answers, the recipe's limits and rules included, for `verify`.
 
     Options are those of `score`, and solver, recipe, granularity, time_limit, confirm, confirm_tokens, to.
     """
     from bitwright.core.plan import plan_from_json
 
     context = _context(progress, checkpoint_out)
+    if problem_out is not None:
+        context = replace(context, problem_out=Path(problem_out))
     result = _run("plan", context, {"model": str(model), "budget": budget, **options})
     if not result["feasible"]:
         raise from_problem(result["infeasible"])

@@ -17,10 +17,12 @@ os.environ.setdefault("COLUMNS", "100")
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No deadline: shared machines pause at will, and a pause is not a failure.
-settings.register_profile("dev", max_examples=40, deadline=None)
-settings.register_profile("ci", max_examples=40, deadline=None, derandomize=True, print_blob=True)
-settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No deadline, and no check of how long drawing takes: shared machines pause at will, and a pause is not a failure.
+_UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=40, **_UNTIMED)
+settings.register_profile("ci", max_examples=40, derandomize=True, print_blob=True, **_UNTIMED)
+settings.register_profile("nightly", max_examples=2000, **_UNTIMED)
+settings.register_profile("sweeps", max_examples=1000, print_blob=True, **_UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).resolve().parent.parent

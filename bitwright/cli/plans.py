@@ -50,6 +50,10 @@ def _add_plan(commands: Any) -> None:
     plan.add_argument("--to", metavar="CONTAINER", help=f"also write a checkpoint: {CONTAINERS}")
     plan.add_argument("--checkpoint", metavar="DIR", type=Path, help="folder of the checkpoint (with --to, local)")
     add_out(plan, "the plan (JSON)")
+    plan.add_argument(
+        "--problem-out", metavar="FILE", type=Path,
+        help="write the problem that the plan answers, for `bitwright verify --problem` (.npz or .json, local)",
+    )  # fmt: skip
     add_run(plan)
     add_progress(plan)
     add_server(plan, job=True)
@@ -156,13 +160,17 @@ def _add_diff(commands: Any) -> None:
 def run_plan(args: Namespace) -> int:
     from bitwright.cli.running import job
     from bitwright.cli.views import plan_text
+    from bitwright.core.errors import Unsupported
 
+    if args.server and args.problem_out is not None:
+        raise Unsupported("a server sends plans, not their problems", hint="leave out --server or --problem-out")
     options = members(args, (*SCORING, "solver", "time_limit", "confirm", "confirm_tokens", "to"))
 
     def local(progress: Any) -> tuple[Any, Any]:
         from bitwright import face
 
-        found = face.plan(args.model, args.budget, checkpoint_out=args.checkpoint, progress=progress, **options)
+        kept = {"checkpoint_out": args.checkpoint, "problem_out": args.problem_out}
+        found = face.plan(args.model, args.budget, progress=progress, **kept, **options)
         return found.plan, found.checkpoint
 
     request = {"model": args.model, "budget": args.budget, **options}

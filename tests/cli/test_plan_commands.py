@@ -77,6 +77,11 @@ def test_a_plan_is_written_verified_and_compared(model: Path, tmp_path: Path, ca
     assert json.loads(text) == plan.to_json()
     assert plan.totals.bits_per_weight <= 3
     assert run(["verify", small], capsys)[0] == 0
+    kept = tmp_path / "problem.npz"
+    assert run(["plan", model, "--budget", "3bpw", *QUICK, "--problem-out", kept], capsys)[0] == 0
+    code, text, _ = run(["verify", small, "--problem", kept], capsys)
+    assert code == 0
+    assert "the lower bound, which needs the problem" not in text
     shown = run(["plan", model, "--budget", "4.5bpw", *QUICK, "--out", large], capsys)[1]
     assert all(unit.name in shown for unit in plan.units)
     assert "certificate" in shown

@@ -10,6 +10,7 @@ import pytest
 from bitwright.core.errors import Unsupported
 from bitwright.core.plan import Plan, plan_from_json
 from bitwright.core.plan_check import verify_plan
+from bitwright.core.problem_file import load_problem
 from bitwright.core.recipe import Recipe
 from bitwright.recipes import shipped_recipes
 from tests.steps.bench import Bench
@@ -29,12 +30,17 @@ def run(bench: Bench, model: str, tokens: str, recipe: str, budget: str = "4.5bp
 def test_a_recipe_plans_measures_and_writes(
     bench: Bench, models: dict[str, str], tokens: str, recipe: Recipe, tmp_path: Path
 ) -> None:
-    plan = run(bench, models["mixtral"], tokens, recipe.name, to="packed", out=tmp_path / "checkpoint")
+    kept = tmp_path / "problem.npz"
+    plan = run(
+        bench, models["mixtral"], tokens, recipe.name, to="packed", out=tmp_path / "checkpoint", problem_out=kept
+    )
     assert plan.provenance["recipe"] == recipe.name
     assert plan.provenance["quantizer"] == recipe.quantizer
     assert plan.measured is not None
     assert plan.totals.bits_per_weight <= 4.5
     assert verify_plan(plan).ok
+    verdict = verify_plan(plan, load_problem(kept))
+    assert verdict.ok, verdict.failures
     assert any((tmp_path / "checkpoint").iterdir())
 
 

@@ -29,7 +29,7 @@ def test_every_breakpoint_is_attained(data: st.DataObject) -> None:
     assert (np.diff(found.loss) < 0).all()
     assert (np.diff(found.gain) <= 1e-12 * found.gain[0]).all()
     for cost, loss in zip(found.cost.tolist(), found.loss.tolist(), strict=True):
-        solution = found.at(cost)
+        solution = found.at(cost, time_limit=60.0)
         assert solution.certificate.status == "optimal"
         assert solution.loss == pytest.approx(loss, rel=1e-9, abs=1e-10 * float(np.abs(found.loss).max()))
 

@@ -26,17 +26,27 @@ class Bench:
         self.said: list[tuple[str, str]] = []
         self.listen: Progress | None = None
 
-    def context(self, *, allow_path: bool = True, out: Path | None = None) -> Context:
+    def context(self, *, allow_path: bool = True, out: Path | None = None, problem_out: Path | None = None) -> Context:
         return Context(
             self.settings,
             self.listen or (lambda stage, _, message: self.said.append((stage, message))),
             allow_path=allow_path,
             out_dir=out,
+            problem_out=problem_out,
         )
 
     def worked(self) -> set[str]:
         """Stages that went through the model item by item since `said` was cleared."""
         return {stage for stage, message in self.said if stage == "measure" or message.endswith(" items")}
 
-    def run(self, kind: str, *, out: Path | None = None, allow_path: bool = True, **members: Any) -> dict[str, Any]:
-        return run(parse_request({"kind": kind, **members}), self.context(allow_path=allow_path, out=out))
+    def run(
+        self,
+        kind: str,
+        *,
+        out: Path | None = None,
+        problem_out: Path | None = None,
+        allow_path: bool = True,
+        **members: Any,
+    ) -> dict[str, Any]:
+        context = self.context(allow_path=allow_path, out=out, problem_out=problem_out)
+        return run(parse_request({"kind": kind, **members}), context)

@@ -22,12 +22,14 @@ def silent(stage: str, fraction: float, message: str) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """allow_path: local mode may name plain directories and files; out_dir: where a checkpoint goes, if chosen."""
+    """allow_path: local mode may name plain directories and files; out_dir: where a checkpoint goes, if chosen;
+    problem_out: where the problem that a plan answers goes, if wanted."""
 
     settings: Settings
     progress: Progress = silent
     allow_path: bool = False
     out_dir: Path | None = None
+    problem_out: Path | None = None
     blobs: BlobStore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import is_finer
 from bitwright.core.plan import CacheChoice, Measured, plan_from_json
 from bitwright.core.problem import IntArray, Problem
+from bitwright.core.problem_file import save_problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution, uniform_choices
 from bitwright.core.table import SensitivityTable
@@ -54,7 +55,7 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     def decide() -> dict[str, Any]:
         return _decided(request, menu, source, inventory, calibration, maker, table, context)
 
-    cut = request.to is not None and context.settings.shards > 1
+    cut = request.to is not None and context.settings.shards > 1 and context.problem_out is None
     result = once(context, _key(request, table), decide) if cut else decide()
     if request.to is not None and result["feasible"]:
         plan = plan_from_json(result["plan"])
@@ -144,6 +145,8 @@ def _other_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory
 
 def _solve(request: PlanRequest, menu: Menu, problem: Problem, context: Context) -> Solution:
     context.progress("solve", 0.0, f"{problem.groups} groups of units, {problem.k} formats")
+    if context.problem_out is not None:
+        save_problem(problem, context.problem_out)
     name = request.solver or menu.recipe.solver
     solution = solvers.solve(problem, name, time_limit=request.time_limit, seed=request.seed)
     context.progress("solve", 1.0, f"{solution.solver}: {solution.certificate.status}")
