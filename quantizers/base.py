@@ -19,7 +19,7 @@ BLOCK_ELEMENTS = 1 << 21
 
 
 class Quantized:
-    """A unit as integers: weight = (code - zero) * scale, one scale (and zero) a row and group.
+    """A unit as integers: weight = (code - zero) * scale, one scale (and zero) a row and group; `sign`: +-scale.
 
     codes: uint8 (out, in), each below format.levels. scales: (out, groups), never zero, may be negative; float16, or
     float32 for formats with bf16 or fp32 scales. zeros: uint8 (out, groups), or None for symmetric formats, whose zero
@@ -61,6 +61,10 @@ class Quantized:
 
     def dequantize(self) -> Float32Matrix:
         """float32 (out, in) = float32(scale) * (float32(code) - float32(zero)), in this order."""
+        if self.format.centered:
+            spans = [stop - start for start, stop in group_spans(self.shape[1], self.format)]
+            signs = np.where(self.codes > 0, np.float32(1), np.float32(-1))
+            return signs * np.repeat(self.scales.astype(np.float32), spans, axis=1)
         columns = max(1, self.shape[1])
         group = min(self.format.group or columns, columns)
         zeros = self.zeros

@@ -25,5 +25,11 @@ QUANTIZERS = Catalog(
             "GPTQ: later inputs make up for the rounding of earlier ones",
             traits={"data": "hessian"},
         ),
+        Entry(
+            "sqc",
+            "quantizers.sqc:QUANTIZER",
+            "GPTQ with SliM-LLM's ranges: what an error of a salient weight counts decides them",
+            traits={"data": "hessian"},
+        ),
     ),
 )

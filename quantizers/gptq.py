@@ -81,9 +81,12 @@ class Gptq:
         order: str = ORDERS[0],
         scales: str = "range",
         block: int = BLOCK,
+        losses: Float64 | None = None,
         **context: Any,
     ) -> Stored:
         """See quantizers.base.Quantizer. hessian: (in, in) sum of x x' over calibration tokens, any scale.
+
+        losses: (out, in) array that takes what every weight's rounding costs (sweep.sweep); integer formats only.
 
         Raises InvalidCalibration without a usable Hessian. A Hessian of zeros (an expert that saw no token) is allowed
         and rounds to nearest.
@@ -110,7 +113,7 @@ class Gptq:
             return sweep_blocks(weight, format, natural.upper, name)
         prepared = self._prepared(hessian, weight.shape[1], damping, order, name)
         parameters = _Parameters(format, damped(prepared.moments, damping) if scales == "clip" else None, name)
-        return _quantize(weight, parameters, prepared, block)
+        return _quantize(weight, parameters, prepared, block, losses)
 
     def quantize_mixed(
         self,
@@ -121,6 +124,7 @@ class Gptq:
         hessian: NDArray[Any] | None = None,
         damping: float = DAMPING,
         block: int = BLOCK,
+        losses: Float64 | None = None,
         **context: Any,
     ) -> Mixed:
         """See quantizers.mixed. Rows one by one; other parts in one sweep, in activation order, scales of the range."""
@@ -131,7 +135,7 @@ class Gptq:
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
         prepared = self._prepared(hessian, weight.shape[1], damping, ORDERS[0], name)
-        return sweep_mixed(weight, format, prepared.upper, prepared.permutation, block, name)
+        return sweep_mixed(weight, format, prepared.upper, prepared.permutation, block, name, losses)
 
     def _prepared(self, hessian: NDArray[Any] | None, columns: int, damping: float, order: str, name: str) -> Prepared:
         """The factor of this Hessian; the last one is kept, because one Hessian serves several formats and units."""
@@ -200,7 +204,9 @@ class _Parameters:
         return scales[:, 0], zeros[:, 0]
 
 
-def _quantize(weight: Float32Matrix, parameters: _Parameters, prepared: Prepared, block: int) -> Quantized:
+def _quantize(
+    weight: Float32Matrix, parameters: _Parameters, prepared: Prepared, block: int, losses: Float64 | None
+) -> Quantized:
     format, permutation, order = parameters.format, prepared.permutation, prepared.order
     rows, columns = weight.shape
     spans = group_spans(columns, format)
@@ -218,10 +224,16 @@ def _quantize(weight: Float32Matrix, parameters: _Parameters, prepared: Prepared
             group = work[:, start:stop].astype(np.float32)
             scales[:, starts[first]], zeros[:, starts[first]] = parameters.of(group, (start, stop))
         groups = group_of[permutation[first:last]]
-        top = np.full((rows, last - first), format.top, np.float64)
-        return scales[:, groups].astype(np.float64), zeros[:, groups].astype(np.float64), top
+        step, zero = scales[:, groups].astype(np.float64), zeros[:, groups].astype(np.float64)
+        if format.centered:  # see mixed_sweep
+            work[:, first:last] += step
+            step *= 2
+        return step, zero, np.full((rows, last - first), format.top, np.float64)
 
     work = np.ascontiguousarray(weight[:, permutation], np.float64)
     codes = np.empty((rows, columns), np.uint8)
-    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, block, tuple(starts)), grid)
+    cost = None if losses is None else np.empty((rows, columns))
+    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, block, tuple(starts)), grid, losses=cost)
+    if losses is not None and cost is not None:
+        losses[:, permutation] = cost
     return Quantized(codes, scales, None if format.symmetric else zeros, format)

@@ -1,10 +1,13 @@
 """GPTQ of a matrix whose columns, blocks of columns or groups have formats of their own, in one sweep over its columns.
 
 Scales are those of the weights' range, fixed before the sweep ("static groups"), so that the order of the columns is
-free and every weight has a scale, a zero point and a top code of its own.
+free and every weight has a scale, a zero point and a top code of its own. A `sign` format's +-s is 2 s (code - 1/2): on
+weights moved up by s it is the grid of step 2 s from zero, and what is passed on to later columns is the same.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +20,32 @@ from quantizers.sweep import Float64, blocks, sweep
 
 
 def sweep_mixed(
-    weight: Float32Matrix, format: MixedFormat, upper: Float64, order: NDArray[np.intp], block: int, name: str
+    weight: Float32Matrix,
+    format: MixedFormat,
+    upper: Float64,
+    order: NDArray[np.intp],
+    block: int,
+    name: str,
+    losses: Float64 | None = None,
 ) -> Mixed:
-    """upper: U of H^-1 = U'U with columns in `order`. Raises Unsupported for members that are no plain integers."""
+    """upper: U of H^-1 = U'U with columns in `order`. losses: (out, in), see sweep.
+
+    Raises Unsupported for members that are no integers.
+    """
     shape = (weight.shape[0], weight.shape[1])
     found, choice = format.cut(shape), format.line_choice(shape)
     lines = found.to_lines(weight, shape)
-    scale, zero, top = (np.zeros((found.lines, found.length), np.float32) for _ in range(3))
+    scale, zero, top, moved = (np.zeros((found.lines, found.length), np.float32) for _ in range(4))
     grids = []
     for number, member in enumerate(format.members):
-        if not isinstance(member, IntFormat) or not member.plain:
-            raise Unsupported("gptq cannot make this format", expected="plain int formats", got=member.label)
+        if not isinstance(member, IntFormat):
+            raise Unsupported("gptq cannot make this format", expected="int formats", got=member.label)
         mine = np.flatnonzero(choice == number)
         scales, zeros = _parameters(np.ascontiguousarray(lines[mine]), member, name)
         for index, (start, stop) in enumerate(group_spans(found.length, member)):
-            scale[mine, start:stop] = scales[:, index : index + 1]
+            step = scales[:, index : index + 1].astype(np.float32)
+            scale[mine, start:stop] = 2 * step if member.centered else step
+            moved[mine, start:stop] = step if member.centered else 0
             zero[mine, start:stop] = zeros[:, index : index + 1]
         top[mine] = member.top
         grids.append((mine, member, scales, zeros))
@@ -43,8 +57,12 @@ def sweep_mixed(
         return scale, zero, top
 
     codes = np.empty(shape, np.uint8)
-    work = np.ascontiguousarray(weight[:, order], np.float64)
-    codes[:, order] = sweep(work, upper, blocks(shape[1], block), grid)
+    work = (weight.astype(np.float64) + found.to_matrix(moved, shape))[:, order]
+    work = np.ascontiguousarray(work, np.float64)
+    cost = None if losses is None else np.empty(shape)
+    codes[:, order] = sweep(work, upper, blocks(shape[1], block), grid, losses=cost)
+    if losses is not None and cost is not None:
+        losses[:, order] = cost
     coded = found.to_lines(codes, shape)
     pieces = tuple(
         Quantized(np.ascontiguousarray(coded[mine]), scales, None if member.symmetric else zeros, member)
@@ -53,7 +71,7 @@ def sweep_mixed(
     return Mixed(pieces, shape, format)
 
 
-def _parameters(lines: Float32Matrix, format: IntFormat, name: str) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+def _parameters(lines: Float32Matrix, format: IntFormat, name: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Scales and zero points (lines, groups) of the weights' range."""
     found = []
     for start, stop in group_spans(lines.shape[1], format):

@@ -18,6 +18,8 @@ conclusion 3). Up to 4 bits their stored scale is therefore the one with w'q = w
 in float32 on the weights in units of the scale.
 KL of llama-stdlib against no correction: 0.35 at 1 bit (both kinds), 0.86 at 2, 0.95 at 3, 0.97 at 4.
 
+`sign` formats hold +-s with s the mean magnitude: on normal weights 0.36 of the variance is lost, 0.6 by an `int1`.
+
 An all-zero group gets the smallest scale and the code of zero; scales are never zero (2^-24 at least).
 """
 
@@ -128,7 +130,8 @@ def _quantize(weight: Float32Matrix, format: IntFormat, name: str) -> Quantized:
             scale, zero = group_parameters(grouped, low, high, format, name)
             if zeros is not None:
                 zeros[block, groups_part] = zero
-            rounded = _round_to(grouped, scale, zero, format.top)
+            signs = format.centered
+            rounded = (grouped >= 0).astype(np.uint8) if signs else _round_to(grouped, scale, zero, format.top)
             codes[block, columns_part] = rounded.reshape(part.shape)
             scales[block, groups_part] = unshrunk_scale(grouped, rounded, scale, zero, format)
     return Quantized(codes, scales, zeros, format)
@@ -159,6 +162,8 @@ def group_parameters(
 ) -> tuple[Scales, NDArray[np.uint8]]:
     """Scales and uint8 zero points of groups (rows, groups, size) with ranges [low, high]."""
     half = format.middle
+    if format.centered:  # codes are the weights' signs; their mean magnitude is then the least-squares scale
+        return stored_scale(np.abs(grouped).mean(axis=-1), format, name), np.zeros(low.shape, np.uint8)
     if format.width == 1:
         signed = _one_bit_scale(grouped)
         scale = stored_scale(-signed if format.symmetric else np.abs(signed), format, name)
@@ -213,7 +218,7 @@ def _round_to(grouped: _Float32, scale: Scales, zero: NDArray[np.uint8], top: in
 
 def corrects(format: IntFormat) -> bool:
     """Whether the stored scale of this format is corrected for shrinkage."""
-    return format.width == 1 or (format.symmetric and format.width <= UNSHRINK_WIDTH)
+    return not format.centered and (format.width == 1 or (format.symmetric and format.width <= UNSHRINK_WIDTH))
 
 
 def unshrunk_scale(

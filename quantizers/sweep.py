@@ -22,10 +22,13 @@ Float64 = NDArray[np.float64]
 Grid = Callable[[int, int, Float64], tuple[Float64, Float64, Float64]]
 
 
-def sweep(weight: Float64, upper: Float64, cuts: Sequence[int], grid: Grid, *, threads: int = 1) -> NDArray[np.uint8]:
+def sweep(
+    weight: Float64, upper: Float64, cuts: Sequence[int], grid: Grid, *, threads: int = 1, losses: Float64 | None = None
+) -> NDArray[np.uint8]:
     """uint8 codes (rows, columns). weight, in the order of the sweep, is used up.
 
-    upper: U of H^-1 = U'U in the same order. cuts: block boundaries, from 0 to the number of columns.
+    upper: U of H^-1 = U'U in the same order. cuts: block boundaries, from 0 to the number of columns. losses: takes
+    e^2 / 2 of every weight, what its rounding costs once the columns behind it have made up for it.
     """
     rows, columns = weight.shape
     codes = np.empty((rows, columns), np.uint8)
@@ -42,6 +45,8 @@ def sweep(weight: Float64, upper: Float64, cuts: Sequence[int], grid: Grid, *, t
                 *(array.ctypes.data for array in cells), part.ctypes.data, errors.ctypes.data, threads,
             )  # fmt: skip
         codes[:, first:last] = part
+        if losses is not None:
+            losses[:, first:last] = np.square(errors) / 2
         if last < columns:
             weight[:, last:] -= errors @ upper[first:last, last:]
     return codes

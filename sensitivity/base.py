@@ -40,6 +40,7 @@ class ScoringTask:
     partial: where half-done sums are kept, so that a stopped run goes on.
     share: who computes the batches of a pass (see share.py).
     granularity: what gets a loss of its own; finer than a tensor, metrics that can give parts do so (`score_parts`).
+    target: stored bits a weight that the plan will have, for metrics that look at one target (trait `target`).
     """
 
     source: ModelSource
@@ -54,6 +55,7 @@ class ScoringTask:
     partial: Partial = FORGETFUL
     granularity: str = "tensor"
     share: Share = ALONE
+    target: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,6 +68,7 @@ class Scores:
 
     unmeasured: names of units whose losses are a stated fallback, not a measurement. response: how sums become KL (see
     response.py). extras: further arrays whose last two axes are (units, formats), such as resampled tables.
+    menus: (units, columns) format names, where a metric gives every unit a menu of its own (see core.table).
     """
 
     loss: Losses
@@ -78,6 +81,7 @@ class Scores:
     warnings: tuple[str, ...] = ()
     response: Mapping[str, Any] | None = None
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    menus: tuple[tuple[str, ...], ...] = ()
 
 
 class Metric(Protocol):

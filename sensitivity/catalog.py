@@ -106,6 +106,32 @@ METRICS = Catalog(
             traits={"data": "calibration", "loss_unit": "compensated squared output error", "passes": "1 forward"},
         ),
         Entry(
+            "output-kl",
+            "sensitivity.output_kl:METRIC",
+            "SliM-LLM's score: KL between a layer's softmaxed outputs; by column block, of its balanced plans",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "KL of a layer's softmaxed output",
+                "passes": "2 forward + 2 local products",
+                "parts": True,
+                "target": True,
+            },
+        ),
+        Entry(
+            "gptq-loss",
+            "sensitivity.gptq_loss:METRIC",
+            "BAQ's losses: what each part costs in a reference run of GPTQ, and the law 4^-bits from there",
+            needs=("torch", "transformers"),
+            traits={
+                "data": "calibration",
+                "loss_unit": "compensated squared output error",
+                "passes": "1 forward + 1 GPTQ",
+                "parts": True,
+                "target": True,
+            },
+        ),
+        Entry(
             "moe",
             "sensitivity.moe:METRIC",
             "MC-MoE's product: how often and how heavily an expert is used, times its block's error",

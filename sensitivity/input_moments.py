@@ -7,7 +7,7 @@ expert's H holds the tokens that were routed to it and no others. As many layers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,16 @@ BATCH_TOKENS = 2048
 Moments = dict[str, NDArray[np.float32]]
 
 
-class _Watcher(TorchFunctionMode):
-    """Adds up x x' of the inputs of watched weights while active; `begin` starts a batch."""
+class Watcher(TorchFunctionMode):
+    """Gives `add` (unit number, (tokens, in) inputs) of watched weights while active; `begin` starts a batch."""
 
-    def __init__(self, watched: dict[Key, tuple[int, ...]]) -> None:
+    def __init__(self, runner: Runner, units: Sequence[int], add: Callable[[int, torch.Tensor], None]) -> None:
         super().__init__()
-        self._watched = watched
+        self._add = add
+        self._watched = _watched(runner, units)
         self._mask: torch.Tensor | None = None
         self._inputs: dict[int, list[torch.Tensor]] = {}
         self.leader: dict[int, int] = {}
-        self.sums: dict[int, torch.Tensor] = {}
 
     def begin(self, data: Data) -> None:
         mask = data.inputs.get("attention_mask")
@@ -72,9 +72,17 @@ class _Watcher(TorchFunctionMode):
             return inputs[self._mask]
         return inputs.reshape(-1, inputs.shape[-1])
 
-    def _add(self, unit: int, rows: torch.Tensor) -> None:
-        product = (rows.T.float() @ rows.float()).double()
-        self.sums[unit] = product if unit not in self.sums else self.sums[unit] + product
+    def watch(self, runner: Runner, data: Data, progress: Progress, words: str) -> dict[str, str]:
+        """Runs the data through; unit name -> name of the unit that its inputs went to. Raises NotFinite."""
+        with torch.inference_mode():
+            for done, batch in _batches(data):
+                self.begin(batch)
+                with self:
+                    runner.output(batch)
+                self.finish()
+                progress("calibrate", done, words)
+        names = [unit.name for unit in runner.inventory.units]
+        return {names[unit]: names[leader] for unit, leader in self.leader.items()}
 
 
 def passes(inventory: Inventory, limit: int = LIMIT_BYTES) -> list[tuple[int, ...]]:
@@ -99,6 +107,20 @@ def gather(runner: Runner, data: Data, units: Sequence[int], progress: Progress)
 
     Units that no token reached, or that are used in ways nobody listens to, are in neither. Raises NotFinite.
     """
+    sums: dict[int, torch.Tensor] = {}
+
+    def add(unit: int, rows: torch.Tensor) -> None:
+        product = (rows.T.float() @ rows.float()).double()
+        sums[unit] = product if unit not in sums else sums[unit] + product
+
+    watcher = Watcher(runner, units, add)
+    leaders = watcher.watch(runner, data, progress, f"second moments of the inputs of {len(units)} units")
+    names = [unit.name for unit in runner.inventory.units]
+    return leaders, {names[unit]: total.numpy().astype(np.float32) for unit, total in sums.items()}
+
+
+def _watched(runner: Runner, units: Sequence[int]) -> dict[Key, tuple[int, ...]]:
+    """Units by the weight that uses them."""
     watched: dict[Key, tuple[int, ...]] = {}
     parameters = runner.parameters
     for number in units:
@@ -109,17 +131,7 @@ def gather(runner: Runner, data: Data, units: Sequence[int], progress: Progress)
         matrix = matrix if place.index is None else matrix[place.index]
         key = weight_key(matrix)
         watched[key] = (*watched.get(key, ()), number)
-    watcher = _Watcher(watched)
-    with torch.inference_mode():
-        for done, batch in _batches(data):
-            watcher.begin(batch)
-            with watcher:
-                runner.output(batch)
-            watcher.finish()
-            progress("calibrate", done, f"second moments of the inputs of {len(units)} units")
-    names = [unit.name for unit in runner.inventory.units]
-    found = {names[unit]: total.numpy().astype(np.float32) for unit, total in watcher.sums.items()}
-    return {names[unit]: names[leader] for unit, leader in watcher.leader.items()}, found
+    return watched
 
 
 def _batches(data: Data) -> Iterator[tuple[float, Data]]:

@@ -38,13 +38,14 @@ def score(
     partial: Partial = FORGETFUL,
     granularity: str = "tensor",
     share: Share = ALONE,
+    target: float | None = None,
 ) -> SensitivityTable:
     """Predicted rise of the model's loss for every unit in every format.
 
     formats: names. calibration: from `sensitivity.calibration.load`; only its scoring part is used. quantizer: the one
     that will make the checkpoint. samples: label samples an item (metrics that draw labels). Same inputs and seed, same
     table (on one machine and number of threads to the byte; elsewhere to float32 rounding).
-    partial: keeps half-done sums of exactly this question; a run that finds some goes on from there.
+    target: see ScoringTask. partial: keeps half-done sums of exactly this question, for the next run to go on from.
     share: who computes the batches of a pass (see share.py).
     Raises UnknownName, InvalidCalibration, NotFinite, InvalidModel, Unsupported, OutOfResources.
     """
@@ -57,17 +58,14 @@ def score(
             f"the metric {metric} needs calibration data",
             hint="load some with sensitivity.calibration.load(None, source, inventory), or use weight-mse",
         )
-    unknown = sorted(set(options or {}) - member.options)
-    if unknown:
-        known = ", ".join(sorted(member.options)) or "no options"
-        raise InvalidInput(f"the metric {metric} has no such option", expected=known, got=", ".join(unknown)[:120])
+    _known_options(member, options or {})
     if not inventory.units:
         raise InvalidInput("this model has nothing to plan", got="no planned unit", hint="see `bitwright inspect`")
     data = calibration.scoring if calibration is not None and member.needs_data else None
     deltas = Deltas(source, inventory, menu, _maker(quantizer, granularity))
     task = ScoringTask(
         source, inventory, menu, deltas, data, seed, samples, dict(options or {}), progress or silent, partial,
-        granularity, share,
+        granularity, share, target,
     )  # fmt: skip
     try:
         scores = _measure(member, granularity)(task)
@@ -78,11 +76,26 @@ def score(
             "memory ran out while scoring", hint="score fewer formats at once, or use --metric weight-mse"
         ) from error
     _check(scores, inventory)
+    columns, parts = _rows_and_columns(task, scores)
     return SensitivityTable(
-        inventory=inventory, formats=tuple(f.name for f in menu), loss=scores.loss, stderr=scores.stderr,
+        inventory=inventory, formats=columns, loss=scores.loss, stderr=scores.stderr,
         metric=metric, loss_unit=scores.loss_unit, provenance=_provenance(task, metric, scores, calibration),
-        extras=scores.extras, granularity=granularity if is_finer(granularity) else "tensor",
+        extras=scores.extras, granularity=parts, menus=scores.menus,
     )  # fmt: skip
+
+
+def _known_options(member: Metric, options: Mapping[str, Any]) -> None:
+    unknown = sorted(set(options) - member.options)
+    if unknown:
+        known = ", ".join(sorted(member.options)) or "no options"
+        raise InvalidInput(f"the metric {member.name} has no such option", expected=known, got=", ".join(unknown)[:120])
+
+
+def _rows_and_columns(task: ScoringTask, scores: Scores) -> tuple[tuple[str, ...], str]:
+    """(names of the table's columns, what its rows are): rungs and whole units where every unit has its own menu."""
+    if scores.menus:
+        return tuple(f"rung-{j}" for j in range(scores.loss.shape[1])), "tensor"
+    return tuple(f.name for f in task.formats), task.granularity if is_finer(task.granularity) else "tensor"
 
 
 def _maker(quantizer: str | Quantizer, granularity: str) -> Quantizer:
@@ -106,7 +119,8 @@ def _measure(member: Metric, granularity: str) -> Callable[[ScoringTask], Scores
 
 
 def _check(scores: Scores, inventory: Inventory) -> None:
-    bad = np.flatnonzero(~np.isfinite(scores.loss).all(axis=1))
+    offered = np.array([[bool(name) for name in row] for row in scores.menus]) if scores.menus else True
+    bad = np.flatnonzero(~(np.isfinite(scores.loss) | ~np.asarray(offered)).all(axis=1))
     if len(bad):
         names = [inventory.units[i].name if len(scores.loss) == len(inventory.units) else f"part {i}" for i in bad]
         raise NotFinite(

@@ -20,7 +20,7 @@ from service.replies import json_bytes
 def menus_json(path: Path, digest: str) -> bytes:
     """`menus_document` of a stored table, kept ready."""
     table = load_table(path)
-    return json_bytes({"digest": digest, **menus_document(table.inventory, table.formats)})
+    return json_bytes({"digest": digest, **menus_document(table.inventory, table.kinds)})
 
 
 def plan_menus(plan: Plan) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _table_problem(table: SensitivityTable, ties: tuple[str, ...], engine: str |
     if engine is None:
         return table.problem(None, tie_kinds=ties)
     profile, inventory = load_profile(engine), table.inventory
-    allowed = np.array(profile.allowed(inventory, table.formats), bool)
+    allowed = np.array(profile.allowed(inventory, table.kinds), bool)
     finite = np.zeros_like(allowed)
     np.logical_or.at(finite, table.row_units, np.isfinite(table.loss))
     bare = np.flatnonzero(~(allowed & finite).any(axis=1))

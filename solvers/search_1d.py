@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.core.balance import dealt
 from bitwright.core.errors import InvalidProblem, InvalidSetting, NotFinite
 from bitwright.core.problem import IntArray
 
@@ -33,11 +34,7 @@ class Found:
 
 def balanced(salience: Any, width: int, moved: int) -> IntArray:
     """(k,) bits: width - 1 for the `moved` least salient, width + 1 for the `moved` most salient, else width."""
-    order = np.argsort(np.asarray(salience, np.float64), kind="stable")
-    bits = np.full(len(order), width, np.int64)
-    bits[order[:moved]] -= 1
-    bits[order[len(order) - moved :]] += 1
-    return bits
+    return width + dealt(salience, moved, moved)
 
 
 def search(salience: Any, score: Score, *, width: int, calls: int | None = None) -> Found:

@@ -30,12 +30,14 @@ MAX_GROUP = 1 << 20
 #: Formats that have one name each.
 NAMED: dict[str, Format] = {**FLOAT_BLOCKS, **GGML_FORMATS, **GRID_FORMATS, **FLOAT_FORMATS}
 _NF4_NAME = re.compile(r"nf4-g([1-9][0-9]{0,6})")
+_SIGN_NAME = re.compile(r"sign-(?:g([1-9][0-9]{0,6})|channel)")
 _INT_NAME = re.compile(
     r"int(?:([1-8])|-l([1-9][0-9]*))(-sym)?-(?:g([1-9][0-9]*)|channel|(tensor))(-bf16|-fp32)?",
 )
 GRAMMAR = (
     "int{1..8}[-sym]-{g{N}|channel|tensor}[-bf16|-fp32] (for example int4-g64, int3-sym-g128; -bf16, -fp32: type of "
-    "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), nf4-g{N}, "
+    "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), "
+    "sign-{g{N}|channel} for two levels +-scale, nf4-g{N}, "
     "higgs-p1-n{4..256}[-g{N}], higgs-p2-n{8..4096}[-g{N}] (n a power of two), "
     + ", ".join(name for name in NAMED if name not in GRID_FORMATS)
 )
@@ -59,6 +61,9 @@ def _parse_plain(name: str) -> Format:
     if match is not None and int(match[1]) != NF4_GROUP and int(match[1]) <= MAX_GROUP:
         found = nf4(int(match[1]))
     found = found or parse_grid(name)
+    match = _SIGN_NAME.fullmatch(name)
+    if match is not None and int(match[1] or 1) <= MAX_GROUP:
+        found = IntFormat(1, True, int(match[1]) if match[1] else None, centered=True)
     if found is None:
         raise UnknownName("there is no format of that name", expected=GRAMMAR, got=repr(name)[:80])
     return found

@@ -7,6 +7,8 @@
 A format of 2^b levels stores b bits a code. Any other number of levels L is stored in b = ceil(log2 L) bits a code, or
 in radix words where that is smaller: each 32-bit word holds k = floor(32 / log2 L) codes as the digits of one number,
 least significant first (BAQ's fractional widths with their true cost: 3 levels cost 1.6 bits, not log2 3 = 1.585).
+
+`sign` formats have the two levels -scale and +scale, for which no integer is zero; an `int1` has 0 and one more.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ MAX_LEVELS = 256
 
 @dataclass(frozen=True)
 class IntFormat(Format):
-    """`group=None` is one group an output row; `tensor`, one for the whole matrix. levels: 2^width unless given."""
+    """`group=None` is one group an output row; `tensor`, one for the whole matrix. levels: 2^width unless given.
+
+    centered: the `sign` formats, weight = (2 code - 1) scale.
+    """
 
     width: int
     symmetric: bool
@@ -31,6 +36,7 @@ class IntFormat(Format):
     levels: int = 0
     scale: str = "F16"
     tensor: bool = False
+    centered: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", self.levels or 1 << self.width)
@@ -38,6 +44,8 @@ class IntFormat(Format):
     @property
     def name(self) -> str:  # type: ignore[override]
         kind = f"int{self.width}" if self.levels == 1 << self.width else f"int-l{self.levels}"
+        if self.centered:
+            return f"sign-{'channel' if self.group is None else f'g{self.group}'}"
         group = "tensor" if self.tensor else "channel" if self.group is None else f"g{self.group}"
         suffix = next(text for text, dtype in SCALES.items() if dtype == self.scale)
         return f"{kind}{'-sym' if self.symmetric else ''}-{group}{suffix}"
@@ -48,8 +56,8 @@ class IntFormat(Format):
 
     @property
     def plain(self) -> bool:
-        """2^width levels, float16 scales, a scale a group or row: what inference engines know."""
-        return self.levels == 1 << self.width and self.scale == "F16" and not self.tensor
+        """2^width levels, an integer zero, float16 scales, a scale a group or row: what inference engines know."""
+        return self.levels == 1 << self.width and self.scale == "F16" and not self.tensor and not self.centered
 
     @property
     def top(self) -> int:

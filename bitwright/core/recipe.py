@@ -79,6 +79,7 @@ class Recipe(BaseModel):
     formats: tuple[str, ...] = ()
     solver: str = "auto"
     quantizer: str = "rtn"
+    quantizer_options: dict[str, Any] = Field(default_factory=dict)
     ties: tuple[str, ...] = Field(default=(), description="families of units that share a format, besides the engine's")
     menus: tuple[MenuLine, ...] = ()
     rules: tuple[RuleLine, ...] = ()

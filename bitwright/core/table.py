@@ -7,6 +7,7 @@ engine is answered without the model. File form: `.npz` without pickles; `meta` 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +36,8 @@ EXTRA = "extra_"
 class SensitivityTable:
     """loss, stderr: float64 (rows, formats); `inf` loss forbids a cell, NaN stderr means unknown.
 
+    menus: (units, columns) format names where every unit has a menu of its own ("": none, its loss is inf); `formats`
+        then only names the columns, such as `rung-0`.
     granularity: a row is a unit, or with a finer granularity a part of a unit (`core.mixed_format`), unit after unit.
 
     inventory: units in the table's row order (with their shapes and families) and the unquantized rest.
@@ -53,9 +56,12 @@ class SensitivityTable:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     granularity: str = "tensor"
+    menus: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         shape = (sum(self.part_counts), len(self.formats))
+        if self.menus and (len(self.menus), {len(row) for row in self.menus}) != (shape[0], {shape[1]}):
+            raise InvalidPlan("the menus of the table's units have the wrong shape", expected=str(shape))
         if any(array.shape[-2:] != shape for array in self.extras.values()):
             raise InvalidPlan("an extra array of the table has the wrong shape", expected=f"(..., {shape})")
         if self.loss.shape != shape or self.stderr.shape != shape:
@@ -87,6 +93,8 @@ class SensitivityTable:
 
     def unit_formats(self, choice: NDArray[np.int64]) -> list[str]:
         """The name of every unit's format for a choice of columns by row of the table."""
+        if self.menus:
+            return [menu[j] for menu, j in zip(self.menus, choice.tolist(), strict=True)]
         if not is_finer(self.granularity):
             return [self.formats[j] for j in choice.tolist()]
         cuts = np.cumsum((0, *self.part_counts)).tolist()
@@ -105,6 +113,11 @@ class SensitivityTable:
     def cost_bytes(self) -> NDArray[np.int64]:
         """Exact stored bytes (rows, formats); the first part of a unit also pays for the unit's index of parts."""
         shapes = {u.shape for u in self.inventory.units}
+        if self.menus:
+            pairs = zip(self.inventory.units, self.menus, strict=True)
+            return np.array(
+                [[parse_format(n).storage(u.shape).bytes if n else 0 for n in names] for u, names in pairs], np.int64
+            )
         if is_finer(self.granularity):
             parts = {shape: part_bytes(self.granularity, shape, self._members) for shape in shapes}
             return np.concatenate([parts[u.shape] for u in self.inventory.units])
@@ -134,7 +147,11 @@ class SensitivityTable:
         """The same table with some of its columns, in the given order."""
         columns = [self.formats.index(name) for name in formats]
         extras = {name: array[..., columns] for name, array in self.extras.items()}
-        return replace(self, formats=formats, loss=self.loss[:, columns], stderr=self.stderr[:, columns], extras=extras)
+        menus = tuple(tuple(row[j] for j in columns) for row in self.menus)
+        return replace(
+            self, formats=formats, loss=self.loss[:, columns], stderr=self.stderr[:, columns], extras=extras,
+            menus=menus,
+        )  # fmt: skip
 
     def without_units(self, inventory: Inventory) -> SensitivityTable:
         """The rows of the units that `inventory` (this one with some units kept unquantized) still plans."""
@@ -142,14 +159,24 @@ class SensitivityTable:
         stay = np.array([unit.name in names for unit in self.inventory.units], bool)
         rows = np.flatnonzero(stay[self.row_units])
         extras = {name: array[..., rows, :] for name, array in self.extras.items()}
-        return replace(self, inventory=inventory, loss=self.loss[rows], stderr=self.stderr[rows], extras=extras)
+        menus = tuple(row for row, left in zip(self.menus, stay, strict=True) if left) if self.menus else ()
+        return replace(
+            self, inventory=inventory, loss=self.loss[rows], stderr=self.stderr[rows], extras=extras, menus=menus
+        )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What engines are asked about each column: its format, or with menus the members that some unit mixes."""
+        if not self.menus:
+            return self.formats
+        return tuple(next((parse_format(n).label for n in column if n), "") for column in zip(*self.menus, strict=True))
 
     @property
     def digest(self) -> str:
         return digest_json(
             {
                 **self._meta(),
-                "loss": self.loss.tolist(),
+                "loss": [[value if math.isfinite(value) else None for value in row] for row in self.loss.tolist()],
                 "stderr": np.nan_to_num(self.stderr, nan=-1).tolist(),
                 **({"extras": _digests(self.extras)} if self.extras else {}),
             }
@@ -157,8 +184,9 @@ class SensitivityTable:
 
     def _meta(self) -> dict[str, Any]:
         finer = {"granularity": self.granularity} if is_finer(self.granularity) else {}
+        menus = {"menus": [list(row) for row in self.menus]} if self.menus else {}
         return {
-            **finer, "bitwright_table": TABLE_VERSION,
+            **finer, **menus, "bitwright_table": TABLE_VERSION,
             "inventory": self.inventory.to_json(), "formats": list(self.formats),
             "metric": self.metric, "loss_unit": self.loss_unit, "provenance": dict(self.provenance),
         }  # fmt: skip
@@ -201,7 +229,7 @@ def load_table(path: str | Path) -> SensitivityTable:
             inventory, tuple(meta["formats"]), arrays["loss"].astype(np.float64), arrays["stderr"].astype(np.float64),
             meta["metric"], meta["loss_unit"], meta["provenance"],
             {name.removeprefix(EXTRA): array for name, array in arrays.items() if name.startswith(EXTRA)},
-            meta.get("granularity", "tensor"),
+            meta.get("granularity", "tensor"), tuple(tuple(map(str, row)) for row in meta.get("menus", ())),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidPlan("the table's description is incomplete", got=repr(error)[:120]) from error

@@ -66,7 +66,7 @@ def table_head(table: SensitivityTable) -> dict[str, Any]:
 def table_columns(table: SensitivityTable, digest: str) -> bytes:
     """The columns of the table of whole units. A forbidden loss is infinite, an unknown standard error 0."""
     whole = table.by_unit()
-    units, menus = whole.inventory.units, menus_document(whole.inventory, whole.formats)
+    units, menus = whole.inventory.units, menus_document(whole.inventory, whole.kinds)
     arrays: dict[str, NDArray[Any]] = {
         "loss": whole.loss,
         "stderr": np.nan_to_num(whole.stderr, nan=0.0),

@@ -53,21 +53,22 @@ def unpack(words: np.ndarray[Any, Any], bits: int, count: int) -> np.ndarray[Any
 
 def unit(entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """float32 (out, in) weights of one unit of the manifest."""
-    name, columns = entry["name"], entry["shape"][1]
-    if "(" in entry["format"]:
+    name, columns, kind = entry["name"], entry["shape"][1], entry["format"]
+    if "(" in kind:
         return packed_parts.values(entry, tensors, unit)
     if f"{name}.blocks" in tensors:
-        return packed_blocks.values(tensors[f"{name}.blocks"], tensors.get(f"{name}.scales"), entry["format"], columns)
-    match = re.fullmatch(r"int(?:-l)?([0-9]+)(-sym)?-(?:g([0-9]+)|channel|tensor)(?:-bf16|-fp32)?", entry["format"])
+        return packed_blocks.values(tensors[f"{name}.blocks"], tensors.get(f"{name}.scales"), kind, columns)
+    match = re.fullmatch(r"(?:sign|int(?:-l)?([0-9]+)(-sym)?)-(?:g([0-9]+)|channel|tensor)(?:-bf16|-fp32)?", kind)
     if match is None:
         return tensors[name].astype(np.float32)
-    levels = int(match[1]) if "-l" in entry["format"] else 1 << int(match[1])
+    sign, levels = match[1] is None, int(match[1]) if "-l" in kind else 1 << int(match[1] or 1)
     bits, group, words = (levels - 1).bit_length(), int(match[3] or columns), tensors[f"{name}.codes"]
     each = max(k for k in range(33) if levels**k <= 2**32)
     codes = packed_blocks.digits(words, levels, columns) if each * bits > 32 else unpack(words, bits, columns)
-    scales = tensors[f"{name}.scales"].astype(np.float32)
-    middle = np.full(scales.shape, levels // 2, np.float32)
-    zeros = middle if match[2] else unpack(tensors[f"{name}.zeros"], bits, len(scales)).T.astype(np.float32)
+    scales = tensors[f"{name}.scales"].astype(np.float32) * (1 + sign)
+    zeros = np.full(scales.shape, levels // 2 / (1 + sign), np.float32)
+    if not (match[2] or sign):
+        zeros = unpack(tensors[f"{name}.zeros"], bits, len(scales)).T.astype(np.float32)
     at = np.arange(columns) // group
     return np.asarray((codes.astype(np.float32) - zeros[:, at]) * scales[:, at], np.float32)
 
@@ -79,9 +80,8 @@ def items(folder: str | Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         raise ValueError("not a packed checkpoint of version 1")
     tensors = stored(folder)
     stacks: dict[str, dict[int, np.ndarray[Any, Any]]] = {}
-    used = set()
+    used = {entry["name"] + suffix for entry in manifest["units"] for suffix in packed_parts.SUFFIXES}
     for entry in manifest["units"]:
-        used |= {entry["name"] + suffix for suffix in packed_parts.SUFFIXES}
         if entry["index"] is None:
             yield entry["tensor"], unit(entry, tensors)
         else:

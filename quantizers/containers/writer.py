@@ -116,7 +116,7 @@ def _decision(plan: Mapping[str, Any] | None) -> list[Any] | None:
         return None
     made = dict(plan.get("provenance", {}))
     units = [[unit["name"], unit["format"]] for unit in plan["units"]]
-    return [units, made.get("quantizer"), made.get("quantizer_calibration")]
+    return [units, made.get("quantizer"), made.get("quantizer_calibration"), made.get("quantizer_options")]
 
 
 def _read_json(path: Path) -> Any:

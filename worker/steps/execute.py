@@ -81,7 +81,7 @@ def write_checkpoint(
         plan_json=plan.to_json(),
         progress=context.progress,
         context=units_context(maker),
-        context_key=maker.data,
+        context_key=maker.context_key,
         made=made,
     )
     for part in parts:

@@ -63,7 +63,7 @@ def import_plan(
     request = PlanRequest(model=model, budget=_UNBOUNDED, formats=names, metric=metric, confirm=False)
     menu = resolve(request, inventory)
     calibration = calibrate(request, menu, source, inventory, context)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
+    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
     table = score(request, menu, source, inventory, calibration, maker, context)
     publish(table, context)
     choice = np.array([table.formats.index(format) for format in chosen], np.int64)

@@ -54,8 +54,8 @@ def joint_plan(
     solution: Solution, calibration: Calibration, maker: Maker, context: Context,
 ) -> Joint | None:  # fmt: skip
     """None where pair terms are not asked for or cost too much."""
-    why = reason(table, solution.choice)
-    if why is None or not _able(inventory, table, problem):
+    why = reason(table, solution.choice) if _able(inventory, table, problem) else None
+    if why is None:
         return None
     cells = probed_cells(table, problem, solution.choice)
     data = _probe_data(calibration.scoring, len(cells))
@@ -101,10 +101,15 @@ def _width(format: Format) -> float:
 
 
 def _able(inventory: Inventory, table: SensitivityTable, problem: Problem) -> bool:
-    """Dense models of known outputs that fit in memory, whole tensors, losses in nats."""
+    """Dense models of known outputs that fit in memory, whole tensors with one menu, losses in nats."""
     outputs = inventory.task in ("causal-lm", "image-classification", "text-classification")
     dense = all(unit.expert is None for unit in inventory.units)
-    plain = problem.loss.shape == table.loss.shape and not is_finer(table.granularity) and not len(problem.pairs)
+    plain = (
+        problem.loss.shape == table.loss.shape
+        and not table.menus
+        and not is_finer(table.granularity)
+        and not len(problem.pairs)
+    )
     return outputs and dense and plain and table.loss_unit.startswith("nats") and not too_large(inventory)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,7 @@ class Menu:
     tie_kinds: tuple[str, ...]
     granularity: str
     warnings: tuple[str, ...]
+    quantizer_options: Mapping[str, Any] = field(default_factory=dict)
 
     def planned(self, inventory: Inventory) -> Inventory:
         """The inventory that is planned: units that the engine loads unquantized only are kept as they are.
@@ -86,10 +89,13 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
         )
     recipe = find_recipe(request.recipe)
     terms.require(recipe, inventory)
+    warnings: list[str] = []
+    if not request.granularity and not request.formats:
+        recipe, warnings = terms.fitted(recipe, inventory)
     if request.formats:
         recipe = recipe.model_copy(update={"formats": request.formats})
     granularity = request.granularity or recipe.granularity
-    metric, warnings = request.metric or recipe.metric, []
+    metric = request.metric or recipe.metric
     engine = request.engine
     if engine is None and isinstance(request, PlanRequest) and request.to is not None:
         engine = CONTAINERS.get(request.to).traits.get("engine")
@@ -115,7 +121,9 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
         ties = (*ties, "expert")
     ties = (*ties, *recipe.ties)
     quantizer = QUANTIZERS.get(request.quantizer or recipe.quantizer).name
-    return Menu(recipe, metric, quantizer, formats, profile, ties, granularity, (*inventory.warnings, *warnings))
+    options = recipe.quantizer_options if quantizer == recipe.quantizer else {}
+    said = (*inventory.warnings, *warnings)
+    return Menu(recipe, metric, quantizer, formats, profile, ties, granularity, said, options)
 
 
 def _require_parts(

@@ -12,7 +12,7 @@ import bitwright
 import solvers
 from bitwright.core.budget import parse_budget
 from bitwright.core.certificate import certify, violations
-from bitwright.core.errors import Infeasible
+from bitwright.core.errors import Infeasible, Unsupported
 from bitwright.core.formats import Format, MixedFormat, parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import is_finer
@@ -24,6 +24,7 @@ from bitwright.core.solution import Solution, uniform_choices
 from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
+from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from worker.fanout import once
 from worker.steps.assemble import build_plan, make_provenance
@@ -48,8 +49,9 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     menu = resolve(request, inventory)
     confirming = request.confirm_tokens if request.confirm and inventory.task != "unknown" else 0
     calibration = calibrate(request, menu, source, inventory, context, confirming=confirming)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
-    table = score(request, menu, source, inventory, calibration, maker, context)
+    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
+    target = _target(request, source, menu.planned(inventory), menu)
+    table = score(request, menu, source, inventory, calibration, maker, context, target)
     inventory = menu.planned(inventory)
 
     def decide() -> dict[str, Any]:
@@ -123,6 +125,21 @@ def _decided(
         "checkpoint": None,
         "infeasible": None,
     }
+
+
+def _target(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu) -> float | None:
+    """Stored bits a weight that the budget leaves, for metrics that look at one target only.
+
+    Raises Unsupported for budgets that something else takes an unknown part of.
+    """
+    if not METRICS.get(menu.metric).traits.get("target"):
+        return None
+    if parse_budget(request.budget).served is not None:
+        raise Unsupported(
+            f"the metric {menu.metric} looks at plans of one size, and a device shares its memory with a cache",
+            expected="a budget of weights, such as 3bpw or 120MB", got=request.budget,
+        )  # fmt: skip
+    return 8 * _limit(request, source, inventory, menu, None) / inventory.weights
 
 
 def _limit(request: PlanRequest, source: ModelSource, inventory: Inventory, menu: Menu, found: Serving | None) -> int:

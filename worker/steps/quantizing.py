@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.canonical import canonical_json, digest_json
-from bitwright.core.errors import InvalidCalibration, InvalidPlan
+from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidPlan
 from bitwright.core.formats import Format, MixedFormat
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.core.plan import Plan
@@ -45,6 +45,7 @@ class Maker:
     quantizer: Quantizer
     folders: tuple[Path, ...] = ()
     data: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     _last: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
@@ -54,7 +55,12 @@ class Maker:
     @property
     def key(self) -> dict[str, Any]:
         """What the made weights depend on besides weights and format, for keys of remembered results."""
-        return {"name": self.name, "data": self.data}
+        return {"name": self.name, "data": self.data, **({"options": dict(self.options)} if self.options else {})}
+
+    @property
+    def context_key(self) -> str | None:
+        """The same in one word, for a half-written checkpoint; None when weights and format are all."""
+        return self.data if not self.options else digest_json(self.key)
 
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""
@@ -69,14 +75,14 @@ class Maker:
     def context(self, unit: str, inputs: int) -> Mapping[str, Any]:
         """What the quantizer gets for a unit of so many inputs. Units that no token reached get moments of zero."""
         if self.data is None:
-            return {}
+            return self.options
         path = self._places.get(unit)
         if path is None:
-            return {"hessian": np.zeros((inputs, inputs), np.float32)}
+            return {**self.options, "hessian": np.zeros((inputs, inputs), np.float32)}
         if path not in self._last:
             self._last.clear()  # one at a time: q, k and v come one after the other and share theirs
             self._last[path] = np.load(path)
-        return {"hessian": self._last[path]}
+        return {**self.options, "hessian": self._last[path]}
 
     def warnings(self, inventory: Inventory) -> tuple[str, ...]:
         """What fell back: units that no calibration token reached are quantized without data."""
@@ -104,18 +110,32 @@ class Maker:
 
 
 def make_quantizer(
-    name: str, source: ModelSource, inventory: Inventory, calibration: Calibration | None, context: Context
+    name: str,
+    source: ModelSource,
+    inventory: Inventory,
+    calibration: Calibration | None,
+    context: Context,
+    options: Mapping[str, Any] | None = None,
 ) -> Maker:
     """The quantizer `name` for this model; its moments (of the scoring part) are gathered once and remembered.
 
-    Raises UnknownName, and InvalidCalibration when the quantizer cannot do without data and there is none.
+    options: of the quantizer, as a recipe names them. Raises UnknownName, InvalidInput for other options, and
+    InvalidCalibration when the quantizer cannot do without data and there is none.
     """
     quantizer: Quantizer = QUANTIZERS.load(name)
+    asked = dict(options or {})
+    known = sorted(getattr(quantizer, "options", ()))
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise InvalidInput(
+            f"the quantizer {name} has no such option",
+            expected=", ".join(known) or "no options", got=", ".join(unknown)[:120],
+        )  # fmt: skip
     if not reads_data(name):
-        return Maker(quantizer)
+        return Maker(quantizer, options=asked)
     if calibration is None:
         if QUANTIZERS.get(name).traits["data"] == "optional":
-            return Maker(quantizer)
+            return Maker(quantizer, options=asked)
         raise InvalidCalibration(
             f"the quantizer {name} needs calibration data, and this model cannot be run on any",
             expected="a model of a known task",
@@ -126,7 +146,7 @@ def make_quantizer(
 
     data = calibration.scoring
     gatherer = _Gatherer(source, inventory, data, context)
-    return Maker(quantizer, tuple(gatherer.folder(units) for units in passes(inventory)), data.digest)
+    return Maker(quantizer, tuple(gatherer.folder(units) for units in passes(inventory)), data.digest, asked)
 
 
 def planned_quantizer(
@@ -137,9 +157,11 @@ def planned_quantizer(
     Raises InvalidPlan, UnknownName, and InvalidCalibration when `reference` is other data than the plan's.
     """
     name = str(plan.provenance.get("quantizer", "rtn"))
-    told = plan.provenance.get("quantizer_calibration")
+    told, options = plan.provenance.get("quantizer_calibration"), plan.provenance.get("quantizer_options") or {}
+    if not isinstance(options, dict):
+        raise InvalidPlan("the plan's options of the quantizer cannot be read", got=repr(options)[:80])
     if not reads_data(name) or (told is None and QUANTIZERS.get(name).traits["data"] == "optional"):
-        return Maker(QUANTIZERS.load(name))
+        return make_quantizer(name, source, inventory, None, context, options)
     try:
         told = dict(told or {})
         digest, tokens, others = str(told["digest"]), int(told["tokens"]), int(told["confirm_tokens"])
@@ -161,7 +183,7 @@ def planned_quantizer(
             got=f"{calibration.scoring.digest}, {calibration.description}",
             hint="name the text that the plan was made with (--calibration)",
         )
-    return make_quantizer(name, source, inventory, calibration, context)
+    return make_quantizer(name, source, inventory, calibration, context, options)
 
 
 #: 2: weights that no linear layer uses have no moments.
@@ -208,4 +230,4 @@ def units_context(maker: Maker) -> Any:
     def of(unit: Unit) -> Mapping[str, Any]:
         return maker.context(unit.name, unit.shape[1])
 
-    return None if maker.data is None else of
+    return None if maker.data is None and not maker.options else of

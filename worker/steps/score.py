@@ -32,7 +32,7 @@ def run(request: SensitivityRequest, context: Context) -> dict[str, Any]:
     source, inventory = context.open(request.model)
     menu = resolve(request, inventory)
     calibration = calibrate(request, menu, source, inventory, context)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
+    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
     table = score(request, menu, source, inventory, calibration, maker, context)
     return {"table_digest": publish(table, context), "metric": table.metric, "warnings": list(menu.warnings)}
 
@@ -66,8 +66,11 @@ def score(
     calibration: Calibration | None,
     maker: Maker,
     context: Context,
+    target: float | None = None,
 ) -> SensitivityTable:
-    """The table; content-addressed by everything that can change a cell, so a new budget or engine never rescores."""
+    """target: stored bits a weight of the plan, asked for by metrics that look at one target.
+
+    The table; content-addressed by everything that can change a cell, so a new budget or engine never rescores."""
     key = {
         "model": inventory.digest,
         "units": [unit.name for unit in inventory.units],
@@ -81,6 +84,7 @@ def score(
         "tokens": request.calibration_tokens,
         "seed": request.seed,
         "numerics": NUMERICS,
+        **({"target": target} if METRICS.get(menu.metric).traits.get("target") else {}),
     }
 
     require_finite(source, inventory, context)
@@ -104,6 +108,7 @@ def score(
             partial=partial if share is ALONE else FORGETFUL,
             granularity=menu.granularity,
             share=share,
+            target=target,
         )
         table.save(path)
 

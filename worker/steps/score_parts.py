@@ -73,7 +73,7 @@ def _score(
     source, inventory = context.open(request.model)
     menu = resolve(request, inventory)
     calibration = calibrate(request, menu, source, inventory, context)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context)
+    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
     return score_units(
         source,
         replace(inventory, units=inventory.units[units]),

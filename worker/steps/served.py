@@ -28,7 +28,7 @@ def expert_words(
     Nothing is said of a plan that was made for an engine which loads it.
     """
     ties = inventory.tie_ids((LOOSEST,))
-    if is_finer(table.granularity) or len(solution.choice) != len(ties) or len(set(ties)) == len(ties):
+    if is_finer(table.granularity) or table.menus or len(solution.choice) != len(ties) or len(set(ties)) == len(ties):
         return ()
     formats: dict[int, set[int]] = {}
     for tie, column in zip(ties, solution.choice.tolist(), strict=True):

@@ -7,6 +7,7 @@ subsets. Nothing here knows a recipe by name.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -30,6 +31,27 @@ def require(recipe: Recipe, inventory: Inventory) -> None:
             expected="a mixture-of-experts model", got=f"architecture {inventory.architecture}",
             hint="use --recipe auto, or see `bitwright recipes` for recipes of dense models",
         )  # fmt: skip
+
+
+def fitted(recipe: Recipe, inventory: Inventory) -> tuple[Recipe, list[str]]:
+    """(the recipe with blocks of columns that divide every unit's inputs, what to say): halved until they do.
+
+    Groups of the formats that were as long as a block stay so. A recipe that never fits is left as it is.
+    """
+    match = re.fullmatch(r"column:([0-9]+)", recipe.granularity)
+    size = int(match[1]) if match else 0
+    fits = next((size >> n for n in range(8) if size >> n and _divides(size >> n, inventory)), size)
+    if fits == size:
+        return recipe, []
+    formats = tuple(
+        name.removesuffix(f"-g{size}") + f"-g{fits}" if name.endswith(f"-g{size}") else name for name in recipe.formats
+    )
+    words = f"blocks of {fits} columns instead of {size}, which do not divide every matrix"
+    return recipe.model_copy(update={"granularity": f"column:{fits}", "formats": formats}), [words]
+
+
+def _divides(size: int, inventory: Inventory) -> bool:
+    return all(unit.shape[1] % size == 0 for unit in inventory.units)
 
 
 def allowed(recipe: Recipe, units: Sequence[Unit], formats: Sequence[str]) -> NDArray[np.bool_] | None:

@@ -1,0 +1,233 @@
+"""`output-kl`: SliM-LLM's score, KL between the softmaxed outputs of a layer before and after (arXiv:2405.14917).
+
+    loss = mean over tokens of KL(softmax(W x + b) || softmax(Q(W) x + b)),   the "vocabulary" being the layer's outputs
+
+Nothing is propagated: it sees one layer at a time, and layers are not weighed against each other. By tensor the loss of
+every format is given. By blocks of columns (`column:B`) it is what SliM-LLM searches with: of every matrix the blocks
+are ranked by salience (`sensitivity.salience`), and a column of the table is one plan of the matrix, with p blocks of
+less bits and p blocks of more than the others. The search in one dimension is thus the solver's least loss of a row;
+the table holds every plan's score, and p = 0 is always among them.
+
+The budget says where the plans lie (ScoringTask.target): as many more low than high blocks as pay for scales and zero
+points, so that true bytes keep it. Where a uniform plan fits exactly the counts are equal, as in the paper.
+
+Errors are those of rounding to nearest, as in the paper's search; the checkpoint is made by the recipe's quantizer.
+Decided otherwise than in the release: both sides have the layer's bias; the ranking uses the damping that the quantizer
+uses; p = 0 and p = k / 2 are scored; KL goes from the original to the quantized layer (option `reverse`: the
+release's).
+Cost: 2 forward passes, and for each unit about two products with its inputs' sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bitwright.core.balance import centre, dealt
+from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
+from bitwright.core.formats import IntFormat
+from bitwright.core.mixed_format import Cut, cut, mixed, part_bytes
+from sensitivity.base import Scores, ScoringTask
+from sensitivity.deltas import Deltas, unit_weight
+from sensitivity.fallback import fill_unmeasured
+from sensitivity.input_moments import gather, passes
+from sensitivity.input_rows import gather_rows
+from sensitivity.local import no_linears
+from sensitivity.runner import Runner, load_runner
+from sensitivity.salience import block_salience, column_costs
+
+LOSS_UNIT = "KL of a layer's softmaxed output"
+#: Tokens whose outputs are compared, and plans of a matrix that are scored at most (the paper's 4096 inputs have 15).
+TOKENS, RUNGS = 2048, 17
+#: Outputs handled at once.
+CELLS = 1 << 24
+
+Choices = NDArray[np.int64]
+
+
+class OutputKl:
+    """KL of each layer's own output."""
+
+    name = "output-kl"
+    needs_data = True
+    options = frozenset({"tokens", "bits", "reverse"})
+
+    def score(self, task: ScoringTask) -> Scores:
+        """See sensitivity.base.Metric."""
+        loss, reached = np.zeros(task.shape), np.zeros(task.shape[0], np.bool_)
+        runner = load_runner(task.source, task.inventory)
+        for number, layer, _ in _layers(task, runner, ranked=False):
+            for column, error in enumerate(task.deltas.stack(number)):
+                loss[number, column] = layer.kl(torch.from_numpy(error))
+            reached[number] = True
+        reached |= task.deltas.energies().max(axis=1, initial=0.0) == 0
+        loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
+        return _scores(task, runner, loss, stderr, unmeasured)
+
+    def score_parts(self, task: ScoringTask) -> Scores:
+        """Plans of every matrix by blocks of columns. Raises Unsupported for other cuts, InvalidInput for no target."""
+        ladder = _Ladder(task)
+        runner = load_runner(task.source, task.inventory)
+        units = len(task.inventory.units)
+        choices = [ladder.uniform(number) for number in range(units)]
+        losses: list[list[float]] = [[0.0] for _ in range(units)]
+        reached = np.zeros(units, np.bool_)
+        rounded = Deltas(task.source, task.inventory, task.formats, "rtn")
+        for number, layer, salience in _layers(task, runner, ranked=True):
+            choices[number] = ladder.rungs(number, salience)
+            losses[number] = list(layer.walk(rounded.stack(number), ladder.cuts[number], choices[number]))
+            reached[number] = True
+        width = max(map(len, choices))
+        loss = np.full((units, width), np.inf)
+        for row, values in zip(loss, losses, strict=True):
+            row[: len(values)] = values
+        loss[~reached, 0] = np.median(loss[reached, 0])
+        menus = tuple(tuple([*ladder.names(number, choices[number]), *[""] * width][:width]) for number in range(units))
+        missing = tuple(task.inventory.units[i].name for i in np.flatnonzero(~reached))
+        scores = _scores(task, runner, loss, np.full(loss.shape, np.nan), missing)
+        return Scores(**{**vars(scores), "menus": menus})
+
+
+METRIC = OutputKl()
+
+
+class _Layer:
+    """Outputs of one unit on a sample of its inputs (tokens, in)."""
+
+    def __init__(self, inputs: torch.Tensor, weight: NDArray[np.float32], bias: torch.Tensor | None, reverse: bool):
+        self.inputs = inputs
+        self.output = inputs @ torch.from_numpy(weight).T
+        if bias is not None:
+            self.output += bias
+        self.reverse = reverse
+
+    def kl(self, error: torch.Tensor) -> float:
+        """Mean KL when `error` (out, in) is added to the weights."""
+        return self.divergence(self.inputs @ error.T)
+
+    def divergence(self, change: torch.Tensor) -> float:
+        """Mean KL when `change` (tokens, out) is added to the outputs."""
+        total, step = 0.0, max(1, CELLS // max(1, change.shape[1]))
+        for start in range(0, len(change), step):
+            some = slice(start, start + step)
+            before = torch.log_softmax(self.output[some], -1)
+            after = torch.log_softmax(self.output[some] + change[some], -1)
+            p, q = (after, before) if self.reverse else (before, after)
+            total += float((p.exp() * (p - q)).sum(dtype=torch.float64))
+        return max(0.0, total / len(change))
+
+    def walk(self, errors: NDArray[np.float32], found: Cut, choices: Choices) -> Iterator[float]:
+        """KL of each plan, from the one before by the blocks that differ. choices: (plans, blocks) of formats."""
+        size = self.inputs.shape[1] // found.parts
+        change, before = torch.zeros_like(self.output), np.full(found.parts, -1)
+        for choice in choices:
+            for block in np.flatnonzero(choice != before).tolist():
+                here = slice(block * size, (block + 1) * size)
+                error = errors[choice[block], :, here]
+                if before[block] >= 0:
+                    error = error - errors[before[block], :, here]
+                change += self.inputs[:, here] @ torch.from_numpy(np.ascontiguousarray(error)).T
+            before = choice
+            yield self.divergence(change)
+
+
+def _layers(task: ScoringTask, runner: Runner, *, ranked: bool) -> Iterator[tuple[int, _Layer, Any]]:
+    """(unit number, its outputs, salience of its blocks if `ranked`) for every unit that some token reached."""
+    if task.data is None:
+        raise InvalidCalibration("output-kl needs calibration data", hint="leave --calibration out for the bundled one")
+    count, reverse = task.options.get("tokens", TOKENS), task.options.get("reverse", False)
+    if not isinstance(count, int) or count < 1 or not isinstance(reverse, bool):
+        raise InvalidInput("output-kl cannot work with these options", expected="tokens >= 1, reverse true or false")
+    parameters, found = runner.parameters, 0
+    for group in passes(task.inventory):
+        leaders, rows = gather_rows(runner, task.data, group, count, task.progress)
+        moments = gather(runner, task.data, group, task.progress)[1] if ranked else {}
+        costs = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
+        for number in group:
+            unit = task.inventory.units[number]
+            leader = leaders.get(unit.name)
+            if leader not in rows:
+                continue
+            place = runner.slices[unit.name]
+            bias = None if place.index is not None else parameters.get(place.parameter.removesuffix("weight") + "bias")
+            weight = unit_weight(task.source, unit)
+            layer = _Layer(rows[leader], weight, None if bias is None else bias[place.start : place.stop], reverse)
+            salience = None
+            if ranked:
+                parts = cut(task.granularity, unit.shape, task.formats).parts
+                salience = block_salience(weight, costs[leader], unit.shape[1] // parts)
+            found += 1
+            yield number, layer, salience
+            task.progress("score", (number + 1) / len(task.inventory.units), unit.name)
+    if not found:
+        raise no_linears(runner)
+
+
+class _Ladder:
+    """The plans of every matrix at the target."""
+
+    def __init__(self, task: ScoringTask) -> None:
+        self.task = task
+        target = task.options.get("bits", task.target)
+        if not isinstance(target, int | float) or not 0 < target <= 64:
+            raise InvalidInput(
+                "output-kl by blocks looks for plans of one size, and none was named",
+                expected="a budget, or the option bits", got=repr(target)[:40], hint="use `bitwright plan --budget`",
+            )  # fmt: skip
+        if not task.granularity.startswith("column:"):
+            raise Unsupported(
+                "output-kl plans blocks of columns", expected="granularity column:B", got=task.granularity
+            )
+        members = [member for member in task.formats if isinstance(member, IntFormat)]
+        self.order = sorted(range(len(members)), key=lambda i: members[i].bits)
+        widths = [int(members[i].width) for i in self.order]
+        if len(members) != len(task.formats) or widths != list(range(widths[0], widths[0] + len(widths))):
+            raise Unsupported(
+                "output-kl moves blocks by one bit", expected="integer formats of consecutive widths",
+                got=", ".join(member.name for member in task.formats)[:200],
+            )  # fmt: skip
+        self.cuts = [cut(task.granularity, unit.shape, task.formats) for unit in task.inventory.units]
+        self.bits = float(target)
+
+    def _centre(self, number: int) -> tuple[int, int]:
+        unit = self.task.inventory.units[number]
+        costs = part_bytes(self.task.granularity, unit.shape, self.task.formats)[:, self.order]
+        room = int(self.bits * unit.elements / 8) - int(costs[0, 0] - costs[-1, 0])
+        return centre(costs[-1], room, self.cuts[number].parts)
+
+    def _plan(self, number: int, salience: Any, moved: int) -> NDArray[np.int64]:
+        middle, surplus = self._centre(number)
+        steps = dealt(salience, moved + max(0, -surplus), moved + max(0, surplus))
+        return np.array(self.order, np.int64)[middle + steps]
+
+    def rungs(self, number: int, salience: Any) -> Choices:
+        """(plans, blocks) of format numbers, p = 0 first."""
+        middle, surplus = self._centre(number)
+        inner = 0 < middle < len(self.order) - 1
+        last = (self.cuts[number].parts - abs(surplus)) // 2 if inner else 0
+        moved = sorted(
+            {round(i * last / max(1, RUNGS - 1)) for i in range(RUNGS)} if last >= RUNGS else range(last + 1)
+        )
+        return np.array([self._plan(number, salience, p) for p in moved])
+
+    def uniform(self, number: int) -> Choices:
+        """(1, blocks): the plan of a matrix of which nothing is known."""
+        return self._plan(number, np.zeros(self.cuts[number].parts), 0)[None]
+
+    def names(self, number: int, choices: Choices) -> list[str]:
+        return [mixed(self.task.granularity, self.task.formats, choice).name for choice in choices]
+
+
+def _scores(
+    task: ScoringTask, runner: Runner, loss: NDArray[np.float64], stderr: NDArray[np.float64], missing: tuple[str, ...]
+) -> Scores:
+    assert task.data is not None
+    return Scores(
+        loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens, samples=task.data.items,
+        unmeasured=missing, warnings=runner.warnings,
+        parameters={"compared_tokens": int(task.options.get("tokens", TOKENS)), "target": task.target},
+    )  # fmt: skip
