@@ -50,10 +50,9 @@ cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print
 chaos: native    ## the long reliability tests on SQLite, PostgreSQL and Redis (an hour); SEED=n repeats a run
 	BITWRIGHT_TEST_CHAOS=full $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/chaos $(if $(ONLY),-k "$(ONLY)")
 
-tools: venv      ## public tools against the API: a generated client, schemathesis (CASES=5000), linters of docker/
+tools: venv      ## public tools against the API: a generated client, schemathesis (CASES=5000), yamllint
 	test -x .venv-tools/bin/schemathesis || { $(BIN)/python -m venv .venv-tools && .venv-tools/bin/pip install -q -r requirements/tools.txt; }
 	$(BIN)/python -m tests.api.public_tools --cases $(or $(CASES),5000)
-	.venv-tools/bin/hadolint docker/*.Dockerfile
 	.venv-tools/bin/yamllint -c docker/yamllint.yaml docker examples
 
 consumers: venv native  ## other people's engines load what we write (own environment; the first time builds llama.cpp)

@@ -1,9 +1,15 @@
-# API and dashboard: no deep-learning framework, no compiler. Build from the top folder:
+# API and dashboard: no deep-learning framework, no compiler in the image. Build from the top folder:
 #   docker build -f docker/api.Dockerfile -t bitwright-api .
 FROM python:3.11-slim-bookworm AS build
+# The distribution's current security fixes are wanted: its packages are not pinned.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY . /src
 RUN python -m venv /opt/bitwright \
  && /opt/bitwright/bin/pip install --no-cache-dir --constraint /src/requirements/lock.txt "/src[distributed]"
+WORKDIR /tmp
+# The compiled solvers of the synchronous routes.
+RUN /opt/bitwright/bin/python -m solvers.native.build
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/bitwright bitwright

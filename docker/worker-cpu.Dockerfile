@@ -11,7 +11,7 @@ RUN python -m venv /opt/bitwright \
  && /opt/bitwright/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" --constraint /src/requirements/lock.txt \
     "/src[models,distributed]"
 WORKDIR /tmp
-RUN /opt/bitwright/bin/python -m gpu_kernels.build
+RUN /opt/bitwright/bin/python -m gpu_kernels.build && /opt/bitwright/bin/python -m solvers.native.build
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/bitwright bitwright

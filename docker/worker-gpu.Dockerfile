@@ -10,7 +10,7 @@ RUN python3 -m venv /opt/bitwright \
  && grep -vE '^(torch|triton|nvidia-)' /src/requirements/lock.txt > /tmp/constraints.txt \
  && /opt/bitwright/bin/pip install --no-cache-dir --constraint /tmp/constraints.txt "/src[models,distributed]"
 WORKDIR /tmp
-RUN /opt/bitwright/bin/python -m gpu_kernels.build
+RUN /opt/bitwright/bin/python -m gpu_kernels.build && /opt/bitwright/bin/python -m solvers.native.build
 
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04
 # The distribution's current security fixes are wanted: its packages are not pinned.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -14,6 +17,8 @@ from bitwright.cli.parser import build_parser
 from bitwright.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Where the linters of the development environment lie.
+BIN = Path(sys.executable).parent
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 MANIFESTS = [
@@ -58,6 +63,33 @@ def test_images_run_unprivileged_from_pinned_parts(path):
     assert ":latest" not in text
     assert "requirements/lock.txt" in text
     assert not re.search(r"^ADD |curl .*\|", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_hadolint_has_nothing_to_say(path):
+    done = subprocess.run([BIN / "hadolint", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_follows_its_specification():
+    words = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "docker" / "compose.yaml"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.36"])
+def test_manifests_follow_the_schemas_of_kubernetes(version):
+    for document in MANIFESTS:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_images_hold_compiled_code_and_no_compiler(path):
+    build, _, last = path.read_text().rpartition("\nFROM ")
+    assert "python -m solvers.native.build" in build
+    assert "python -m gpu_kernels.build" in build or "api" in path.name
+    assert "g++" in build
+    assert "g++" not in last
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
