@@ -17,6 +17,9 @@ from bitwright.core.problem import IntArray, Problem
 from bitwright.core.solution import Solution
 from solvers.reduce import Reduced, reduce_problem
 
+#: Share of the time that is left for the checks and the certificate of the answer.
+CERTIFIED = 0.03
+
 
 @dataclass(frozen=True)
 class Deadline:
@@ -30,6 +33,10 @@ class Deadline:
         if not seconds > 0:
             raise InvalidSetting("the time limit must be positive", expected="seconds > 0", got=repr(seconds)[:40])
         return Deadline(seconds, time.monotonic() + seconds)
+
+    def reserving(self, share: float) -> Deadline:
+        """The same with a share of the time kept back for what comes after."""
+        return Deadline(self.seconds, self.end - share * self.seconds)
 
     @property
     def left(self) -> float:
@@ -80,7 +87,7 @@ class Solver:
         from solvers.capabilities import require_support
         from solvers.finish import finish
 
+        deadline = Deadline.after(time_limit).reserving(CERTIFIED)
         require_support(self.name, problem)
-        deadline = Deadline.after(time_limit)
         reduced = reduce_problem(problem)
         return finish(reduced, self.method(reduced, deadline, seed), self.name)

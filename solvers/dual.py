@@ -144,7 +144,7 @@ def _step(m: Floats, gradient: Floats, hessian: Floats, start: float) -> Floats:
         pull = gradient[free] - hessian[np.ix_(free, held)] @ (new - m)[held]
         # Where there is no curvature the ridge sends the multiplier to the edge of its box.
         ridge = 1e-9 * max(float(np.trace(block)), float(np.abs(pull).max()) / start, 1e-200)
-        wanted = m[free] + np.linalg.lstsq(block + ridge * np.eye(len(block)), pull, rcond=None)[0]
+        wanted = m[free] + np.linalg.solve(block + ridge * np.eye(len(block)), pull)
         new[free] = np.clip(wanted, low[free], high[free])
         hit = new[free] != wanted
         if not hit.any():

@@ -35,7 +35,7 @@ def polished(reduced: Reduced, rows: Rows, dual: Dual, deadline: Deadline) -> Du
         passes += reads
         for r, row in enumerate(reduced.rows):
             groups, weight, unit = touched[r], weights[r], signs[r] / rows.scale[r]
-            if not len(groups):
+            if not len(groups) or deadline.passed:
                 continue
             bare = value[groups] - m[r] * unit * weight
             if r < len(reduced.limits):

@@ -6,7 +6,7 @@ import numpy as np
 
 from bitwright.core.certificate import certify, impossible, infeasible, total_loss, violations
 from bitwright.core.errors import OutOfResources
-from bitwright.core.problem import IntArray, Problem
+from bitwright.core.problem import AT_LEAST, IntArray, Problem
 from bitwright.core.solution import Solution, uniform_choices
 from solvers.base import Outcome
 from solvers.infeasibility import together
@@ -51,6 +51,15 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     return Solution(choice, certificate.loss, certificate, name, info)
 
 
+def _breaks_a_rule(problem: Problem, format_: int) -> bool:
+    """Whether a uniform plan breaks a rule: told by the rule alone, where hundreds of them would take long to count."""
+    for rule in problem.rules:
+        count = len(rule.units) if format_ in rule.formats else 0
+        if (count < rule.count) if rule.sense == AT_LEAST else (count > rule.count):
+            return True
+    return False
+
+
 def best_uniform(problem: Problem, choice: IntArray | None) -> IntArray | None:
     """The best feasible uniform plan, if it is strictly better than `choice` (or there is none)."""
     best = np.inf if choice is None else total_loss(problem, choice)
@@ -60,7 +69,7 @@ def best_uniform(problem: Problem, choice: IntArray | None) -> IntArray | None:
         return None
     for format_, uniform in uniform_choices(problem):
         rough = float(column[format_]) + problem.pairs.total(uniform)
-        if rough > best + SIEVE * abs(best) or violations(problem, uniform):
+        if rough > best + SIEVE * abs(best) or _breaks_a_rule(problem, format_) or violations(problem, uniform):
             continue
         loss = total_loss(problem, uniform)
         if loss < best:

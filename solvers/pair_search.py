@@ -14,8 +14,6 @@ from solvers.pair_field import Field
 Floats = NDArray[np.float64]
 #: Cheapest single moves that are paired into exchanges; kicks of the iterated search; groups moved by a kick.
 EXCHANGED, KICKS, KICKED = 96, 40, 3
-#: Nodes between looks at the clock.
-LOOK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +166,9 @@ class _Tree:
 
     def _down(self, cost: Floats, choice: IntArray, slack: IntArray, done: float) -> None:
         self.nodes += 1
-        if self.nodes % LOOK == 0 and self.deadline.passed:
+        if self.deadline.passed:
             self.stopped = True
+            return
         open_ = np.flatnonzero(choice < 0)
         if not len(open_):
             value = self.field.value(choice)

@@ -9,8 +9,8 @@ from solvers.infeasibility import alone
 from solvers.reduce import Reduced
 from solvers.repair import repair
 
-#: Share of what is left for the exact ascent.
-POLISH = 0.5
+#: Shares of what is left for the smoothed ascent, and then for the exact one; the rest is for the plan.
+SMOOTHED, POLISH = 0.5, 0.5
 
 
 def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -21,7 +21,7 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
     rows = Rows.of(reduced)
-    dual = maximise(reduced, rows, deadline)
+    dual = maximise(reduced, rows, Deadline.after(max(1e-3, SMOOTHED * deadline.left)))
     if len(reduced.rows) > 1:
         dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
     choice = repair(reduced, rows, dual.multipliers, deadline)

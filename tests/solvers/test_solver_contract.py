@@ -19,6 +19,7 @@ from bitwright.core.solution import Solution, uniform_choices
 from solvers import solve as solve_within
 from solvers.capabilities import capabilities, features
 from solvers.catalog import SOLVERS
+from tests.solvers.fusion_instances import fusing
 from tests.solvers.instances import instance
 from tests.solvers.transforms import cost_scaled, declared, loosened, loss_scaled, permuted
 from tests.strategies import problems
@@ -184,6 +185,22 @@ def test_the_clock_is_kept_and_what_was_found_is_verified(name: str) -> None:
     except (OutOfResources, Unsupported):
         return
     assert time.monotonic() - begin < 30  # generous: shared machines pause
+    check(problem, solution)
+
+
+@pytest.mark.parametrize("name", [e.name for e in SOLVERS if capabilities(e).rules and capabilities(e).limits > 1])
+def test_the_clock_is_kept_with_hundreds_of_rules(name: str) -> None:
+    """Figures of how closely: `python -m benchmarks.time_limits` (1.04 at most of 2 s)."""
+    problem = fusing(16, 16, 0, memory=0.45)
+    if capabilities(SOLVERS.get(name)).missing(features(problem)):
+        return
+    begin = time.monotonic()
+    try:
+        solution = solve_within(problem, name, time_limit=0.5)
+    except OutOfResources:
+        assert time.monotonic() - begin < 15  # generous: shared machines pause
+        return
+    assert time.monotonic() - begin < 15
     check(problem, solution)
 
 
