@@ -98,7 +98,7 @@ def plan(
 
     problem_out: a file for the problem that the plan answers, the recipe's limits and rules included, for `verify`.
 
-    Options are those of `score`, and solver, recipe, granularity, time_limit, confirm, confirm_tokens, to.
+    Options are those of `score`, and solver, recipe, granularity, time_limit, confirm, confirm_tokens, to, spike_bits.
     """
     from bitwright.core.plan import plan_from_json
 

@@ -51,6 +51,7 @@ METRICS = Catalog(
                 "data": "calibration",
                 "loss_unit": "nats of KL",
                 "passes": "1 forward + K backward + formats x local products",
+                "pools": True,
             },
         ),
         Entry(

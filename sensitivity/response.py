@@ -15,8 +15,8 @@ prediction changes, no choice does. Cost: one forward pass a format over at most
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,12 +44,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Response:
-    """scale, jump: of KL = scale S + jump sqrt(S). spread: relative scatter of the anchors around that curve."""
+    """scale, jump: of KL = scale S + jump sqrt(S). spread: relative scatter of the anchors around that curve.
+
+    points: (format, sum, measured KL) of every anchor, from which the curve is fitted.
+    """
 
     scale: float = 1.0
     jump: float = 0.0
     spread: float = 0.0
     anchors: int = 0
+    points: tuple[tuple[str, float, float], ...] = ()
 
     def kl(self, total: float) -> float:
         """Expected KL of a plan whose cells sum to `total`."""
@@ -65,12 +69,18 @@ class Response:
         return self.kl(total) / factor, self.kl(total) * factor
 
     def to_json(self) -> dict[str, Any]:
-        return {"scale": self.scale, "jump": self.jump, "spread": self.spread, "anchors": self.anchors}
+        return {
+            "scale": self.scale, "jump": self.jump, "spread": self.spread, "anchors": self.anchors,
+            "points": [list(point) for point in self.points],
+        }  # fmt: skip
 
     @staticmethod
     def from_json(stored: Mapping[str, Any] | None) -> Response:
         """The response of a table's provenance; the identity for tables without one."""
-        return Response() if not stored else Response(**{name: stored[name] for name in Response().to_json()})
+        if not stored:
+            return Response()
+        points = tuple((str(name), float(total), float(kl)) for name, total, kl in stored.get("points", ()))
+        return Response(stored["scale"], stored["jump"], stored["spread"], stored["anchors"], points)
 
 
 def fit(sums: Floats, measured: Floats) -> Response:
@@ -82,6 +92,17 @@ def fit(sums: Floats, measured: Floats) -> Response:
     left = columns @ np.array([scale, jump]) - 1.0
     spread = float(np.sqrt((left**2).sum() / max(1, len(sums) - 2)))
     return Response(float(scale), float(jump), spread, len(sums))
+
+
+def joined(responses: Iterable[Response]) -> Response:
+    """The response fitted on the anchors of several tables of one model; the identity without any."""
+    return _fitted(tuple(dict.fromkeys(point for response in responses for point in response.points)))
+
+
+def _fitted(points: tuple[tuple[str, float, float], ...]) -> Response:
+    kept = [(total, kl) for _, total, kl in points if 0 < kl < LARGEST_KL]
+    sums, measured = (np.array([pair[side] for pair in kept], np.float64) for side in (0, 1))
+    return replace(fit(sums, measured), points=points)
 
 
 def anchor_rows(data: Data) -> NDArray[np.int64]:
@@ -118,6 +139,4 @@ def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> 
         task.source, task.inventory, {str(column): of(column) for column in columns},
         task.data.take(anchor_rows(task.data)), progress=task.progress, runner=runner, stream=True,
     )  # fmt: skip
-    measured = np.array([found[str(column)].kl for column in columns], np.float64)
-    kept = (measured > 0) & (measured < LARGEST_KL)
-    return fit(sums[columns][kept], measured[kept])
+    return _fitted(tuple((task.formats[column].name, float(sums[column]), found[str(column)].kl) for column in columns))

@@ -47,6 +47,10 @@ def _add_plan(commands: Any) -> None:
     plan.add_argument("--time-limit", metavar="S", type=float, help="seconds for the solver (default 10)")
     plan.add_argument("--confirm-tokens", metavar="N", type=int, help="tokens to measure on (default 16384)")
     plan.add_argument("--no-confirm", dest="confirm", action="store_const", const=False, help="do not measure the plan")
+    plan.add_argument(
+        "--spike-bits", metavar="BITS", type=float,
+        help="layers whose inputs hold activation spikes keep at least so many stored bits",
+    )  # fmt: skip
     plan.add_argument("--to", metavar="CONTAINER", help=f"also write a checkpoint: {CONTAINERS}")
     plan.add_argument("--checkpoint", metavar="DIR", type=Path, help="folder of the checkpoint (with --to, local)")
     add_out(plan, "the plan (JSON)")
@@ -164,7 +168,7 @@ def run_plan(args: Namespace) -> int:
 
     if args.server and args.problem_out is not None:
         raise Unsupported("a server sends plans, not their problems", hint="leave out --server or --problem-out")
-    options = members(args, (*SCORING, "solver", "time_limit", "confirm", "confirm_tokens", "to"))
+    options = members(args, (*SCORING, "solver", "time_limit", "confirm", "confirm_tokens", "to", "spike_bits"))
 
     def local(progress: Any) -> tuple[Any, Any]:
         from bitwright import face

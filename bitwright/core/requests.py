@@ -96,6 +96,12 @@ class PlanRequest(Scoring):
     )
     confirm_tokens: int = Field(default=16_384, ge=64, le=4_194_304)
     to: Container | None = Field(default=None, description="also write a checkpoint in this container")
+    spike_bits: float | None = Field(
+        default=None,
+        gt=0,
+        le=32,
+        description="layers with activation spikes keep at least so many stored bits a weight; default: off",
+    )
 
 
 #: Calibrated quantizers (gptq, clip) are carried out on the data that the plan was made with.

@@ -119,4 +119,4 @@ def test_tables_keep_resampled_cells_and_signed_samples(tiny: dict[str, Opened],
     again = load_table(tmp_path / "t.npz")
     assert again.digest == table.digest
     assert again.restrict(FORMATS[1:]).extras["signed"].shape == (*signed.shape[:2], 1)
-    assert set(table.provenance["response"]) == {"scale", "jump", "spread", "anchors"}
+    assert set(table.provenance["response"]) == {"scale", "jump", "spread", "anchors", "points"}

@@ -38,6 +38,7 @@ from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score import calibrate, publish, score
 from worker.steps.served import expert_words
 from worker.steps.serving import Serving, certify_joint, device_words, serving
+from worker.steps.spikes import spike_floors
 from worker.steps.terms import constrained, smallest_bytes
 
 #: Whole-file budgets leave room for this container's metadata when the request names none.
@@ -86,8 +87,11 @@ def _decided(
 ) -> dict[str, Any]:
     """The result but for the checkpoint."""
     table = table.without_units(inventory)
+    floors, spiked = spike_floors(request, menu, source, inventory, calibration, maker, context)
     allowed = menu.allowed(inventory)
     require_reachable(allowed, inventory, menu)
+    if floors is not None:
+        allowed = floors if allowed is None else allowed & floors
     rows = [inventory.units[i] for i in table.row_units]
     found = serving(request, menu, source, inventory, table, calibration, context)
     limit = _limit(request, source, inventory, menu, found)
@@ -108,7 +112,7 @@ def _decided(
     )
     provenance = make_provenance(request, menu, table, solution, calibration, maker)
     provenance |= prediction(table, problem, solution, request.solver or menu.recipe.solver)
-    said = (*maker.warnings(inventory), *expert_words(request, inventory, table, problem, solution))
+    said = (*spiked, *maker.warnings(inventory), *expert_words(request, inventory, table, problem, solution))
     plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
     if found is not None and joined is not None:
         file_bytes = plan.totals.bytes + _other_bytes(request, source, inventory, menu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,4 +41,9 @@ def prediction(table: SensitivityTable, problem: Problem, solution: Solution, so
         table.loss, table.stderr, solution.choice, Response.from_json(response), resampled=resampled,
         optimism=steady.optimism if steady else 1.0, signed=table.extras.get("signed"),
     )  # fmt: skip
-    return {"prediction": {**found.to_json(), "response": dict(response), "stability": steady and steady.to_json()}}
+    return {"prediction": {**found.to_json(), "response": _curve(response), "stability": steady and steady.to_json()}}
+
+
+def _curve(response: Mapping[str, Any]) -> dict[str, Any]:
+    """The fit without its anchors, which the table keeps."""
+    return {name: value for name, value in response.items() if name != "points"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from sensitivity.data import Calibration
 from sensitivity.partial import FORGETFUL
 from sensitivity.scoring import score as score_units
 from sensitivity.share import ALONE
+from worker.steps.columns import assemble, by_column, keep, known
 from worker.steps.context import Context
 from worker.steps.finite import require_finite
 from worker.steps.menu import Menu, resolve
 from worker.steps.partial import kept_in
 from worker.steps.quantizing import Maker, make_quantizer, reads_data
+from worker.steps.questions import why_new
 from worker.steps.score_parts import score_in_parts, share_batches
 from worker.steps.texts import locate_text
 
@@ -71,13 +75,12 @@ def score(
     """target: stored bits a weight of the plan, asked for by metrics that look at one target.
 
     The table; content-addressed by everything that can change a cell, so a new budget or engine never rescores."""
-    key = {
+    question = {
         "model": inventory.digest,
         "units": [unit.name for unit in inventory.units],
         "metric": menu.metric,
         "options": dict(menu.recipe.metric_options),
         "samples": request.samples,
-        "formats": list(menu.formats),
         **({"granularity": menu.granularity} if is_finer(menu.granularity) else {}),
         "quantizer": maker.key,
         "calibration": _scored_digest(menu, calibration),
@@ -86,15 +89,50 @@ def score(
         "numerics": NUMERICS,
         **({"target": target} if METRICS.get(menu.metric).traits.get("target") else {}),
     }
-
     require_finite(source, inventory, context)
 
-    digest = digest_json(key)
-
     def build(path: Path) -> None:
+        asked, missing = menu, list(menu.formats)
+        if by_column(menu):
+            here = known(question, menu.formats, context)
+            missing = [name for name in menu.formats if name not in here]
+            asked = replace(menu, formats=tuple(missing))
+            if here and missing:
+                words = f"{len(here)} of {len(menu.formats)} formats were scored before; new: {', '.join(missing)}"
+                context.progress("score", 0.0, words)
+        if len(missing) == len(menu.formats):
+            told = question if by_column(menu) else {**question, "formats": missing}
+            context.progress("score", 0.0, why_new(inventory.ref, told, context))
+        if missing:
+            ours = request.model_copy(update={"formats": tuple(missing)}) if missing != list(menu.formats) else request
+            table = _compute(ours, asked, question, source, inventory, calibration, maker, context, target)
+            if not by_column(menu):
+                table.save(path)
+                return
+            keep(question, table, context)
+        assemble(question, menu.formats, context).save(path)
+
+    path = context.blobs.memo("scores", digest_json({**question, "formats": list(menu.formats)}), build)
+    context.progress("score", 1.0, f"sensitivities of {len(inventory.units)} units in {len(menu.formats)} formats")
+    return load_table(path)
+
+
+def _compute(
+    request: Scoring,
+    menu: Menu,
+    question: Mapping[str, Any],
+    source: ModelSource,
+    inventory: Inventory,
+    calibration: Calibration | None,
+    maker: Maker,
+    context: Context,
+    target: float | None,
+) -> SensitivityTable:
+    """The table of the menu's formats, in this process or shared out; what is done outlives a kill."""
+    with kept_in(context.blobs.path("partial", digest_json({**question, "formats": list(menu.formats)}))) as partial:
         joined = score_in_parts(request, menu, inventory, calibration, maker, context)
         share = share_batches(request, menu, inventory, calibration, maker, context)
-        table = joined or score_units(
+        return joined or score_units(
             source,
             inventory,
             menu.formats,
@@ -110,12 +148,6 @@ def score(
             share=share,
             target=target,
         )
-        table.save(path)
-
-    with kept_in(context.blobs.path("partial", digest)) as partial:
-        path = context.blobs.memo("scores", digest, build)
-    context.progress("score", 1.0, f"sensitivities of {len(inventory.units)} units in {len(menu.formats)} formats")
-    return load_table(path)
 
 
 def _scored_digest(menu: Menu, calibration: Calibration | None) -> str | None:

@@ -1,0 +1,75 @@
+"""Lower bounds for layers whose inputs hold activation spikes (sensitivity/spike.py), when a request asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.canonical import digest_json
+from bitwright.core.errors import InvalidInput
+from bitwright.core.formats import parse_formats
+from bitwright.core.inventory import Inventory
+from bitwright.core.requests import PlanRequest
+from bitwright.models import ModelSource
+from sensitivity.base import NUMERICS, ScoringTask
+from sensitivity.data import Calibration
+from sensitivity.deltas import Deltas
+from sensitivity.spike import THRESHOLD, find_spikes, floors
+from worker.steps.context import Context
+from worker.steps.menu import Menu
+from worker.steps.quantizing import Maker
+
+NAMED = 4
+
+
+def spike_floors(
+    request: PlanRequest, menu: Menu, source: ModelSource, inventory: Inventory, calibration: Calibration | None,
+    maker: Maker, context: Context,
+) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:  # fmt: skip
+    """(cells that stay allowed, units by formats; what to tell). (None, ()) when the request asks for none.
+
+    Raises InvalidInput where there is no data to look for spikes in.
+    """
+    least = request.spike_bits
+    if least is None:
+        return None, ()
+    if calibration is None:
+        raise InvalidInput(
+            "spikes are found on calibration data, and this plan uses none", got=f"spike_bits {least}",
+            hint="use a metric with data (fisher), or leave --spike-bits out",
+        )  # fmt: skip
+    kappa = _kappa(request, menu, source, inventory, calibration, maker, context)
+    pinned = kappa > THRESHOLD
+    named = ", ".join(
+        f"{inventory.units[i].name} ({kappa[i]:.0f})" for i in np.argsort(-kappa)[: min(NAMED, int(pinned.sum()))]
+    )
+    words = (
+        f"{int(pinned.sum())} of {len(pinned)} layers have activation spikes above {THRESHOLD:g} times their usual size"
+    )
+    told = f"{words} and keep at least {least:g} stored bits a weight: {named}" if pinned.any() else words
+    return floors(inventory, menu.formats, pinned, least), (told,)
+
+
+def _kappa(
+    request: PlanRequest, menu: Menu, source: ModelSource, inventory: Inventory, calibration: Calibration,
+    maker: Maker, context: Context,
+) -> NDArray[np.float64]:  # fmt: skip
+    """How large the spikes of every unit's inputs are, remembered."""
+    key = {
+        "spikes": [unit.name for unit in inventory.units], "model": inventory.digest, "numerics": NUMERICS,
+        "data": calibration.scoring.digest,
+    }  # fmt: skip
+
+    def build(path: Path) -> None:
+        formats = parse_formats(menu.formats[:1])
+        deltas = Deltas(source, inventory, formats, maker)
+        task = ScoringTask(
+            source, inventory, formats, deltas, calibration.scoring, request.seed, 1, {}, context.progress
+        )  # fmt: skip
+        with path.open("wb") as file:
+            np.save(file, find_spikes(task).kappa)
+
+    found: NDArray[np.float64] = np.load(context.blobs.memo("spikes", digest_json(key), build), allow_pickle=False)
+    return found
