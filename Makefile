@@ -47,8 +47,8 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print registers and spills
 	$(BIN)/python -m gpu_kernels.cuda
 
-chaos: native    ## the long reliability tests on SQLite, PostgreSQL and Redis (an hour); SEED=n repeats a run
-	BITWRIGHT_TEST_CHAOS=full $(if $(SEED),BITWRIGHT_TEST_CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/chaos $(if $(ONLY),-k "$(ONLY)")
+chaos: native    ## the long reliability tests, bounded each (docs/reliability.md lists them): RUN=name, SEED=n repeats, SHORT=1
+	$(BIN)/python -m tests.chaos.runs $(or $(RUN),all) $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
 
 tools: venv      ## public tools against the API: a generated client, schemathesis (CASES=5000), yamllint
 	test -x .venv-tools/bin/schemathesis || { $(BIN)/python -m venv .venv-tools && .venv-tools/bin/pip install -q -r requirements/tools.txt; }

@@ -1,6 +1,6 @@
 """Workers killed and stopped at random while they work off a heap of small jobs, and the check of what happened.
 
-    python -m tests.chaos.driver --jobs 1000 --kills 100 --stops 50 --seed 7 [--url postgresql+psycopg://...]
+    python -m tests.chaos.driver --jobs 1000 --kills 100 --stops 50 --seed 7 [--database postgresql]
 
 Two thirds of the kills hit a job's child, the rest a whole worker; stops hold a worker beyond its lease and then let it
 go on (a zombie). Nothing is cleaned up for the dead: leases, fences and the reaper must do it all.
@@ -17,11 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bitwright.jobs.create import NewJob
+from bitwright.jobs.values import Created
 from tests.chaos.fleet import Fleet, bury, children, faults_of_history, quick_settings
+from tests.servers import postgresql_server
 
 
 @dataclass
@@ -60,16 +64,16 @@ class Chaos:
         """Submit, kill and stop in step with the jobs that end, and wait for every job to end."""
         start, report = time.monotonic(), self.report
         ids = self._submit(0, jobs)
-        while self.fleet.left or report.stops < stops:
+        while (left := self.fleet.left) or report.stops < stops:
             if time.monotonic() - start > seconds:
-                report.faults.append(f"{self.fleet.left} jobs had not ended after {seconds:.0f} s")
+                report.faults.append(f"{left} jobs had not ended after {seconds:.0f} s")
                 break
-            ended = (jobs - self.fleet.left) / (0.8 * jobs)
+            ended = (jobs - left) / (0.8 * jobs)
             if report.kills < kills and ended >= report.kills / kills:
                 self._strike()
             elif report.stops < stops and ended >= report.stops / stops:
                 self._freeze()
-            if report.stops < stops and self.fleet.left < 2 * self.fleet.slots:  # too few left to stop anybody at
+            if report.stops < stops and left < 2 * self.fleet.slots:  # too few left to stop anybody at
                 ids |= self._submit(len(ids), 10)
             self._thaw()
             time.sleep(0.02 if report.kills < kills or report.stops < stops else 0.2)
@@ -83,7 +87,8 @@ class Chaos:
 
     def _submit(self, first: int, count: int) -> dict[str, int]:
         numbers = range(first, first + count)
-        return {self.store.create({"kind": "inspect", "model": str(n)}).job.id: n for n in numbers}
+        answers = self.store.create_many([NewJob({"kind": "inspect", "model": str(n)}) for n in numbers])
+        return {answer.job.id: n for answer, n in zip(answers, numbers, strict=True) if isinstance(answer, Created)}
 
     def close(self) -> None:
         self._wake_all()
@@ -153,6 +158,17 @@ class Chaos:
                 faults.append(f"integrity: {verdict}")
 
 
+@contextmanager
+def _database(name: str) -> Iterator[str | None]:
+    """The address of a new PostgreSQL; None for SQLite."""
+    if name == "sqlite":
+        yield None
+        return
+    with postgresql_server() as server:
+        assert server is not None, "no PostgreSQL on this host"
+        yield server.url
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
@@ -161,14 +177,15 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
-    parser.add_argument("--url", help="PostgreSQL; default: SQLite in a new folder")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="started for this run")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bitwright-chaos-"))
-    chaos = Chaos(chosen.url, folder, chosen.seed, workers=chosen.workers)
-    try:
-        report = chaos.run(chosen.jobs, chosen.kills, chosen.seconds, stops=chosen.stops)
-    finally:
-        chaos.close()
+    with _database(chosen.database) as url:
+        chaos = Chaos(url, folder, chosen.seed, workers=chosen.workers)
+        try:
+            report = chaos.run(chosen.jobs, chosen.kills, chosen.seconds, stops=chosen.stops)
+        finally:
+            chaos.close()
     print(report, *report.faults[:20], sep="\n")
     if not report.faults:
         shutil.rmtree(folder, ignore_errors=True)
