@@ -6,7 +6,7 @@ Choices of more than 20,000 units go to an `.npz` beside the JSON (`units` then 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -130,6 +130,37 @@ class Memory(_Frozen):
         return self.device_bytes - self.usable_bytes + self.activation_bytes + self.engine_bytes
 
 
+class Binding(_Frozen):
+    """A limit or a rule of the plan's problem in words. name: as the certificate's multipliers spell it.
+
+    value: the limit, or the count of choices asked for; used: what the plan takes of it. price: how much the predicted
+    loss would fall if it were looser by one (a byte, a choice), to first order; 0: it does not bind. units: indices
+    of those it is about; absent: all. sense and formats: of a rule.
+    """
+
+    name: Text
+    kind: Literal["limit", "rule"]
+    words: Text
+    value: int | float
+    used: int | float
+    price: float
+    units: tuple[int, ...] | None = None
+    sense: Literal["at least", "at most"] | None = None
+    formats: tuple[Text, ...] | None = None
+
+
+class Redrawn(_Frozen):
+    """Plans made anew from losses drawn again within their standard errors, under the same limits, rules and ties.
+
+    units, bytes: share that keeps its format, on average; kept: (index, share of draws) of units that did not always.
+    """
+
+    draws: int = Field(ge=1)
+    units: float = Field(ge=0, le=1)
+    bytes: float = Field(ge=0, le=1)
+    kept: tuple[tuple[int, float], ...] = ()
+
+
 class Plan(_Frozen):
     """See the module docstring. `certificate` is `core.certificate.Certificate` as JSON."""
 
@@ -138,6 +169,8 @@ class Plan(_Frozen):
     units: tuple[PlanUnit, ...]
     totals: Totals
     certificate: dict[str, Any]
+    bindings: tuple[Binding, ...] = Field(default=(), description="limits and rules in words, and what each costs")
+    redrawn: Redrawn | None = Field(default=None, description="how much of the plan stays when losses are drawn again")
     measured: Measured | None = None
     memory: Memory | None = Field(default=None, description="how a device budget is spent, KV cache included")
     engine: Text | None = None

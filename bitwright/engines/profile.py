@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, parse_format
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, MixedFormat, parse_format
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.engines.facts import Device, Experts, KvCache, Memory, Names, Never, Silent
 from bitwright.engines.rules import BlockRule, Data, Evidence, FloatRule, IntRule, TieKind, unit_class
@@ -99,6 +99,8 @@ class EngineProfile(Data):
     def refusals(self, unit: Unit, format: Format) -> list[str]:
         """Every reason why this engine does not load the unit in this format; empty when it does."""
         kind = unit_class(unit)
+        if isinstance(format, MixedFormat):
+            return ["it loads one format a tensor; parts in formats of their own are held by `packed` alone"]
         if isinstance(format, FloatFormat):
             fine = any(rule.allows(unit, format) for rule in self.floats)
             return [] if fine else [f"{format.name} is not loaded for units of class '{kind}'"]

@@ -36,18 +36,23 @@ export function bitsOf(format) {
 }
 
 // A plan whose tensors hold several formats, as units of one label each: mean bits and what the parts are. `exact` keeps
-// the format itself, which spells the choice of every part after the @.
+// the format itself, which spells the choice of every part after the @; `label` is all but that.
 export function readable(plan) {
   if (!plan.units.some((unit) => unit.format.includes("("))) return plan;
-  return { ...plan, parts: true, units: plan.units.map((unit) => (unit.format.includes("(") ? { ...unit, exact: unit.format, format: partsLabel(unit.format) } : unit)) };
+  return { ...plan, parts: true, units: plan.units.map((unit) => (unit.format.includes("(") ? { ...unit, exact: unit.format, label: unit.format.split("@")[0], format: partsLabel(unit.format) } : unit)) };
+}
+
+// What the parts of a mixed format took: {kind: row, column ..., members: formats, counts: parts by member, total}.
+export function partsOf(format) {
+  const [kind, members, choice] = /^([^(]+)\(([^)]*)\)@?(.*)$/.exec(format).slice(1), names = members.split(",");
+  const counts = names.map(() => 0);
+  for (const digit of choice) counts[digit] += 1;
+  return { kind, members: names, counts, total: choice.length };
 }
 
 function partsLabel(format) {
-  const [kind, members, choice] = /^([^(]+)\(([^)]*)\)@?(.*)$/.exec(format).slice(1);
-  const bits = members.split(",").map(bitsOf);
-  let total = 0;
-  for (const digit of choice) total += bits[digit];
-  return choice ? `${(total / choice.length).toFixed(2)} bits by ${kind}` : format;
+  const { kind, members, counts, total } = partsOf(format);
+  return total ? `${(members.reduce((sum, name, j) => sum + bitsOf(name) * counts[j], 0) / total).toFixed(2)} bits by ${kind}` : format;
 }
 
 function width(format) {

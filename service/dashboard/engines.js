@@ -55,6 +55,9 @@ function tornGroups(group, choice) {
 const MOST_REASONS = 12;
 const SIGN = { loads: ["✓", "loads"], ties: ["!", "must be tied"], refused: ["✕", "does not load"] };
 
+// The container of the house holds every format of the grammar, several in one tensor too (docs/packed.md).
+const own = () => h("li", { class: "loads" }, h("span", { class: "light", "aria-hidden": "true" }, "✓"), h("div", {}, h("span", { class: "engine" }, "bitwright (packed, its own reader)"), " ", h("b", {}, "loads")));
+
 // A list of lights whose words change in place. onchoose(engine name) solves for that engine, where there is such a thing.
 export class Lights {
   constructor(preflight, { onchoose } = {}) {
@@ -65,7 +68,7 @@ export class Lights {
       const act = onchoose && h("button", { type: "button", class: "small", onclick: () => onchoose(engine.name), "aria-label": `Plan for ${engine.title}` }, "Plan for it");
       return { light, verdict, brief, why, more, act, element: h("li", {}, light, h("div", {}, h("span", { class: "engine" }, engine.title), " ", verdict, brief, more), act) };
     });
-    this.element = h("ul", { class: "lights" }, this.rows.map((row) => row.element));
+    this.element = h("ul", { class: "lights" }, own(), this.rows.map((row) => row.element));
   }
 
   // judged: as Preflight.judge gives it.
@@ -117,7 +120,9 @@ export class Chips {
 }
 
 const tied = ({ engine, torn }) => `${plural(torn, "group")} that it fuses ${torn === 1 ? "has" : "have"} several formats (${engine.ties.map((kind) => TIES[kind] ?? kind).join(", ")})`;
-const brief = (found) => [found.refused && `${plural(found.refused, "unit")} in formats that it does not load`, found.torn && (found.refused ? `${plural(found.torn, "group")} untied` : tied(found))].filter(Boolean).join("; ");
+// The reason itself where there is one alone, whatever the formats.
+const alone = ({ reasons }) => { const whys = new Set([...reasons.keys()].map((words) => words.slice(words.indexOf(": ") + 2))); return whys.size === 1 ? [...whys][0] : null; };
+const brief = (found) => [found.refused && `${plural(found.refused, "unit")}${alone(found) ? `: ${alone(found)}` : " in formats that it does not load"}`, found.torn && (found.refused ? `${plural(found.torn, "group")} untied` : tied(found))].filter(Boolean).join("; ");
 
 function reasons(found) {
   const list = [...found.reasons].sort((a, b) => b[1] - a[1]);

@@ -45,7 +45,7 @@ export function duration(seconds) {
 
 export const time = (text) => (text ? new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : "–");
 export const short = (digest) => (digest ?? "").replace("sha256:", "").slice(0, 12);
-export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+export const plural = (n, word, words = `${word}s`) => `${count(n)} ${n === 1 ? word : words}`;
 
 // Long names keep both ends: the layer in front and the module behind tell them apart.
 export const middle = (text, most = 48) => (text.length <= most ? text : `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}`);

@@ -6,7 +6,9 @@ import { h, put } from "./dom.js";
 import { bytes, count, number, plural } from "./format.js";
 import { Unfolded } from "./unfolded.js";
 
-const MIN_CELL = 15, MAX_CELL = 46;
+const MIN_CELL = 15, MAX_CELL = 64;
+// Formats that the legend names one by one; more are told by their bits.
+const MOST_NAMED = 12;
 
 // A plan's own units as HeatMap.show wants them; names: the formats in the order that choices count in.
 export function picture(units, names = [...new Set(units.map((unit) => unit.format))]) {
@@ -119,7 +121,14 @@ export class HeatMap {
     if (told === this.told) return;
     this.told = told;
     const order = names.map((_, j) => j).filter((j) => used[j]).sort((a, b) => bits[a] - bits[b] || (names[a] < names[b] ? -1 : 1));
+    if (order.length > MOST_NAMED) { this.#explainBits(order, bits, used); return; }
     put(this.legend, h("span", { class: "muted" }, "bits a weight:"), order.map((j) => h("span", {}, h("i", { vars: { "--tone": colour(bits[j]) } }), `${bits[j]} · ${names[j]} `, h("span", { class: "muted" }, `(${plural(used[j], "unit")})`))));
+  }
+
+  #explainBits(order, bits, used) {
+    const about = new Map();
+    for (const j of order) about.set(Math.round(bits[j]), (about.get(Math.round(bits[j])) ?? 0) + used[j]);
+    put(this.legend, h("span", { class: "muted" }, "bits a weight, on average of a unit:"), [...about].map(([width, n]) => h("span", {}, h("i", { vars: { "--tone": colour(width) } }), `about ${width} `, h("span", { class: "muted" }, `(${plural(n, "unit")})`))));
   }
 
   #tell(entry) {

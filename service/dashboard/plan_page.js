@@ -1,6 +1,7 @@
 // A plan as a picture, with its certificate in words, what was measured and what loads it. Served and in reports alike.
 
 import { Allocator } from "./allocate.js";
+import { everyBinding } from "./binding.js";
 import { certificateCard } from "./certificate.js";
 import { readable } from "./color.js";
 import { card, download, facts, h, put } from "./dom.js";
@@ -24,7 +25,7 @@ export async function planPage(root, given) {
   put(root, head(source), tiles(plan), warnings(plan),
     card("Bits by layer and module", map.element, h("p", { class: "note-line" }, "Point at a cell, or walk with the arrow keys; Enter or a click says why it got its format.")),
     why,
-    h("div", { class: "cards" }, h("div", {}, certificateCard(plan.certificate), plan.memory && memoryCard(plan.memory), sure, rolesCard(plan)), h("div", {}, quality, engines, exportsCard(source))),
+    h("div", { class: "cards" }, h("div", {}, certificateCard(plan.certificate, everyBinding(plan)), plan.memory && memoryCard(plan.memory), sure, rolesCard(plan)), h("div", {}, quality, engines, exportsCard(source))),
     unitsCard(plan), card("Where it comes from", facts(provenance(source))));
   map.show(picture(plan.units));
   const named = source.unit ? plan.units.findIndex((unit) => unit.name === source.unit) : -1;
@@ -41,11 +42,10 @@ export async function planPage(root, given) {
 
   // What is asked for after the page stands: engines; and, of the sensitivity table, the thumb rule and stability.
   async function deepen() {
-    if (plan.parts) { put(engines, h("h2", {}, "Preflight: what loads this plan"), h("p", { class: "muted" }, "Its tensors hold several formats each: packed checkpoints only, no engine loads them.")); return; }
     const menus = await source.menus();
     if (gone) return;
     const judge = new Preflight(menus), lights = new Lights(judge);
-    lights.show(judge.judge(picture(plan.units, menus.formats).choice));
+    lights.show(judge.judge(Uint16Array.from(plan.units, (one) => menus.formats.indexOf(one.label ?? one.format))));
     put(engines, h("h2", {}, "Preflight: what loads this plan"), lights.element);
     const table = await source.table();
     if (gone || !table) return;
@@ -55,10 +55,12 @@ export async function planPage(root, given) {
     try {
       put(quality, qualityCard(plan, new Allocator(table, [], options).positional(budget)));
     } catch { return; } // the table holds no format that this plan's engine loads for some unit: nothing to compare with
-    if (choice.some((j) => j < 0)) return;
-    if (Object.keys(plan.certificate.multipliers ?? {}).some((name) => name !== "bytes")) { put(sure, h("h2", {}, "How sure it is"), certain(plan), h("p", { class: "note-line" }, "This plan obeys more than one limit or rules; how many units would keep their format is told for plans of one limit alone.")); return; }
-    const found = await stability(table, choice, budget, options);
-    if (!gone) put(sure, h("h2", {}, "How sure it is"), certain(plan, found, table));
+    if (plan.redrawn) return;
+    const plain = !plan.measured?.fallback && choice.every((j) => j >= 0) && Object.keys(plan.certificate.multipliers ?? {}).every((name) => name === "bytes");
+    const found = plain && await stability(table, choice, budget, options);
+    if (gone) return;
+    const why = plan.measured?.fallback ? "This plan was taken because it measured better; drawing predicted losses again says nothing about it." : table.flat.stderr.some((v) => v > 0) ? "The plan does not say how many units would keep their format under redrawn losses." : `The metric ${table.metric} gives no standard errors, so losses cannot be drawn again; measuring the plan tells more.`;
+    put(sure, h("h2", {}, "How sure it is"), certain(plan, found ? { ...found, units: found.units, names: table.units.map((one) => one.name) } : null), !found && h("p", { class: "note-line" }, why));
   }
 }
 
@@ -95,7 +97,7 @@ function tiles({ totals, measured, units, provenance: from }) {
 const warnings = (plan) => [...(plan.warnings ?? []), plan.measured?.fallback].filter(Boolean).map((words) => h("p", { class: "warning" }, words));
 
 // Predicted loss with its error, and how much of the plan would stay if the losses were drawn again.
-function certain({ totals, measured, provenance: from, units }, found, table) {
+function certain({ totals, measured, provenance: from, units, redrawn }, found = redrawn && kept(redrawn, units)) {
   const expected = from.prediction?.kl > 0 ? from.prediction : null, resampled = from.prediction?.stability;
   const off = measured && measured.unit === from.loss_unit && totals.predicted_loss > 0 ? measured.kl / totals.predicted_loss : null;
   const shaky = found ? [...found.kept].map((kept, i) => [kept, i]).filter(([kept]) => kept < 1).sort((a, b) => a[0] - b[0]).slice(0, 5) : [];
@@ -104,11 +106,18 @@ function certain({ totals, measured, provenance: from, units }, found, table) {
     ["expected when really run", expected && `${number(expected.kl)}, 95 % between ${number(expected.low)} and ${number(expected.high)}`],
     ["measured over predicted", off && `${number(off)} ×`],
     ["calibration drawn again", resampled && `${percent(resampled.changed, 1)} of the units change format, on average of ${count(resampled.tables)} tables; that costs ${percent(resampled.regret, 1)} of the loss`],
-    ["stable units", found && `${percent(found.units, 1)} keep their format (${percent(found.bytes, 1)} of the bytes)`],
+    ["stable units", found && `${percent(found.units, 1)} keep their format when losses are drawn again (${percent(found.bytes, 1)} of the bytes)`],
     ["never change", found && `${count(found.kept.filter((kept) => kept > 1 - 1e-9).length)} of ${count(units.length)}`],
   ]),
-  shaky.length > 0 && h("div", {}, h("h3", {}, "Least sure"), h("ul", { class: "plain" }, shaky.map(([kept, i]) => h("li", {}, h("span", { class: "mono" }, table.units[i].name), ` keeps its format in ${percent(kept)}`)))),
-  found && h("p", { class: "note-line" }, `In ${found.draws} draws every loss is moved by an independent normal error of its standard error, and the plan is made anew within the same bytes.`)];
+  shaky.length > 0 && h("div", {}, h("h3", {}, "Least sure"), h("ul", { class: "plain" }, shaky.map(([kept, i]) => h("li", {}, h("span", { class: "mono" }, found.names[i]), ` keeps its format in ${percent(kept)}`)))),
+  found && h("p", { class: "note-line" }, `In ${found.draws} draws every loss is moved by an independent normal error of its standard error, and the plan is made anew within the same limits, rules and ties.`)];
+}
+
+// What a plan says of its redraws, as `stability` gives it.
+function kept({ draws, units: share, bytes: size, kept: some }, units) {
+  const all = new Float64Array(units.length).fill(1);
+  for (const [i, part] of some) all[i] = part;
+  return { draws, units: share, bytes: size, kept: all, names: units.map((unit) => unit.name) };
 }
 
 const provenance = ({ plan, digest }) => [["plan", digest && h("code", {}, digest)], ["model", h("code", {}, plan.model.digest)], ...Object.entries(plan.provenance).filter(([name]) => name !== "prediction").map(([name, value]) => [name.replaceAll("_", " "), Array.isArray(value) ? value.join(", ") : typeof value === "object" && value ? JSON.stringify(value) : String(value)])];

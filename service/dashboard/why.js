@@ -2,50 +2,55 @@
 // the next better or cheaper format would cost the whole.
 
 import { lowerHull } from "./allocate.js";
+import { bindings, boundBy, tieWords } from "./binding.js";
 import { menuChart } from "./charts.js";
-import { bitsOf, colour } from "./color.js";
+import { bitsOf, colour, partsOf } from "./color.js";
 import { card, facts, h, table } from "./dom.js";
-import { bytes, count, number, plural } from "./format.js";
+import { bytes, count, number, percent } from "./format.js";
 
 export function whyPanel(plan, sensitivities, i) {
   const unit = plan.units[i];
   const title = `Why ${unit.format} for ${unit.name}?`;
-  if (!sensitivities) return card(title, h("p", { class: "muted" }, "The sensitivity table of this plan is not on this server."));
+  if (!sensitivities) return card(title, h("p", { class: "muted" }, "The sensitivity table of this plan is not on this server."), boundBy(bindings(plan, i)));
   const row = sensitivities.units.findIndex((known) => known.name === unit.name);
   if (row < 0) return card(title, h("p", { class: "muted" }, "The sensitivity table does not hold this unit."));
   const data = sensitivities.flat, tied = (plan.ties ?? []).find((group) => group.includes(i)) ?? [i];
-  const rows = tied.map((j) => sensitivities.units.findIndex((known) => known.name === plan.units[j].name));
+  const rows = unit.exact ? [row] : tied.map((j) => sensitivities.units.findIndex((known) => known.name === plan.units[j].name));
+  const binding = bindings(plan, i), price = binding.price;
   const menu = sensitivities.formats.map((format, j) => ({
     format, j, cost: sum(rows.map((r) => data.cost[r * data.k + j])), loss: sum(rows.map((r) => data.loss[r * data.k + j])), stderr: Math.hypot(...rows.map((r) => data.stderr[r * data.k + j])),
-  }));
-  const price = plan.certificate.multipliers?.bytes ?? 0;
+  })).map((m) => ({ ...m, score: m.loss + price * m.cost + binding.toll(m.format) }));
+  if (unit.exact) return card(title, parts(unit, menu, sensitivities.loss_unit), boundBy(binding));
   const chosen = menu.find((entry) => entry.format === unit.format);
-  if (!chosen) return card(title, h("p", { class: "muted" }, "The table does not hold this format."));
+  if (!chosen) return card(title, h("p", { class: "muted" }, "The table does not hold this format."), boundBy(binding));
   const hull = lowerHull(menu.map((m) => m.loss), menu.map((m) => m.cost), 0, menu.length);
   const at = hull.indexOf(chosen.j);
   const better = at >= 0 && at + 1 < hull.length ? menu[hull[at + 1]] : null, cheaper = at > 0 ? menu[hull[at - 1]] : null;
-  const scored = menu.map((m) => ({ ...m, score: m.loss + price * m.cost }));
-  const best = Math.min(...scored.map((m) => m.score));
+  const best = Math.min(...menu.map((m) => m.score));
   const points = menu.map((m) => ({ name: m.format, bytes: m.cost, loss: m.loss, bits: bitsOf(m.format), chosen: m === chosen, on: hull.includes(m.j) }));
+  const tolls = menu.some((m) => binding.toll(m.format) !== 0);
   return card(title,
     h("p", {}, sentence(chosen, better, cheaper, price, at)),
-    Number.isFinite(chosen.loss) && h("div", { class: "scroll wrap narrow", tabindex: "0", role: "region", "aria-label": "loss of each format" }, menuChart(points, price, `${sensitivities.loss_unit}`)),
+    Number.isFinite(chosen.loss) && h("div", { class: "scroll wrap narrow", tabindex: "0", role: "region", "aria-label": "loss of each format" }, menuChart(points, price, `predicted loss (${sensitivities.loss_unit})`)),
     price > 0 && h("p", { class: "note-line" }, "Dashed: equal loss + price × bytes through the chosen format. A format below it would be better at this price."),
     table([
-      { title: "format", cell: (m) => [h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(m.format)) } }), m.format === unit.format ? h("b", {}, `${m.format} (chosen)`) : m.format] },
+      { title: "format", cell: (m) => [swatch(m.format), m.format === unit.format ? h("b", {}, `${m.format} (chosen)`) : m.format] },
       { title: "bytes", number: true, cell: (m) => bytes(m.cost) }, { title: "predicted loss", number: true, cell: (m) => (Number.isFinite(m.loss) ? `${number(m.loss)}${m.stderr ? ` ± ${number(m.stderr, 2)}` : ""}` : "not allowed") },
-      { title: "loss + price × bytes", number: true, cell: (m) => (Number.isFinite(m.score) ? `${number(m.score, 4)}${m.score <= best * (1 + 1e-9) ? " ◂ least" : ""}` : "–") },
+      { title: `loss + price × bytes${tolls ? " ± rules" : ""}`, number: true, cell: (m) => (Number.isFinite(m.score) ? `${number(m.score, 4)}${m.score <= best + 1e-9 * Math.abs(best) ? " ◂ least" : ""}` : "–") },
       { title: "whole plan", number: true, cell: (m) => (m.j === chosen.j || !Number.isFinite(m.loss) ? "–" : `${signed(m.loss - chosen.loss)} loss, ${m.cost >= chosen.cost ? "+" : "−"}${bytes(Math.abs(m.cost - chosen.cost))}`) },
-    ], scored, { label: "the menu of this unit" }),
-    facts([["price of a byte", `${number(price)} of loss (the certificate's multiplier)`], ["tied with", tied.length > 1 ? `${plural(tied.length - 1, "other unit")}: ${tied.filter((j) => j !== i).slice(0, 6).map((j) => plan.units[j].name).join(", ")}${tied.length > 7 ? " …" : ""}` : null],
-      ["engine", plan.engine ? `${plan.engine}${menu.some((m) => !Number.isFinite(m.loss)) ? "; formats it does not load here are not allowed" : ""}` : null],
-      ["limits that bind", binding(plan.certificate)]]));
+    ], menu, { label: "the menu of this unit" }),
+    facts([["price of a byte", `${number(price)} of loss, ${number(price * 2 ** 20)} a MiB (${binding.priced})`], ["engine", plan.engine ? `${plan.engine}${menu.some((m) => !Number.isFinite(m.loss)) ? "; formats it does not load here are not allowed" : ""}` : null]]),
+    boundBy(binding, tieWords(plan, sensitivities, tied, rows, price)));
 }
 
-// Limits and rules with a price: more room in them would lower the loss.
-function binding({ multipliers = {}, limits = {}, cost = {} }) {
-  const found = Object.entries(multipliers).filter(([, price]) => price > 0).map(([name, price]) => `${name}${name in limits ? ` (${count(cost[name])} of ${count(limits[name])})` : ""}, price ${number(price)} of loss`);
-  return found.length ? found.join("; ") : "none";
+const swatch = (format) => h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(format)) } });
+
+// A unit whose parts chose one by one: how many took what, beside what the whole would have lost in one format.
+function parts(unit, menu, lossUnit) {
+  const { kind, members, counts, total } = partsOf(unit.exact), [cut, block] = kind.split(":"), words = block ? `blocks of ${block} ${cut}s` : `${cut}s`, taken = new Map(members.map((name, j) => [name, counts[j]]));
+  return [h("p", {}, `Its ${count(total)} ${words} chose one by one: those where a wrong weight costs most got the most bits. Together they lose ${number(unit.loss)} in ${bytes(unit.bytes)}.`),
+    table([{ title: "format", cell: (m) => [swatch(m.format), m.format] }, { title: `${words} that took it`, number: true, cell: (m) => count(taken.get(m.format) ?? 0) }, { title: "share", number: true, cell: (m) => percent((taken.get(m.format) ?? 0) / total, 1) },
+      { title: "bytes, whole unit in it", number: true, cell: (m) => bytes(m.cost) }, { title: `loss, whole unit in it (${lossUnit})`, number: true, cell: (m) => (Number.isFinite(m.loss) ? number(m.loss) : "not allowed") }], menu, { label: "parts by format" })];
 }
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
@@ -57,7 +62,6 @@ function sentence(chosen, better, cheaper, price, at) {
   else parts.push("No format of the menu predicts a lower loss.");
   if (cheaper) parts.push(`The next cheaper, ${cheaper.format}, would free ${bytes(chosen.cost - cheaper.cost)} and cost ${number((cheaper.loss - chosen.loss) / (chosen.cost - cheaper.cost))} of loss a byte.`);
   else if (at === 0) parts.push("It is the cheapest format that pays.");
-  if (at < 0) parts.unshift("This format lies off the unit's lower hull: it fills what was left of the budget.");
+  if (at < 0) parts.unshift("This format lies off the unit's lower hull: it fills what was left of the budget, or a rule asks for it.");
   return parts.join(" ");
 }
-

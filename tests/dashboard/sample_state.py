@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,18 @@ from numpy.typing import NDArray
 
 import solvers
 from bitwright.core.errors import OutOfResources
+from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory, RestTensor, Unit
+from bitwright.core.mixed_format import mixed
 from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals, Uniform
+from bitwright.core.problem import AT_LEAST, Limit, Problem, Rule
 from bitwright.core.table import SensitivityTable
 from bitwright.jobs.blobs import BlobStore
 from bitwright.jobs.store import JobStore, open_store
 from bitwright.settings import Settings
+from worker.steps.assemble import tie_groups
+from worker.steps.bindings import bindings
+from worker.steps.redraw import redrawn
 
 FORMATS = ("int2-g64", "int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-g64", "fp16")
 WIDTHS = np.array([2, 3, 4, 5, 6, 8, 14.0])
@@ -100,9 +107,41 @@ def table_of(
     return SensitivityTable(inventory, formats, loss, loss * 0.08, "fisher", "nats of KL per token", provenance)
 
 
-def plan_of(table: SensitivityTable, bits: float, *, measured: bool = True) -> Plan:
+def ruled_problem(table: SensitivityTable, bits: float) -> Problem:
+    """A budget a layer beside the whole one, and at least two units of each layer at 6 bits."""
+    inventory, plain = table.inventory, table.problem(int(bits * table.inventory.weights / 8), tie_kinds=("qkv",))
+    layers = [np.array([i for i, u in enumerate(inventory.units) if u.layer == a]) for a in range(inventory.layers)]
+    elements = np.array([unit.elements for unit in inventory.units])
+    shares = [int(bits * elements[rows].sum() / 8 * 1.02) for rows in layers]
+    limits = [
+        Limit("bytes", share, f"layer{a}", rows) for a, (share, rows) in enumerate(zip(shares, layers, strict=True))
+    ]
+    six = np.array([table.formats.index("int6-g64")])
+    # Tied units count once: the first of the three.
+    rules = [Rule(rows[[0, 3, 4, 5, 6]], six, AT_LEAST, 2) for rows in layers]
+    return replace(plain, limits=(*plain.limits, *limits), rules=tuple(rules))
+
+
+def plan_in_rows(plan: Plan) -> Plan:
+    """The same plan with every output row of a unit in one of two formats, its own and the next wider."""
+    rng, units = np.random.default_rng(4), []
+    for unit in plan.units:
+        shape = unit.shape or (1, 1)
+        wider = FORMATS[min(len(FORMATS) - 2, FORMATS.index(unit.format) + 1)]
+        if shape[0] > 64 and wider != unit.format:
+            members = parse_format(unit.format), parse_format(wider)
+            name = mixed("row:8", members, rng.integers(0, 2, -(-shape[0] // 8))).name
+            unit = unit.model_copy(update={"format": name, "bytes": parse_format(name).storage(shape).bytes})
+        units.append(unit)
+    total = sum(unit.bytes for unit in units)
+    totals = plan.totals.model_copy(update={"bytes": total, "predicted_loss": plan.totals.predicted_loss * 0.7})
+    return plan.model_copy(update={"units": tuple(units), "totals": totals, "measured": None})
+
+
+def plan_of(table: SensitivityTable, bits: float, *, measured: bool = True, problem: Problem | None = None) -> Plan:
     inventory = table.inventory
-    problem = table.problem(int(bits * inventory.weights / 8))
+    ruled = problem is not None
+    problem = problem or table.problem(int(bits * inventory.weights / 8))
     solution = solvers.solve(problem)
     choice = solution.choice.tolist()
     cost = table.cost_bytes()
@@ -150,6 +189,9 @@ def plan_of(table: SensitivityTable, bits: float, *, measured: bool = True) -> P
             file_bytes=total + inventory.rest_bytes + 20480,
         ),
         certificate=solution.certificate.to_json(),
+        bindings=bindings(problem, solution, table) if ruled else (),
+        redrawn=redrawn(table, problem, solution, "auto", 0) if ruled else None,
+        ties=tie_groups(problem),
         measured=real if measured else None,
         budget=f"{bits}bpw",
         provenance={
@@ -171,9 +213,11 @@ def store_table(blobs: BlobStore, table: SensitivityTable) -> str:
     return table.digest
 
 
-def finished_plan(store: JobStore, blobs: BlobStore, table: SensitivityTable, bits: float) -> str:
+def finished_plan(
+    store: JobStore, blobs: BlobStore, table: SensitivityTable, bits: float, plan: Plan | None = None
+) -> str:
     """One succeeded plan job; gives the plan's digest."""
-    plan = plan_of(table, bits)
+    plan = plan or plan_of(table, bits)
     blobs.put_as("plans", plan.digest, plan)
     digest = store_table(blobs, table)
     job = store.create(
@@ -204,6 +248,9 @@ def fill(settings: Settings) -> dict[str, str]:
     made = {"llama_table": llama.digest, "moe_table": moe.digest}
     made["plan"] = finished_plan(store, blobs, llama, 3.5)
     made["plan4"] = finished_plan(store, blobs, llama, 4.25)
+    ruled = plan_of(llama, 4.5, problem=ruled_problem(llama, 4.5))
+    made["ruled_plan"] = finished_plan(store, blobs, llama, 4.5, ruled)
+    made["row_plan"] = finished_plan(store, blobs, llama, 3.0, plan_in_rows(plan_of(llama, 3.0)))
     made["moe_plan"] = finished_plan(store, blobs, moe, 3.0)
     failed = store.create(
         {"kind": "plan", "model": "file:models/broken-" + "very-long-name-" * 12, "budget": "4bpw"}
@@ -235,6 +282,8 @@ def views(made: dict[str, str]) -> dict[str, str]:
         "failed job": f"#/jobs/{made['failed']}",
         "new": "#/new",
         "plan": f"#/plans/{made['plan']}",
+        "plan with rules": f"#/plans/{made['ruled_plan']}?unit=model.layers.3.mlp.down_proj.weight",
+        "plan in rows": f"#/plans/{made['row_plan']}?unit=model.layers.3.mlp.down_proj.weight",
         "plan with experts": f"#/plans/{made['moe_plan']}",
         "frontier": f"#/frontier/{made['llama_table']}",
         "compare": f"#/compare?a={made['plan']}&b={made['plan4']}",

@@ -166,8 +166,40 @@ def test_plan_shows_engines_the_thumb_rule_and_how_sure_it_is(site: Site, browse
     browser.open(f"{server.url}/#/plans/{made['plan']}")
     browser.wait("document.querySelector('main').innerText.includes('keep their format')")
     menus = server.http.get(f"/v1/plans/{made['plan']}/engines").json()
-    assert browser.evaluate("document.querySelectorAll('.lights > li').length") == len(menus["engines"])
+    lights = browser.evaluate("document.querySelectorAll('.lights > li').length")
+    assert lights == 1 + len(menus["engines"]), "bitwright's own container comes first"
     assert "first and last high, predicted" in browser.evaluate("document.querySelector('.wrap').textContent")
+
+
+def test_what_binds_a_unit_is_said_in_words_with_its_price(site: Site, browser: Browser) -> None:
+    server, made = site
+    plan = plan_from_json(server.http.get(f"/v1/plans/{made['ruled_plan']}").json())
+    dear = max((row for row in plan.bindings if row.kind == "rule"), key=lambda row: row.price)
+    unit = plan.units[(dear.units or ())[0]].name
+    browser.open(f"{server.url}/#/plans/{made['ruled_plan']}?unit={unit}")
+    browser.wait("document.querySelector('.bound h3') !== null")
+    said = browser.text(".bound")
+    assert dear.words in said
+    assert "of loss for the last choice" in said
+    assert "bytes of all planned units" in said
+    assert "rule:" not in browser.text("main")
+    tied = plan.units[plan.ties[0][0]].name
+    browser.open(f"{server.url}/#/plans/{made['ruled_plan']}?unit={tied}")
+    browser.wait("document.querySelector('.bound')?.innerText.includes('q, k and v together')")
+    browser.wait("document.querySelector('main').innerText.includes('same limits, rules and ties')")
+    assert plan.redrawn is not None
+    assert f"{100 * plan.redrawn.units:.1f} % keep their format" in browser.text("main")
+
+
+def test_a_plan_in_rows_gets_true_lights_and_says_what_its_rows_took(site: Site, browser: Browser) -> None:
+    server, made = site
+    browser.open(f"{server.url}/#/plans/{made['row_plan']}?unit=model.layers.0.mlp.up_proj.weight")
+    browser.wait("document.querySelectorAll('.lights > li').length > 3")
+    states = browser.evaluate("[...document.querySelectorAll('.lights > li')].map((row) => row.className)")
+    assert states[0] == "loads"
+    assert set(states[1:]) == {"refused"}
+    assert "parts in formats of their own" in browser.text(".lights")
+    browser.wait("document.querySelector('main').innerText.includes('blocks of 8 rows chose one by one')")
 
 
 def test_planning_for_an_engine_turns_its_light_green(site: Site, browser: Browser) -> None:
@@ -207,6 +239,24 @@ def test_running_job_without_a_word_yet_says_that_it_starts(site: Site, browser:
     browser.open(f"{server.url}/#/jobs/{job['id']}")
     browser.wait("document.body.innerText.includes('0 % · starting')")
     assert "· ·" not in browser.text("main")
+
+
+def test_search_asks_the_server_for_jobs_that_are_not_on_the_page(site: Site, browser: Browser) -> None:
+    server, _ = site
+    wanted = server.store.create({"kind": "inspect", "model": "hf:org/needle"}).job
+    for index in range(60):  # more than a page of newer ones
+        server.store.create({"kind": "inspect", "model": f"hf:org/hay{index}"})
+    browser.open(f"{server.url}/#/jobs")
+    assert "needle" not in browser.text(".jobs")
+    browser.page.get_by_label("Find a job").fill("NEEDLE inspect")
+    browser.wait("document.querySelectorAll('.jobs li').length === 1")
+    assert "hf:org/needle" in browser.text(".jobs")
+    assert "q=NEEDLE" in browser.evaluate("location.hash")
+    browser.page.get_by_label("Find a job").fill("no such job anywhere")
+    browser.wait("document.body.innerText.includes('No job fits these filters')")
+    browser.page.get_by_role("button", name="Show every job").click()
+    browser.wait("document.querySelectorAll('.jobs li').length > 1")
+    server.store.cancel(wanted.id)
 
 
 def test_plan_that_does_not_fit_is_told_in_the_list(site: Site, browser: Browser) -> None:

@@ -12,7 +12,7 @@ import bitwright
 from bitwright.core.formats import parse_format
 from bitwright.core.inventory import KEPT, Inventory
 from bitwright.core.mixed_format import is_finer
-from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Totals
+from bitwright.core.plan import Measured, Plan, PlanModel, PlanUnit, Redrawn, Totals
 from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
@@ -20,6 +20,7 @@ from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
 from sensitivity.data import Calibration
+from worker.steps.bindings import bindings
 from worker.steps.menu import Menu
 from worker.steps.quantizing import Maker
 
@@ -64,6 +65,7 @@ def build_plan(
     measured: Measured | None,
     provenance: dict[str, Any],
     warnings: tuple[str, ...] = (),
+    redrawn: Redrawn | None = None,
 ) -> Plan:
     """The plan of a feasible solution. Sums are exact: bytes in integers, losses by fsum."""
     rows = [
@@ -98,10 +100,12 @@ def build_plan(
             file_bytes=_file_bytes(request, source, inventory, rows),
         ),
         certificate=solution.certificate.to_json(),
+        bindings=bindings(problem, solution, table),
+        redrawn=redrawn,
         measured=measured,
         engine=menu.profile.name if menu.profile else None,
         budget=request.budget,
-        ties=_ties(problem),
+        ties=tie_groups(problem),
         kept=tuple(tensor.name for tensor in inventory.rest if tensor.role == KEPT),
         warnings=(*menu.warnings, *table.provenance.get("warnings", ()), *warnings),
         provenance={key: value for key, value in provenance.items() if value is not None},
@@ -135,7 +139,7 @@ def _root_sum(table: SensitivityTable, solution: Solution) -> float | None:
     return float(math.sqrt(math.fsum((cells**2).tolist()))) if np.isfinite(cells).all() else None
 
 
-def _ties(problem: Problem) -> tuple[tuple[int, ...], ...]:
+def tie_groups(problem: Problem) -> tuple[tuple[int, ...], ...]:
     """Tie groups of more than one unit, as unit indices."""
     if problem.tie is None:
         return ()

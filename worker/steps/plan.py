@@ -35,6 +35,7 @@ from worker.steps.joint import joint_plan
 from worker.steps.menu import Menu, require_reachable, resolve
 from worker.steps.prediction import prediction
 from worker.steps.quantizing import Maker, make_quantizer
+from worker.steps.redraw import redrawn
 from worker.steps.score import calibrate, publish, score
 from worker.steps.served import expert_words
 from worker.steps.serving import Serving, certify_joint, device_words, serving
@@ -107,13 +108,17 @@ def _decided(
         left = plain.with_limit("bytes", limit - sum(choice.bytes for choice in cache))
         problem = constrained(left, menu.recipe, rows)
         solution = _solve(request, menu, problem, context)
+    solved = solution
     solution, measured = _confirmed(
         request, maker, source, inventory, calibration, table, problem, solution, context, cache
     )
     provenance = make_provenance(request, menu, table, solution, calibration, maker)
     provenance |= prediction(table, problem, solution, request.solver or menu.recipe.solver)
     said = (*spiked, *maker.warnings(inventory), *expert_words(request, inventory, table, problem, solution))
-    plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said)
+    # A plan that was taken because it measured better does not hang on predicted losses.
+    solver = request.solver or menu.recipe.solver
+    steady = redrawn(table, problem, solution, solver, request.seed) if solution is solved else None
+    plan = build_plan(request, menu, source, inventory, table, problem, solution, measured, provenance, said, steady)
     if found is not None and joined is not None:
         file_bytes = plan.totals.bytes + _other_bytes(request, source, inventory, menu)
         plan = plan.model_copy(
