@@ -50,9 +50,9 @@ cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print
 chaos: native    ## the long reliability tests, bounded each (docs/reliability.md lists them): RUN=name, SEED=n repeats, SHORT=1
 	$(BIN)/python -m tests.chaos.runs $(or $(RUN),all) $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
 
-tools: venv      ## public tools against the API: a generated client, schemathesis (CASES=5000), yamllint
+tools: venv      ## public tools of an environment of their own: schemathesis against the API (CASES=5000, SEED=n), yamllint
 	test -x .venv-tools/bin/schemathesis || { $(BIN)/python -m venv .venv-tools && .venv-tools/bin/pip install -q -r requirements/tools.txt; }
-	$(BIN)/python -m tests.api.public_tools --cases $(or $(CASES),5000)
+	$(BIN)/python -m tests.api.public_tools --cases $(or $(CASES),5000) $(if $(SEED),--seed $(SEED))
 	.venv-tools/bin/yamllint -c docker/yamllint.yaml docker examples
 
 consumers: venv native  ## other people's engines load what we write (own environment; the first time builds llama.cpp)

@@ -1,7 +1,9 @@
-"""Tools that others wrote, against the real server: `make tools` (they live in a virtual environment of their own).
+"""Tools that others wrote, against the real server.
 
-- openapi-python-client generates a client from openapi/openapi.json; it then creates, reads and cancels a job;
-- schemathesis walks the API, stateful links included: no answer of 5xx, no undocumented status.
+- openapi-python-client generates a client from openapi/openapi.json; it then creates, reads and cancels a job
+  (tests/api/test_generated_client.py);
+- schemathesis walks the API, stateful links included: no answer of 5xx, no undocumented status. It lives in a virtual
+  environment of its own: `make tools`.
 """
 
 from __future__ import annotations
@@ -66,7 +68,6 @@ def main() -> int:
         folder = Path(name)
         limits = {"wait_seconds": 1, "stream_seconds": 1, "ping_seconds": 0.5, "tenant_queued_jobs": 100_000}
         with running_server(folder / "state", **limits) as server:
-            generated_client(given.tools, server.url, folder)
             return schemathesis(given.tools, server.url, given.cases, given.seed, given.seconds)
 
 

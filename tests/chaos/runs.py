@@ -74,7 +74,7 @@ RUNS: dict[str, Run] = {
     "upgrade": _test("upgrade", "600 jobs by workers of this schema and the first, side by side", 2, 20),
     "soak": _test("soak", "10,000 jobs through one worker, 10,000 through one server", 15, 45),
     "schemathesis": Run(
-        "5,000 stateful cases against the real server (needs `make tools` once)", 12, 30,
+        "5,000 stateful cases against the real server (needs `make tools CASES=40` once)", 12, 30,
         ("-m", "tests.api.public_tools", "--cases", "{cases}", "--seed", "{seed}", "--seconds", "{seconds}"),
         {"cases": 5000, "seconds": 1500}, {"cases": 40, "seconds": 60},
     ),
