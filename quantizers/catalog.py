@@ -31,5 +31,17 @@ QUANTIZERS = Catalog(
             "GPTQ with SliM-LLM's ranges: what an error of a salient weight counts decides them",
             traits={"data": "hessian"},
         ),
+        Entry(
+            "gptq-refit",
+            "quantizers.compensation:GPTQ_REFIT",
+            "gptq, then least-squares scales for its codes in rows where they help on held-out tokens",
+            traits={"data": "hessian", "held_out": True},
+        ),
+        Entry(
+            "erq",
+            "quantizers.compensation:ERQ",
+            "rtn, then ERQ's ridge correction in rows where it helps on held-out tokens",
+            traits={"data": "hessian", "held_out": True},
+        ),
     ),
 )

@@ -29,6 +29,11 @@ from sensitivity.data import Calibration, Data
 from worker.steps.context import Context
 from worker.steps.texts import locate_text
 
+#: What quantizers call the moments that they fit to.
+MOMENTS = "hessian"
+#: Of how many items one is kept apart for quantizers that judge what they fitted.
+HELD_OUT = 8
+
 
 def reads_data(name: str) -> bool:
     """Whether that quantizer uses second moments of the inputs. Raises UnknownName."""
@@ -39,14 +44,15 @@ def reads_data(name: str) -> bool:
 class Maker:
     """A member of the catalog that already knows each unit's input moments; itself a `quantizers.base.Quantizer`.
 
-    folders: where the moments lie, one folder a pass. data: digest of what they were gathered from, or None.
+    folders: where the moments lie, one folder a pass, by what the quantizer calls them. data: digest of what they were
+    gathered from, or None.
     """
 
     quantizer: Quantizer
-    folders: tuple[Path, ...] = ()
+    folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     data: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    _last: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
+    _last: dict[str, tuple[Path, NDArray[np.float32]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,17 +82,23 @@ class Maker:
         """What the quantizer gets for a unit of so many inputs. Units that no token reached get moments of zero."""
         if self.data is None:
             return self.options
-        path = self._places.get(unit)
+        return {**self.options, **{name: self._moments(name, unit, inputs) for name in self.folders}}
+
+    def _moments(self, name: str, unit: str, inputs: int) -> NDArray[np.float32]:
+        path = self._places[name].get(unit)
         if path is None:
-            return {**self.options, "hessian": np.zeros((inputs, inputs), np.float32)}
-        if path not in self._last:
-            self._last.clear()  # one at a time: q, k and v come one after the other and share theirs
-            self._last[path] = np.load(path)
-        return {**self.options, "hessian": self._last[path]}
+            return np.zeros((inputs, inputs), np.float32)
+        last = self._last.get(name)
+        if last is None or last[0] != path:
+            # One at a time: q, k and v come one after the other and share theirs.
+            self._last.pop(name, None)
+            last = self._last[name] = (path, np.load(path))
+        return last[1]
 
     def warnings(self, inventory: Inventory) -> tuple[str, ...]:
         """What fell back: units that no calibration token reached are quantized without data."""
-        bare = [unit.name for unit in inventory.units if unit.name not in self._places] if self.data else []
+        seen = self._places[MOMENTS] if self.data else {}
+        bare = [unit.name for unit in inventory.units if unit.name not in seen] if self.data else []
         if not bare:
             return ()
         return (
@@ -101,11 +113,12 @@ class Maker:
         return {"digest": self.data, "tokens": request.calibration_tokens, "confirm_tokens": confirming}
 
     @cached_property
-    def _places(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for folder in self.folders:
-            index: dict[str, int] = json.loads((folder / "index.json").read_bytes())
-            found |= {unit: folder / f"{number}.npy" for unit, number in index.items()}
+    def _places(self) -> dict[str, dict[str, Path]]:
+        found: dict[str, dict[str, Path]] = {name: {} for name in self.folders}
+        for name, folders in self.folders.items():
+            for folder in folders:
+                index: dict[str, int] = json.loads((folder / "index.json").read_bytes())
+                found[name] |= {unit: folder / f"{number}.npy" for unit, number in index.items()}
         return found
 
 
@@ -144,9 +157,18 @@ def make_quantizer(
         )
     from sensitivity.input_moments import passes
 
-    data = calibration.scoring
-    gatherer = _Gatherer(source, inventory, data, context)
-    return Maker(quantizer, tuple(gatherer.folder(units) for units in passes(inventory)), data.digest, asked)
+    data, runner = calibration.scoring, _Runner(source, inventory)
+    parts = {MOMENTS: data} if not QUANTIZERS.get(name).traits.get("held_out") else _with_held_out(data)
+    gatherers = {key: _Gatherer(runner, inventory, part, context) for key, part in parts.items()}
+    folders = {key: tuple(made.folder(units) for units in passes(inventory)) for key, made in gatherers.items()}
+    return Maker(quantizer, folders, data.digest, asked)
+
+
+def _with_held_out(data: Data) -> dict[str, Data]:
+    """Items to fit to, and an eighth of them (of two items or more) to judge by; items come in no order already."""
+    first = data.items - data.items // HELD_OUT if data.items >= HELD_OUT else max(1, data.items - 1)
+    rows = np.arange(data.items)
+    return {MOMENTS: data.take(rows[:first]), "held_out": data.take(rows[first:])}
 
 
 def planned_quantizer(
@@ -191,17 +213,25 @@ MOMENTS_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
-class _Gatherer:
+class _Runner:
+    """The model, loaded when somebody needs it."""
+
     source: ModelSource
     inventory: Inventory
-    data: Data
-    context: Context
 
     @cached_property
-    def _runner(self) -> Any:
+    def loaded(self) -> Any:
         from sensitivity.runner import load_runner
 
         return load_runner(self.source, self.inventory)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gatherer:
+    runner: _Runner
+    inventory: Inventory
+    data: Data
+    context: Context
 
     def folder(self, units: tuple[int, ...]) -> Path:
         key = {
@@ -216,7 +246,7 @@ class _Gatherer:
     def _gather(self, path: Path, units: tuple[int, ...]) -> None:
         from sensitivity.input_moments import gather
 
-        leaders, moments = gather(self._runner, self.data, units, self.context.progress)
+        leaders, moments = gather(self.runner.loaded, self.data, units, self.context.progress)
         path.mkdir()
         numbers = {unit: number for number, unit in enumerate(moments)}
         for unit, number in numbers.items():
