@@ -57,7 +57,9 @@ def add_scoring(parser: Any) -> None:
         "only `packed` checkpoints hold more than one format a tensor",
     )
     parser.add_argument(
-        "--quantizer", metavar="NAME", help="rtn, clip or gptq: what makes the codes (default: the recipe's)"
+        "--quantizer",
+        metavar="NAME",
+        help="rtn, clip, gptq, gptq-refit, erq or sqc: what makes the codes (default: the recipe's)",
     )
     parser.add_argument(
         "--calibration", metavar="FILE", help="text or data to score on, or `random`, or `self` (default: bundled)"

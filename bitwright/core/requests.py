@@ -66,7 +66,8 @@ class Scoring(_Request):
         default=None, description="what gets a format of its own: tensor, expert, row, row:B, column, column:B or group"
     )
     quantizer: Name | None = Field(
-        default=None, description="what makes the codes: rtn, clip or gptq; default: the recipe's (rtn)"
+        default=None,
+        description="what makes the codes: rtn, clip, gptq, gptq-refit, erq or sqc; default: the recipe's (rtn)",
     )
     calibration: Text | None = Field(
         default=None, description="a text file (local), a stored text (sha256:...), random or self; default: bundled"
