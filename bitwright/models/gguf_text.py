@@ -28,6 +28,8 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, str]:
     build = _BUILDERS.get(str(metadata.get("tokenizer.ggml.model")))
     if build is None or not isinstance(tokens, list):
         return {}
+    if not all(isinstance(token, str) for token in tokens):
+        raise InvalidModel("tokenizer.ggml.tokens is wrong", expected="texts", got="a list of something else")
     kinds = _column(metadata, "token_type", len(tokens), int) or [1] * len(tokens)
     document = build(metadata, tokens, kinds)
     if document is None:

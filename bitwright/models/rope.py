@@ -29,6 +29,16 @@ def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "rope_type": kind, "rope_theta": found.get("rope_theta", config.get("rope_theta", 10000.0))}
 
 
+def positive(rope: Mapping[str, Any], key: str) -> float:
+    """A setting that must be a positive number. Raises InvalidModel."""
+    value = rope.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+        raise InvalidModel(
+            f"config.json has no usable '{key}' for its rope", expected="a positive number", got=repr(value)[:40]
+        )
+    return float(value)
+
+
 def yarn_attention(factor: float) -> float:
     """The factor that YaRN multiplies into cosines and sines (arXiv 2309.00071, section 3.4)."""
     return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
@@ -37,19 +47,24 @@ def yarn_attention(factor: float) -> float:
 def rope_factors(config: Mapping[str, Any]) -> Factors | None:
     """float32 (head_dim / 2) divisors of the rotary frequencies, as `rope_freqs.weight` holds them; None without."""
     rope = rope_parameters(config)
-    if rope["rope_type"] == "longrope":
-        return np.array(rope["long_factor"], np.float32)
-    if rope["rope_type"] != "llama3":
+    if rope["rope_type"] not in ("longrope", "llama3"):
         return None
     size = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-    return llama3_factors(rope, size)
+    if rope["rope_type"] == "llama3":
+        return llama3_factors(rope, size)
+    factors = np.array(rope["long_factor"], np.float32)
+    if factors.shape != (size // 2,) or not np.isfinite(factors).all() or (factors <= 0).any():
+        raise InvalidModel("the rope's long_factor is wrong", expected=f"{size // 2} positive numbers", got="others")
+    return factors
 
 
 def llama3_factors(rope: Mapping[str, Any], size: int) -> Factors:
     """Llama 3.1's rule: wavelengths above old/low divided by `factor`, below old/high kept, between them blended."""
-    factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-    old = float(rope["original_max_position_embeddings"])
-    frequencies = float(rope["rope_theta"]) ** -(np.arange(0, size, 2, dtype=np.float64) / size)
+    factor, low, high = (positive(rope, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    old = positive(rope, "original_max_position_embeddings")
+    if low >= high:
+        raise InvalidModel("the rope's factors are in the wrong order", expected="low below high", got=f"{low}, {high}")
+    frequencies = positive(rope, "rope_theta") ** -(np.arange(0, size, 2, dtype=np.float64) / size)
     wavelengths = 2 * math.pi / frequencies
     blend = (old / wavelengths - low) / (high - low)
     smooth = 1 / ((1 - blend) / factor + blend)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bitwright.core.errors import Unsupported
+from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.inventory import Inventory
 from bitwright.engines.names import unfused_experts
 from quantizers.importers.base import (
@@ -62,6 +62,8 @@ def read(path: Path, inventory: Inventory) -> Imported:
 
 def _rules(dynamic: Mapping[str, Any]) -> list[tuple[re.Pattern[str], Mapping[str, Any] | None]]:
     """(pattern, overrides), None for a skip; negatives first."""
+    if not isinstance(dynamic, dict):
+        raise InvalidModel("`dynamic` is no object", expected="patterns and settings", got=type(dynamic).__name__)
     rules: list[tuple[re.Pattern[str], Mapping[str, Any] | None]] = []
     for skip in (True, False):
         for key, fields in dynamic.items():

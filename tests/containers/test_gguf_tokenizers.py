@@ -139,5 +139,7 @@ def test_lists_that_do_not_fit_are_refused() -> None:
     base = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["a", "b"]}
     with pytest.raises(InvalidModel, match="scores"):
         tokenizer_files({**base, "tokenizer.ggml.scores": [1.0]})
+    with pytest.raises(InvalidModel, match="tokens"):
+        tokenizer_files({**base, "tokenizer.ggml.tokens": [1, 2]})
     with pytest.raises(InvalidModel, match="token_type"):
         tokenizer_files({**base, "tokenizer.ggml.token_type": ["x", "y"]})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,16 +60,15 @@ class GgufContainer(Container):
     name: str = field(default="gguf", init=False)
 
     def for_source(self, source: Source) -> Container:
-        config = dict(source.config)
-        model_type = str(config.get("model_type", ""))
-        config["_bitwright_pooling"] = _pooling(source.path)
-        values = model_metadata(config, model_type, str(config.get("_name_or_path") or source.path.name)[:200])
-        values |= tokenizer_metadata(source.path, config)
-        if model_type == "bert":
-            values["tokenizer.ggml.token_type_count"] = Value("u32", int(config.get("type_vocab_size") or 2))
-        factors = None if model_type == "bert" else rope_factors(config)
-        rotated = heads(config) if architecture_of(model_type) == "llama" else None
-        return GgufContainer(values, rotated, None if factors is None else factors.tobytes())
+        """Raises InvalidModel for a config that cannot be meant, Unsupported for one that llama.cpp has not."""
+        try:
+            return _bound_to(source)
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error) as error:
+            raise InvalidModel(
+                "config.json cannot be told to llama.cpp",
+                expected="members of their usual types and sizes",
+                got=f"{type(error).__name__}: {error}"[:160],
+            ) from error
 
     def for_folder(self, path: Path) -> Container:
         metadata = _header(path).metadata
@@ -239,6 +239,20 @@ class GgufContainer(Container):
         inverse = np.empty_like(order)
         inverse[order] = np.arange(rows)
         return np.ascontiguousarray(data[inverse])
+
+
+def _bound_to(source: Source) -> GgufContainer:
+    config = dict(source.config)
+    model_type = str(config.get("model_type", ""))
+    config["_bitwright_pooling"] = _pooling(source.path)
+    values = model_metadata(config, model_type, str(config.get("_name_or_path") or source.path.name)[:200])
+    values |= tokenizer_metadata(source.path, config)
+    if model_type == "bert":
+        values["tokenizer.ggml.token_type_count"] = Value("u32", int(config.get("type_vocab_size") or 2))
+    factors = None if model_type == "bert" else rope_factors(config)
+    rotated = heads(config) if architecture_of(model_type) == "llama" else None
+    lay_out_gguf(FILE, values, [])  # every value fits its type
+    return GgufContainer(values, rotated, None if factors is None else factors.tobytes())
 
 
 CONTAINER = GgufContainer()

@@ -10,7 +10,7 @@ from typing import Any
 
 from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.gguf_names import ARCHITECTURES
-from bitwright.models.rope import BETA_FAST, BETA_SLOW, rope_parameters, yarn_attention
+from bitwright.models.rope import BETA_FAST, BETA_SLOW, positive, rope_parameters, yarn_attention
 from quantizers.containers.gguf.layout import Value
 
 _ROPE = {"default": None, "linear": "linear", "yarn": "yarn", "llama3": None, "longrope": None}
@@ -87,10 +87,10 @@ def _rope(config: Mapping[str, Any], arch: str) -> dict[str, Value]:
             "llama.cpp loads rope_freqs.weight for the Llama family alone", expected="linear or yarn", got=kind,
             hint="use another container",
         )  # fmt: skip
-    found = {f"{arch}.rope.freq_base": Value("f32", float(rope["rope_theta"]))}
+    found = {f"{arch}.rope.freq_base": Value("f32", positive(rope, "rope_theta"))}
     if _ROPE[kind] is not None:
         found[f"{arch}.rope.scaling.type"] = Value("string", str(_ROPE[kind]))
-        found[f"{arch}.rope.scaling.factor"] = Value("f32", float(rope["factor"]))
+        found[f"{arch}.rope.scaling.factor"] = Value("f32", positive(rope, "factor"))
         original = rope.get("original_max_position_embeddings")
         if original is not None:
             found[f"{arch}.rope.scaling.original_context_length"] = Value("u32", int(original))
@@ -101,7 +101,7 @@ def _refuse_odd_rope(rope: Mapping[str, Any], kind: str) -> None:
     """Settings that a GGUF file has no words for, or that llama.cpp would take otherwise without a word."""
     odd: dict[str, Any] = {}
     if kind == "yarn":
-        factor = float(rope["factor"])
+        factor = positive(rope, "factor")
         usual = {
             "attention_factor": yarn_attention(factor), "beta_fast": BETA_FAST, "beta_slow": BETA_SLOW,
             "truncate": True, "mscale": 1, "mscale_all_dim": 0,
