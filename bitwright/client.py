@@ -9,40 +9,28 @@ idempotency key, so that a repeat never makes a second one.
 
 from __future__ import annotations
 
-import io
 import json
-import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-import numpy as np
 
+from bitwright import client_calls as calls
+from bitwright.client_calls import NPZ, Asked, Flow, Named, Pause, Progress, client_options, error_of, id_of, npz_bytes
 from bitwright.core.certificate import Certificate, Verdict
-from bitwright.core.errors import BitwrightError, InvalidPlan, InvalidSetting, Temporary, from_problem
+from bitwright.core.errors import InvalidPlan
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.problem import Problem
-from bitwright.core.problem_file import load_problem, problem_to_arrays, problem_to_json
-from bitwright.core.requests import JobRequest
-from bitwright.core.solution import Solution, load_solution, solution_from_json
+from bitwright.core.problem_file import load_problem, problem_to_json
+from bitwright.core.solution import Solution, load_solution
 from bitwright.core.table import SensitivityTable, load_table
 
-Progress = Callable[[str, float, str], None]
-#: Seconds between repeats: short first, then as long as a server needs to start again.
-RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
-#: Seconds of one long poll; below the 29 s at which the strictest gateways cut (research/06 A3).
-POLL_SECONDS = 20.0
-NPZ = "application/octet-stream"
-
-
-def silent(stage: str, fraction: float, message: str) -> None:
-    """The progress callback of those who do not listen."""
+T = TypeVar("T")
 
 
 class Client:
@@ -58,12 +46,10 @@ class Client:
     ) -> None:
         self._http = httpx.Client(**client_options(base_url, key, timeout), transport=transport)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -71,10 +57,9 @@ class Client:
 
     # -- jobs -----------------------------------------------------------------------------------------------------
 
-    def submit(self, request: JobRequest | Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+    def submit(self, request: Asked, idempotency_key: str | None = None) -> dict[str, Any]:
         """Create a job and give its document. Without a key, one is made up for the repeats of this call."""
-        key = json.dumps(idempotency_key or secrets.token_hex(16))
-        return self._json("POST", "/v1/jobs", json=job_body(request), headers={"Idempotency-Key": key})
+        return self._do(calls.submit(request, idempotency_key))
 
     def submit_batch(
         self,
@@ -84,15 +69,13 @@ class Client:
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Every model with every budget, accepted together; `job`: members that all share."""
-        key = json.dumps(idempotency_key or secrets.token_hex(16))
-        body = batch_body(models, budgets, job)
-        return self._json("POST", "/v1/batches", json=body, headers={"Idempotency-Key": key})
+        return self._do(calls.submit_batch(models, budgets, job, idempotency_key))
 
-    def batch(self, batch: str | Mapping[str, Any]) -> dict[str, Any]:
+    def batch(self, batch: Named) -> dict[str, Any]:
         """One state for the whole, and the number of jobs in each state."""
         return self._json("GET", f"/v1/batches/{id_of(batch)}")
 
-    def cancel_batch(self, batch: str | Mapping[str, Any]) -> dict[str, Any]:
+    def cancel_batch(self, batch: Named) -> dict[str, Any]:
         return self._json("POST", f"/v1/batches/{id_of(batch)}:cancel")
 
     def validate(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +83,8 @@ class Client:
         found: dict[str, Any] = self._json("POST", "/v1/jobs?validate_only=true", json=dict(request))["request"]
         return found
 
-    def job(self, job: str | Mapping[str, Any]) -> dict[str, Any]:
-        return self._json("GET", f"/v1/jobs/{id_of(job)}")
+    def job(self, job: Named) -> dict[str, Any]:
+        return self._do(calls.job(job))
 
     def jobs(
         self, *, state: str | None = None, kind: str | None = None, q: str | None = None, page_size: int = 100
@@ -116,50 +99,28 @@ class Client:
                 return
             query["page_token"] = page["next_page_token"]
 
-    def cancel(self, job: str | Mapping[str, Any]) -> dict[str, Any]:
+    def cancel(self, job: Named) -> dict[str, Any]:
         return self._json("POST", f"/v1/jobs/{id_of(job)}:cancel")
 
-    def wait(
-        self, job: str | Mapping[str, Any], *, progress: Progress | None = None, timeout: float | None = None
-    ) -> dict[str, Any]:
+    def wait(self, job: Named, *, progress: Progress | None = None, timeout: float | None = None) -> dict[str, Any]:
         """The job once it has ended, however it ended. Raises Temporary when `timeout` seconds pass before that."""
-        tell = progress or silent
-        end = None if timeout is None else time.monotonic() + timeout
-        document = self.job(job)
-        while not document["done"]:
-            told = document["progress"]
-            tell(told["stage"] or document["state"], told["fraction"], told["message"])
-            left = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
-            if left <= 0:
-                raise Temporary("the job has not ended yet", got=f"{document['state']}, {100 * told['fraction']:.0f} %")
-            document = self._changed(document, left)
-        if document["state"] == "succeeded":
-            tell("done", 1.0, document["state"])
-        return document
+        return self._do(calls.wait(job, progress, timeout))
 
-    def _changed(self, document: dict[str, Any], seconds: float) -> dict[str, Any]:
-        headers = {"If-None-Match": f'"{document["version"]}"'}
-        answer = self._request("GET", f"/v1/jobs/{document['id']}?wait={seconds:.1f}", headers=headers)
-        return document if answer.status_code == 304 else object_of(answer)
-
-    def result(self, job: str | Mapping[str, Any]) -> Any:
+    def result(self, job: Named) -> Any:
         """The result of a job that has succeeded. Raises the job's own error when it failed, ResultNotReady before."""
-        document = self.job(job)
-        if document.get("error"):
-            raise from_problem(document["error"])
-        return self._json("GET", f"/v1/jobs/{id_of(job)}/result")
+        return self._do(calls.result(job))
 
     def run(
         self,
-        request: JobRequest | Mapping[str, Any],
+        request: Asked,
         *,
         progress: Progress | None = None,
         idempotency_key: str | None = None,
     ) -> Any:
         """Submit, wait, result. Ctrl-C leaves the job running on the server."""
-        return self.result(self.wait(self.submit(request, idempotency_key), progress=progress))
+        return self._do(calls.run(request, progress, idempotency_key))
 
-    def events(self, job: str | Mapping[str, Any], *, after: int = 0) -> Iterator[dict[str, Any]]:
+    def events(self, job: Named, *, after: int = 0) -> Iterator[dict[str, Any]]:
         """The job's events from `after` to its end, resumed when the connection breaks."""
         last = after
         while True:
@@ -178,11 +139,11 @@ class Client:
                             last = event.get("id", last)
                             yield event
             except httpx.TransportError:
-                time.sleep(RETRY_SECONDS[0])
+                time.sleep(calls.RETRY_SECONDS[0])
             if self.job(job)["done"] and not self._has_events(job, last):
                 return
 
-    def _has_events(self, job: str | Mapping[str, Any], last: int) -> bool:
+    def _has_events(self, job: Named, last: int) -> bool:
         with self._http.stream("GET", f"/v1/jobs/{id_of(job)}/events", headers={"Last-Event-ID": str(last)}) as answer:
             return answer.status_code == 200
 
@@ -190,9 +151,7 @@ class Client:
 
     def solve(self, problem: Problem, *, solver: str = "auto", time_limit: float = 10.0, seed: int = 0) -> Solution:
         """The certified solution; `certificate.status` is `infeasible` when nothing fits."""
-        query = {"solver": solver, "time_limit": time_limit, "seed": seed}
-        data = self._json("POST", "/v1/solve", params=query, content=npz_bytes(problem), headers={"Content-Type": NPZ})
-        return solution_from_json(data)
+        return self._do(calls.solve(npz_bytes(problem), solver, time_limit, seed))
 
     def frontier(
         self, source: SensitivityTable | Problem | str | Path, *, limit: str | None = None, points: int | None = None
@@ -240,9 +199,7 @@ class Client:
             if not text.is_file():
                 raise InvalidPlan("there is no such text file", got=str(text))
             text = text.read_bytes()
-        content = text.encode() if isinstance(text, str) else text
-        answer = self._json("POST", "/v1/texts", content=content, headers={"Content-Type": "text/plain; charset=utf-8"})
-        return str(answer["digest"])
+        return self._do(calls.upload_text(text))
 
     def catalog(self, name: str) -> list[dict[str, Any]]:
         """`solvers`, `metrics`, `formats`, `recipes` or `engines`."""
@@ -256,100 +213,26 @@ class Client:
     # -- transport ----------------------------------------------------------------------------------------------
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return object_of(self._request(method, path, **options))
+        return self._do(calls.fetch(method, path, **options))
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request, repeated while that may help. Every one of this API is safe to repeat."""
-        for pause in (*RETRY_SECONDS, None):
-            try:
-                answer = self._http.request(method, path, **options)
-            except httpx.TransportError as error:
-                if pause is None:
-                    raise unreachable(self._http.base_url, error) from error
-                wait = pause
-            else:
-                again = pause_of(answer, pause)
-                if again is None:
-                    break
-                wait = again
-            time.sleep(wait)
-        if answer.is_success or answer.status_code == 304:
-            return answer
-        raise error_of(answer)
+        return self._do(calls.send(method, path, **options))
 
-
-def client_options(base_url: str, key: str | None, timeout: float) -> dict[str, Any]:
-    """What both clients hand to httpx. Raises InvalidSetting."""
-    problem = "the server's address cannot be read"
-    if not base_url.startswith(("http://", "https://")):
-        raise InvalidSetting(problem, expected="http://host:port", got=repr(base_url)[:80])
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
-        raise InvalidSetting(problem, expected="http://host:port", got=str(error)) from error
-    headers = {"User-Agent": "bitwright-client", **({"Authorization": f"Bearer {key}"} if key else {})}
-    return {"base_url": url, "headers": headers, "timeout": timeout}
-
-
-def job_body(request: JobRequest | Mapping[str, Any]) -> dict[str, Any]:
-    return dict(request) if isinstance(request, Mapping) else request.model_dump(mode="json", exclude_none=True)
-
-
-def batch_body(models: Sequence[str], budgets: Sequence[str], job: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"models": list(models), "budgets": list(budgets), "job": dict(job or {})}
-
-
-def pause_of(answer: httpx.Response, pause: float | None) -> float | None:
-    """Seconds until this request is worth repeating; None when it is not, or when `pause` says that it was the last."""
-    if answer.status_code not in (429, 503) or pause is None:
-        return None
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), 30.0) if text.isdigit() else pause
-
-
-def unreachable(url: httpx.URL, error: httpx.TransportError) -> Temporary:
-    return Temporary(
-        f"the server at {url} does not answer",
-        got=str(error)[:200] or type(error).__name__,
-        hint="is `bitwright serve` running there?",
-    )
-
-
-def error_of(answer: httpx.Response) -> BitwrightError:
-    """The exception of a problem document; a proxy's page becomes a plain error with its status."""
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = None
-    if isinstance(problem, dict) and "type" in problem:
-        return from_problem(problem)
-    return BitwrightError(
-        f"the server answered {answer.status_code} without a problem document",
-        got=answer.text[:200],
-        hint="is this address a bitwright server?",
-    )
-
-
-def object_of(answer: httpx.Response) -> dict[str, Any]:
-    try:
-        data = answer.json()
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise BitwrightError(
-            "the server did not answer with a JSON object", got=answer.text[:200], hint="is this a bitwright server?"
-        )
-    return data
-
-
-def id_of(job: str | Mapping[str, Any]) -> str:
-    return quote(job if isinstance(job, str) else str(job["id"]), safe="")
-
-
-def npz_bytes(problem: Problem) -> bytes:
-    out = io.BytesIO()
-    np.savez_compressed(out, **problem_to_arrays(problem))  # type: ignore[arg-type]
-    return out.getvalue()
+    def _do(self, flow: Flow[T]) -> T:
+        answer: httpx.Response | httpx.TransportError | None = None
+        try:
+            while True:
+                step, answer = flow.send(answer), None
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    continue
+                try:
+                    answer = self._http.request(step.method, step.path, **step.options)
+                except httpx.TransportError as error:
+                    answer = error
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def _problem(source: SensitivityTable | Problem | str | Path) -> Problem:

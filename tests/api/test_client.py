@@ -140,7 +140,7 @@ def test_documents_and_catalogs(client: Client, table: SensitivityTable, plan: P
 
 
 def test_a_server_that_is_away_is_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitwright.client.RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr("bitwright.client_calls.RETRY_SECONDS", (0.01,))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -151,7 +151,7 @@ def test_a_server_that_is_away_is_temporary(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_broken_connections_and_503_are_repeated_with_one_key(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitwright.client.RETRY_SECONDS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("bitwright.client_calls.RETRY_SECONDS", (0.01, 0.01, 0.01))
 
     class Flaky(httpx.BaseTransport):
         """A real connection that breaks after the request was served, then is busy, then works."""

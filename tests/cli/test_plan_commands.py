@@ -260,7 +260,7 @@ def test_catalogs_are_the_same_on_a_server(name: str, server: str, capsys: Captu
 
 
 def test_a_server_that_is_not_there_is_temporary(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr("bitwright.client.RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr("bitwright.client_calls.RETRY_SECONDS", (0.01,))
     code, _, err = run(["formats", "--server", "http://127.0.0.1:9"], capsys)
     assert code == 75
     assert "bitwright serve" in err
