@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "frontier512.hpp"
 #include "pass.hpp"
 
 namespace bitwright {
@@ -135,20 +136,73 @@ void add_rows(const Table& t, const int* order, double scale, int64_t begin, int
     }
 }
 
+#if BW_FAST
+// Rows in chunks of sixteen where the processor, the formats and the costs allow; returns how many were added.
+template <int K>
+int64_t add_fast(const Table& t, const int* order, double scale, int64_t begin, int64_t end, Pair* stretch, Whole& out) {
+    Plane<K> p{};
+    Pair sum[K + 1] = {};
+    p.order = order;
+    for (int j = 0; j < K; ++j) p.rate[j] = static_cast<float>(t.rate[order[j]]);
+    for (int a = 0; a < K; ++a)
+        for (int b = a + 1; b < K; ++b)
+            p.inverse[a][b] = static_cast<float>(1.0 / static_cast<double>(t.rate[order[b]] - t.rate[order[a]]));
+    p.one_size = t.one_size;
+    p.scale = static_cast<float>(t.size == nullptr ? scale / static_cast<double>(t.one_size) : scale);
+    p.shift = 23 - kShare;
+    p.stretches = kStretches;
+    p.stretch = stretch;
+    p.sum = sum;
+    const int64_t count = (end - begin) / 16 * 16;
+    const float* loss = static_cast<const float*>(t.loss) + begin * K;
+    if (t.size == nullptr) add_rows16<K, true>(loss, nullptr, count, p);
+    else add_rows16<K, false>(loss, t.size + begin, count, p);
+    for (int j = 0; j < K; ++j) out.column[j] += sum[j].loss;
+    out.cost += sum[K].cost * t.rate[order[0]];
+    out.last += sum[K].loss;
+    return count;
+}
+
+// Rates that single precision holds, and the instructions.
+inline bool fast_frontier(const Table& t) {
+    const int64_t top = *std::max_element(t.rate, t.rate + t.k);
+    return t.single && (t.k == 4 || t.k == 8) && has_avx512() && !flushes() && top < (1 << 24);
+}
+#endif
+
 // Formats by rising rate (all different), at most 16; every loss finite, every size positive. scale: brings slopes into
 // the range of single precision.
 inline Whole whole_frontier(const Table& t, const int* order, double scale, int threads) {
     constexpr int64_t chunk = 1 << 17;
     std::vector<Whole> parts(static_cast<size_t>(threads));
+#if BW_FAST
+    const bool fast = fast_frontier(t);
+#else
+    const bool fast = false;
+#endif
     auto work = [&](int me) {
         parts[me].stretch.resize(kStretches);
+#if BW_FAST
+        std::vector<Pair> pairs(fast ? kStretches + 16 : 0);
+#endif
         const int64_t first = t.n * me / threads, last = t.n * (me + 1) / threads;
         for (int64_t begin = first; begin < last; begin += chunk) {
             const int64_t end = std::min(last, begin + chunk);
-            if (t.single) add_rows<float>(t, order, scale, begin, end, parts[me]);
-            else add_rows<double>(t, order, scale, begin, end, parts[me]);
+            int64_t at = begin;
+#if BW_FAST
+            if (fast) at += t.k == 4 ? add_fast<4>(t, order, scale, begin, end, pairs.data(), parts[me])
+                                     : add_fast<8>(t, order, scale, begin, end, pairs.data(), parts[me]);
+#endif
+            if (t.single) add_rows<float>(t, order, scale, at, end, parts[me]);
+            else add_rows<double>(t, order, scale, at, end, parts[me]);
             release(t, begin, end);
         }
+#if BW_FAST
+        for (int q = 0; fast && q < kStretches; ++q) {
+            parts[me].stretch[q].cost += pairs[q].cost;
+            parts[me].stretch[q].loss += pairs[q].loss;
+        }
+#endif
     };
     std::vector<std::thread> crew;
     for (int me = 1; me < threads; ++me) crew.emplace_back(work, me);
