@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test cuda consumers peers larger chaos fuzz check format system native tools bench api golden lock clean
+.PHONY: help venv demo test cuda consumers peers larger chaos fuzz sweeps check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -73,6 +73,9 @@ larger: venv native  ## score and measure models several times larger than the m
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)
 	$(BIN)/python -W error -m tests.solvers.fuzz --count 20000 --seed $(or $(SEED),1)
+
+sweeps: native   ## the contract suite of the solvers over 1,000 random problems a claim (250 for programs of others)
+	HYPOTHESIS_PROFILE=sweeps $(BIN)/python -m pytest -q -n $(JOBS) tests/solvers/test_solver_contract.py tests/solvers/test_frontier.py
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing

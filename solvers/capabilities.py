@@ -13,6 +13,9 @@ from bitwright.core.problem import Problem
 from solvers.covers import find_cover
 
 MANY = 64
+#: What a solver may declare of its loss beyond being feasible; the contract suite holds it to that.
+ORDER, LOSS_UNIT, COST_UNIT, BUDGET = "order of units and formats", "unit of loss", "unit of cost", "larger budget"
+UNITS = (LOSS_UNIT, COST_UNIT)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Capabilities:
 
     made_for: the feature (a name of `Features`) without which `auto` passes the solver over. only_covers: its rules
     must be exact covers (`solvers.covers`). continuous: its plan is a continuous relaxation's, rounded.
+    steady: under which changes the loss stays the same (BUDGET: is never worse); all of them for exact solvers.
     large: cells (groups x formats) beyond which `auto` prefers a solver that gives a bound only, but in bounded time.
     """
 
@@ -49,6 +53,11 @@ class Capabilities:
     only_covers: bool = False
     max_states: float = float("inf")
     large: float = float("inf")
+    steady: tuple[str, ...] = ()
+
+    def keeps(self, change: str) -> bool:
+        """Whether the solver declares that its loss stays the same under this change."""
+        return self.exact or change in self.steady
 
     def missing(self, features: Features) -> list[str]:
         """Every feature of the problem that is not supported, in words."""
@@ -72,12 +81,13 @@ def traits(**declared: Any) -> dict[str, Any]:
     """Catalog traits of a solver: every capability by name, JSON-ready."""
     capabilities = Capabilities(**declared)
     values = {name: getattr(capabilities, name) for name in Capabilities.__dataclass_fields__}
-    return {name: None if value == float("inf") else value for name, value in values.items()}
+    words = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: None if value == float("inf") else value for name, value in words.items()}
 
 
 def capabilities(entry: Entry) -> Capabilities:
     values: dict[str, Any] = {n: float("inf") if value is None else value for n, value in entry.traits.items()}
-    return Capabilities(**values)
+    return Capabilities(**{**values, "steady": tuple(values["steady"])})
 
 
 def features(problem: Problem) -> Features:

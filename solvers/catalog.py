@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright.core.catalog import Catalog, Entry
-from solvers.capabilities import MANY, traits
+from solvers.capabilities import MANY, ORDER, UNITS, traits
 
 SOLVERS = Catalog(
     "solver",
@@ -39,7 +39,7 @@ SOLVERS = Catalog(
             "vector",
             "solvers.vector:SOLVER",
             "several limits and rules at any size: a vector of multipliers and a repaired plan",
-            traits=traits(limits=MANY, rules=True),
+            traits=traits(limits=MANY, rules=True, steady=(ORDER, *UNITS)),
         ),
         Entry(
             "brute",
@@ -57,28 +57,28 @@ SOLVERS = Catalog(
             "closed-form",
             "solvers.closed_form:SOLVER",
             "reverse water-filling on loss = c 4^-bits fitted to each unit, rounded; states its gap",
-            traits=traits(continuous=True),
+            traits=traits(continuous=True, steady=(ORDER, *UNITS)),
         ),
         Entry(
             "convex",
             "solvers.convex:SOLVER",
             "the continuous relaxation through cvxpy under any linear limits, repaired to whole formats",
             needs=("cvxpy",),
-            traits=traits(limits=MANY, rules=True, continuous=True),
+            traits=traits(limits=MANY, rules=True, continuous=True, steady=(ORDER, *UNITS)),
         ),
         Entry(
             "pulp",
             "solvers.pulp_cbc:SOLVER",
             "the peers' way: PuLP binaries through CBC, losses scaled, the gap stated from a bound of our own",
             needs=("pulp",),
-            traits=traits(limits=MANY, rules=True),
+            traits=traits(limits=MANY, rules=True, steady=(ORDER, *UNITS)),
         ),
         Entry(
             "pulp-highs",
             "solvers.pulp_highs:SOLVER",
             "PuLP binaries through HiGHS in a child process, losses scaled, the gap stated from a bound of our own",
             needs=("pulp", "highspy"),
-            traits=traits(limits=MANY, rules=True),
+            traits=traits(limits=MANY, rules=True, steady=(ORDER, *UNITS)),
         ),
         Entry(
             "ortools",
@@ -94,12 +94,17 @@ SOLVERS = Catalog(
             needs=("ortools",),
             traits=traits(limits=MANY, rules=True, pairs=True, exact=True, large=20_000),
         ),
-        Entry("greedy", "solvers.greedy:SOLVER", "steepest hull steps first, what fits: a baseline", traits=traits()),
+        Entry(
+            "greedy",
+            "solvers.greedy:SOLVER",
+            "steepest hull steps first, what fits: a baseline",
+            traits=traits(steady=(ORDER, *UNITS)),
+        ),
         Entry(
             "positional",
             "solvers.positional:SOLVER",
             "first and last layers high, the rest uniform: a baseline",
-            traits=traits(),
+            traits=traits(steady=UNITS),
         ),
     ),
 )

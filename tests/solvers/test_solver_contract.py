@@ -17,7 +17,7 @@ from bitwright.core.errors import OutOfResources, Unsupported
 from bitwright.core.problem import Pairs, Problem
 from bitwright.core.solution import Solution, uniform_choices
 from solvers import solve as solve_within
-from solvers.capabilities import capabilities, features
+from solvers.capabilities import BUDGET, COST_UNIT, LOSS_UNIT, ORDER, capabilities, features
 from solvers.catalog import SOLVERS
 from tests.solvers.fusion_instances import fusing
 from tests.solvers.instances import instance
@@ -109,12 +109,31 @@ def test_the_same_twice(name: str) -> None:
     hold(name, claim)
 
 
-@pytest.mark.parametrize("name", EXACT)
+def keeping(change: str) -> list[str]:
+    """Solvers that declare that their loss stays the same under a change."""
+    return [entry.name for entry in SOLVERS if capabilities(entry).keeps(change)]
+
+
+def both(name: str, one: Problem, other: Problem) -> tuple[Solution, Solution]:
+    """The solutions of a problem and of the same said otherwise; a heuristic may find no plan, if for both."""
+    found = []
+    for problem in (one, other):
+        try:
+            found.append(solve(problem, name))
+        except OutOfResources:
+            assert name not in EXACT
+    assume(len(found) > 0)
+    assert len(found) == 2
+    a, b = found
+    return a, b
+
+
+@pytest.mark.parametrize("name", keeping(ORDER))
 def test_order_of_units_and_formats_does_not_matter(name: str) -> None:
     def claim(data: st.DataObject) -> None:
         problem = data.draw(declared(name))
         units, formats = (np.array(data.draw(st.permutations(range(n)))) for n in (problem.n, problem.k))
-        a, b = solve(problem, name), solve(permuted(problem, units, formats), name)
+        a, b = both(name, problem, permuted(problem, units, formats))
         assert a.feasible == b.feasible
         if a.feasible:
             assert close(a.loss, b.loss, problem)
@@ -122,11 +141,11 @@ def test_order_of_units_and_formats_does_not_matter(name: str) -> None:
     hold(name, claim)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", keeping(LOSS_UNIT))
 def test_unit_of_loss_does_not_matter(name: str) -> None:
     def claim(data: st.DataObject) -> None:
         problem, power = data.draw(declared(name)), data.draw(st.sampled_from([-40, -17, 1, 23, 40]))
-        a, b = solve(problem, name), solve(loss_scaled(problem, power), name)
+        a, b = both(name, problem, loss_scaled(problem, power))
         assert a.certificate.status == b.certificate.status
         if a.feasible:
             assert np.array_equal(a.choice, b.choice)
@@ -135,25 +154,26 @@ def test_unit_of_loss_does_not_matter(name: str) -> None:
     hold(name, claim)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", keeping(COST_UNIT))
 def test_unit_of_cost_does_not_matter(name: str) -> None:
     def claim(data: st.DataObject) -> None:
         problem, power = data.draw(declared(name)), data.draw(st.sampled_from([-40, -3, 20, 40]))
-        a, b = solve(problem, name), solve(cost_scaled(problem, power), name)
+        a, b = both(name, problem, cost_scaled(problem, power))
         assert a.feasible == b.feasible
         if a.feasible:
-            assert a.certificate.status == b.certificate.status == "optimal"
+            if name in EXACT:
+                assert a.certificate.status == b.certificate.status == "optimal"
             assert close(a.loss, b.loss, problem)
 
     hold(name, claim)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", keeping(BUDGET))
 def test_a_larger_budget_is_never_worse(name: str) -> None:
     def claim(data: st.DataObject) -> None:
         problem, more = data.draw(declared(name)), data.draw(st.integers(0, 60))
         assume(problem.limits)
-        a, b = solve(problem, name), solve(loosened(problem, more), name)
+        a, b = both(name, problem, loosened(problem, more))
         if a.feasible:
             assert b.feasible
             assert b.loss <= a.loss or close(a.loss, b.loss, problem)
