@@ -5,8 +5,10 @@
 
 for every matrix of an expert: phi its share of the block's routes, w its share of the routing weight, Z the block's
 output on the calibration tokens, the router and all else unquantized. The paper (arXiv:2410.06270) takes whole
-experts (sum or tie the cells of one) and (1, 1, 2); its code's effective (1, 1.5, 1) reproduces all of its published
-plans (research/02 section 1) and is the default here. The paper gives every block the same budget; dividing by ||Z||
+experts: with the option `together` eps is that of all of an expert's matrices quantized at once, and each of them bears
+an equal part of the expert's loss, so that tied ones (granularity `expert`) sum to it. The paper's exponents are
+(1, 1, 2); its code's effective (1, 1.5, 1) reproduces all of its published plans (research/02 section 1) and is the
+default here. The paper gives every block the same budget; dividing by ||Z||
 is this project's way to compare blocks. Units outside experts: phi = w = 1 and eps of their own layer's output.
 
 Loss unit: none (relative block error, weighted). Cost: 1 forward pass, and units x formats passes of one block over
@@ -36,36 +38,55 @@ EXPONENTS = {"alpha": 1.0, "beta": 1.5, "gamma": 1.0}
 
 
 class Moe:
-    """Options alpha, beta, gamma: exponents of routing frequency, routing weight and block error."""
+    """Options alpha, beta, gamma: exponents of routing frequency, weight and block error; together: see above."""
 
     name = "moe"
     needs_data = True
-    options = frozenset(EXPONENTS)
+    options = frozenset({*EXPONENTS, "together"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric. Raises Unsupported for dense models."""
         if task.data is None:
             raise InvalidCalibration("moe needs calibration data", hint="leave --calibration out for the bundled one")
         powers = {name: _exponent(task, name) for name in EXPONENTS}
+        together = task.options.get("together", False)
+        if not isinstance(together, bool):
+            raise InvalidInput("the option together of moe is true or false", got=repr(together)[:80])
         runner = load_runner(task.source, task.inventory)
         size = max(1.0, task.data.tokens / task.data.items)
         few = task.data.take(np.arange(min(task.data.items, max(1, round(BLOCK_TOKENS / size)))))
         blocks = watch(runner, few)
+        _require_traffic(blocks, few.tokens)
         loss = relative_output_errors(task) ** (powers["gamma"] / 2)
         expert = np.zeros(task.shape[0], np.bool_)
         for done, block in enumerate(blocks):
             phi, weight = block.frequency() ** powers["alpha"], block.weight() ** powers["beta"]
             for number, units in block.experts.items():
-                for unit, errors in zip(units, block_errors(task, runner, block, number), strict=True):
+                share = len(units) if together else 1
+                found = block_errors(task, runner, block, number, together=together)
+                for unit, errors in zip(units, found, strict=True):
                     expert[unit] = True
-                    loss[unit] = phi[number] * weight[number] * errors ** powers["gamma"]
+                    loss[unit] = phi[number] * weight[number] * errors ** powers["gamma"] / share
             task.progress("score", (done + 1) / len(blocks), block.module)
         exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
         reached = (loss.max(axis=1, initial=0.0) > 0) | exact
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
         return Scores(
             loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=few.tokens, samples=few.items,
-            unmeasured=unmeasured, warnings=runner.warnings, parameters={**powers, **_facts(task, blocks)},
+            unmeasured=unmeasured, warnings=runner.warnings,
+            parameters={**powers, "together": together, **_facts(task, blocks)},
+        )  # fmt: skip
+
+
+def _require_traffic(blocks: list[Block], tokens: int) -> None:
+    """Raises InvalidCalibration where most experts were never chosen: a few can be guessed from the others."""
+    reached = sum(int(block.chosen[:, list(block.experts)].any(dim=0).sum()) for block in blocks)
+    experts = sum(len(block.experts) for block in blocks)
+    if 2 * reached < experts:
+        raise InvalidCalibration(
+            "the calibration data reaches too few experts to tell how they are used",
+            expected=f"routes to at least half of the {experts} experts", got=f"{reached} experts in {tokens} tokens",
+            hint="give more text, or text like that the model will meet (--calibration, --calibration-tokens)",
         )  # fmt: skip
 
 
@@ -76,25 +97,31 @@ def _exponent(task: ScoringTask, name: str) -> float:
     return float(value)
 
 
-def block_errors(task: ScoringTask, runner: Runner, block: Block, expert: int) -> list[NDArray[np.float64]]:
+def block_errors(
+    task: ScoringTask, runner: Runner, block: Block, expert: int, *, together: bool = False
+) -> list[NDArray[np.float64]]:
     """For each matrix of the expert, (formats,) errors of the block's output relative to its norm over all tokens.
 
-    Only the expert's own tokens are run: on the others nothing changes.
+    together: of all its matrices at once, the same for each. Only the expert's own tokens are run: on the others
+    nothing changes.
     """
-    tokens = torch.nonzero(block.chosen[:, expert])[:, 0]
-    found = [np.zeros(task.shape[1]) for _ in block.experts[expert]]
+    tokens, units = torch.nonzero(block.chosen[:, expert])[:, 0], block.experts[expert]
     if not len(tokens):
-        return found
+        return [np.zeros(task.shape[1]) for _ in units]
     norm = float(block.outputs.double().norm())
     original = run_block(runner, block, tokens)
-    for row, unit in enumerate(block.experts[expert]):
-        spec = task.inventory.units[unit]
-        weight = unit_weight(task.source, spec)
-        for column, error in enumerate(task.deltas.stack(unit)):
-            with runner.replaced({spec.name: weight + error}):
-                changed = run_block(runner, block, tokens)
-            found[row][column] = float((changed - original).double().norm()) / norm
-    return found
+    found = []
+    for members in [units] if together else [(unit,) for unit in units]:
+        specs = [task.inventory.units[unit] for unit in members]
+        weights = [unit_weight(task.source, spec) for spec in specs]
+        stacks = [task.deltas.stack(unit) for unit in members]
+        errors = np.zeros(task.shape[1])
+        for column in range(task.shape[1]):
+            changed = {s.name: w + e[column] for s, w, e in zip(specs, weights, stacks, strict=True)}
+            with runner.replaced(changed):
+                errors[column] = float((run_block(runner, block, tokens) - original).double().norm()) / norm
+        found.append(errors)
+    return found * len(units) if together else found
 
 
 def _facts(task: ScoringTask, blocks: list[Block]) -> dict[str, object]:

@@ -10,7 +10,9 @@ in the order of the ranking. Option `by`:
     outlier     max over input columns of (largest / mean magnitude down the column); no data (the paper's scorer)
     frequency   the expert's share of its block's routes; 0 outside experts
     block       1 - cosine of the block's input and output: a block that changes much deserves bits. The paper's text
-                says so; its released configs list "top cosine" and are read by that meaning (research/02 section 2)
+                says so; its released configs list "top cosine" and are read by that meaning (research/02 section 2).
+                Options: `residual = true` compares the residual stream before and after the block; `predictor = true`
+                takes the cosine that a small network learns to predict (cosine_predictor.py), as the paper does
     first       earlier layers first (a control of the paper)
 
 Loss unit: none. Cost: no pass (`outlier`, `first`), else 1 forward. Nothing is measured of any format.
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import FloatFormat
 from sensitivity.base import Scores, ScoringTask
+from sensitivity.cosine_predictor import predict_cosine
 from sensitivity.deltas import unit_weight
 from sensitivity.routing import Block, outlier_scores, watch
 from sensitivity.runner import load_runner
@@ -57,18 +60,37 @@ def _frequency(task: ScoringTask) -> Floats:
 
 def _block(task: ScoringTask) -> Floats:
     scores = np.zeros(len(task.inventory.units))
-    for block in _blocks(task):
+    for block in _blocks(task, residual=_flag(task, "residual")):
         members = [unit for units in block.experts.values() for unit in units]
-        scores[members] = 1.0 - block.cosine()
+        scores[members] = 1.0 - _cosine(task, block)
+        task.progress("score", 0.5, block.module)
     return scores
 
 
-def _blocks(task: ScoringTask) -> list[Block]:
+def _cosine(task: ScoringTask, block: Block) -> float:
+    if not _flag(task, "predictor"):
+        return block.cosine()
+    if len(block.inputs) < 2 * block.sequence:
+        raise InvalidCalibration(
+            "the predictor learns from some sequences and is held against others", expected="at least 2 sequences",
+            got=f"{len(block.inputs) // max(1, block.sequence)}", hint="give more calibration tokens",
+        )  # fmt: skip
+    return predict_cosine(*block.ends(), block.sequence, task.seed).mean
+
+
+def _flag(task: ScoringTask, name: str) -> bool:
+    value = task.options.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidInput(f"the option {name} of rank is true or false", got=repr(value)[:80])
+    return value
+
+
+def _blocks(task: ScoringTask, *, residual: bool = False) -> list[Block]:
     if task.data is None:
         raise InvalidCalibration(
             "this ranking needs calibration data", hint="leave --calibration out for the bundled one"
         )
-    blocks = watch(load_runner(task.source, task.inventory), task.data)
+    blocks = watch(load_runner(task.source, task.inventory), task.data, residual=residual)
     if not blocks:
         raise Unsupported(
             "this ranking is about experts, and this model has none", got=task.inventory.architecture,
@@ -83,17 +105,21 @@ RANKINGS: dict[str, Callable[[ScoringTask], Floats]] = {
 
 
 class Rank:
-    """Rules as scores."""
+    """Rules as scores. Options `by`, and `residual` and `predictor` of the ranking `block`."""
 
     name = "rank"
     needs_data = True
-    options = frozenset({"by"})
+    options = frozenset({"by", "residual", "predictor"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric. Raises InvalidInput for an unknown ranking, Unsupported for dense models."""
         by = task.options.get("by", "outlier")
         if by not in RANKINGS:
             raise InvalidInput("there is no such ranking", expected=", ".join(RANKINGS), got=repr(by)[:80])
+        if by != "block" and any(_flag(task, name) for name in ("residual", "predictor")):
+            raise InvalidInput(
+                f"the ranking {by} has no such option", expected='by = "block"', got="residual, predictor"
+            )
         task.progress("score", 0.0, f"ranking by {by}")
         scores = RANKINGS[by](task)
         top = max(float(scores.max(initial=0.0)), np.finfo(np.float64).tiny)
@@ -104,7 +130,8 @@ class Rank:
         loss = np.outer(np.maximum(scores, FLOOR * top) * elements, steps)
         task.progress("score", 1.0, f"ranking by {by}")
         named = {unit.name: float(score) for unit, score in zip(task.inventory.units, scores, strict=True)}
-        parameters = {"by": by, "scores": named}
+        options = {name: _flag(task, name) for name in ("residual", "predictor")}
+        parameters = {"by": by, "scores": named, **{name: True for name, given in options.items() if given}}
         return Scores(loss=loss, stderr=np.zeros_like(loss), loss_unit=LOSS_UNIT, parameters=parameters)
 
 

@@ -9,7 +9,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from bitwright.core.errors import Unsupported
 from sensitivity.data import Data
 from sensitivity.runner import Runner
 
+#: The norm before a block of experts in the layers of Mixtral and its kin; what enters it is the residual stream.
+NORM = "post_attention_layernorm"
 _TOP_K = ("num_experts_per_tok", "moe_k", "num_selected_experts", "top_k_experts")
 
 
@@ -27,7 +29,8 @@ _TOP_K = ("num_experts_per_tok", "moe_k", "num_selected_experts", "top_k_experts
 class Block:
     """module: name of the block. experts: unit numbers by expert. inputs: (tokens, hidden) of the block.
 
-    outputs: (tokens, hidden). probabilities: (tokens, experts) softmax of the router's logits, not renormalised.
+    outputs: (tokens, hidden). residual: (tokens, hidden) the stream that the block adds its output to, where asked for;
+    sequence: tokens of one item. probabilities: (tokens, experts) softmax of the router's logits, not renormalised.
     chosen: bool (tokens, experts), the top k.
     """
 
@@ -37,6 +40,8 @@ class Block:
     outputs: torch.Tensor
     probabilities: torch.Tensor
     chosen: torch.Tensor
+    sequence: int = 0
+    residual: torch.Tensor | None = None
 
     def frequency(self) -> NDArray[np.float64]:
         """(experts,) share of the routes that go to each expert (MC-MoE's phi, summing to 1)."""
@@ -49,9 +54,15 @@ class Block:
         return np.asarray((mass / mass.sum()).numpy(), np.float64)
 
     def cosine(self) -> float:
-        """Mean cosine of the block's input and output a token (QuantMoE-Bench): high means it changes little."""
-        similarity = torch.nn.functional.cosine_similarity(self.inputs.double(), self.outputs.double(), dim=-1)
-        return float(similarity.mean())
+        """Mean cosine a token of what stands before and behind the block (QuantMoE-Bench): high means little change."""
+        before, after = self.ends()
+        return float(torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1).mean())
+
+    def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and output, or, with `residual`, the stream before and after the output is added to it."""
+        if self.residual is None:
+            return self.inputs, self.outputs
+        return self.residual, self.residual + self.outputs
 
 
 def find_blocks(runner: Runner) -> dict[str, dict[int, tuple[int, ...]]]:
@@ -65,7 +76,7 @@ def find_blocks(runner: Runner) -> dict[str, dict[int, tuple[int, ...]]]:
     return {name: {e: tuple(units) for e, units in experts.items()} for name, experts in found.items()}
 
 
-def watch(runner: Runner, data: Data) -> list[Block]:
+def watch(runner: Runner, data: Data, *, residual: bool = False) -> list[Block]:
     """Runs the model once and gives every block with what went in and came out. Raises Unsupported."""
     found = find_blocks(runner)
     if not found:
@@ -85,7 +96,22 @@ def watch(runner: Runner, data: Data) -> list[Block]:
 
         return modules[name].register_forward_hook(hook)
 
-    handles = [keep(name) for name in found]
+    streams: dict[str, list[torch.Tensor]] = {name: [] for name in found}
+
+    def before(name: str) -> Any:
+        norm = modules.get(f"{name.rpartition('.')[0]}.{NORM}")
+        if norm is None:
+            raise Unsupported(
+                f"the stream that {name} adds to cannot be found", expected=NORM, got=runner.inventory.architecture,
+                hint="rank blocks by their own input and output (residual = false)",
+            )  # fmt: skip
+
+        def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            streams[name].append(inputs[0].detach().reshape(-1, inputs[0].shape[-1]))
+
+        return norm.register_forward_pre_hook(hook)
+
+    handles = [keep(name) for name in found] + [before(name) for name in found if residual]
     try:
         with torch.inference_mode():
             for row in range(data.items):
@@ -93,7 +119,13 @@ def watch(runner: Runner, data: Data) -> list[Block]:
     finally:
         for handle in handles:
             handle.remove()
-    return [_block(runner, modules[name], name, found[name], *map(torch.cat, seen[name])) for name in found]
+    return [
+        replace(
+            _block(runner, modules[name], name, found[name], *map(torch.cat, seen[name])),
+            sequence=len(seen[name][0][0]), residual=torch.cat(streams[name]) if residual else None,
+        )
+        for name in found
+    ]  # fmt: skip
 
 
 def _block(

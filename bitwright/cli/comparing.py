@@ -19,7 +19,8 @@ def add(commands: Any) -> None:
         commands, "compare-recipes", run_compare,
         summary="plan one model with several recipes and rank them by measured loss at equal true bytes",
         about="Every recipe plans within the same budget, scales and all counted, and is measured on the same\n"
-        "held-out data. A recipe that cannot plan this model at this budget is listed with the reason.",
+        "held-out data; `auto` is always among them. A recipe that cannot plan this model at this budget is\n"
+        "listed with the reason.",
         examples="  bitwright compare-recipes ./model --budget 3bpw\n"
         "  bitwright compare-recipes ./moe --budget 2.6bpw --recipes auto,mc-moe,quantmoe-frequent --json",
     )  # fmt: skip
@@ -40,7 +41,9 @@ def run_compare(args: Namespace) -> int:
     from bitwright.recipes import shipped_recipes
 
     options = members(args, SHARED)
-    rows = [_planned(args, recipe, options) for recipe in args.recipes or shipped_recipes()]
+    # The default stands beside every method, so that one sees what a method is worth.
+    recipes = dict.fromkeys([*(args.recipes or shipped_recipes()), "auto"])
+    rows = [_planned(args, recipe, options) for recipe in recipes]
     rows.sort(key=lambda row: (row["kl"] is None, row["kl"]))
     emit(args, {"model": args.model, "budget": args.budget, "recipes": rows}, _text(rows))
     return 0

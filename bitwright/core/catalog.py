@@ -72,10 +72,13 @@ class Catalog:
         return self.get(name).load()
 
 
-def unknown_name(kind: str, name: str, known: tuple[str, ...]) -> UnknownName:
-    """The error for a name that is not in a catalog, with the nearest known names."""
+def unknown_name(kind: str, name: str, known: tuple[str, ...], place: str = "") -> UnknownName:
+    """The error for a name that is not in a catalog, with the nearest known names. place: where it was read."""
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of: {', '.join(known)}"
     return UnknownName(
-        f"there is no {kind} of that name", expected=f"one of {', '.join(known)}", got=repr(name), hint=hint
+        f"there is no {kind} of that name" + (f" ({place})" if place else ""),
+        expected=f"one of {', '.join(known)}",
+        got=repr(name),
+        hint=hint,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bitwright.core.errors import InvalidInput
+from bitwright.core.catalog import unknown_name
+from bitwright.core.errors import InvalidInput, UnknownName
 from bitwright.core.formats import parse_format
 from bitwright.core.mixed_format import PATTERN
 
@@ -100,8 +103,11 @@ class Recipe(BaseModel):
         return tuple(dict.fromkeys([*self.formats, *(name for line in lines for name in line.formats)]))
 
 
-def parse_recipe(text: str, *, origin: str) -> Recipe:
-    """Raises InvalidInput naming file, line (for TOML errors) or member."""
+def parse_recipe(text: str, *, origin: str, known: Mapping[str, Collection[str]] | None = None) -> Recipe:
+    """Raises InvalidInput naming file, line and member, and UnknownName for a format that does not exist.
+
+    known: the names that the members metric, solver and quantizer may have, by member; nothing is checked without.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -110,17 +116,17 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        member = ".".join(str(part) for part in first["loc"])
-        line = next(
-            (i for i, row in enumerate(text.splitlines(), 1) if row.strip().startswith(member.split(".")[0])), 1
-        )
         raise InvalidInput(
-            f"the recipe {origin} is wrong at line {line}, member '{member}'",
+            f"the recipe {origin} is wrong at line {line_of(text, first['loc'])}, member "
+            f"'{'.'.join(str(part) for part in first['loc'])}'",
             expected=first["msg"],
             got=repr(first.get("input"))[:80],
         ) from error
-    for name in recipe.format_names():
-        parse_format(name)
+    for member, names in (known or {}).items():
+        if getattr(recipe, member) not in names:
+            place = f"{origin} line {line_of(text, (member,))}"
+            raise unknown_name(member, getattr(recipe, member), tuple(names), place)
+    _check_formats(text, recipe, origin)
     if recipe.menus and not recipe.formats:
         raise InvalidInput(
             f"the recipe {origin} fixes formats of some units but names no menu for the others",
@@ -129,7 +135,38 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
     return recipe
 
 
-def load_recipe(path: Path) -> Recipe:
+def _check_formats(text: str, recipe: Recipe, origin: str) -> None:
+    for name in recipe.format_names():
+        try:
+            parse_format(name)
+        except UnknownName as error:
+            place = next((i for i, row in enumerate(text.splitlines(), 1) if f'"{name}"' in row), 1)
+            raise UnknownName(
+                f"there is no format of that name ({origin} line {place})", expected=error.expected, got=error.got,
+                hint="`bitwright formats` lists examples",
+            ) from error  # fmt: skip
+
+
+def line_of(text: str, location: Sequence[str | int]) -> int:
+    """The line that a member stands in, from 1: `("rules", 1, "at_least")` is in the second [[rules]]; 1 if nowhere."""
+    rows = [row.strip() for row in text.splitlines()]
+    found = start = 0
+    for part, following in zip(location, [*location[1:], None], strict=True):
+        if isinstance(part, int):
+            continue
+        number = following if isinstance(following, int) else None
+        head = f"[{part}]" if number is None else f"[[{part}]]"
+        tables = [i for i, row in enumerate(rows) if row.startswith(head)]
+        members = [i for i in range(start, len(rows)) if re.match(rf"{re.escape(part)}\s*=", rows[i])]
+        if tables:
+            found = tables[min(number or 0, len(tables) - 1)]
+            start = found + 1
+        elif members:
+            found = start = members[0]
+    return found + 1
+
+
+def load_recipe(path: Path, *, known: Mapping[str, Collection[str]] | None = None) -> Recipe:
     if not path.is_file():
         raise InvalidInput("there is no such recipe file", got=str(path))
-    return parse_recipe(path.read_text("utf-8"), origin=path.name)
+    return parse_recipe(path.read_text("utf-8"), origin=path.name, known=known)

@@ -49,6 +49,9 @@ def bits_of(format: str) -> float:
     levels = re.match(r"int-l(\d+)", format)
     if levels is not None:
         return round(math.log2(int(levels[1])), 1)
+    grid = re.match(r"higgs-p(\d+)-n(\d+)", format)
+    if grid is not None:
+        return math.log2(int(grid[2])) / int(grid[1])
     found = re.search(r"\d+(?:\.\d+)?", format)
     return float(found[0]) if found else 16.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,10 +19,10 @@ def shipped_recipes() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in found}
 
 
-def find_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or a TOML file by its path (a name that ends in `.toml`)."""
+def find_recipe(name: str, *, known: Mapping[str, Collection[str]] | None = None) -> Recipe:
+    """A shipped recipe by name, or a TOML file by its path (a name that ends in `.toml`); known: see parse_recipe."""
     if name.endswith(".toml"):
-        return load_recipe(Path(name))
+        return load_recipe(Path(name), known=known)
     recipes = shipped_recipes()
     if name not in recipes:
         raise unknown_name("recipe", name, tuple(recipes))

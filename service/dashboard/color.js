@@ -61,6 +61,8 @@ function width(format) {
   const found = /^int(\d)/.exec(format);
   if (found) return Number(found[1]);
   if (format === "bf16" || format === "fp16") return 16;
+  const grid = /^higgs-p(\d+)-n(\d+)/.exec(format);
+  if (grid) return Math.log2(Number(grid[2])) / Number(grid[1]);
   const other = /(\d+(?:\.\d+)?)/.exec(format);
   return other ? Number(other[1]) : 16;
 }

@@ -100,7 +100,8 @@ def test_a_plan_with_thousands_of_modules_is_refused(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bits"), [("int4-g64", 4), ("int-l6-g64", 2.6), ("q4_k", 4), ("fp16", 16), ("tcq2.5", 2.5)]
+    ("name", "bits"),
+    [("int4-g64", 4), ("int-l6-g64", 2.6), ("q4_k", 4), ("fp16", 16), ("tcq2.5", 2.5), ("higgs-p2-n32-g64", 2.5)],
 )
 def test_bits_of_a_format_by_its_name(name: str, bits: float) -> None:
     assert bits_of(name) == bits

@@ -31,10 +31,36 @@ def test_recipes_are_ranked_by_what_was_measured(models: dict[str, str], tokens:
     assert "mc-moe: the recipe mc-moe allocates bits to experts" in capsys.readouterr().out
 
 
-def test_an_unknown_recipe_is_a_reason(models: dict[str, str], tokens: str, capsys: Capture) -> None:
-    words = ["compare-recipes", models["llama"], "--budget", "4bpw", "--recipes", "cake", "--calibration", tokens]
-    assert main([*words, "--json"]) == 0
-    assert "cake" in json.dumps(json.loads(capsys.readouterr().out)["recipes"][0])
+def test_an_unknown_recipe_is_a_reason_and_auto_stands_beside_it(
+    models: dict[str, str], tokens: str, tmp_path: Path, capsys: Capture
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('name = "own"\nsummary = "x"\nmetric = "wieght-mse"\n', "utf-8")
+    words = [
+        "compare-recipes",
+        models["llama"],
+        "--budget",
+        "4bpw",
+        "--recipes",
+        f"cake,{own}",
+        "--calibration",
+        tokens,
+    ]
+    assert main([*words, *SMALL, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["recipes"]
+    assert [row["recipe"] for row in rows] == ["auto", "cake", str(own)]
+    assert rows[0]["kl"] is not None
+    assert "cake" in json.dumps(rows[1])
+    assert "own.toml line 3" in rows[2]["reason"]
+    assert "did you mean weight-mse?" in rows[2]["reason"]
+
+
+def test_a_budget_out_of_reach_is_told_with_the_smallest(models: dict[str, str], tokens: str, capsys: Capture) -> None:
+    words = ["compare-recipes", models["mixtral"], "--budget", "1bpw", "--recipes", "mc-moe", "--calibration", tokens]
+    assert main([*words, *SMALL, "--json"]) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["recipes"]}
+    assert rows["mc-moe"]["kl"] is None
+    assert "the smallest feasible budget is" in rows["mc-moe"]["reason"]
 
 
 def test_the_list_of_recipes_teaches(capsys: Capture) -> None:

@@ -16,6 +16,9 @@ from bitwright.core.recipe import Recipe, parse_recipe
 from bitwright.recipes import find_recipe
 from worker.steps.terms import allowed, constrained, layer_limits, smallest_bytes
 
+#: Names that a recipe's members may have, as the catalogs give them.
+KNOWN = {"metric": ("fisher", "moe"), "solver": ("auto", "hull"), "quantizer": ("rtn", "gptq")}
+RULED = 'name = "x"\nsummary = "x"\n[[rules]]\nformats = ["int4-g64"]\nat_least = 1\n'
 FORMATS = ("int1-g64", "int2-g64", "int3-g64", "int4-g64")
 
 
@@ -155,14 +158,21 @@ formats = ["int4-g64"]
         ('name = "x"\nsummary = "x"\n[[menus]]\nformats = ["int2-g64"]\n', "no menu for the others"),
         ('name = "x"\nsummary = "x"\nmetrics = "fisher"\n', "line 3"),
         ('name = "x"\nsummary = "x"\nspread = "wide"\n', "line 3"),
-        ('name = "x"\nsummary = "x"\nformats = ["int99"]\n', "int99"),
+        ('name = "x"\nsummary = "x"\n\nformats = ["int99"]\n', "mine.toml line 4"),
+        ('name = "x"\nsummary = "x"\nformats = ["int4-g64"]\nmetric = "fishre"\n', "did you mean fisher"),
+        ('name = "x"\nsummary = "x"\nformats = ["int4-g64"]\nmetric = "fishre"\n', "mine.toml line 4"),
+        ('name = "x"\nsummary = "x"\nsolver = "hulk"\n', "no solver of that name (mine.toml line 3)"),
+        ('name = "x"\nsummary = "x"\nquantizer = "gtpq"\n', "no quantizer of that name (mine.toml line 3)"),
+        ('name = "x"\nsummary = "x"\n[pruning]\nprotect = 2\n', "line 4, member 'pruning.protect'"),
+        (RULED + "[[rules]]\nformats = ['int4-g64']\nat_least = -1\n", "line 8, member 'rules.1.at_least'"),
+        ('summary = "x"\n', "line 1, member 'name'"),
         ('name = "x"\nsummary = \n', "line 2"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_its_place(text: str, words: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        parse_recipe(text, origin="mine.toml")
-    assert words in str(error.value)
+        parse_recipe(text, origin="mine.toml", known=KNOWN)
+    assert words in f"{error.value} {error.value.hint}"
 
 
 def test_layer_limits_leave_room_for_units_outside_layers() -> None:

@@ -27,6 +27,8 @@ from bitwright.recipes import find_recipe
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.catalog import CONTAINERS
 from sensitivity.catalog import METRICS
+from solvers import AUTO
+from solvers.catalog import SOLVERS
 from worker.steps import terms
 
 #: Pass-through format that keeps a model's own 16-bit weights; float32 models keep 16 of their bits.
@@ -87,7 +89,8 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
             got=f"architecture {inventory.architecture}",
             hint="see `bitwright inspect MODEL`",
         )
-    recipe = find_recipe(request.recipe)
+    known = {"metric": METRICS.names(), "solver": (AUTO, *SOLVERS.names()), "quantizer": QUANTIZERS.names()}
+    recipe = find_recipe(request.recipe, known=known)
     terms.require(recipe, inventory)
     warnings: list[str] = []
     if not request.granularity and not request.formats:
