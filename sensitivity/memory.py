@@ -1,4 +1,4 @@
-"""How much memory this process may take, and whether a model would fit into it."""
+"""How much memory this process may take, whether a model would fit into it, and whether it ran out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from bitwright.core.inventory import Inventory
 #: A model in memory, its gradients and its errors need about this much more than its weights.
 MEMORY_SHARE = 0.4
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+#: What to do when memory runs out.
+TIGHT = "score it block by block (fisher with the option stream), or use --metric weight-mse, which needs no model"
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's own, or what torch's allocator and the system say."""
+    words = str(error).lower()
+    texts = ("not enough memory", "cannot allocate memory", "can't allocate memory", "unable to mmap", "bad_alloc")
+    return isinstance(error, MemoryError) or any(text in words for text in texts)
 
 
 def too_large(inventory: Inventory) -> bool:

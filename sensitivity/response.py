@@ -123,6 +123,8 @@ def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> 
     if len(columns) > ANCHOR_FORMATS:
         picked = np.linspace(0, len(columns) - 1, ANCHOR_FORMATS).round().astype(int)
         columns = [sorted(columns, key=lambda column: float(sums[column]))[i] for i in picked]
+    if not columns:
+        return Response()
     numbers = {unit.name: number for number, unit in enumerate(task.inventory.units)}
 
     def of(column: int) -> Variant:

@@ -19,6 +19,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.data import Data
 from sensitivity.heads import Head, head_for
+from sensitivity.memory import TIGHT, ran_out
 from sensitivity.quiet import quiet
 from sensitivity.units_map import Slice, map_units
 
@@ -46,10 +47,8 @@ class Runner:
         try:
             result = self.head.output(self.model, data)
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError) or "not enough memory" in str(error) or "alloc" in str(error):
-                raise OutOfResources(
-                    "memory ran out while running the model", hint="use fewer tokens a batch"
-                ) from error
+            if ran_out(error):
+                raise OutOfResources("memory ran out while running the model", hint=TIGHT) from error
             raise Unsupported("the model cannot be run on this data", got=str(error)[:300]) from error
         if not bool(torch.isfinite(result.detach()).all()):
             raise NotFinite(
@@ -111,9 +110,9 @@ def _load(folder: Path, head: Head) -> tuple[torch.nn.Module, tuple[str, ...]]:
             str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
             experts_implementation="eager", output_loading_info=True,
         )  # fmt: skip
-    except MemoryError as error:
-        raise OutOfResources("the model does not fit in memory", hint="use --metric weight-mse") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, MemoryError) as error:
+        if ran_out(error):
+            raise OutOfResources("the model does not fit in memory", got=str(error)[:200], hint=TIGHT) from error
         raise Unsupported(
             "transformers cannot load this model without running its own code",
             expected="an architecture that transformers knows, with safetensors weights",

@@ -19,6 +19,7 @@ from sensitivity.base import NUMERICS, Metric, Progress, Scores, ScoringTask, si
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.deltas import Deltas, load_quantizer
+from sensitivity.memory import TIGHT, ran_out
 from sensitivity.partial import FORGETFUL, Partial
 from sensitivity.share import ALONE, Share
 
@@ -70,10 +71,10 @@ def score(
     try:
         scores = _measure(member, granularity)(task)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "not enough memory" not in str(error):
+        if not ran_out(error):
             raise
         raise OutOfResources(
-            "memory ran out while scoring", hint="score fewer formats at once, or use --metric weight-mse"
+            "memory ran out while scoring", got=str(error)[:200], hint=f"score fewer formats at once, {TIGHT}"
         ) from error
     _check(scores, inventory)
     columns, parts = _rows_and_columns(task, scores)

@@ -50,8 +50,8 @@ def stream_measure(
     """
     model = open_blocks(source, inventory)
     size = max(1, round(GROUP_TOKENS * data.items / max(1, data.tokens)))
-    starts = range(min(comparison.items for comparison in comparisons.values()), len(order), size)
-    for start in starts:
+    done = min((comparison.items for comparison in comparisons.values()), default=len(order))
+    for start in range(done, len(order), size):
         cuts = cut(model, data, order[start : start + size], activation_bytes)
         batches = [data.take(rows).trimmed() for rows in cuts]
         with tempfile.TemporaryDirectory(prefix="bitwright-") as folder, torch.inference_mode(False), torch.no_grad():

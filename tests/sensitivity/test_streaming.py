@@ -213,3 +213,35 @@ def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
     block = 4 * (4 * 512 * 512 + 3 * 512 * 3456)
     assert peaks[1] - peaks[0] < block, [peak >> 20 for peak in peaks]
     assert max(peaks) < 4 * block + (1 << 30)
+
+
+#: A process that may take 300 MiB of data more than it has, and a model of 200 MiB that is to be scored in memory.
+_TIGHT = """
+import resource, sys
+import numpy as np
+from bitwright.core.errors import OutOfResources
+from bitwright.models import inspect, open_model
+from sensitivity.data import Calibration, Data
+from sensitivity.scoring import score
+import sensitivity.fisher
+source = open_model(sys.argv[1])
+inventory = inspect(source)
+data = Data("tokens", {"input_ids": np.arange(64).reshape(2, 32) % 64})
+held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
+limit = held + (150 << 20)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    score(source, inventory, ("int4-g64",), calibration=Calibration("tokens", data, data, data.digest, "test"),
+          samples=1, options={"stream": False})
+except OutOfResources as error:
+    print("OutOfResources", error.hint)
+"""
+
+
+def test_memory_that_runs_out_is_a_typed_error_that_says_what_to_do(tmp_path: Path) -> None:
+    model = _deep(tmp_path / "m", 8)
+    done = subprocess.run(
+        [sys.executable, "-c", _TIGHT, str(model)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.stdout.startswith("OutOfResources"), done.stderr[-2000:]
+    assert "stream" in done.stdout

@@ -1,0 +1,102 @@
+"""Models that break scoring, in memory and block by block: typed errors or stated fallbacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from bitwright.core.errors import InvalidModel, JobFailed, NotFinite, OutOfResources, Unsupported
+from bitwright.models import inspect, open_model
+from sensitivity.evaluate import measure_variants
+from sensitivity.scoring import score
+from tests.sensitivity.tiny_models import DATA, Opened, calibrated, save_model, token_data
+
+FORMATS = ("int3-g32", "int8-g32")
+BOTH = pytest.mark.parametrize("stream", [False, True], ids=["memory", "blocks"])
+
+
+def changed(folder: Path, name: str, value: float) -> Opened:
+    save_model("llama", folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = np.full_like(tensors[name], value)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    source = open_model(str(folder))
+    return source, inspect(source)
+
+
+@BOTH
+def test_a_forward_of_nan(tmp_path: Path, stream: bool) -> None:
+    opened = changed(tmp_path / "m", "model.norm.weight", np.nan)
+    data = DATA["llama"]()
+    with pytest.raises((NotFinite, InvalidModel)):
+        score(*opened, FORMATS, calibration=calibrated(data), options={"stream": stream})
+    with pytest.raises((NotFinite, InvalidModel)):
+        measure_variants(*opened, {"same": lambda unit: None}, data, stream=stream)
+
+
+@BOTH
+def test_a_constant_model(tmp_path: Path, stream: bool) -> None:
+    opened = changed(tmp_path / "m", "model.norm.weight", 0.0)
+    with pytest.raises(JobFailed, match="no planned unit has any influence"):
+        score(*opened, FORMATS, calibration=calibrated(DATA["llama"]()), options={"stream": stream})
+
+
+@BOTH
+def test_experts_that_no_token_reaches(tiny: dict[str, Opened], stream: bool) -> None:
+    """A single token reaches two of four experts: cells of the others are stand-ins, named, never zero."""
+    source, inventory = tiny["mixtral"]
+    data = token_data(1, 1)
+    table = score(source, inventory, FORMATS, calibration=calibrated(data), options={"stream": stream})
+    names = set(table.provenance["unmeasured"])
+    rows = [i for i, unit in enumerate(inventory.units) if unit.name in names]
+    assert len(rows) == 2 * 2 * 3, "two experts of three matrices in each of two blocks"
+    assert (table.loss[rows] > 0).all()
+    assert np.isnan(table.stderr[rows]).all()
+    assert all(inventory.units[i].expert is not None for i in rows)
+    assert any("not reached" in words for words in table.provenance["warnings"])
+
+
+@BOTH
+def test_a_head_tied_to_the_embeddings(tmp_path: Path, stream: bool) -> None:
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).half().save_pretrained(tmp_path / "m")
+    source = open_model(str(tmp_path / "m"))
+    inventory = inspect(source)
+    data = DATA["llama"]()
+    table = score(source, inventory, FORMATS, calibration=calibrated(data), options={"stream": stream})
+    assert (table.loss > 0).all()
+    kl = measure_variants(source, inventory, {"same": lambda unit: None}, data, stream=stream)["same"].kl
+    assert kl == pytest.approx(0.0, abs=1e-9)
+
+
+def test_blocks_that_share_their_weights_are_not_streamed(tiny: dict[str, Opened], monkeypatch) -> None:
+    """A block that runs twice would be scored for its last run alone."""
+    source, inventory = tiny["llama"]
+    plain = transformers.LlamaModel.forward
+
+    def twice(self: transformers.LlamaModel, *arguments: object, **more: object) -> object:
+        self.layers[0](self.embed_tokens(more["input_ids"]), position_embeddings=(torch.ones(1), torch.ones(1)))
+        return plain(self, *arguments, **more)
+
+    monkeypatch.setattr(transformers.LlamaModel, "forward", twice)
+    with pytest.raises(Unsupported):
+        score(source, inventory, FORMATS, calibration=calibrated(DATA["llama"]()), options={"stream": True})
+
+
+@BOTH
+def test_memory_that_runs_out_inside_a_pass(tiny: dict[str, Opened], monkeypatch, stream: bool) -> None:
+    def full(*arguments: object, **more: object) -> object:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(transformers.LlamaModel, "forward", full)
+    with pytest.raises(OutOfResources, match="memory"):
+        score(*tiny["llama"], FORMATS, calibration=calibrated(DATA["llama"]()), options={"stream": stream})
