@@ -37,6 +37,7 @@ def child(model: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
     from solvers import solve
 
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    start_data = re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
     source = open_model(model)
     inventory = inspect(source)
     parts = calibration.load(None, source, inventory, scoring_tokens=tokens, confirming_tokens=tokens)
@@ -54,7 +55,8 @@ def child(model: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
     for unit in inventory.units:
         blocks[unit.layer] = blocks.get(unit.layer, 0) + 4 * unit.elements
     answer = {
-        "peak": 1024 * int(peak[1]) if peak else 0, "block": max(blocks.values()), "units": len(inventory.units),
+        "data": 1024 * int(start_data[1]) if start_data else 0, "peak": 1024 * int(peak[1]) if peak else 0,
+        "block": max(blocks.values()), "units": len(inventory.units),
         "weights": inventory.weights, "scored": scored, "measured": time.monotonic() - start - scored,
         "streamed": bool(table.provenance["parameters"].get("streamed")), "tokens": parts.scoring.tokens,
         "plan": found["plan"].kl, "uniform": found["uniform"].kl,
@@ -95,7 +97,8 @@ def main() -> None:
         f"{arguments.model.name} x {arguments.copies} wide x {arguments.times} deep, {arguments.dtype}: checkpoint "
         f"{size / MIB:.0f} MiB ({4 * found['weights'] / MIB:.0f} MiB in float32), {found['units']} units, "
         f"largest block {block:.0f} MiB in float32\n"
-        f"limit on data {limit} MiB: the checkpoint is {size / MIB / limit:.1f} times larger\n"
+        f"limit on data {limit} MiB, of which interpreter and libraries take {found['data'] / MIB:.0f}: "
+        f"the checkpoint is {size / MIB / limit:.1f} times larger\n"
         f"peak resident {found['peak'] / MIB:.0f} MiB; promised {promise / MIB:.0f} MiB; streamed: {found['streamed']}"
         f"\n{found['tokens']} tokens scored in {found['scored']:.0f} s, plan and uniform measured in "
         f"{found['measured']:.0f} s: KL {found['plan']:.4f} against {found['uniform']:.4f}"

@@ -20,7 +20,14 @@ TIGHT = "score it block by block (fisher with the option stream), or use --metri
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory ran out: Python's own, or what torch's allocator and the system say."""
     words = str(error).lower()
-    texts = ("not enough memory", "cannot allocate memory", "can't allocate memory", "unable to mmap", "bad_alloc")
+    texts = (
+        "not enough memory",
+        "cannot allocate memory",
+        "can't allocate memory",
+        "unable to mmap",
+        "bad_alloc",
+        "start new thread",
+    )
     return isinstance(error, MemoryError) or any(text in words for text in texts)
 
 
@@ -38,10 +45,18 @@ def free_memory() -> float:
     known = Path("/proc/meminfo")
     lines = known.read_text(encoding="ascii").splitlines() if known.is_file() else []
     free = next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
-    for limit in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+    for limit, member in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
         soft, _ = resource.getrlimit(limit)
-        free = min(free, math.inf if soft == resource.RLIM_INFINITY else float(soft))
+        if soft != resource.RLIM_INFINITY:
+            free = min(free, max(0.0, soft - _held(member)))
     return min(free, _group_memory())
+
+
+def _held(member: str) -> float:
+    """Bytes of this process as its status counts them; 0 where that is not known."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="ascii").splitlines() if status.is_file() else []
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith(member + ":")), 0.0)
 
 
 def _group_memory() -> float:
