@@ -108,9 +108,9 @@ class AsyncClient:
         content = await asyncio.to_thread(calls.npz_bytes, problem)
         return await self._do(calls.solve(content, solver, time_limit, seed))
 
-    async def upload_text(self, text: str | bytes) -> str:
+    async def upload_text(self, text: str | bytes, name: str = "") -> str:
         """See `Client.upload_text`."""
-        return await self._do(calls.upload_text(text))
+        return await self._do(calls.upload_text(text, name))
 
     async def _do(self, flow: Flow[T]) -> T:
         answer: httpx.Response | httpx.TransportError | None = None

@@ -193,13 +193,22 @@ class Client:
             path.write_bytes(answer.content)
             return load_table(path)
 
-    def upload_text(self, text: str | bytes | Path) -> str:
+    def upload_text(self, text: str | bytes | Path, name: str = "") -> str:
         """Store a calibration or evaluation text; its digest goes into a job's `calibration` or `text`."""
         if isinstance(text, Path):
             if not text.is_file():
                 raise InvalidPlan("there is no such text file", got=str(text))
-            text = text.read_bytes()
-        return self._do(calls.upload_text(text))
+            name, text = name or text.name, text.read_bytes()
+        return self._do(calls.upload_text(text, name))
+
+    def texts(self) -> list[dict[str, Any]]:
+        """This tenant's stored texts: digest, name, bytes and time of each, newest first."""
+        found: list[dict[str, Any]] = self._json("GET", "/v1/texts")["texts"]
+        return found
+
+    def delete_text(self, digest: str) -> None:
+        """Jobs that name it and have not read it yet will fail."""
+        self._request("DELETE", f"/v1/texts/{quote(digest, safe='')}")
 
     def catalog(self, name: str) -> list[dict[str, Any]]:
         """`solvers`, `metrics`, `formats`, `recipes` or `engines`."""

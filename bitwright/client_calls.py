@@ -132,11 +132,13 @@ def solve(content: bytes, solver: str, time_limit: float, seed: int) -> Flow[Sol
     )
 
 
-def upload_text(text: str | bytes) -> Flow[str]:
+def upload_text(text: str | bytes, name: str) -> Flow[str]:
     """The digest of a stored text."""
     content = text.encode() if isinstance(text, str) else text
     headers = {"Content-Type": "text/plain; charset=utf-8"}
-    return str((yield from fetch("POST", "/v1/texts", content=content, headers=headers))["digest"])
+    return str(
+        (yield from fetch("POST", "/v1/texts", params={"name": name}, content=content, headers=headers))["digest"]
+    )
 
 
 def _keyed(key: str | None) -> dict[str, str]:

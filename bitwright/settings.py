@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     tenant_queued_jobs: int = Field(default=1000, ge=1, description="jobs of one tenant that may wait")
     tenant_streams: int = Field(default=10, ge=1, description="open event streams of one tenant")
     tenant_waits: int = Field(default=20, ge=1, description="requests of one tenant that wait for a job at once")
+    tenant_uploads: int = Field(default=1000, ge=1, description="texts and problem files that one tenant keeps")
     batch_jobs: int = Field(default=256, ge=1, le=10_000, description="most jobs of one batch")
     max_request_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_solve_units: int = Field(default=20_000, ge=1)

@@ -23,7 +23,7 @@ SUMMARY = """Mixed-precision plans under a budget, with a certificate anyone can
 Work is a job (POST /v1/jobs); small problems are solved at once (POST /v1/solve). Every error is an RFC 9457 problem
 document. Jobs are read with ETags, `wait`, or server-sent events that resume at `Last-Event-ID`. An
 `Idempotency-Key` makes creating a job safe to repeat for 24 hours. An infeasible budget is an answer, not an error."""
-METHODS = ("get", "post")
+METHODS = ("get", "post", "delete")
 OPEN = ("livez", "readyz", "startupz")
 KEY = {
     "key": {

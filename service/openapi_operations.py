@@ -53,6 +53,7 @@ _FILE: Schema = {"type": "string", "format": "binary"}
 _JOB_HEADERS = {**_TAG, "Location": "address of the job", "Retry-After": "seconds until a poll is worthwhile"}
 _CATALOG = Operation({**_ok("Catalog"), **_UNCHANGED}, headers={200: _TAG})
 _STATUS = Operation(_ok("Status"))
+_DELETED = Operation({204: ("Deleted", {}, "")}, (404, 413, 415))
 
 OPERATIONS: Mapping[str, Operation] = {
     "createJob": Operation(
@@ -117,10 +118,16 @@ OPERATIONS: Mapping[str, Operation] = {
     "getWebhook": Operation(_ok("Webhook"), (404, 503)),
     "resendWebhook": Operation(_ok("Webhook"), (404, 413, 415, 503)),
     "webhookSecrets": Operation(_ok("WebhookSecrets"), (413, 415)),
-    "storeProblem": Operation({201: ("Stored", ref("StoredProblem"), JSON)}, (404, 503, *BODY_PROBLEMS), {**_NPZ_BODY}),
-    "storeText": Operation(
-        {201: ("Stored", ref("StoredText"), JSON)}, BODY_PROBLEMS, {PLAIN: {"schema": {"type": "string"}}}
+    "storeProblem": Operation(
+        {201: ("Stored", ref("StoredProblem"), JSON)}, (404, 409, 503, *BODY_PROBLEMS), {**_NPZ_BODY}
     ),
+    "listProblems": Operation(_ok("StoredProblems")),
+    "deleteProblem": _DELETED,
+    "storeText": Operation(
+        {201: ("Stored", ref("StoredText"), JSON)}, (409, *BODY_PROBLEMS), {PLAIN: {"schema": {"type": "string"}}}
+    ),
+    "listTexts": Operation(_ok("StoredTexts")),
+    "deleteText": _DELETED,
     "solve": Operation(
         _ok("Solution", "The certified solution; status `infeasible` is an answer"),
         (404, 503, *BODY_PROBLEMS),

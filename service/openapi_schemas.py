@@ -41,6 +41,7 @@ FLAG: Schema = {"type": "boolean"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 DIGEST: Schema = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 ANY: Schema = {"type": "object"}
+_UPLOAD: dict[str, Schema] = {"digest": DIGEST, "name": TEXT, "bytes": COUNT, "created_at": TIME}
 NUMBERS: Schema = {"type": "object", "additionalProperties": NUMBER}
 
 
@@ -292,8 +293,10 @@ def _answers() -> dict[str, Schema]:
         "Webhook": _webhook(),
         "WebhookList": record({"webhooks": rows(ref("Webhook")), "next_page_token": TEXT}),
         "WebhookSecrets": record({"secrets": rows(TEXT)}),
-        "StoredProblem": record({"digest": DIGEST, "bytes": COUNT, "units": COUNT, "formats": COUNT}),
-        "StoredText": record({"digest": DIGEST, "bytes": COUNT}),
+        "StoredProblem": record({**_UPLOAD, "units": COUNT, "formats": COUNT}),
+        "StoredProblems": record({"problems": rows(ref("StoredProblem"))}),
+        "StoredText": record(_UPLOAD),
+        "StoredTexts": record({"texts": rows(ref("StoredText"))}),
         "Status": record({"status": TEXT}),
         "Catalog": {"type": "object", "description": "One list of members, each with name, summary and availability."},
     }

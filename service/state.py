@@ -23,6 +23,7 @@ from service.metrics import Counts
 from service.quotas import Quotas
 from service.sealing import Sealer, load_secret
 from service.solve_pool import SolvePool
+from service.uploads import Uploads
 
 #: Requests that may wait for a solver process at once; each waits at most the pool's queue time.
 SOLVE_WAITERS = 64
@@ -35,6 +36,7 @@ class State:
         self.settings = settings
         self.blobs = BlobStore(settings.blob_dir)
         self.pool = SolvePool(settings)
+        self.uploads = Uploads(settings, self.blobs)
         self.gate = Gate(settings)
         self.counts = Counts()
         self.spans = Exporter(settings.otlp_endpoint, "bitwright-api")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from service.keys import KeyFile
@@ -127,8 +129,8 @@ def test_a_second_tenant_walks_every_route_and_sees_nothing_of_the_first(tmp_pat
                 assert allowed.status_code != 404 or "/result" in path, (method, address, allowed.text)
                 walked += 1
         assert walked >= 14
-        for path, member in (("/v1/jobs", "jobs"), ("/v1/webhooks", "webhooks")):
-            assert server.http.get(path, headers={"Authorization": f"Bearer {bob}"}).json()[member] == []
+        for member in ("jobs", "webhooks", "texts", "problems"):
+            assert server.http.get(f"/v1/{member}", headers={"Authorization": f"Bearer {bob}"}).json()[member] == []
 
 
 def _everything_of(server: Running, headers: dict[str, str]) -> dict[str, Any]:
@@ -143,8 +145,13 @@ def _everything_of(server: Running, headers: dict[str, str]) -> dict[str, Any]:
     job = server.claim(http.post("/v1/jobs", json=body).json()["id"])
     server.store.succeed(job.id, job.attempt, {"plan_digest": plan, "table_digest": table})
     delivery = http.get("/v1/webhooks").json()["webhooks"][0]["id"]
+    text = http.post("/v1/texts", content=b"some text", headers={"Content-Type": "text/plain"}).json()["digest"]
+    npz = io.BytesIO()
+    np.savez(npz, loss=np.ones((2, 2)), cost_bytes=np.ones((2, 2), np.int64))
+    media = {"Content-Type": "application/octet-stream"}
+    problem = http.post("/v1/problems", content=npz.getvalue(), headers=media).json()["digest"]
     http.close()
     return {
         "job_id": job.id, "batch_id": batch, "plans.digest": plan, "sensitivities.digest": table,
-        "delivery_id": delivery, "target": "autoround",
+        "delivery_id": delivery, "target": "autoround", "texts.digest": text, "problems.digest": problem,
     }  # fmt: skip

@@ -32,6 +32,7 @@ ELSEWHERE = {
         ("tenant_queued_jobs", "tenant_streams", "tenant_waits", "batch_jobs", "max_text_bytes", "max_problem_bytes"),
         "tests.api.test_api_batches:test_limits_of_a_tenant_hold_at_the_limit_and_one_more",
     ),
+    "tenant_uploads": "tests.api.test_uploads:test_a_tenant_keeps_so_many_files_and_not_one_more",
     "tenant_active_jobs": "tests.jobs.test_turns:test_a_tenant_at_its_limit_waits_and_the_others_do_not",
     **dict.fromkeys(
         ("job_descriptors", "job_file_bytes", "job_report_bytes", "job_memory_bytes"),
