@@ -88,7 +88,7 @@ _NF4_MIDDLES = (NF4_LEVELS[1:] + NF4_LEVELS[:-1]) * np.float32(0.5)
 class FloatCodec:
     """The family `float` of gpu_kernels.blocks."""
 
-    def quantize(self, weight: _Float32, format: BlockFormat) -> tuple[Bytes, _Float32 | None]:
+    def quantize(self, weight: _Float32, format: BlockFormat, **options: bool) -> tuple[Bytes, _Float32 | None]:
         rows, columns = weight.shape
         x = in_blocks(weight, format.block).reshape(rows, format.blocks(columns), format.block)
         outer = _outer(weight, format)

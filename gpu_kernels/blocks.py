@@ -23,7 +23,7 @@ _Float32 = NDArray[np.float32]
 class Codec(Protocol):
     """What a family of block formats offers; scales: float32 (n, 1) beside the blocks, or None."""
 
-    def quantize(self, weight: _Float32, format: BlockFormat) -> tuple[Bytes, _Float32 | None]: ...
+    def quantize(self, weight: _Float32, format: BlockFormat, **options: bool) -> tuple[Bytes, _Float32 | None]: ...
     def dequantize(self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int) -> _Float32: ...
     def largest(self, format: BlockFormat) -> float: ...
 
@@ -31,7 +31,9 @@ class Codec(Protocol):
 class GgmlCodec:
     """ggml's types: native where that was built, numpy otherwise, the same bytes."""
 
-    def quantize(self, weight: _Float32, format: BlockFormat, *, fast: bool = True) -> tuple[Bytes, None]:
+    def quantize(
+        self, weight: _Float32, format: BlockFormat, *, fast: bool = True, **options: bool
+    ) -> tuple[Bytes, None]:
         layout, native = LAYOUTS[format.layout], library()
         x = block_reference.in_blocks(weight, layout.block)
         shape = weight.shape[0], format.blocks(weight.shape[1]) * layout.nbytes
@@ -97,9 +99,12 @@ def _runs(plane: Plane) -> list[tuple[int, int, int, int]]:
 CODECS: Mapping[str, Codec] = {"ggml": GgmlCodec(), "float": FloatCodec(), "grid": GridCodec()}
 
 
-def quantize_blocks(weight: _Float32, format: BlockFormat) -> tuple[Bytes, _Float32 | None]:
-    """Blocks uint8 (rows, bytes) of finite float32 (rows, columns) weights, and the scales beside them."""
-    return CODECS[format.family].quantize(np.ascontiguousarray(weight), format)
+def quantize_blocks(weight: _Float32, format: BlockFormat, **options: bool) -> tuple[Bytes, _Float32 | None]:
+    """Blocks uint8 (rows, bytes) of finite float32 (rows, columns) weights, and the scales beside them.
+
+    options: of the family's codec.
+    """
+    return CODECS[format.family].quantize(np.ascontiguousarray(weight), format, **options)
 
 
 def dequantize_blocks(blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int) -> _Float32:

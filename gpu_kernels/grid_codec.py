@@ -77,9 +77,11 @@ def rotate(weight: _Float32, group: int) -> _Float32:
 
 
 class GridCodec:
-    """See gpu_kernels.blocks.Codec; nothing lies beside the blocks."""
+    """See gpu_kernels.blocks.Codec; nothing lies beside the blocks. unshrink=False stores s, as the paper does."""
 
-    def quantize(self, weight: _Float32, format: BlockFormat) -> tuple[Bytes, None]:
+    def quantize(
+        self, weight: _Float32, format: BlockFormat, *, unshrink: bool = True, **options: bool
+    ) -> tuple[Bytes, None]:
         assert isinstance(format, GridFormat)
         rows, columns = weight.shape
         data = np.empty((rows, format.row_bytes(columns)), np.uint8)
@@ -87,7 +89,7 @@ class GridCodec:
         for start in range(0, rows, step):
             turned, at = rotate(weight[start : start + step], format.block), 0
             for first, last in format.spans(columns):
-                stored = _encode(turned[:, first:last], format)
+                stored = _encode(turned[:, first:last], format, unshrink)
                 data[start : start + step, at : at + stored.shape[1]] = stored
                 at += stored.shape[1]
         return data, None
@@ -106,7 +108,7 @@ class GridCodec:
         return 65504.0
 
 
-def _encode(turned: _Float32, format: GridFormat) -> Bytes:
+def _encode(turned: _Float32, format: GridFormat, unshrink: bool) -> Bytes:
     """uint8 (rows, bytes) of one rotated group."""
     rows, length = turned.shape
     power = lane_sum(turned * turned)
@@ -119,7 +121,8 @@ def _encode(turned: _Float32, format: GridFormat) -> Bytes:
     along = lane_sum(turned * points)
     # Groups of nearly nothing have no gain to speak of.
     gain = np.divide(power, along * scale.astype(np.float32), out=np.ones(rows, np.float32), where=along > TINY)
-    stored = np.clip(scale * np.clip(gain, *GAIN_LIMITS), TINY, _MOST).astype("<f2")
+    better = np.clip(scale * np.clip(gain, *GAIN_LIMITS), TINY, _MOST)
+    stored = (better if unshrink else scale).astype("<f2")
     stream = (codes[:, :, None] >> np.arange(format.code_bits, dtype=np.uint16)) & np.uint16(1)
     packed = np.packbits(stream.reshape(rows, -1).astype(np.uint8), axis=1, bitorder="little")
     return np.concatenate([stored[:, None].view(np.uint8), packed], axis=1)

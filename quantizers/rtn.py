@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.errors import Unsupported
-from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat
+from bitwright.core.errors import InvalidInput, Unsupported
+from bitwright.core.formats import BlockFormat, FloatFormat, Format, GridFormat, IntFormat
 from gpu_kernels.blocks import largest_weight, quantize_blocks
 from gpu_kernels.kernels import rtn_pack, widen
 from gpu_kernels.reference_quantize import codes_of, lane_sum
@@ -53,6 +53,7 @@ TINY_SCALE = np.float32(2.0**-24)
 #: Widest symmetric format whose scale is corrected for shrinkage; beyond it the correction changes nothing measurable.
 UNSHRINK_WIDTH = 4
 GAIN_LIMITS = (0.7, 1.5)
+GRID_SCALES = ("unshrunk", "norm")
 _MAX_HALF = np.float32(65504.0)
 #: Limits of bfloat16 and float32 scales: their reciprocals, and gains of GAIN_LIMITS, stay finite.
 TINY_WIDE, _MAX_WIDE = np.float32(2.0**-100), np.float32(2.0**100)
@@ -63,10 +64,15 @@ Scales = NDArray[Any]
 
 
 class RoundToNearest:
-    """The `rtn` quantizer: no data, no search."""
+    """The `rtn` quantizer: no data, no search.
+
+    Option `grid_scale`: for formats that rotate weights, the scale that makes up for shrinkage ("unshrunk"), or the
+    group's root mean square as in HIGGS ("norm").
+    """
 
     name = "rtn"
     takes_stored = True
+    options = frozenset({"grid_scale"})
     stateless = True
 
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
@@ -84,7 +90,7 @@ class RoundToNearest:
             return pass_through(weight, format, name)
         check_weight(weight, name)
         if isinstance(format, BlockFormat):
-            return _blocks(weight, format, name)
+            return _blocks(weight, format, name, context.get("grid_scale", GRID_SCALES[0]))
         if not isinstance(format, IntFormat):
             raise Unsupported("rtn cannot make this format", expected="an int, block or 16-bit format", got=format.name)
         if not format.tensor or weight.size == 0:
@@ -99,7 +105,11 @@ class RoundToNearest:
 QUANTIZER = RoundToNearest()
 
 
-def _blocks(weight: Float32Matrix, format: BlockFormat, name: str) -> Blocks:
+def _blocks(weight: Float32Matrix, format: BlockFormat, name: str, grid_scale: object) -> Blocks:
+    if grid_scale not in GRID_SCALES:
+        raise InvalidInput(
+            "the option grid_scale of rtn is unknown", expected=", ".join(GRID_SCALES), got=repr(grid_scale)[:80]
+        )
     largest = float(np.abs(weight).max(initial=0))
     if not np.isfinite(largest):
         raise not_finite(name, int(weight.size - np.count_nonzero(np.isfinite(weight))), weight.size)
@@ -110,7 +120,8 @@ def _blocks(weight: Float32Matrix, format: BlockFormat, name: str) -> Blocks:
             got=f"{largest:.4g}",
             hint="keep this unit in bf16 (add bf16 to the formats)",
         )
-    data, scales = quantize_blocks(weight, format)
+    plain = isinstance(format, GridFormat) and grid_scale != GRID_SCALES[0]
+    data, scales = quantize_blocks(weight, format, **({"unshrink": False} if plain else {}))
     return Blocks(data, scales, weight.shape[1], format)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard as sylvester
 
+from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import GRID_FORMATS, parse_format
 from gpu_kernels import gaussian_grids
 from gpu_kernels.gaussian_grids import distortion, grid
@@ -126,3 +127,17 @@ def test_zeros_and_empty_matrices(name: str) -> None:
         found = QUANTIZER.quantize(np.zeros(shape, np.float32), parse_format(name)).dequantize()
         assert found.shape == shape
         assert float(np.abs(found).max(initial=0)) < 1e-5
+
+
+def test_the_papers_scale_is_the_root_mean_square_and_shrinks() -> None:
+    """The option grid_scale = "norm": codes stay, the error is the grid's own, the weights lose D of their length."""
+    weight, name = np.random.default_rng(5).standard_normal((16, 1024)).astype(np.float32), "higgs-p2-n16"
+    plain = QUANTIZER.quantize(weight, parse_format(name), grid_scale="norm")
+    assert isinstance(plain, Blocks)
+    scale = np.ascontiguousarray(plain.data[:, :2]).view("<f2")[:, 0].astype(np.float64)
+    np.testing.assert_allclose(scale, np.sqrt((weight.astype(np.float64) ** 2).mean(axis=1)), rtol=1e-3)
+    power, dense = (weight.astype(np.float64) ** 2).sum(), plain.dequantize().astype(np.float64)
+    assert ((dense - weight) ** 2).sum() / power == pytest.approx(PUBLISHED[name], rel=0.03)
+    assert (dense * weight).sum() / power == pytest.approx(1 - PUBLISHED[name], rel=0.01)
+    with pytest.raises(InvalidInput, match="grid_scale"):
+        QUANTIZER.quantize(weight, parse_format(name), grid_scale="best")
