@@ -70,6 +70,12 @@ class Menu:
             for unit, any_format, any_coded in zip(inventory.units, table, quantizable, strict=True)
             if any(any_format) and not any(any_coded)
         }
+        if len(kept) == len(inventory.units):
+            raise Unsupported(
+                f"the engine {self.profile.name} loads none of this model quantized in a format known here",
+                expected="an engine that loads some of it quantized", got=self.profile.title,
+                hint=f"plan without it and `bitwright export --to {self.profile.export or 'TARGET'}`, or see `engines`",
+            )  # fmt: skip
         return inventory.keep(kept, f"the engine {self.profile.name} loads it unquantized only") if kept else inventory
 
     def allowed(self, inventory: Inventory) -> NDArray[np.bool_] | None:
@@ -168,10 +174,16 @@ def _default_menu(inventory: Inventory, profile: EngineProfile | None, granulari
 def _default_group(inventory: Inventory, profile: EngineProfile) -> int:
     """The engine's usual group size, or the largest smaller one it loads for every unit that it loads quantized."""
     sizes = sorted({profile.default_group, *(g for g in GROUPS if g < profile.default_group)}, reverse=True)
+    loaded = {
+        size: [
+            any(row)
+            for row in profile.allowed(inventory, default_formats(symmetric=profile.symmetric_menu, group=size))
+        ]
+        for size in sizes
+    }
+    quantized = [any(column) for column in zip(*loaded.values(), strict=True)]
     for size in sizes:
-        names = default_formats(symmetric=profile.symmetric_menu, group=size)
-        rows = profile.allowed(inventory, [*names, *(f"int{b}{s}-channel" for b in (4, 8) for s in ("", "-sym"))])
-        if all(any(row[: len(names)]) for row in rows if any(row)):
+        if all(fine or not some for fine, some in zip(loaded[size], quantized, strict=True)):
             return size
     return profile.default_group
 
