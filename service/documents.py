@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound, VerificationFailed
-from bitwright.core.plan import Plan, load_plan, plan_from_json
+from bitwright.core.plan import plan_from_json
 from bitwright.core.plan_check import verify_plan
 from bitwright.core.problem_file import problem_from_json
 from bitwright.core.solution import solution_from_json, verify_solution
@@ -27,13 +27,13 @@ from service.replies import json_bytes
 CACHED_TABLES = 4
 
 
-def stored_plan(blobs: BlobStore, digest: str) -> Plan:
+def stored_plan(blobs: BlobStore, digest: str) -> Path:
     path = blobs.path("plans", digest)
     if not path.is_file():
         raise NotFound(
             "there is no plan of that digest", got=digest, hint="GET /v1/jobs lists the jobs and their plans"
         )
-    return load_plan(path)
+    return path
 
 
 def stored_table(blobs: BlobStore, digest: str) -> Path:

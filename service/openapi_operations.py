@@ -146,6 +146,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "exportPlan": Operation(
         {200: ("The exported text", {"type": "string"}, PLAIN), **_UNCHANGED}, (404, 422), headers={200: _TAG}
     ),
+    "preflightPlan": Operation(_ok("Preflight", "The answer; `loads: false` is one"), (404, 422)),
+    "preflightGivenPlan": Operation(
+        _ok("Preflight", "The answer; `loads: false` is one"), (404, *BODY_PROBLEMS), {JSON: {"schema": ref("Plan")}}
+    ),
     "exportGivenPlan": Operation(
         {200: ("The exported text", {"type": "string"}, PLAIN)}, BODY_PROBLEMS, {JSON: {"schema": ref("Plan")}}
     ),

@@ -287,6 +287,7 @@ def _answers() -> dict[str, Schema]:
         "Verdict": verdict,
         "Table": _table(),
         "Menus": _menus(),
+        "Preflight": _preflight(),
         **_system(),
         "Batch": _batch(),
         "ValidatedBatch": record({"valid": FLAG, "jobs": rows(ANY)}),
@@ -300,6 +301,19 @@ def _answers() -> dict[str, Schema]:
         "Status": record({"status": TEXT}),
         "Catalog": {"type": "object", "description": "One list of members, each with name, summary and availability."},
     }
+
+
+def _preflight() -> Schema:
+    change = record({"unit": TEXT, "before": TEXT, "after": TEXT})
+    nearest = record({"changed": rows(change), "bytes_delta": {"type": "integer"}, "loss_delta": maybe(NUMBER)})
+    best = record({"bytes": COUNT, "predicted_loss": NUMBER, "loss_delta": NUMBER})
+    reason = record({"unit": maybe(TEXT), "message": TEXT})
+    return record(
+        {
+            "engine": TEXT, "version": TEXT, "revision": TEXT, "loads": FLAG, "reasons": rows(reason),
+            "nearest": maybe(nearest), "best": maybe(best), "warnings": rows(TEXT),
+        }
+    )  # fmt: skip
 
 
 def _inputs() -> dict[str, Schema]:

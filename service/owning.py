@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitwright.core.errors import NotFound
-from bitwright.core.plan import Plan
+from bitwright.core.plan import Plan, load_plan
 from service.documents import stored_plan, stored_table
 from service.keys import DEFAULT_TENANT
 from service.state import State
@@ -16,9 +16,14 @@ from service.state import State
 
 def own_plan(state: State, tenant: str, digest: str) -> Plan:
     """Raises NotFound, also for a plan of another tenant: who may not see it learns nothing."""
-    plan = stored_plan(state.blobs, digest)
+    return load_plan(own_plan_file(state, tenant, digest))
+
+
+def own_plan_file(state: State, tenant: str, digest: str) -> Path:
+    """Where such a plan lies, as its canonical JSON."""
+    path = stored_plan(state.blobs, digest)
     _require(state, tenant, "plan", digest)
-    return plan
+    return path
 
 
 def own_table(state: State, tenant: str, digest: str) -> Path:

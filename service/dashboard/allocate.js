@@ -22,7 +22,7 @@ export class Allocator {
     for (let unit = 0; unit < n; unit++) {
       const at = this.group[unit] * k, from = unit * k;
       for (let j = 0; j < k; j++) {
-        loss[at + j] += allowed && !allowed(unit, j) ? Infinity : losses[from + j];
+        loss[at + j] += allowed !== undefined && !allowed(unit, j) ? Infinity : losses[from + j];
         cost[at + j] += costs[from + j];
       }
     }
@@ -30,31 +30,28 @@ export class Allocator {
   }
 
   #build(loss, cost) {
-    const k = this.formats;
-    const owner = [], to = [], dcost = [], dloss = [];
+    const k = this.formats, most = this.groups * (k - 1), hull = new Uint8Array(k);
+    const owner = new Uint32Array(most), to = new Uint8Array(most), dcost = new Float64Array(most), dloss = new Float64Array(most), slope = new Float64Array(most);
     this.first = new Uint8Array(this.groups);
     this.baseCost = 0;
     this.baseLoss = 0;
+    let steps = 0;
     for (let g = 0; g < this.groups; g++) {
-      const hull = lowerHull(loss, cost, g * k, k);
-      if (!hull.length) throw new Error("a unit may take no format at all");
+      const at = g * k, corners = hullInto(loss, cost, at, k, hull);
+      if (!corners) throw new Error("a unit may take no format at all");
       this.first[g] = hull[0];
-      this.baseCost += cost[g * k + hull[0]];
-      this.baseLoss += loss[g * k + hull[0]];
-      for (let i = 1; i < hull.length; i++) {
-        owner.push(g);
-        to.push(hull[i]);
-        dcost.push(cost[g * k + hull[i]] - cost[g * k + hull[i - 1]]);
-        dloss.push(loss[g * k + hull[i - 1]] - loss[g * k + hull[i]]);
+      this.baseCost += cost[at + hull[0]];
+      this.baseLoss += loss[at + hull[0]];
+      for (let i = 1; i < corners; i++, steps++) {
+        owner[steps] = g;
+        to[steps] = hull[i];
+        dcost[steps] = cost[at + hull[i]] - cost[at + hull[i - 1]];
+        dloss[steps] = loss[at + hull[i - 1]] - loss[at + hull[i]];
+        slope[steps] = dloss[steps] / dcost[steps];
       }
     }
-    const slope = Float64Array.from(dloss, (v, i) => v / dcost[i]);
-    const order = Uint32Array.from(slope, (_, i) => i).sort((a, b) => slope[b] - slope[a] || a - b);
-    this.owner = Uint32Array.from(order, (i) => owner[i]);
-    this.to = Uint8Array.from(order, (i) => to[i]);
-    this.dcost = Float64Array.from(order, (i) => dcost[i]);
-    this.dloss = Float64Array.from(order, (i) => dloss[i]);
-    this.slope = Float64Array.from(order, (i) => slope[i]);
+    const order = falling(slope.subarray(0, steps));
+    Object.assign(this, { owner: taken(owner, order), to: taken(to, order), dcost: taken(dcost, order), dloss: taken(dloss, order), slope: taken(slope, order) });
     this.steps = order.length;
     this.cost = new Float64Array(this.steps + 1);
     this.cost[0] = this.baseCost;
@@ -192,21 +189,57 @@ export class Allocator {
 
 // Formats on the lower convex hull of (cost, loss), cheapest first; forbidden formats have infinite loss.
 export function lowerHull(loss, cost, at, k) {
-  const order = [];
-  for (let j = 0; j < k; j++) if (Number.isFinite(loss[at + j])) order.push(j);
-  order.sort((a, b) => cost[at + a] - cost[at + b] || loss[at + a] - loss[at + b]);
-  const hull = [];
-  for (const j of order) {
-    const top = () => hull[hull.length - 1];
-    if (hull.length && loss[at + j] >= loss[at + top()]) continue;
-    if (hull.length && cost[at + j] === cost[at + top()]) hull.pop();
-    while (hull.length > 1) {
-      const b = top(), a = hull[hull.length - 2];
+  const found = new Uint8Array(k);
+  return [...found.subarray(0, hullInto(loss, cost, at, k, found))];
+}
+
+// The same into `out`; gives how many. Without objects: it is asked once for each of 50,000 units.
+function hullInto(loss, cost, at, k, out) {
+  let m = 0, corners = 0;
+  for (let j = 0; j < k; j++) {
+    if (!Number.isFinite(loss[at + j])) continue;
+    let i = m++;
+    for (; i > 0; i--) {
+      const before = out[i - 1], difference = cost[at + before] - cost[at + j];
+      if (difference < 0 || (difference === 0 && loss[at + before] <= loss[at + j])) break;
+      out[i] = before;
+    }
+    out[i] = j;
+  }
+  for (let i = 0; i < m; i++) {
+    const j = out[i];
+    if (corners && loss[at + j] >= loss[at + out[corners - 1]]) continue;
+    if (corners && cost[at + j] === cost[at + out[corners - 1]]) corners -= 1;
+    while (corners > 1) {
+      const b = out[corners - 1], a = out[corners - 2];
       const rising = (loss[at + a] - loss[at + b]) * (cost[at + j] - cost[at + b]) <= (loss[at + b] - loss[at + j]) * (cost[at + b] - cost[at + a]);
       if (!rising) break;
-      hull.pop();
+      corners -= 1;
     }
-    hull.push(j);
+    out[corners++] = j;
   }
-  return hull;
+  return corners;
+}
+
+// values[order], of the same kind.
+function taken(values, order) {
+  const found = new values.constructor(order.length);
+  for (let i = 0; i < order.length; i++) found[i] = values[order[i]];
+  return found;
+}
+
+// Indices of positive numbers from the largest down, equal ones in their order: a radix sort of their bits, which rise with
+// the number; a comparison sort of half a million slopes takes as long as everything else together.
+export function falling(values) {
+  const n = values.length, bits = new Uint16Array(Float64Array.from(values).buffer), counts = new Uint32Array(65536);
+  let from = new Uint32Array(n), into = new Uint32Array(n);
+  for (let i = 0; i < n; i++) from[i] = i;
+  for (let digit = 0; digit < 4; digit++) {
+    counts.fill(0);
+    for (let i = 0; i < n; i++) counts[65535 - bits[4 * i + digit]] += 1;
+    for (let c = 0, sum = 0; c < 65536; c++) { const here = counts[c]; counts[c] = sum; sum += here; }
+    for (let i = 0; i < n; i++) into[counts[65535 - bits[4 * from[i] + digit]]++] = from[i];
+    [from, into] = [into, from];
+  }
+  return from;
 }

@@ -52,7 +52,7 @@ export function menuChart(points, price, lossUnit, width = 560, height = 300) {
     s("polyline", { class: "curve", points: drawn.filter((p) => p.on).sort((a, b) => a.bytes - b.bytes).map((p) => `${x(p.bytes)},${y(p.loss)}`).join(" ") }),
     price > 0 && s("polyline", { class: "here open", points: equal.map(([b, loss]) => `${x(b).toFixed(1)},${y(loss).toFixed(1)}`).join(" ") }),
     drawn.map((p) => s("circle", { class: p.chosen ? "dot" : "point", cx: x(p.bytes), cy: y(p.loss), r: p.chosen ? 7 : 5, fill: p.chosen ? undefined : colour(p.bits) }, s("title", {}, `${p.name}: ${number(p.loss)}`))),
-    named.map((p) => s("text", { class: "label", x: x(p.bytes) + 9, y: y(p.loss) + (p.chosen ? -8 : 1) }, p.name)),
+    named.map((p) => s("text", { class: "label", x: x(p.bytes) + (p.chosen ? -11 : 9), y: y(p.loss) + (p.chosen ? 17 : 1), "text-anchor": p.chosen ? "end" : "start" }, p.name)),
     s("text", { class: "label", x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, `bytes (${unit})`),
     s("text", { class: "label", transform: `translate(13 ${(top + base) / 2}) rotate(-90)`, "text-anchor": "middle" }, lossUnit));
 }

@@ -22,11 +22,23 @@ function mix(share) {
 export const colour = (bits) => `rgb(${mix(position(bits)).join(" ")})`;
 
 // Black or white, whichever stands out more (WCAG relative luminance).
-export function ink(bits) {
-  const [r, g, b] = mix(position(bits)).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+export const ink = (bits) => inkOn(mix(position(bits)));
+
+function inkOn(tone) {
+  const [r, g, b] = tone.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
   const light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
   return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff";
 }
+
+// A change of bits: orange for fewer, blue for more (safe for the colour-blind), grey for none.
+function shift(bits) {
+  const [from, to] = bits > 0 ? [[178, 209, 240], [8, 72, 156]] : [[253, 206, 158], [158, 52, 4]], share = Math.min(1, Math.abs(bits) / 4);
+  return from.map((v, i) => Math.round(v + share * (to[i] - v)));
+}
+const still = (bits) => Math.abs(bits) < 0.05;
+export const shiftColour = (bits) => (still(bits) ? "var(--grid)" : `rgb(${shift(bits).join(" ")})`);
+export const shiftInk = (bits) => (still(bits) ? "var(--soft)" : inkOn(shift(bits)));
+export const shiftText = (bits) => { const value = Math.round(bits * 10) / 10; return value > 0 ? `+${value}` : value < 0 ? `−${-value}` : "0"; };
 
 const known = new Map();
 

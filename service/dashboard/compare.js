@@ -2,9 +2,10 @@
 
 import { Allocator } from "./allocate.js";
 import { get, once, tableOf } from "./api.js";
-import { bitsOf, colour, readable } from "./color.js";
+import { bitsOf, colour, readable, shiftColour, shiftInk, shiftText } from "./color.js";
 import { card, h, put, table } from "./dom.js";
 import { bytes, count, number, percent, plural, short } from "./format.js";
+import { HeatMap } from "./heatmap.js";
 import { problem } from "./parts.js";
 
 const WORDS = { plans: { one: "Plan", link: "plan" }, tables: { one: "Metric", link: "sensitivities" } };
@@ -54,7 +55,7 @@ function difference(a, b) {
 function metricDifference(a, b, bits) {
   const budget = Math.floor((bits * a.weights) / 8), plans = [a, b].map((found) => new Allocator(found).at(budget));
   if (plans.includes(null)) return h("p", { class: "warning" }, `No plan of ${number(bits)} bits per weight exists in both tables; the least is ${number((8 * Math.max(new Allocator(a).least, new Allocator(b).least)) / a.weights, 3)}.`);
-  const units = [a, b].map((found, t) => found.units.map((unit, i) => { const at = i * found.formats.length + plans[t].choice[i]; return { name: unit.name, module: unit.module, format: found.formats[plans[t].choice[i]], bytes: found.flat.cost[at], loss: found.flat.loss[at] }; }));
+  const units = [a, b].map((found, t) => found.units.map((unit, i) => { const at = i * found.formats.length + plans[t].choice[i]; return { name: unit.name, module: unit.module, layer: unit.layer, expert: unit.expert, elements: unit.elements, format: found.formats[plans[t].choice[i]], bytes: found.flat.cost[at], loss: found.flat.loss[at] }; }));
   const rows = joined(...units), same = rows.filter((row) => row.a.format === row.b.format).length;
   return [
     a.model.digest !== b.model.digest && h("p", { class: "warning" }, "These tables are of different models; only units of the same name are compared."),
@@ -105,9 +106,19 @@ function changes(both, losses) {
   const swatch = (format) => [h("span", { class: "swatch", vars: { "--tone": colour(bitsOf(format)) } }), format];
   const bar = (row) => h("span", { class: "shift", "aria-hidden": "true" }, h("i", { class: row.b < row.a ? "less" : "more", vars: { "--share": `${((50 * Math.abs(row.b - row.a)) / most).toFixed(1)}%` } }));
   return [
+    changed.length > 0 && card("What changed, by layer and module", shiftMap(both)),
     both.length > 0 && card("Where the bytes moved", table([{ title: "module", cell: (r) => r.module }, { title: "A", number: true, cell: (r) => bytes(r.a) }, { title: "B", number: true, cell: (r) => bytes(r.b) }, { title: "fewer ← B → more", cell: bar }, { title: "B against A", number: true, cell: (r) => moved(r.b - r.a, bytes) }, { title: "units changed", number: true, cell: (r) => count(r.changed) }], rows, { label: "bytes by module" })),
     card(`${plural(changed.length, "unit")} of ${count(both.length)} changed`, changed.length ? h("div", { class: "units" }, table([{ title: "unit", cell: (r) => h("span", { class: "mono" }, r.name) }, { title: "A", cell: (r) => swatch(r.a.format) }, { title: "B", cell: (r) => swatch(r.b.format) }, { title: "bytes", number: true, cell: (r) => moved(r.b.bytes - r.a.bytes, bytes) }, ...(losses ? [{ title: "predicted loss", number: true, cell: (r) => moved(r.b.loss - r.a.loss, number) }] : [])], changed.slice(0, 300), { label: "changed units" })) : h("p", { class: "muted" }, both.length ? "Both choose the same formats." : "No unit stands in both."), changed.length > 300 && h("p", { class: "note-line" }, "The 300 that moved most bytes are shown.")),
   ];
+}
+
+// The change of bits of each unit from A to B.
+function shiftMap(both) {
+  const names = new Map(), choice = Uint16Array.from(both, ({ a, b }) => { const name = a.format === b.format ? "no change" : `${a.format} → ${b.format}`; if (!names.has(name)) names.set(name, names.size); return names.get(name); });
+  const bits = new Map(both.map(({ a, b }) => [a.format === b.format ? "no change" : `${a.format} → ${b.format}`, bitsOf(b.format) - bitsOf(a.format)]));
+  const map = new HeatMap(both.map(({ name, b }) => ({ ...b, name })), { scale: { of: (name) => bits.get(name), colour: shiftColour, ink: shiftInk, text: shiftText, label: "change of bits by module and layer", unit: "bits more", legend: "bits, B against A" } });
+  map.show({ names: [...names.keys()], choice, bytes: (i) => both[i].b.bytes - both[i].a.bytes, loss: (i) => both[i].b.loss - both[i].a.loss, stderr: () => 0 });
+  return map.element;
 }
 
 const differs = ({ a, b }) => (a.exact ?? a.format) !== (b.exact ?? b.format);

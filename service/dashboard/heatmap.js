@@ -16,15 +16,20 @@ export function picture(units, names = [...new Set(units.map((unit) => unit.form
   return { names, choice: Uint16Array.from(units, (unit) => at.get(unit.format)), bytes: (i) => units[i].bytes, loss: (i) => units[i].loss, stderr: (i) => units[i].stderr };
 }
 
-// units: [{name, module, layer, expert, elements}]; onpick(index of unit).
+// Bits of a weight by the name of a format.
+const BITS = { of: bitsOf, colour, ink, text: (bits) => String(Math.round(bits * 10) / 10), label: "bits by module and layer", unit: "bits", legend: "bits a weight" };
+
+// units: [{name, module, layer, expert, elements}]; onpick(index of unit). scale: what the names of a plan's choices mean as
+// numbers, colours and words, where it is not bits.
 export class HeatMap {
-  constructor(units, { onpick } = {}) {
+  constructor(units, { onpick, scale = BITS } = {}) {
     this.units = units;
     this.onpick = onpick;
+    this.scale = scale;
     this.elements = Float64Array.from(units, (unit) => unit.elements || 1);
     this.layout = arrange(units);
     this.entries = new Map(); // by table cell
-    this.unfolded = new Unfolded(units, (i) => this.onpick?.(i));
+    this.unfolded = new Unfolded(units, (i) => this.onpick?.(i), scale);
     this.element = h("div", {});
     this.#draw();
   }
@@ -48,7 +53,7 @@ export class HeatMap {
       }));
     });
     this.order = [...this.entries.values()];
-    this.grid = h("table", { role: "grid", "aria-label": "bits by module and layer", vars: { "--cell": `${size}px` } }, h("thead", {}, head), h("tbody", {}, body));
+    this.grid = h("table", { role: "grid", "aria-label": this.scale.label, vars: { "--cell": `${size}px` } }, h("thead", {}, head), h("tbody", {}, body));
     this.legend = h("div", { class: "legend" });
     this.tip = h("div", { class: "tip", role: "tooltip", hidden: true });
     put(this.element, h("div", { class: "heat" }, this.grid), this.legend, this.unfolded.element, this.tip);
@@ -90,7 +95,7 @@ export class HeatMap {
   // Colours for one plan {names, choice, bytes, loss, stderr}; called in each frame of a drag: only what changed is touched.
   show(plan) {
     this.plan = plan;
-    const bits = Float64Array.from(plan.names, bitsOf), used = new Uint32Array(plan.names.length);
+    const bits = Float64Array.from(plan.names, this.scale.of), used = new Uint32Array(plan.names.length);
     for (let i = 0; i < plan.choice.length; i++) used[plan.choice[i]] += 1;
     for (const entry of this.order) this.#paint(entry, plan, bits);
     this.#explain(plan.names, bits, used);
@@ -106,14 +111,14 @@ export class HeatMap {
       weight += this.elements[i];
       if (j !== first) mixed = true;
     }
-    const bits = sum / weight, format = mixed ? `${number(bits, 3)} bits on average` : names[first];
+    const bits = sum / weight, format = mixed ? `${number(bits, 3)} ${this.scale.unit} on average` : names[first];
     if (bits === entry.bits && format === entry.format) return;
     Object.assign(entry, { bits, format });
-    const { element } = entry, words = mixed ? bits.toFixed(1) : String(Math.round(bits * 10) / 10);
-    element.style.setProperty("--tone", colour(bits));
-    element.style.setProperty("--text", ink(bits));
+    const { element } = entry, { scale } = this, words = mixed && scale === BITS ? bits.toFixed(1) : scale.text(bits);
+    element.style.setProperty("--tone", scale.colour(bits));
+    element.style.setProperty("--text", scale.ink(bits));
     element.textContent = this.wordy || words.length === 1 ? words : "";
-    element.setAttribute("aria-label", `${entry.name}: ${format}${mixed ? "" : `, ${number(bits, 3)} bits`}`);
+    element.setAttribute("aria-label", `${entry.name}: ${format}${mixed ? "" : `, ${number(bits, 3)} ${scale.unit}`}`);
   }
 
   #explain(names, bits, used) {
@@ -122,13 +127,13 @@ export class HeatMap {
     this.told = told;
     const order = names.map((_, j) => j).filter((j) => used[j]).sort((a, b) => bits[a] - bits[b] || (names[a] < names[b] ? -1 : 1));
     if (order.length > MOST_NAMED) { this.#explainBits(order, bits, used); return; }
-    put(this.legend, h("span", { class: "muted" }, "bits a weight:"), order.map((j) => h("span", {}, h("i", { vars: { "--tone": colour(bits[j]) } }), `${bits[j]} · ${names[j]} `, h("span", { class: "muted" }, `(${plural(used[j], "unit")})`))));
+    put(this.legend, h("span", { class: "muted" }, `${this.scale.legend}:`), order.map((j) => h("span", {}, h("i", { vars: { "--tone": this.scale.colour(bits[j]) } }), `${this.scale.text(bits[j])} · ${names[j]} `, h("span", { class: "muted" }, `(${plural(used[j], "unit")})`))));
   }
 
   #explainBits(order, bits, used) {
     const about = new Map();
     for (const j of order) about.set(Math.round(bits[j]), (about.get(Math.round(bits[j])) ?? 0) + used[j]);
-    put(this.legend, h("span", { class: "muted" }, "bits a weight, on average of a unit:"), [...about].map(([width, n]) => h("span", {}, h("i", { vars: { "--tone": colour(width) } }), `about ${width} `, h("span", { class: "muted" }, `(${plural(n, "unit")})`))));
+    put(this.legend, h("span", { class: "muted" }, `${this.scale.legend}, on average of a unit:`), [...about].map(([width, n]) => h("span", {}, h("i", { vars: { "--tone": this.scale.colour(width) } }), `about ${this.scale.text(width)} `, h("span", { class: "muted" }, `(${plural(n, "unit")})`))));
   }
 
   #tell(entry) {

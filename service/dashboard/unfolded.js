@@ -1,13 +1,13 @@
 // The members of one cell of the heat map (experts of a layer, rows of a tensor), each with its own choice.
 
-import { bitsOf, colour, ink } from "./color.js";
 import { h, put } from "./dom.js";
 import { count, plural } from "./format.js";
 
 const MOST = 2048;
 
 export class Unfolded {
-  constructor(units, onpick) {
+  constructor(units, onpick, scale) {
+    this.scale = scale;
     this.units = units;
     this.onpick = onpick;
     this.element = h("div", {});
@@ -43,10 +43,10 @@ export class Unfolded {
     this.members.forEach((i, at) => {
       if (this.shown[at] === choice[i]) return;
       this.shown[at] = choice[i];
-      const button = this.buttons[at], format = names[choice[i]], bits = bitsOf(format);
-      button.style.setProperty("--tone", colour(bits));
-      button.style.setProperty("--text", ink(bits));
-      button.lastChild.textContent = bits;
+      const button = this.buttons[at], format = names[choice[i]], { scale } = this, bits = scale.of(format);
+      button.style.setProperty("--tone", scale.colour(bits));
+      button.style.setProperty("--text", scale.ink(bits));
+      button.lastChild.textContent = scale.text(bits);
       button.title = `${this.units[i].name}: ${format}`;
       button.setAttribute("aria-label", `${this.units[i].name}: ${format}`);
     });

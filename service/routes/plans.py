@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 import bitwright
+from bitwright.core.errors import NotFound
 from bitwright.core.plan import Plan, plan_from_json
+from bitwright.core.table import load_table
+from bitwright.engines.answer import answer
 from bitwright.engines.columns import MEDIA as COLUMNS
 from bitwright.engines.columns import columns_key
+from bitwright.models.planned import inventory_of
 from service.auth import TenantOf
 from service.body import read_json
 from service.documents import table_json, verify_document
-from service.menus import columns_of, menus_json, plan_menus
-from service.owning import own_plan, own_table
-from service.replies import IMMUTABLE, REVALIDATE, json_bytes, json_reply, raw_reply, tagged_headers
-from service.state import StateOf
+from service.menus import columns_of, menus_json, plan_menus_of
+from service.owning import own_plan, own_plan_file, own_table
+from service.replies import IMMUTABLE, REVALIDATE, json_reply, raw_reply, tagged_headers
+from service.state import State, StateOf
 
 router = APIRouter(tags=["plans"])
 NPZ = "application/octet-stream"
@@ -38,9 +42,9 @@ async def verify_plan(request: Request, state: StateOf) -> Response:
 @router.get("/v1/plans/{digest}", summary="A plan", operation_id="getPlan")
 async def get_plan(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """The plan document under this digest; cacheable for ever."""
-    plan = await to_thread.run_sync(own_plan, state, tenant, digest)
+    path = await to_thread.run_sync(own_plan_file, state, tenant, digest)
     headers = tagged_headers(request, digest, IMMUTABLE)
-    return raw_reply(json_bytes(plan.to_json()), headers=headers)
+    return raw_reply(await to_thread.run_sync(path.read_bytes), headers=headers)
 
 
 @router.get("/v1/plans/{digest}/export/{target}", summary="A plan in another tool's syntax", operation_id="exportPlan")
@@ -55,10 +59,59 @@ async def export_plan(request: Request, digest: str, target: str, state: StateOf
 @router.get("/v1/plans/{digest}/engines", summary="Which engines load a plan", operation_id="getPlanMenus")
 async def get_plan_menus(request: Request, digest: str, state: StateOf, tenant: TenantOf) -> Response:
     """Preflight against every engine: as for a sensitivity table, over the plan's own units and formats."""
+    path = await to_thread.run_sync(own_plan_file, state, tenant, digest)
+    headers = tagged_headers(request, columns_key(digest), REVALIDATE)
+    return raw_reply(await to_thread.run_sync(plan_menus_of, state.blobs, path, digest), headers=headers)
+
+
+Engine = Annotated[str, Query(max_length=64, description="NAME or NAME@VERSION of GET /v1/engines")]
+Device = Annotated[str | None, Query(max_length=64, description="cpu, metal, cuda or cuda:8.0; left out: any")]
+
+
+@router.get("/v1/plans/{digest}/preflight", summary="Does an engine load a plan?", operation_id="preflightPlan")
+async def preflight_plan(
+    digest: str, state: StateOf, tenant: TenantOf, engine: Engine, device: Device = None
+) -> Response:
+    """Yes, or every reason why not, and the nearest plan that would load with what it costs.
+
+    As `bitwright preflight`: the plan's own sensitivity table prices the nearest plan where this server has it.
+    """
     plan = await to_thread.run_sync(own_plan, state, tenant, digest)
-    headers = tagged_headers(request, f"{digest}-{bitwright.__version__}", "private, no-cache")
-    document = await to_thread.run_sync(plan_menus, plan)
-    return raw_reply(json_bytes({"digest": digest, **document}), headers=headers)
+    table = str(plan.provenance.get("table", "")) if plan.provenance.get("table") else None
+    return json_reply(await to_thread.run_sync(_preflight, state, tenant, plan, engine, device, table, True))
+
+
+@router.post(
+    "/v1/plans:preflight", summary="Does an engine load a plan of your own?", operation_id="preflightGivenPlan"
+)
+async def preflight_given_plan(
+    request: Request,
+    state: StateOf,
+    tenant: TenantOf,
+    engine: Engine,
+    device: Device = None,
+    table: Annotated[str | None, Query(max_length=80, description="digest of a table that prices the answer")] = None,
+) -> Response:
+    """Body: the plan document. `loads: false` is an answer (200). Nothing is stored."""
+    data = await read_json(request)
+
+    def work() -> dict[str, Any]:
+        return _preflight(state, tenant, plan_from_json(data), engine, device, table, False)
+
+    return json_reply(await to_thread.run_sync(work))
+
+
+def _preflight(
+    state: State, tenant: str, plan: Plan, engine: str, device: str | None, table: str | None, forgive: bool
+) -> dict[str, Any]:
+    """forgive: a table that is not here leaves the nearest plan without its price, instead of NotFound."""
+    try:
+        found = None if table is None else load_table(own_table(state, tenant, table))
+    except NotFound:
+        if not forgive:
+            raise
+        found = None
+    return answer(plan, inventory_of(plan), engine, device=device, table=found).to_json()
 
 
 @router.post("/v1/plans:export", summary="A plan of your own in another tool's syntax", operation_id="exportGivenPlan")

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
-from bitwright.engines import load_profile, preflight
+from bitwright.engines import load_profile, preflight, shipped_profiles
+from bitwright.engines.answer import answer
 from bitwright.engines.columns import MEDIA, table_columns
+from bitwright.models.planned import inventory_of
 from service.openapi_examples import EXAMPLES
 from tests.api.running import Running, assert_problem
 from tests.dashboard.sample_state import llama_units, plan_of, store_table, table_of
@@ -133,6 +135,33 @@ def test_a_table_is_solved_over_what_an_engine_loads(api: Running, table: Sensit
     assert refused["errors"][0]["pointer"] == "/engine"
     inline = {"problem": EXAMPLES["solve"]["problem"], "engine": "mlx"}
     assert_problem(api.http.post("/v1/solve", json=inline), 422, "invalid-input")
+
+
+@pytest.mark.parametrize("engine", list(shipped_profiles()))
+def test_preflight_over_http_is_that_of_the_library(
+    api: Running, plan: Plan, table: SensitivityTable, engine: str
+) -> None:
+    wanted = answer(plan, inventory_of(plan), engine, table=table).to_json()
+    stored = api.http.get(f"/v1/plans/{plan.digest}/preflight", params={"engine": engine})
+    assert stored.json() == wanted
+    params = {"engine": engine, "table": table.digest}
+    given = api.http.post("/v1/plans:preflight", params=params, json=plan.to_json())
+    assert given.json() == wanted
+    alone = api.http.post("/v1/plans:preflight", params={"engine": engine}, json=plan.to_json()).json()
+    assert alone["loads"] == wanted["loads"]
+    assert alone["reasons"] == wanted["reasons"]
+
+
+def test_preflight_of_what_is_not_there_is_told(api: Running, plan: Plan) -> None:
+    path, body = "/v1/plans:preflight", plan.to_json()
+    assert_problem(api.http.get(f"/v1/plans/{UNKNOWN}/preflight?engine=mlx"), 404, "not-found")
+    assert_problem(api.http.get(f"/v1/plans/{plan.digest}/preflight?engine=abacus"), 422, "unknown-name")
+    assert_problem(api.http.get(f"/v1/plans/{plan.digest}/preflight"), 422, "invalid-input")
+    assert_problem(api.http.post(f"{path}?engine=mlx&device=%3F%3F", json=body), 422, "unknown-name")
+    assert_problem(api.http.post(f"{path}?engine=mlx&table={UNKNOWN}", json=body), 404, "not-found")
+    assert_problem(api.http.post(f"{path}?engine=mlx", json={}), 422, "invalid-plan")
+    old = api.http.post(f"{path}?engine=llama.cpp&device=cpu", json=body)
+    assert old.status_code == 200
 
 
 def test_plan_is_verified_alone_and_against_its_table(api: Running, plan: Plan, table: SensitivityTable) -> None:

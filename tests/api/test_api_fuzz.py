@@ -79,7 +79,15 @@ def test_job_bodies(api: Running, body: dict[str, Any], kind: str) -> None:
 @given(
     body=st.binary(max_size=200) | values.map(encoded),
     path=st.sampled_from(
-        ["/v1/jobs", "/v1/solve", "/v1/frontier", "/v1/plans:verify", "/v1/plans:export?target=mlx", "/v1/texts"]
+        [
+            "/v1/jobs",
+            "/v1/solve",
+            "/v1/frontier",
+            "/v1/plans:verify",
+            "/v1/plans:export?target=mlx",
+            "/v1/plans:preflight?engine=mlx",
+            "/v1/texts",
+        ]
     ),
 )
 @shared

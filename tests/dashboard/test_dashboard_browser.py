@@ -328,3 +328,34 @@ def test_empty_server_invites_and_a_lost_one_is_told(
     browser.wait("!document.getElementById('offline').hidden")
     assert "does not answer" in browser.text("#offline")
     browser.forgive("ERR_CONNECTION_REFUSED")
+
+
+def test_half_a_million_slopes_are_sorted_as_by_comparison(site: Site, browser: Browser) -> None:
+    server, _ = site
+    browser.open(f"{server.url}/#/system")
+    script = """(async () => {
+      const { falling } = await import('/assets/allocate.js');
+      let state = 1;
+      const values = Float64Array.from({ length: 5000 }, () => {
+        state = (state * 48271) % 2147483647;
+        return state % 3 ? 10 ** ((state % 600) - 300) : (state % 7) / 3 + 1e-300;
+      });
+      const wanted = [...values.keys()].sort((a, b) => values[b] - values[a] || a - b);
+      return falling(values).every((i, at) => i === wanted[at]) && falling(new Float64Array(0)).length === 0;
+    })()"""
+    assert browser.evaluate(script) is True
+
+
+def test_an_example_problem_is_solved_with_its_certificate(site: Site, browser: Browser) -> None:
+    server, _ = site
+    browser.open(f"{server.url}/#/solve")
+    browser.page.get_by_role("button", name="Try an example").click()
+    browser.wait("document.querySelector('.verdict.optimal') !== null")
+    rows = browser.evaluate(
+        "[...document.querySelectorAll('table[aria-label=choices], [aria-label=choices] tr')].length"
+    )
+    assert rows >= 7
+    chosen = browser.evaluate(
+        "[...document.querySelectorAll('[aria-label=choices] tbody td:last-child')].map(e => e.innerText)"
+    )
+    assert chosen[0] == chosen[1], "q and k are tied"
