@@ -107,7 +107,9 @@ def _ascend(field: Field, deadline: Deadline) -> Bound:
     multipliers = _multipliers(field, deadline)
     best = Bound(messages, multipliers, value_of(field, messages, multipliers))
     sets = _disjoint(field.edges)
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if len(sets) else 0):
+        if deadline.passed:
+            break
         moved = field.moved(best.messages)
         messages = best.messages + _sweep(moved, priced(field, best.multipliers)[0], sets, deadline)
         multipliers = _multipliers(field.moved(messages), deadline)

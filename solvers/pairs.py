@@ -67,7 +67,9 @@ def _search(reduced: Reduced, deadline: Deadline, seed: int, deepest: int) -> Ou
 def _plan(field: Field, moved: Field, price: NDArray[np.float64], deadline: Deadline, seed: int) -> IntArray | None:
     """Local search from two plans of the knapsack without pair terms: before and after messages moved them in."""
     best, value = None, np.inf
-    for source in (field, moved):
+    for source in (field, moved) if len(field.edges) else (field,):
+        if best is not None and deadline.passed:
+            break
         reduced = source.without_pairs()
         if not reduced.rows:
             start = reduced.loss.argmin(axis=1)

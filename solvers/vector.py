@@ -22,8 +22,7 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return Outcome(reduced.loss.argmin(axis=1))
     rows = Rows.of(reduced)
     dual = maximise(reduced, rows, Deadline.after(max(1e-3, SMOOTHED * deadline.left)))
-    if len(reduced.rows) > 1:
-        dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
+    dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
     choice = repair(reduced, rows, dual.multipliers, deadline)
     multipliers = {
         row.name: reduced.multiplier(row, float(value / scale))
