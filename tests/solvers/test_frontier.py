@@ -108,7 +108,11 @@ def test_what_a_frontier_refuses() -> None:
 def test_the_long_frontier_is_part_of_the_whole_one(
     family: str, k: int, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = instance(family, 6_000, k, 2, dtype=dtype)
+    one = instance(family, 6_003, k, 2, dtype=dtype)  # not a whole number of vectors, formats in any order
+    bits, shuffled = one.resources[0], np.random.default_rng(k).permutation(k)
+    assert bits.rate is not None
+    resource = compact_bits(bits.size, bits.rate[shuffled], bits.rate_den)
+    one = Problem(one.loss[:, shuffled], (resource,), one.limits)
     whole = frontier(one)
     monkeypatch.setattr(long_frontier, "LONG", 0)
     ours = frontier(one)
