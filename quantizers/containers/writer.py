@@ -180,7 +180,7 @@ def _fill(
                 files.place(spec.name, arrays[spec.name])
             return mark
 
-        for index, mark in finished(left, _sizes(request), place, workers=_workers(quantizer, context)):
+        for index, mark in finished(left, _sizes(request, quantizer), place, workers=_workers(quantizer, context)):
             journal.add(index, mark)
             progress("write", len(journal.done) / len(blueprint.groups), _name(request, index))
 
@@ -194,17 +194,25 @@ def make_groups(
     def make(index: int) -> tuple[dict[str, NDArray[Any]], int]:
         return _produce(request, index, quantizer, context)
 
-    for index, (arrays, mark) in finished(indexes, _sizes(request), make, workers=_workers(quantizer, context)):
+    for index, (arrays, mark) in finished(
+        indexes, _sizes(request, quantizer), make, workers=_workers(quantizer, context)
+    ):
         yield index, arrays, mark
 
 
-def _sizes(request: WriteRequest) -> Callable[[int], int]:
-    """Bytes of a group when it is worked on: its weights, as read and as stored."""
+def _sizes(request: WriteRequest, quantizer: Quantizer | None = None) -> Callable[[int], int]:
+    """Bytes of a group when it is worked on: its weights as read, as stored, and in between.
+
+    quantizer: the one that works, or None when nothing is quantized. Most hold a float32 copy, and codes as bytes.
+    """
     units, groups = request.inventory.units, request.blueprint.groups
+    between = 0 if quantizer is None or getattr(quantizer, "takes_stored", False) else 5
 
     def size(index: int) -> int:
         stored = sum(spec.nbytes for spec in groups[index])
-        return stored + (units[index].elements * DTYPE_BYTES[units[index].dtype] if index < len(units) else 0)
+        if index >= len(units):
+            return stored
+        return stored + units[index].elements * (DTYPE_BYTES[units[index].dtype] + between)
 
     return size
 
