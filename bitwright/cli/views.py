@@ -131,12 +131,13 @@ def checkpoint_text(checkpoint: Mapping[str, Any]) -> str:
         for key, value in checkpoint.items()
         if key not in known and isinstance(value, str | int | float)
     ]
-    return render.facts([
+    facts = render.facts([
         ("checkpoint", str(checkpoint.get("path", "-"))),
         ("container", checkpoint.get("container")),
         ("size", render.byte_text(size) if isinstance(size, int) else None),
         *plain,
     ])  # fmt: skip
+    return "\n\n".join([facts, *(f"warning: {text}" for text in checkpoint.get("warnings", ()))])
 
 
 def quality_text(result: Mapping[str, Any]) -> str:

@@ -15,13 +15,12 @@ from bitwright.core.formats import parse_format
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.importers.catalog import IMPORTERS
-from tests.models_inspect.checkpoints import LAYOUTS, write
+from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3.5, 1e308, float("nan"), "", "x", "4", [], [1], [None], {}, {"a": 1}, 10**30, -0.5,
     "linear", ["x"] * 3,
 )  # fmt: skip
-SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
 ROPES: tuple[dict[str, Any], ...] = (
     {"rope_type": "linear", "factor": 2.0},
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},

@@ -61,3 +61,10 @@ def test_export_takes_nearest_types_only_when_asked(plan: str, capsys: Capture) 
     assert "int8-g32 -> q8_0" in err
     assert main(["export", plan, "--to", "mlx", "--nearest"]) == 2
     assert "exact formats only" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_no_engine_loads_is_told_on_the_screen() -> None:
+    from bitwright.cli.views import checkpoint_text
+
+    text = checkpoint_text({"container": "gptq", "path": "out", "file_bytes": 7, "warnings": ["no engine loads it"]})
+    assert text.endswith("warning: no engine loads it")

@@ -19,9 +19,9 @@ from bitwright.core.formats import parse_format
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from tests.containers.test_containers import MIXES, WHOLE
-from tests.containers.test_gguf import MENU, SIZES, mix
+from tests.containers.test_gguf import MENU, mix
 from tests.containers.toy import toy
-from tests.models_inspect.checkpoints import LAYOUTS, write
+from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
 
 ROOT = Path(__file__).parents[2]
 EVERY = pytest.mark.parametrize("name", [*MIXES, "gguf"])

@@ -18,7 +18,7 @@ from bitwright.models.gguf_header import read_gguf
 from bitwright.models.rope import rope_factors
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.rtn import QUANTIZER
-from tests.models_inspect.checkpoints import LAYOUTS, write
+from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
 
 gguf = pytest.importorskip("gguf")
 CONTAINER = CONTAINERS.load("gguf")
@@ -28,10 +28,6 @@ HELD = (
     "llama-gqa", "llama-tied", "mistral", "qwen2-biases", "qwen3-norms", "mixtral-listed", "mixtral-stacked",
     "qwen3-moe-listed", "qwen3-moe-stacked", "bert",
 )  # fmt: skip
-
-
-#: What config.json says of a model beside its shapes.
-SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
 
 
 def model(folder: Path, layout: str, **change: Any) -> Path:

@@ -19,6 +19,8 @@ Shapes = dict[str, tuple[str, tuple[int, ...]]]
 Layout = tuple[dict[str, Any], Shapes]
 
 HIDDEN, INNER, HEADS, KV, HEAD, VOCABULARY, EXPERTS = 64, 96, 4, 2, 16, 128, 4
+#: What config.json says of these models beside their shapes, where an engine needs it.
+SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
 
 
 def safetensors(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]]) -> bytes:

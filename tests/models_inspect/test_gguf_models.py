@@ -13,11 +13,10 @@ from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.formats import parse_format
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
-from tests.models_inspect.checkpoints import LAYOUTS, write
+from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
 from tests.steps.bench import Bench
 
 MODELS = Path(__file__).parents[1] / "models"
-SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,9 @@ from bitwright.core.plan import plan_from_json
 from bitwright.engines import engine_names, load_profile, preflight
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
-from tests.models_inspect.checkpoints import LAYOUTS, write
+from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
 from tests.steps.bench import Bench
 
-SIZES = {"vocab_size": 128, "max_position_embeddings": 64, "intermediate_size": 96, "num_attention_heads": 4}
 #: Their codes are no formats here: plans in other formats are exported for them.
 OWN_CODES = {"exllamav3", "tensorrt-llm"}
 
