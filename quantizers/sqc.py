@@ -35,7 +35,7 @@ from quantizers.sweep import blocks, sweep
 
 #: Power of the error, the reach of tau and the threshold of salience, as released.
 POWER, REACH, DEVIATIONS = 2.4, 0.1, 2.0
-STEPS = 20
+STEPS = 10
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ the table holds every plan's score, and p = 0 is always among them.
 The budget says where the plans lie (ScoringTask.target): as many more low than high blocks as pay for scales and zero
 points, so that true bytes keep it. Where a uniform plan fits exactly the counts are equal, as in the paper.
 
-Errors are those of rounding to nearest, as in the paper's search; the checkpoint is made by the recipe's quantizer.
-Decided otherwise than in the release: both sides have the layer's bias; the ranking uses the damping that the quantizer
-uses; p = 0 and p = k / 2 are scored; KL goes from the original to the quantized layer (option `reverse`: the
+Every plan is scored with the errors of the quantizer that will make the checkpoint. The release scores with those of
+rounding to nearest (option `rounding = "nearest"`, one quantization a width instead of one a plan), which overrates
+plans that raise outlier channels: GPTQ makes up for most of what rounding loses there (docs/recipes/slim-llm.md).
+Decided otherwise than in the release, too: both sides have the layer's bias; the ranking uses the damping that the
+quantizer uses; p = 0 and p = k / 2 are scored; KL goes from the original to the quantized layer (option `reverse`: the
 release's).
-Cost: 2 forward passes, and for each unit about two products with its inputs' sample.
+Cost: 2 forward passes, and for each unit one quantization and one product with its inputs' sample a plan.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import IntFormat
 from bitwright.core.mixed_format import Cut, cut, mixed, part_bytes
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.deltas import Deltas, unit_weight
+from sensitivity.deltas import Deltas, quantized_weight, unit_weight
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.input_moments import gather, passes
 from sensitivity.input_rows import gather_rows
@@ -43,6 +45,8 @@ from sensitivity.salience import block_salience, column_costs
 LOSS_UNIT = "KL of a layer's softmaxed output"
 #: Tokens whose outputs are compared, and plans of a matrix that are scored at most (the paper's 4096 inputs have 15).
 TOKENS, RUNGS = 2048, 17
+#: Whose errors plans are scored with: the first is the default, the second the release's.
+ROUNDINGS = ("quantizer", "nearest")
 #: Outputs handled at once.
 CELLS = 1 << 24
 
@@ -54,7 +58,7 @@ class OutputKl:
 
     name = "output-kl"
     needs_data = True
-    options = frozenset({"tokens", "bits", "reverse"})
+    options = frozenset({"tokens", "bits", "reverse", "rounding"})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -77,9 +81,13 @@ class OutputKl:
         losses: list[list[float]] = [[0.0] for _ in range(units)]
         reached = np.zeros(units, np.bool_)
         rounded = Deltas(task.source, task.inventory, task.formats, "rtn")
+        nearest = _nearest(task)
         for number, layer, salience in _layers(task, runner, ranked=True):
             choices[number] = ladder.rungs(number, salience)
-            losses[number] = list(layer.walk(rounded.stack(number), ladder.cuts[number], choices[number]))
+            if nearest:
+                losses[number] = list(layer.walk(rounded.stack(number), ladder.cuts[number], choices[number]))
+            else:
+                losses[number] = [layer.kl(error) for error in ladder.errors(number, choices[number])]
             reached[number] = True
         width = max(map(len, choices))
         loss = np.full((units, width), np.inf)
@@ -167,6 +175,16 @@ def _layers(task: ScoringTask, runner: Runner, *, ranked: bool) -> Iterator[tupl
         raise no_linears(runner)
 
 
+def _nearest(task: ScoringTask) -> bool:
+    """Whether plans are scored with rounding to nearest."""
+    rounding = task.options.get("rounding", ROUNDINGS[0])
+    if rounding not in ROUNDINGS:
+        raise InvalidInput(
+            "output-kl has no such rounding", expected=" or ".join(ROUNDINGS), got=repr(rounding)[:40]
+        )  # fmt: skip
+    return bool(rounding == ROUNDINGS[1])
+
+
 class _Ladder:
     """The plans of every matrix at the target."""
 
@@ -217,6 +235,14 @@ class _Ladder:
     def uniform(self, number: int) -> Choices:
         """(1, blocks): the plan of a matrix of which nothing is known."""
         return self._plan(number, np.zeros(self.cuts[number].parts), 0)[None]
+
+    def errors(self, number: int, choices: Choices) -> Iterator[torch.Tensor]:
+        """What the quantizer does to the weights by each plan: float32 (out, in)."""
+        unit = self.task.inventory.units[number]
+        weight = unit_weight(self.task.source, unit)
+        for choice in choices:
+            format = mixed(self.task.granularity, self.task.formats, choice)
+            yield torch.from_numpy(quantized_weight(self.task.deltas.quantizer, weight, format, unit) - weight)
 
     def names(self, number: int, choices: Choices) -> list[str]:
         return [mixed(self.task.granularity, self.task.formats, choice).name for choice in choices]

@@ -54,7 +54,10 @@ def test_plans_are_scored_whole_and_uniform_is_among_them(tiny: dict[str, Opened
     data, formats = DATA["llama"](), tuple(parse_format(name) for name in MENU)
     runner = load_runner(source, inventory)
     inputs = _inputs(runner, data)
-    target = {"bits": 2 + 3.0}  # int2-g8: 2 bits, 18/8 of scales and zero points, and the widths of blocks
+    target = {
+        "bits": 2 + 3.0,
+        "rounding": "nearest",
+    }  # int2-g8: 2 bits, 18/8 of scales and zero points, and the widths of blocks
     table = score(
         source, inventory, MENU, metric="output-kl", calibration=calibrated(data), granularity="column:8",
         options=target,
