@@ -85,7 +85,7 @@ class Gate:
             raise Unauthorized(
                 f"the API key '{key.name}' has expired",
                 got=timestamp(key.expires_at),
-                hint="ask its operator for a new one",
+                hint="ask the operator of this server for a new one",
             )
         return Principal(key.tenant, key.scopes)
 

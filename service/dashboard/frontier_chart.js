@@ -10,7 +10,7 @@ const TOP = 50, BELOW = 42, RIBBON = 46, GAP = 8;
 // Losses below this share of the largest are not drawn: a curve that falls to nothing would stretch the axis.
 const DECADES = 5;
 // How far the plot stands from the edges, also for what is aligned with it.
-export const margins = (width) => (width < 600 ? { left: 50, right: 10 } : { left: 70, right: 24 });
+export const margins = (width) => (width < 600 ? { left: 50, right: 10 } : { left: 84, right: 24 });
 
 // points [[bytes, loss]], uniform [{name, bytes, loss}], knee {bytes, loss}, weights: for bits per weight on the upper axis;
 // mix(budgets): shares of the weights by format at each, formats [{name, bits}] in that order.

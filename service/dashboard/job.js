@@ -24,7 +24,7 @@ export async function jobView(root, { parts: [id] }) {
   };
   const stop = watch(id, (found, event) => {
     note(event);
-    if (found) { current = found; if (found.done) replay(id, note); }
+    if (found) { current = found; if (found.done) replay(id, note).catch((error) => { if (!gone) log.append(h("li", { class: "muted" }, `The events could not all be read: ${error.message}`)); }); }
     else if (event?.type === "progress" && !current.done) current = { ...current, state: "running", progress: { ...current.progress, ...event.data } };
     draw();
   }, (error) => { gone = true; put(body, error.status === 404 ? removed(error) : problem(error, () => location.reload())); });

@@ -54,6 +54,31 @@ def test_a_server_that_goes_away_and_comes_back_is_followed_again(tmp_path: Path
     browser.forgive("ERR_")
 
 
+def test_where_streams_are_refused_a_job_is_followed_by_polls(site: Site, browser: Browser) -> None:
+    server, _ = site
+    job = server.submit(model="hf:org/polled")
+    claim = server.claim(job["id"])
+    refused, polled = [], []
+
+    def refuse(route: Route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(status=503, content_type="application/problem+json", body='{"detail": "no streams"}')
+
+    browser.page.route("**/events", refuse)
+    browser.page.on("request", lambda request: polled.append(request.headers) if "?wait=" in request.url else None)
+    browser.open(f"{server.url}/#/jobs/{job['id']}")
+    browser.wait("document.querySelector('.state.running') !== null")
+    server.store.progress(job["id"], claim.attempt, "score", 0.6, "told by a poll")
+    browser.wait("document.body.innerText.includes('told by a poll')")
+    server.store.succeed(job["id"], claim.attempt, {"answer": 1})
+    browser.wait("document.querySelector('.state.succeeded') !== null")
+    browser.wait("document.querySelector('.timeline').innerText.includes('could not all be read: no streams')")
+    assert refused
+    assert any("if-none-match" in headers for headers in polled)
+    browser.page.unroute("**/events")
+    browser.forgive("503")
+
+
 def test_a_job_deleted_while_it_is_watched_is_told(site: Site, browser: Browser) -> None:
     server, _ = site
     job = server.submit(model="hf:org/short-lived")
