@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bitwright.jobs import migrate
+from bitwright.jobs.store import open_store
 from tests.chaos.fleet import ROOT, Fleet, faults_of_history, quick_settings, wait_for
 from tests.chaos.sizes import size
 
@@ -82,6 +83,21 @@ def test_old_and_new_workers_do_one_queue_together(database_url, tmp_path):
             for process in list(fleet.workers):
                 fleet.kill(process)
         after.store.close()
+
+
+def test_a_program_that_the_schema_no_longer_serves_says_so_and_touches_nothing(tmp_path):
+    """The first schema had no word for what still serves it: its program, started after the migration, must refuse."""
+    old = old_program(tmp_path / "old")
+    store = open_store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    job = store.create({"kind": "inspect", "model": "x"}).job
+    words = [sys.executable, "-c", OLD_STORE, str(old), f"sqlite:///{tmp_path / 'jobs.db'}", "1"]
+    refused = subprocess.run(words, capture_output=True, text=True, check=False, cwd=old)
+    assert refused.returncode != 0
+    assert "InvalidSetting: the job database was made by a newer version of bitwright" in refused.stderr
+    assert "upgrade bitwright on this host" in refused.stderr
+    assert [one.id for one in store.page(limit=10)] == [job.id]
+    assert migrate.revision(store.database) == migrate.HEAD
+    store.close()
 
 
 def _drop_everything(url: str) -> None:
