@@ -6,7 +6,7 @@ import { h, put } from "./dom.js";
 import { bytes, count, number, plural } from "./format.js";
 import { Unfolded } from "./unfolded.js";
 
-const MIN_CELL = 15, MAX_CELL = 64;
+const MIN_CELL = 13, MAX_CELL = 64;
 // Formats that the legend names one by one; more are told by their bits.
 const MOST_NAMED = 12;
 
