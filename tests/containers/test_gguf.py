@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,26 @@ def test_a_file_that_lies_about_a_type_is_refused(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(data))
     with pytest.raises(InvalidModel, match="otherwise than the manifest"):
         CONTAINER.read(tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_names_are_those_of_the_gguf_package(model_type: str) -> None:
+    """Its own map of the architecture, block 7 of 9, as an oracle: the same name for every part that it knows."""
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES[model_type][0])
+    theirs = gguf.get_tensor_name_map(arch, 9)
+    absent = []
+    for there, back in hugging_face_names(model_type).items():
+        name = back.format(n=7, e=3)
+        stem, _, end = name.rpartition(".")
+        found = theirs.get_name(stem) or theirs.get_name(stem.replace(".experts.3.", ".experts."))
+        if found is None:
+            absent.append(name)
+        else:
+            assert f"{found}.{end}" == there.format(n=7), name
+    # Families of names are shared: some parts exist in their sisters only.
+    sisters = r".*(?:q_norm|k_norm|7\.mlp\.(?:gate|up|down)_proj|shared_expert(?:_gate|\.[a-z]+_proj))\.(?:weight|bias)"
+    assert not [name for name in absent if not re.fullmatch(sisters, name)]
+    assert model_type != "qwen3" or not absent
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)

@@ -36,6 +36,15 @@ CASES: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...], dict[str, Any
         ("int4-sym-g32", "int8-sym-g32"),
         {},
     ),
+    "llama.cpp-qwen2.txt": ("llama.cpp", "qwen2-biases", (), ("int4-sym-g32", "int8-sym-g32"), {}),
+    "llama.cpp-qwen3.txt": ("llama.cpp", "qwen3-norms", (), ("int4-sym-g32", "int5-sym-g32"), {}),
+    "llama.cpp-qwen3-moe.txt": (
+        "llama.cpp",
+        "qwen3-moe-listed",
+        ("expert_role",),
+        ("int4-sym-g32", "int8-sym-g32"),
+        {},
+    ),
     "llama.cpp-bert.txt": ("llama.cpp", "bert", (), ("int4-sym-g32", "int8-sym-g32"), {}),
     "llama.cpp-nearest.txt": (
         "llama.cpp",
@@ -52,6 +61,7 @@ CASES: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...], dict[str, Any
         {},
     ),
     "gptqmodel-planar.json": ("gptqmodel", "mistral", ("qkv", "gate_up"), ("int4-sym-channel", "int6-sym-g32"), {}),
+    "gptqmodel-mixtral.json": ("gptqmodel", "mixtral-listed", (), ("int4-sym-g32", "int8-sym-g32", "int3-g32"), {}),
     "compressed-tensors-llama.json": (
         "compressed-tensors",
         "llama-gqa",
