@@ -26,7 +26,7 @@ export class Readout {
       [bytes(plan.bytes), `${bytes(plan.bytes + rest)} with the rest`],
       [number(plan.loss), table.loss_unit],
       [plan.gap <= 1e-12 * plan.loss ? "optimal" : `within ${plan.gap / plan.loss < 1e-5 ? "0.001 %" : percent(plan.gap / plan.loss, 3)}`, `none is below ${number(plan.bound)}`],
-      rival ? [times(rival), `${rival.name}${next && next !== rival ? `; next: +${percent(next.bytes / plan.bytes - 1)} bytes` : ""}`] : ["none", next ? `${next.name}: +${percent(next.bytes / plan.bytes - 1)} bytes` : "no uniform plan is so small"],
+      rival ? [times(rival), `${rival.name}${next && next !== rival ? `; next: +${percent(next.bytes / plan.bytes - 1)}` : ""}`] : ["none", next ? `${next.name}: +${percent(next.bytes / plan.bytes - 1)} bytes` : "no uniform plan is so small"],
       plan.loss > 0 && plan.multiplier > 0 ? [`−${percent(Math.max(0, 1 - better / plan.loss), 1)} loss`, `${number(plan.multiplier * 2 ** 20)} of loss a MiB here`] : ["–", "nothing is left to gain"],
     ];
     set.forEach(([value, note], i) => {

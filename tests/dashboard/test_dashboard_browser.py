@@ -359,3 +359,21 @@ def test_an_example_problem_is_solved_with_its_certificate(site: Site, browser: 
         "[...document.querySelectorAll('[aria-label=choices] tbody td:last-child')].map(e => e.innerText)"
     )
     assert chosen[0] == chosen[1], "q and k are tied"
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_chart_stands_still_while_it_is_dragged(site: Site, browser: Browser, width: int) -> None:
+    server, made = site
+    browser.look(width, 900)
+    browser.open(f"{server.url}/#/frontier/{made['llama_table']}", ready="svg.frontier")
+    script = """(async () => {
+      const slider = document.querySelector('input.along'), tops = new Set();
+      for (let at = 0; at <= 1000; at += 25) {
+        slider.value = at;
+        slider.dispatchEvent(new Event('input'));
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        tops.add(Math.round(document.querySelector('svg.frontier').getBoundingClientRect().top + scrollY));
+      }
+      return [...tops];
+    })()"""
+    assert len(browser.evaluate(script)) == 1
