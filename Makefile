@@ -66,9 +66,9 @@ peers: venv native  ## AutoRound's AutoScheme and ModelOpt's auto_quantize again
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers tests/models/mixtral-stdlib
 
 larger: venv native  ## score and measure models several times larger than the memory of the process, block by block
-	$(BIN)/python -m benchmarks.streaming tests/models/llama-stdlib --times 8 --limit-mib 900
-	$(BIN)/python -m benchmarks.streaming tests/models/mixtral-stdlib --times 6 --limit-mib 1200 --tokens 128
-	$(BIN)/python -m benchmarks.streaming tests/models/vit-digits --copies 24 --times 8 --limit-mib 900 --tokens 32
+	$(BIN)/python -m benchmarks.streaming tests/models/llama-stdlib --copies 4 --times 40 --limit-mib 600 --tokens 64 --activation-mib 64
+	$(BIN)/python -m benchmarks.streaming tests/models/mixtral-stdlib --copies 4 --times 24 --limit-mib 700 --tokens 64 --activation-mib 64
+	$(BIN)/python -m benchmarks.streaming tests/models/vit-digits --copies 24 --times 24 --limit-mib 700 --tokens 32 --activation-mib 64
 
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from bitwright.core.errors import InvalidModel, Unsupported
+from bitwright.core.errors import InvalidModel, OutOfResources, Unsupported
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.block_reader import Reader, make_reader
 from sensitivity.heads import Head, head_for
+from sensitivity.memory import ran_out
 from sensitivity.quiet import quiet
 from sensitivity.runner import model_folder
 from sensitivity.units_map import Slice, map_units
@@ -172,6 +173,8 @@ def _skeleton(source: ModelSource, head: Head, dtype: torch.dtype) -> torch.nn.M
                 config, dtype=dtype, experts_implementation="eager"
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        if ran_out(error):
+            raise OutOfResources("not even one block of the model fits in memory", got=str(error)[:200]) from error
         raise Unsupported("transformers cannot build this model", got=str(error)[:200]) from error
     model.eval()
     model.requires_grad_(False)

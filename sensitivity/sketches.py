@@ -30,6 +30,8 @@ from sensitivity.heads import draw_labels
 from sensitivity.runner import Runner, load_runner
 
 LABELS = 16
+#: Items that run together; bytes of the original's outputs that are kept.
+ITEMS, KEPT_BYTES = 32, 256 << 20
 _STREAM = 0x5E7C
 Cell = tuple[int, int]
 
@@ -66,27 +68,43 @@ def sketch(
     """
     model = runner or load_runner(source, inventory)
     generator = np.random.Generator(np.random.Philox(key=[seed, _STREAM]))
-    rows = [np.arange(start, min(start + 8, data.items)) for start in range(0, data.items, 8)]
-    signed, kl = np.empty((len(cells), 0), np.float32), np.zeros(len(cells))
     menu = [parse_format(name) for name in formats]
+    signed, kl, done = [], np.zeros(len(cells)), 0
     with torch.inference_mode():
-        for number, some in enumerate(rows):
-            batch = data.take(some).trimmed()
-            reference = _log(model.output(batch))
-            labels = _labels(reference, generator)
-            mass = reference.exp()
-            found = np.empty((len(cells), labels.numel()), np.float32)
+        for batches in _groups(model, data):
+            references = [_log(model.output(batch)) for batch in batches]
+            labels = [_labels(reference, generator) for reference in references]
+            found = np.empty((len(cells), sum(map(torch.numel, labels))), np.float32)
             for at, (unit, column) in enumerate(cells):
                 spec = inventory.units[unit]
                 weight = quantized_weight(quantizer, unit_weight(source, spec), menu[column], spec)
                 with model.replaced({spec.name: weight}):
-                    moved = _log(model.output(batch)) - reference
-                mean = (mass * moved).sum(-1, keepdim=True)  # minus the KL of the position
-                kl[at] -= float(mean.sum())
-                found[at] = (moved - mean).gather(-1, labels).flatten().numpy()
-            signed = np.concatenate([signed, found], axis=1)
-            progress("measure", (number + 1) / len(rows), f"interactions of {len(cells)} cells")
-    return Sketches(tuple(cells), signed, kl / (signed.shape[1] / LABELS))
+                    outputs = [_log(model.output(batch)) for batch in batches]
+                parts = [_moved(*one) for one in zip(references, outputs, labels, strict=True)]
+                kl[at] += sum(total for _, total in parts)
+                found[at] = np.concatenate([values for values, _ in parts])
+            signed.append(found)
+            done += sum(batch.items for batch in batches)
+            progress("measure", done / data.items, f"interactions of {len(cells)} cells")
+    whole = np.concatenate(signed, axis=1)
+    return Sketches(tuple(cells), whole, kl / (whole.shape[1] / LABELS))
+
+
+def _groups(model: Runner, data: Data) -> list[list[Data]]:
+    """Batches of ITEMS in groups whose reference outputs fit KEPT_BYTES; a cell is quantized once a group."""
+    one = _log(model.output(data.take(np.zeros(1, np.int64)).trimmed())).numel() * 8
+    size = max(1, min(ITEMS, KEPT_BYTES // one))
+    batches = [data.take(np.arange(at, min(at + size, data.items))).trimmed() for at in range(0, data.items, size)]
+    many = max(1, KEPT_BYTES // (one * size))
+    return [batches[at : at + many] for at in range(0, len(batches), many)]
+
+
+def _moved(reference: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.float32], float]:
+    """(centred log q - log p at the labels, the KL summed over positions)."""
+    moved = output - reference
+    mean = (reference.exp() * moved).sum(-1, keepdim=True)
+    values: NDArray[np.float32] = (moved - mean).gather(-1, labels).flatten().float().numpy()
+    return values, -float(mean.sum())
 
 
 def _log(output: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,8 @@ from worker.steps.quantizing import Maker
 LOW_BITS, APART = 2.5, 1 / 3
 #: Tokens of the probes: as many as these positions over all cells allow, and none of it below the least.
 PROBE_TOKENS, POSITIONS, LEAST_TOKENS = 1024, 1 << 20, 256
+#: Items at most, of models whose items are single positions.
+PROBE_ITEMS = 128
 #: Columns that are probed: those of the plan and their neighbours, at most so many, the narrowest first.
 COLUMNS = 4
 SECONDS = 10.0
@@ -128,9 +130,9 @@ def probed_cells(table: SensitivityTable, problem: Problem, choice: IntArray) ->
 def _probe_data(scoring: Data, cells: int) -> Data | None:
     a_item = max(1.0, scoring.tokens / max(1, scoring.items))
     tokens = min(PROBE_TOKENS, POSITIONS // max(1, cells))
-    return (
-        scoring.take(np.arange(min(scoring.items, max(1, round(tokens / a_item))))) if tokens >= LEAST_TOKENS else None
-    )
+    if tokens < LEAST_TOKENS:
+        return None
+    return scoring.take(np.arange(min(scoring.items, PROBE_ITEMS, max(1, round(tokens / a_item)))))
 
 
 def _products(
