@@ -28,7 +28,7 @@ import torch
 from bitwright.core.errors import Unsupported
 from bitwright.core.recipe import Pruning
 from sensitivity.data import Data
-from sensitivity.routing import find_blocks
+from sensitivity.routing import find_blocks, run_hooked
 from sensitivity.runner import Runner
 
 #: Each gate's output ends with (tokens, routes) weights and expert numbers; transformers' routers since version 5.
@@ -91,14 +91,7 @@ def pruning_runner(runner: Runner, rule: Pruning, data: Data) -> PruningRunner:
 
         return hook
 
-    handles = [place.gate.register_forward_hook(keep(name)) for name, place in places.items()]
-    try:
-        with torch.inference_mode():
-            for row in range(data.items):
-                runner.output(data.take(np.array([row])))
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(runner, data, [place.gate.register_forward_hook(keep(name)) for name, place in places.items()])
     thresholds = {name: float(torch.cat(ratios).double().median()) for name, ratios in seen.items()}
     return PruningRunner(
         runner.source, runner.inventory, runner.model, runner.head, runner.slices, runner.warnings, rule, thresholds

@@ -112,13 +112,7 @@ def watch(runner: Runner, data: Data, *, residual: bool = False) -> list[Block]:
         return norm.register_forward_pre_hook(hook)
 
     handles = [keep(name) for name in found] + [before(name) for name in found if residual]
-    try:
-        with torch.inference_mode():
-            for row in range(data.items):
-                runner.output(data.take(np.array([row])))
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(runner, data, handles)
     return [
         replace(
             _block(runner, modules[name], name, found[name], *map(torch.cat, seen[name])),
@@ -126,6 +120,17 @@ def watch(runner: Runner, data: Data, *, residual: bool = False) -> list[Block]:
         )
         for name in found
     ]  # fmt: skip
+
+
+def run_hooked(runner: Runner, data: Data, handles: Sequence[Any]) -> None:
+    """Runs the data item by item for hooks that watch, and removes them whatever happens."""
+    try:
+        with torch.inference_mode():
+            for row in range(data.items):
+                runner.output(data.take(np.array([row])))
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _block(
