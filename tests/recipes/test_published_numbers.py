@@ -79,8 +79,9 @@ def test_average_bits_of_mc_moe(experts: int, average: float) -> None:
     each = costs(recipe.format_names())
     column = {f: j for j, f in enumerate(recipe.format_names())}
     for row, one in zip(each, MODEL.units, strict=True):
-        step = row[column["int2-g64"]] - row[column["int1-g64"]]
-        shared = row[column["int1-g64"]] + step * (experts / EXPERTS - 1)
+        # Signs need no zero points, so that no plan of these bits takes more, and one of a bit more takes more.
+        step = row[column["int3-g64"]] - row[column["int2-g64"]]
+        shared = row[column["int2-g64"]] + step * (experts / EXPERTS - 2)
         limit += int(row[column["int4-g64"]]) if one.expert is None else round(shared)
     found = planned(recipe, np.outer(scores, 4.0**-bits), limit)
     assert round(average_bits(found), 3) == average
@@ -137,7 +138,7 @@ def test_mc_moe_is_the_best_of_all_plans_in_every_layer_of_a_trained_model(model
     fixed = sum(int(cost[i, names.index("int4-g64")]) for i, u in enumerate(inventory.units) if u.expert is None)
     plans = np.array(list(itertools.product(range(3), repeat=EXPERTS)))
     for bits in (1.5, 2.0, 2.5):
-        whole = sum(cost[i, 0] + (cost[i, 1] - cost[i, 0]) * (bits - 1) for layer in layers for e in layer for i in e)
+        whole = sum(cost[i, 1] + (cost[i, 2] - cost[i, 1]) * (bits - 2) for layer in layers for e in layer for i in e)
         plain = table.problem(
             int(fixed + whole), tie_kinds=("expert",), allowed=allowed(recipe, inventory.units, names)
         )

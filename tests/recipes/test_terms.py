@@ -19,7 +19,7 @@ from worker.steps.terms import allowed, constrained, layer_limits, smallest_byte
 #: Names that a recipe's members may have, as the catalogs give them.
 KNOWN = {"metric": ("fisher", "moe"), "solver": ("auto", "hull"), "quantizer": ("rtn", "gptq")}
 RULED = 'name = "x"\nsummary = "x"\n[[rules]]\nformats = ["int4-g64"]\nat_least = 1\n'
-FORMATS = ("int1-g64", "int2-g64", "int3-g64", "int4-g64")
+FORMATS = ("sign-g64", "int2-g64", "int3-g64", "int4-g64")
 
 
 def unit(name: str, module: str, layer: int | None, expert: int | None = None) -> Unit:
