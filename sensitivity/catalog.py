@@ -104,7 +104,12 @@ METRICS = Catalog(
             "sensitivity.salience:METRIC",
             "SliM-LLM's salience: what an error costs a layer once later inputs make up for it; also by column block",
             needs=("torch", "transformers"),
-            traits={"data": "calibration", "loss_unit": "compensated squared output error", "passes": "1 forward"},
+            traits={
+                "data": "calibration",
+                "loss_unit": "compensated squared output error",
+                "passes": "1 forward",
+                "parts": True,
+            },
         ),
         Entry(
             "output-kl",

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration
+from bitwright.core.errors import InvalidCalibration, Unsupported
+from bitwright.core.mixed_format import cut
 from quantizers.hessian import damped
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
@@ -112,6 +113,32 @@ class Salience:
         return Scores(
             loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens if task.data else 0,
             samples=task.data.items if task.data else 0, unmeasured=unmeasured, warnings=runner.warnings,
+            parameters={"damping": DAMPING},
+        )  # fmt: skip
+
+    def score_parts(self, task: ScoringTask) -> Scores:
+        """The same sums over the weights of each part, for every cut."""
+        runner = load_runner(task.source, task.inventory)
+        cuts = [cut(task.granularity, unit.shape, task.formats) for unit in task.inventory.units]
+        rows = [np.zeros((found.parts, task.shape[1])) for found in cuts]
+        reached = np.zeros(task.shape[0], np.bool_)
+        for number, costs in unit_costs(task, runner):
+            found, shape = cuts[number], task.inventory.units[number].shape
+            weighed = np.square(task.deltas.stack(number).astype(np.float64)) * costs
+            lines = found.to_lines(weighed, shape).sum(axis=-1).T
+            rows[number] = np.add.reduceat(lines, np.arange(0, found.lines, found.block), axis=0)
+            reached[number] = True
+        missing = tuple(task.inventory.units[i].name for i in np.flatnonzero(~reached))
+        if missing:
+            raise Unsupported(
+                "salience of parts has nothing to say of units that no token reaches",
+                expected="calibration data that reaches every unit", got=f"{len(missing)} not reached: {missing[0]}",
+                hint="use more calibration data, or plan by tensor",
+            )  # fmt: skip
+        loss = np.concatenate(rows)
+        return Scores(
+            loss=loss, stderr=np.full(loss.shape, np.nan), loss_unit=LOSS_UNIT, warnings=runner.warnings,
+            tokens=task.data.tokens if task.data else 0, samples=task.data.items if task.data else 0,
             parameters={"damping": DAMPING},
         )  # fmt: skip
 

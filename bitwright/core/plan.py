@@ -44,7 +44,10 @@ class PlanModel(_Frozen):
 
 
 class PlanUnit(_Frozen):
-    """One unit's choice. bytes: exact storage; loss: predicted; layer, module, expert: where it sits, for pictures."""
+    """One unit's choice. bytes: exact storage; loss: predicted; layer, module, expert: where it sits, for pictures.
+
+    rung: the column of the problem, where every unit has a menu of its own; else the format names it.
+    """
 
     name: Text = Field(min_length=1, max_length=1024)
     format: str
@@ -56,6 +59,7 @@ class PlanUnit(_Frozen):
     module: Text | None = None
     layer: int | None = None
     expert: int | None = None
+    rung: Text | None = None
 
 
 class Totals(_Frozen):

@@ -33,7 +33,11 @@ def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
         notes.append("not recomputed: the lower bound, which needs the problem (--problem)")
         return Verdict(not failures, tuple(failures), tuple(notes), certificate)
     names, formats = problem.unit_names, problem.format_names
-    chosen = [pair for unit in plan.units for pair in expand(unit.name, parse_format(unit.format))]
+    chosen = [
+        pair
+        for unit in plan.units
+        for pair in ([(unit.name, unit.rung)] if unit.rung else expand(unit.name, parse_format(unit.format)))
+    ]
     if names is None or formats is None or list(names) != [name for name, _ in chosen]:
         failures.append("the problem's units are not the plan's units")
         return Verdict(False, tuple(failures), tuple(notes), certificate)

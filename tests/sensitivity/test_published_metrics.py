@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,21 @@ def test_salience_is_the_cost_after_compensation(tiny: dict[str, Opened]) -> Non
         np.testing.assert_allclose(losses.sum(axis=0), table.loss[number], rtol=1e-6)
         weight = unit_weight(source, unit).astype(np.float64)
         assert salience[0] == pytest.approx((weight[:, :16] ** 2 * costs[:16]).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("granularity", ["column:16", "group", "row:3"])
+def test_salience_of_parts_adds_up_to_that_of_the_unit(tiny: dict[str, Opened], granularity: str) -> None:
+    formats, data = ("int2-g16", "int4-g16"), calibrated(DATA["llama"]())
+    whole, parts = (
+        score(*tiny["llama"], formats, metric="salience", calibration=data, granularity=g)
+        for g in ("tensor", granularity)
+    )
+    np.testing.assert_allclose(parts.by_unit().loss, whole.loss, rtol=1e-9)
+    if granularity == "column:16":
+        task = replace(_task(tiny["llama"], DATA["llama"]()), formats=tuple(map(parse_format, formats)))
+        task = replace(task, deltas=Deltas(*tiny["llama"], task.formats, "rtn"))
+        blocks = np.concatenate([losses for _, losses in block_losses(task, 16).values()])
+        np.testing.assert_allclose(parts.loss, blocks, rtol=1e-9)
 
 
 def test_moe_is_use_times_block_error(tiny: dict[str, Opened]) -> None:

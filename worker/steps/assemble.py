@@ -68,23 +68,7 @@ def build_plan(
     redrawn: Redrawn | None = None,
 ) -> Plan:
     """The plan of a feasible solution. Sums are exact: bytes in integers, losses by fsum."""
-    rows = [
-        PlanUnit(
-            name=unit.name,
-            format=format,
-            elements=unit.elements,
-            bytes=parse_format(format).storage(unit.shape).bytes,
-            loss=loss,
-            stderr=stderr,
-            shape=unit.shape,
-            module=unit.module,
-            layer=unit.layer,
-            expert=unit.expert,
-        )
-        for unit, format, (loss, stderr) in zip(
-            inventory.units, table.unit_formats(solution.choice), _unit_losses(table, solution), strict=True
-        )
-    ]
+    rows = _units(inventory, table, solution)
     total = sum(row.bytes for row in rows)
     return Plan(
         model=PlanModel(
@@ -119,6 +103,39 @@ def _file_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory,
     formats = [parse_format(row.format) for row in rows]
     report = CONTAINERS.load(request.to).predict(inventory, formats, source=source)
     return int(report.file_bytes)
+
+
+def _units(inventory: Inventory, table: SensitivityTable, solution: Solution) -> list[PlanUnit]:
+    """Every unit with its format, exact bytes and predicted loss."""
+    return [
+        PlanUnit(
+            name=unit.name,
+            format=format,
+            elements=unit.elements,
+            bytes=parse_format(format).storage(unit.shape).bytes,
+            loss=loss,
+            stderr=stderr,
+            shape=unit.shape,
+            module=unit.module,
+            layer=unit.layer,
+            expert=unit.expert,
+            rung=rung,
+        )
+        for unit, format, rung, (loss, stderr) in zip(
+            inventory.units,
+            table.unit_formats(solution.choice),
+            _rungs(table, solution),
+            _unit_losses(table, solution),
+            strict=True,
+        )
+    ]
+
+
+def _rungs(table: SensitivityTable, solution: Solution) -> list[str | None]:
+    """The column of every unit, where its name is not that of the format."""
+    if not table.menus:
+        return [None] * len(table.inventory.units)
+    return [table.formats[column] for column in solution.choice.tolist()]
 
 
 def _unit_losses(table: SensitivityTable, solution: Solution) -> Iterator[tuple[float, float | None]]:
