@@ -32,10 +32,10 @@ QUANTIZERS = Catalog(
             traits={"data": "hessian"},
         ),
         Entry(
-            "gptq-refit",
-            "quantizers.compensation:GPTQ_REFIT",
-            "gptq, then least-squares scales for its codes in rows where they help on held-out tokens",
-            traits={"data": "hessian", "held_out": True},
+            "gptq-gain",
+            "quantizers.compensation:GPTQ_GAIN",
+            "gptq, then one factor on the scales of every row that undoes its shrinkage",
+            traits={"data": "hessian"},
         ),
         Entry(
             "erq",

@@ -1,9 +1,10 @@
-"""Compensation: other codes or scales for a quantized matrix, of the same format and bytes, kept row by row where they
-help on inputs that they were not fitted to.
+"""Compensation: other codes or scales for a quantized matrix, of the same format and bytes.
 
-A quantizer rounds, a compensator makes another proposal from the moments H of the inputs, and the gate keeps of every
-output row what has the smaller error dw H' dw' under moments H' of other tokens (`held_out`). Rows are independent, so
-the result is never worse than the quantizer's own on the held-out moments. Without them nothing is compensated.
+A quantizer rounds, and a compensator makes another proposal from the moments H of the inputs. Where a compensator could
+fit what is peculiar to a few tokens (`judged`), a gate keeps of every output row what has the smaller error dw H' dw'
+under moments H' of other tokens (`held_out`): rows are independent, so the result is never worse than the quantizer's
+own there, and without such moments nothing is compensated. One number a row (`gain`) needs no gate: the tokens that a
+gate would take from GPTQ cost more than the correction brings (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from bitwright.core.formats import Format, MixedFormat
 from quantizers.base import Float32Matrix, Mixed, Quantized, Quantizer, Stored
+from quantizers.gain import Gain
 from quantizers.gptq import Gptq
 from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.mixed import by_lines, quantize
-from quantizers.refit import RefitScales
 from quantizers.ridge import Ridge
 from quantizers.rtn import RoundToNearest
 
@@ -35,10 +36,10 @@ class Compensator(Protocol):
 
 
 class Compensated:
-    """A quantizer followed by a compensator and the gate."""
+    """A quantizer followed by a compensator, and by the gate where `judged`."""
 
-    def __init__(self, name: str, base: Quantizer, compensator: Compensator) -> None:
-        self.name, self._base, self._compensator = name, base, compensator
+    def __init__(self, name: str, base: Quantizer, compensator: Compensator, *, judged: bool) -> None:
+        self.name, self._base, self._compensator, self._judged = name, base, compensator, judged
 
     def quantize(
         self,
@@ -54,7 +55,11 @@ class Compensated:
         value = self._base.quantize(weight, format, name=name, hessian=hessian, **context)
         fitted = checked_hessian(hessian, weight.shape[1], name)
         other = checked_hessian(held_out, weight.shape[1], f"{name} (held out)")
-        if not isinstance(value, Quantized) or fitted is None or other is None or not other.any():
+        if not isinstance(value, Quantized) or fitted is None:
+            return value
+        if not self._judged:
+            return self._compensator.improve(weight, value, damped(fitted, RIDGE))
+        if other is None or not other.any():
             return value
         return kept(weight, value, self._compensator.improve(weight, value, damped(fitted, RIDGE)), other)
 
@@ -93,5 +98,5 @@ def row_errors(weight: Float32Matrix, made: Quantized, moments: Float64) -> NDAr
     return errors
 
 
-ERQ = Compensated("erq", RoundToNearest(), Ridge())
-GPTQ_REFIT = Compensated("gptq-refit", Gptq(), RefitScales())
+ERQ = Compensated("erq", RoundToNearest(), Ridge(), judged=True)
+GPTQ_GAIN = Compensated("gptq-gain", Gptq(), Gain(), judged=False)

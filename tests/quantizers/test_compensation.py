@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.formats import parse_format
 from quantizers.base import Quantized, dequantize, group_spans
 from quantizers.catalog import QUANTIZERS
 from quantizers.compensation import RIDGE, kept, row_errors
+from quantizers.gain import Gain
 from quantizers.hessian import damped
-from quantizers.refit import RefitScales
 from quantizers.ridge import Ridge
 from quantizers.rtn import QUANTIZER as RTN
 from tests.strategies import format_names
@@ -61,33 +61,45 @@ def test_the_ridge_correction_is_what_the_paper_says(rows: int, columns: int, na
                 work[left] += np.linalg.lstsq(root[:, left], -root[:, now] @ delta, rcond=None)[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 4),
     st.integers(9, 70),
     st.sampled_from(["int2-g16", "int3-sym-g32", "int2-channel-fp32"]),
     st.integers(),
 )
-def test_refitted_scales_are_the_least_squares_ones(rows: int, columns: int, name: str, seed: int) -> None:
-    """Oracle: one least-squares problem a row, the ridge as extra equations; where no limit holds a scale back."""
+def test_the_gain_makes_a_row_as_loud_as_it_was(rows: int, columns: int, name: str, seed: int) -> None:
+    """Oracle: w H v' = w H w' for every row, to the rounding of its scales, where no limit holds the factor back."""
     rng = np.random.default_rng(abs(seed))
     weight, value = rounded(rng, rows, columns, name)
     hessian = damped(inputs(rng, columns, 2 * columns)[0], RIDGE)
-    made = RefitScales().improve(weight, value, hessian)
+    made = Gain().improve(weight, value, hessian)
     assert np.array_equal(made.codes, value.codes)
-    root, spans = np.linalg.cholesky(hessian).T, group_spans(columns, value.format)
-    zeros = np.full(value.scales.shape, value.format.middle) if value.zeros is None else value.zeros
     for row in range(rows):
-        basis = np.zeros((columns, len(spans)))
-        for number, (a, b) in enumerate(spans):
-            basis[a:b, number] = value.codes[row, a:b].astype(np.float64) - zeros[row, number]
-        before = value.scales[row].astype(np.float64)
-        design, target = root @ basis, root @ (weight[row] - basis @ before)
-        ridge = np.diag(np.sqrt(0.01 * (design**2).sum(axis=0)))
-        change = np.linalg.lstsq(np.vstack([design, ridge]), np.append(target, np.zeros(len(spans))), rcond=None)[0]
-        ratio = 1 + change / before
-        expected = before * np.clip(ratio, 0.7, 1.5)
-        assert made.scales[row].astype(np.float64) == pytest.approx(expected, rel=1e-3)
+        w = weight[row].astype(np.float64)
+        before, after = (float(w @ hessian @ dequantize(v)[row].astype(np.float64)) for v in (value, made))
+        loud = float(w @ hessian @ w)
+        factor = min(max(loud / before, 0.7), 1.5) if before > 0 else 1.0
+        # Each scale is off by at most 2^-11 of itself; the sum of what they carry bounds what that does.
+        carried = np.abs((w @ hessian) * dequantize(made)[row]).sum()
+        assert after == pytest.approx(before * factor, abs=2**-10 * carried)
+
+
+def test_scales_that_would_not_fit_stay() -> None:
+    codes, scales = np.array([[0, 3]], np.uint8), np.array([[65504.0]], np.float16)
+    value = Quantized(codes, scales, None, parse_format("int2-sym-g2"))
+    made = Gain().improve(value.dequantize() * np.float32(1.2), value, np.eye(2))
+    assert np.array_equal(made.scales, value.scales)
+
+
+def test_gain_corrected_gptq_is_gptq_with_other_scales() -> None:
+    rng = np.random.default_rng(2)
+    fit, _ = inputs(rng, 64, 300)
+    weight, format = rng.standard_normal((6, 64)).astype(np.float32), parse_format("int2-g32")
+    plain, made = (QUANTIZERS.load(name).quantize(weight, format, hessian=fit) for name in ("gptq", "gptq-gain"))
+    assert np.array_equal(plain.codes, made.codes)
+    assert not np.array_equal(plain.scales, made.scales)
+    assert [(a.shape, a.dtype) for a in made.arrays()] == [(a.shape, a.dtype) for a in plain.arrays()]
 
 
 @pytest.mark.parametrize("name", COMPENSATED)
@@ -95,7 +107,6 @@ def test_refitted_scales_are_the_least_squares_ones(rows: int, columns: int, nam
 @given(format=format_names(), seed=st.integers(0, 2**32 - 1), tokens=st.sampled_from([3, 40, 400]))
 def test_no_row_gets_worse_on_held_out_tokens(name: str, format: str, seed: int, tokens: int) -> None:
     """And no byte is added."""
-    assume(name == "erq" or not format.startswith("higgs"))  # gptq does not make formats that rotate
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((5, 64)).astype(np.float32)
     fit, other = inputs(rng, 64, tokens)
@@ -119,10 +130,7 @@ def test_compensation_lowers_the_error_on_tokens_that_nobody_saw(name: str) -> N
     quantizer, format = QUANTIZERS.load(name), parse_format("int2-g32")
     plain = quantizer.quantize(weight, format, hessian=fit)
     made = quantizer.quantize(weight, format, hessian=fit, held_out=held)
-    assert (
-        row_errors(weight, made, fresh).sum()
-        < (0.97 if name == "gptq-refit" else 0.8) * row_errors(weight, plain, fresh).sum()
-    )
+    assert row_errors(weight, made, fresh).sum() < 0.8 * row_errors(weight, plain, fresh).sum()
 
 
 def test_the_gate_keeps_what_was_there_when_nothing_is_better() -> None:
