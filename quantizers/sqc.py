@@ -12,7 +12,7 @@ code's value, the mask changes nothing.
 
 Where this differs from the release: columns go by falling diagonal of H with ranges of the original weights, as in
 `gptq`; `order="natural"` is the release's (columns as they lie, ranges of the weights as they stand when the sweep
-reaches the block): 1.9 of the other's output error at 2 bits where some inputs are outliers. `steps` candidates a side
+reaches the block): twice the other's output error at 2 bits where some inputs are outliers. `steps` candidates a side
 instead of 50. Blocks are asymmetric wherever their format is. Groups of one bit have no range to choose.
 """
 
