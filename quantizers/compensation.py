@@ -66,10 +66,19 @@ class Compensated:
     def quantize_mixed(
         self, weight: Float32Matrix, format: MixedFormat, *, name: str = "weight", **context: Any
     ) -> Mixed | Stored:
-        """See quantizers.mixed: rows are compensated; blocks of columns and groups are made as the quantizer does."""
+        """See quantizers.mixed: rows are compensated; so are blocks of columns and groups, by a `gain`.
+
+        Whole columns have scales that span rows, and a gate judges whole rows: these are made as the quantizer does.
+        """
         if format.granularity.startswith("row"):
             return by_lines(self, weight, format, name=name, **context)
-        return quantize(self._base, weight, format, name=name, **context)
+        value = quantize(self._base, weight, format, name=name, **context)
+        fitted = checked_hessian(context.get("hessian"), weight.shape[1], name)
+        improve = getattr(self._compensator, "improve_mixed", None)
+        if improve is None or fitted is None or format.granularity == "column" or not isinstance(value, Mixed):
+            return value
+        made: Mixed = improve(weight, value, damped(fitted, RIDGE))
+        return made
 
 
 def kept(weight: Float32Matrix, value: Quantized, proposal: Quantized, held_out: Float64) -> Quantized:

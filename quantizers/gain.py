@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantizers.base import Float32Matrix, Quantized
+from quantizers.base import Float32Matrix, Mixed, Quantized
 from quantizers.hessian import Float64
 from quantizers.rtn import GAIN_LIMITS, stored_scale
 
@@ -24,16 +24,43 @@ class Gain:
 
     def improve(self, weight: Float32Matrix, value: Quantized, hessian: Float64) -> Quantized:
         """See quantizers.compensation.Compensator. Codes and zero points stay; one scale a tensor stays too."""
-        if value.format.tensor or not weight.size:
+        if not weight.size:
             return value
-        pulled = weight.astype(np.float64) @ hessian
-        wanted = np.einsum("ri,ri->r", pulled, weight)
-        found = np.einsum("ri,ri->r", pulled, value.dequantize())
-        factor = np.clip(np.divide(wanted, found, out=np.ones_like(wanted), where=found > 0), *GAIN_LIMITS)
-        scales = value.scales.astype(np.float64) * factor[:, None]
-        if value.format.scale == "F16":  # a row whose scales would not fit keeps its own
-            fits = np.abs(scales).max(axis=1, initial=0) <= _MOST
-            scales = np.where(fits[:, None], scales, value.scales)
-        return Quantized(
-            value.codes, stored_scale(scales.astype(np.float32), value.format, "weight"), value.zeros, value.format
-        )
+        return _louder(value, _factors(weight, value.dequantize(), hessian)[:, None])
+
+    def improve_mixed(self, weight: Float32Matrix, value: Mixed, hessian: Float64) -> Mixed:
+        """The same for a matrix cut where a scale belongs to one row: into blocks of columns, or groups."""
+        if not weight.size:
+            return value
+        cut, choice = value.format.cut(value.shape), value.format.line_choice(value.shape)
+        factors = _factors(weight, value.dequantize(), hessian)[:, None]
+        pieces = []
+        for number, piece in enumerate(value.pieces):
+            if isinstance(piece, Quantized):
+                groups = -(-value.shape[1] // piece.format.group) if piece.format.group else 1
+                of_lines = cut.to_lines(np.broadcast_to(factors, (value.shape[0], groups)), value.shape)
+                piece = _louder(piece, of_lines[choice == number])
+            pieces.append(piece)
+        return Mixed(tuple(pieces), value.shape, value.format)
+
+
+def _factors(weight: Float32Matrix, dense: Float32Matrix, hessian: Float64) -> Float64:
+    """(out,) w H w' / w H v', within GAIN_LIMITS; 1 where w H v' is not positive."""
+    pulled = weight.astype(np.float64) @ hessian
+    wanted = np.einsum("ri,ri->r", pulled, weight)
+    found = np.einsum("ri,ri->r", pulled, dense)
+    factors: Float64 = np.clip(np.divide(wanted, found, out=np.ones_like(wanted), where=found > 0), *GAIN_LIMITS)
+    return factors
+
+
+def _louder(value: Quantized, factors: Float64) -> Quantized:
+    """The same codes with scales times `factors`, which broadcast to the scales."""
+    if value.format.tensor:
+        return value
+    scales = value.scales.astype(np.float64) * factors
+    if value.format.scale == "F16":  # a line whose scales would not fit keeps its own
+        fits = np.abs(scales).max(axis=1, initial=0) <= _MOST
+        scales = np.where(fits[:, None], scales, value.scales)
+    return Quantized(
+        value.codes, stored_scale(scales.astype(np.float32), value.format, "weight"), value.zeros, value.format
+    )

@@ -131,6 +131,13 @@ def _soft_part(loss: Floats, weight: Floats, m: Floats, share: float, tiny: floa
     return float(least.sum()), mean.sum(axis=1), second - (mean * stiff) @ mean.T
 
 
+def _covariance(block: Floats) -> Floats:
+    """The block without what rounding left beside zero variances: |h_ij| <= sqrt(h_ii h_jj) (Cauchy-Schwarz)."""
+    spread = np.sqrt(np.maximum(np.diag(block), 0.0))
+    most = np.outer(spread, spread)
+    return np.clip(block, -most, most)
+
+
 def _step(m: Floats, gradient: Floats, hessian: Floats, start: float) -> Floats:
     """Newton ascent within a box around m: what hits the box stays there, and the rest is solved again."""
     low, high = m / DOWN, np.maximum(m, 1e-6 * start) * UP
@@ -140,7 +147,7 @@ def _step(m: Floats, gradient: Floats, hessian: Floats, start: float) -> Floats:
         free = ~held
         if not free.any():
             break
-        block = hessian[np.ix_(free, free)]
+        block = _covariance(hessian[np.ix_(free, free)])
         pull = gradient[free] - hessian[np.ix_(free, held)] @ (new - m)[held]
         # Where there is no curvature the ridge sends the multiplier to the edge of its box.
         ridge = 1e-9 * max(float(np.trace(block)), float(np.abs(pull).max()) / start, 1e-200)

@@ -17,15 +17,18 @@ from tests.chaos.sizes import SEED, reproduce, size
 
 TRIALS = size(10_000, 300)
 BUSY = 0.4
+LONG = 2 * BUSY
 THREADS = 32
 
 
-def hold_now_and_then(path: str, stop: threading.Event, chance: random.Random) -> None:
-    """Take the write lock for a while: mostly shorter than a request waits, sometimes much longer."""
+def hold_now_and_then(path: str, held: threading.Event, stop: threading.Event, chance: random.Random) -> None:
+    """Take the write lock for a while: much longer than a request waits at first and sometimes, mostly shorter."""
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     while not stop.is_set():
         connection.execute("BEGIN IMMEDIATE")
-        time.sleep(chance.choice((0.01, 0.05, 0.2, 2 * BUSY)))
+        length = chance.choice((0.01, 0.05, 0.2, LONG)) if held.is_set() else LONG
+        held.set()
+        time.sleep(length)
         connection.execute("ROLLBACK")
         time.sleep(chance.uniform(0.05, 0.3))
     connection.close()
@@ -35,8 +38,8 @@ def hold_now_and_then(path: str, stop: threading.Event, chance: random.Random) -
 def test_no_202_without_a_row_while_the_database_is_locked(tmp_path):
     with running_server(tmp_path, busy_seconds=BUSY, tenant_queued_jobs=100_000) as server:
         path = server.store.database.url.database
-        stop = threading.Event()
-        holder = threading.Thread(target=hold_now_and_then, args=(path, stop, random.Random(SEED)))
+        held, stop = threading.Event(), threading.Event()
+        holder = threading.Thread(target=hold_now_and_then, args=(path, held, stop, random.Random(SEED)))
         holder.start()
 
         callers: queue.SimpleQueue[httpx.Client] = queue.SimpleQueue()  # a client each: one connection, one request
@@ -51,6 +54,7 @@ def test_no_202_without_a_row_while_the_database_is_locked(tmp_path):
             retry = "retry-after" in answer.headers
             return answer.status_code, answer.json().get("id"), retry
 
+        assert held.wait(30)
         with ThreadPoolExecutor(THREADS) as pool:
             answers = list(pool.map(trial, range(TRIALS)))
         while not callers.empty():

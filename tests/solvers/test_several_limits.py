@@ -98,3 +98,17 @@ def test_auto_prefers_the_prover_while_it_is_quick() -> None:
     name, why = choose(both_bind("hetero", 5_000, 8, 0))
     assert name == "vector"
     assert "slow" in why
+
+
+def test_rounding_beside_zero_variances_leaves_no_singular_matrix() -> None:
+    """Both units' choices are certain in the smoothed problem: its Hessian held nothing but what rounding left."""
+    problem = Problem(
+        loss=np.array([[0.0, 0.0], [0.0, 0.125]]),
+        resources=(
+            Resource("bits", size=np.array([39, 43]), rate=np.array([16, 16])),
+            Resource("latency_us", matrix=np.array([[0, 1], [143, 0]])),
+        ),
+        limits=(Limit("bits", 1312), Limit("latency_us", 10)),
+        rules=(Rule(np.array([0, 1]), np.array([0, 1]), 1, 2),),
+    )
+    assert solve(problem, "vector").loss == solve(problem, "brute").loss
