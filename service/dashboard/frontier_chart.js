@@ -29,7 +29,7 @@ export function frontierChart({ points, uniform, knee, mix, formats, weights, lo
   const seen = points.findIndex(([, loss]) => !(loss >= 10 ** low)), within = seen < 0 ? points : points.slice(0, seen + 1); // where it leaves the picture
   const line = within.map(([b, loss]) => `${x(b).toFixed(1)},${y(loss).toFixed(1)}`), marked = uniform.filter((u) => u.loss >= 10 ** low * (1 - 1e-9));
   const stairs = staircase(marked, x, y, place);
-  const cross = new Cross(place);
+  const names = labelled(marked, x, y, place, floor), cross = new Cross(place, names);
   const chart = s("svg", { class: "chart frontier", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "predicted loss against bytes of the planned units, both logarithmic; below it the share of each format" },
     fade(), xAxis({ least, most, x, place, weights }), yAxis({ low: low - pad, high: top, y, place, lossUnit }),
     ribbon(mix, formats, from, place),
@@ -37,7 +37,7 @@ export function frontierChart({ points, uniform, knee, mix, formats, weights, lo
     stairs && s("polygon", { class: "waste", points: [...stairs, ...(within === points ? [] : [`${place.right},${floor}`, `${line[line.length - 1].split(",")[0]},${floor}`]), ...line.slice().reverse().filter((p) => Number(p.split(",")[0]) >= Number(stairs[0].split(",")[0]))].join(" ") }),
     stairs && s("polyline", { class: "stairs", points: stairs.join(" ") }),
     s("polyline", { class: "curve", points: line.join(" ") }),
-    labelled(marked, x, y, place, floor),
+    names.map((name) => name.element),
     knee && s("path", { class: "knee", d: diamond(x(knee.bytes), y(knee.loss), 6.5) }, s("title", {}, "knee")),
     cross.element);
   if (onbudget) drag(chart, width, place, (part) => onbudget(from(part)));
@@ -47,9 +47,11 @@ export function frontierChart({ points, uniform, knee, mix, formats, weights, lo
 const fade = () => s("defs", {}, s("linearGradient", { id: "fade", x1: 0, y1: 0, x2: 0, y2: 1 }, s("stop", { class: "strong", offset: 0 }), s("stop", { class: "weak", offset: 1 })));
 
 // The lines through the budget with a label on each axis; and how far the best uniform plan of the same budget lies above.
+// names [{element, text, box}]: those in the ratio's way are left out while it stands there.
 class Cross {
-  constructor(place) {
+  constructor(place, names) {
     this.place = place;
+    this.names = names.filter((name) => name.text);
     this.down = s("line", { class: "here", y1: place.top, y2: place.base });
     this.across = s("line", { class: "here", x1: place.left });
     this.gap = s("line", { class: "gap" });
@@ -70,13 +72,19 @@ class Cross {
     this.labels.loss.put(words.loss, left - 4, y, 0, width, "end");
     const shown = rival && y - rival.y > 12 && y <= floor;
     this.gap.style.display = this.ratio.style.display = shown ? "" : "none";
+    for (const name of this.names) name.text.style.display = "";
     if (!shown) return;
     set(this.gap, { x1: x, x2: x, y1: y - 9, y2: rival.y });
     const leftwards = x + 60 > right;
     set(this.ratio, { x: x + (leftwards ? -8 : 8), y: (y + rival.y) / 2 + 4, "text-anchor": leftwards ? "end" : "start" });
     this.ratio.textContent = rival.text;
+    const wide = 10 * rival.text.length + 4, begin = leftwards ? x - 8 - wide : x + 8, middle = (y + rival.y) / 2;
+    const here = { left: begin, right: begin + wide, top: middle - 14, bottom: middle + 10 };
+    for (const name of this.names) if (meets(name.box, here)) name.text.style.display = "none";
   }
 }
+
+const meets = (one, other) => one.right >= other.left && one.left <= other.right && one.bottom >= other.top && one.top <= other.bottom;
 
 const set = (element, values) => { for (const [name, value] of Object.entries(values)) element.setAttribute(name, value); };
 
@@ -133,16 +141,19 @@ function ribbon(mix, formats, from, { left, right, floor, base }) {
 // Uniform plans with their names where there is room: right above, left above, right below, left below, or in the title.
 function labelled(uniform, x, y, { left, width, top }, floor) {
   const taken = uniform.map((u) => ({ left: x(u.bytes) - 5, right: x(u.bytes) + 5, top: y(u.loss) - 5, bottom: y(u.loss) + 5 }));
-  const free = (box) => box.left > left && box.right < width && box.top > top && box.bottom < floor && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
+  const free = (box) => box.left > left && box.right < width && box.top > top && box.bottom < floor && taken.every((other) => !meets(box, other));
   return [...uniform].sort((a, b) => a.bytes - b.bytes).map((u) => {
     const px = x(u.bytes), py = y(u.loss), wide = 6.8 * u.name.length;
+    let box = null;
     const place = [[8, -8, "start"], [8, 15, "start"], [-8, -8, "end"], [-8, 15, "end"], [8, -21, "start"]].find(([dx, dy, anchor]) => {
-      const begin = anchor === "start" ? px + dx : px + dx - wide, box = { left: begin, right: begin + wide, top: py + dy - 10, bottom: py + dy + 2 };
+      const begin = anchor === "start" ? px + dx : px + dx - wide;
+      box = { left: begin, right: begin + wide, top: py + dy - 10, bottom: py + dy + 2 };
       if (!free(box)) return false;
       taken.push(box);
       return true;
     });
-    return s("g", {}, s("circle", { class: "uniform", cx: px, cy: py, r: 5 }, s("title", {}, u.name)), place && s("text", { class: "label", x: px + place[0], y: py + place[1], "text-anchor": place[2] }, u.name));
+    const text = place && s("text", { class: "label", x: px + place[0], y: py + place[1], "text-anchor": place[2] }, u.name);
+    return { element: s("g", {}, s("circle", { class: "uniform", cx: px, cy: py, r: 5 }, s("title", {}, u.name)), text), text, box };
   });
 }
 

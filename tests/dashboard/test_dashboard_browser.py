@@ -377,3 +377,28 @@ def test_the_chart_stands_still_while_it_is_dragged(site: Site, browser: Browser
       return [...tops];
     })()"""
     assert len(browser.evaluate(script)) == 1
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_ratio_covers_no_name_at_any_budget(site: Site, browser: Browser, width: int) -> None:
+    browser.look(width, 844)
+    server, made = site
+    browser.open(f"{server.url}/#/frontier/{made['llama_table']}", ready="svg.frontier")
+    box = browser.evaluate("document.querySelector('svg.frontier').getBoundingClientRect().toJSON()")
+    y, shown = box["top"] + box["height"] / 2, 0
+    browser.page.mouse.move(box["left"] + 0.2 * box["width"], y)
+    browser.page.mouse.down()
+    for step in range(4, 20):
+        browser.page.mouse.move(box["left"] + step / 20 * box["width"], y)
+        browser.page.wait_for_timeout(40)
+        met = browser.evaluate("""(() => {
+          const box = (e) => e.getBoundingClientRect(), ratio = document.querySelector('svg.frontier .ratio');
+          if (ratio.style.display === 'none') return null;
+          const r = box(ratio), names = [...document.querySelectorAll('svg.frontier text.label')];
+          return names.filter((e) => e.style.display !== 'none').map((e) => [e.textContent, box(e)])
+            .filter(([, n]) => n.left < r.right && n.right > r.left && n.top + 3 < r.bottom && n.bottom - 3 > r.top)
+            .map(([name]) => name); })()""")
+        assert not met, (step, met)
+        shown += met is not None
+    browser.page.mouse.up()
+    assert shown > 4
