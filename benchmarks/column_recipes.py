@@ -27,9 +27,8 @@ from sensitivity.runner import load_runner
 from solvers import solve
 from tests.models.outliers import with_outliers
 from worker.steps.context import Context
-from worker.steps.menu import resolve
-from worker.steps.quantizing import make_quantizer
-from worker.steps.score import calibrate, score
+from worker.steps.score import score
+from worker.steps.study import open_study
 
 TEXT = Path(__file__).parents[1] / "tests" / "models" / "text" / "test.txt"
 TOKENS, TEST_TOKENS = 8192, 4096
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
                     for name, (budget, members) in variants.items():
                         began = time.process_time()
                         row = _row(PlanRequest(model=str(model), budget=budget, seed=seed, calibration_tokens=TOKENS,
-                                               **members), context, runner, test)  # fmt: skip
+                                               confirm_tokens=256, **members), context, runner, test)  # fmt: skip
                         row |= {"model": args.name or args.model, "seed": seed, "case": case, "bits": bits,
                                 "name": name, "seconds": time.process_time() - began}  # fmt: skip
                         print(json.dumps(row), flush=True)
@@ -84,18 +83,16 @@ def run(args: argparse.Namespace) -> None:
 
 def _row(request: PlanRequest, context: Context, runner: Any, test: Any) -> dict[str, Any]:
     """Stored bits, code bits and KL of the plan of one request."""
-    source, inventory = context.open(request.model)
-    menu = resolve(request, inventory)
-    calibration = calibrate(request, menu, source, inventory, context, confirming=256)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
+    study = open_study(request, context)
+    inventory = study.inventory
     bits = float(request.budget.removesuffix("bpw"))
-    table = score(request, menu, source, inventory, calibration, maker, context, bits)
+    table = score(study, bits)
     limit = int(bits * inventory.weights / 8)
     if len(table.formats) == 1:
         limit = max(limit, int(table.cost_bytes().sum()))
-    solution = solve(table.problem(limit), menu.recipe.solver).require()
-    found = measure(source, inventory, {"plan": table.unit_formats(solution.choice)}, test, quantizer=maker,
-                    runner=runner)["plan"]  # fmt: skip
+    solution = solve(table.problem(limit), study.menu.recipe.solver).require()
+    variants = {"plan": table.unit_formats(solution.choice)}
+    found = measure(study.source, inventory, variants, test, quantizer=study.maker, runner=runner)["plan"]
     stored = int(table.cost_bytes()[np.arange(len(solution.choice)), solution.choice].sum())
     return {"stored": 8 * stored / inventory.weights, "kl": found.kl, "stderr": found.stderr}
 

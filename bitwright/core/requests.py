@@ -77,6 +77,11 @@ class Scoring(_Request):
     engine: Name | None = Field(default=None, description="cut the menu to what this engine loads, and apply its ties")
     recipe: Text = Field(default="auto", description="recipe name or TOML file")
 
+    @property
+    def confirming_tokens(self) -> int:
+        """Held-out tokens on which the outcome is measured; 0: it is not."""
+        return 0
+
 
 class InspectRequest(_Request):
     kind: Literal["inspect"] = "inspect"
@@ -103,6 +108,10 @@ class PlanRequest(Scoring):
         le=32,
         description="layers with activation spikes keep at least so many stored bits a weight; default: off",
     )
+
+    @property
+    def confirming_tokens(self) -> int:
+        return self.confirm_tokens if self.confirm else 0
 
 
 #: Calibrated quantizers (gptq, clip) are carried out on the data that the plan was made with.

@@ -14,7 +14,7 @@ from bitwright.core.plan import plan_from_json
 from bitwright.core.plan_check import verify_plan
 from bitwright.core.table import load_table
 from tests.steps.bench import TOKENS, Bench
-from worker.steps.plan import uniform_neighbours
+from worker.steps.baselines import uniform_neighbours
 
 
 def test_the_first_run_scores_and_measures(bench: Bench, planned: dict[str, Any]) -> None:

@@ -17,23 +17,14 @@ from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from bitwright.models import ModelSource
 from quantizers.containers.catalog import CONTAINERS
-from sensitivity.data import Calibration
 from worker.steps.bindings import bindings
-from worker.steps.menu import Menu
-from worker.steps.quantizing import Maker
+from worker.steps.study import Study
 
 
-def make_provenance(
-    request: PlanRequest,
-    menu: Menu,
-    table: SensitivityTable,
-    solution: Solution,
-    calibration: Calibration | None,
-    maker: Maker,
-) -> dict[str, Any]:
+def make_provenance(study: Study[PlanRequest], table: SensitivityTable, solution: Solution) -> dict[str, Any]:
     """Where the plan comes from; everything that somebody needs to make it again."""
+    request, menu, calibration, maker = study.request, study.menu, study.calibration, study.maker
     return {
         "metric": table.metric,
         "loss_unit": table.loss_unit,
@@ -55,10 +46,7 @@ def make_provenance(
 
 
 def build_plan(
-    request: PlanRequest,
-    menu: Menu,
-    source: ModelSource,
-    inventory: Inventory,
+    study: Study[PlanRequest],
     table: SensitivityTable,
     problem: Problem,
     solution: Solution,
@@ -68,6 +56,7 @@ def build_plan(
     redrawn: Redrawn | None = None,
 ) -> Plan:
     """The plan of a feasible solution. Sums are exact: bytes in integers, losses by fsum."""
+    inventory, profile = study.inventory, study.menu.profile
     rows = _units(inventory, table, solution)
     total = sum(row.bytes for row in rows)
     return Plan(
@@ -81,27 +70,27 @@ def build_plan(
             unquantized_bytes=inventory.rest_bytes,
             predicted_loss=math.fsum(row.loss for row in rows),
             predicted_stderr=_root_sum(table, solution),
-            file_bytes=_file_bytes(request, source, inventory, rows),
+            file_bytes=_file_bytes(study, rows),
         ),
         certificate=solution.certificate.to_json(),
         bindings=bindings(problem, solution, table),
         redrawn=redrawn,
         measured=measured,
-        engine=menu.profile.name if menu.profile else None,
-        budget=request.budget,
+        engine=profile.name if profile else None,
+        budget=study.request.budget,
         ties=tie_groups(problem),
         kept=tuple(tensor.name for tensor in inventory.rest if tensor.role == KEPT),
-        warnings=(*menu.warnings, *table.provenance.get("warnings", ()), *warnings),
+        warnings=(*study.menu.warnings, *table.provenance.get("warnings", ()), *warnings),
         provenance={key: value for key, value in provenance.items() if value is not None},
     )
 
 
-def _file_bytes(request: PlanRequest, source: ModelSource, inventory: Inventory, rows: list[PlanUnit]) -> int | None:
+def _file_bytes(study: Study[PlanRequest], rows: list[PlanUnit]) -> int | None:
     """Exact size of the checkpoint's weight files, when a container was asked for."""
-    if request.to is None:
+    if study.request.to is None:
         return None
     formats = [parse_format(row.format) for row in rows]
-    report = CONTAINERS.load(request.to).predict(inventory, formats, source=source)
+    report = CONTAINERS.load(study.request.to).predict(study.inventory, formats, source=study.source)
     return int(report.file_bytes)
 
 

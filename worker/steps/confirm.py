@@ -10,50 +10,40 @@ from typing import Any
 import numpy as np
 
 from bitwright.core.canonical import canonical_json, digest_json
-from bitwright.core.inventory import Inventory
 from bitwright.core.plan import CacheChoice, Measured, Uniform
 from bitwright.core.problem import IntArray
+from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from bitwright.models import ModelSource
 from sensitivity import evaluate
 from sensitivity.base import NUMERICS
-from sensitivity.data import Calibration
 from sensitivity.kv_cache import Choice, cached_runner
 from sensitivity.quality import Quality
-from worker.steps.context import Context
+from worker.steps.baselines import Baselines
 from worker.steps.joint import Joint
 from worker.steps.partial import kept_in
-from worker.steps.quantizing import Maker
+from worker.steps.study import Study
 
 
 def confirm(
-    source: ModelSource,
-    inventory: Inventory,
+    study: Study[PlanRequest],
     table: SensitivityTable,
     solution: Solution,
-    below: IntArray | None,
-    above: IntArray | None,
-    positional: IntArray | None,
-    calibration: Calibration,
-    maker: Maker,
-    context: Context,
+    beside: Baselines,
     cache: tuple[CacheChoice, ...] = (),
     joint: Joint | None = None,
 ) -> tuple[Measured, str]:
     """(measurement, what is to be taken: `plan`, `joint` when it measured better, or `feasible_uniform` when that did).
 
-    below: best feasible uniform choice; above: the cheapest uniform choice of no fewer bytes, shown beside the plan.
-    positional: "first and last layers high" within the same limit, the rule of thumb that people use without a table.
     cache: formats of the KV cache that every variant runs with.
     """
     choices = {"plan": solution.choice}
-    pairs = (("uniform", above), ("feasible_uniform", below), ("positional", positional))
+    pairs = (("uniform", beside.above), ("feasible_uniform", beside.below), ("positional", beside.positional))
     choices |= {name: c for name, c in pairs if c is not None}
     if joint is not None and not np.array_equal(joint.choice, solution.choice):
         choices["joint"] = joint.choice
     variants = {name: table.unit_formats(choice) for name, choice in choices.items()}
-    quality = _measure(source, inventory, variants, calibration, maker, context, cache)
+    quality = _measure(study, variants, cache)
     paired = quality.get("joint", quality["plan"])
     taken = "joint" if paired.kl < quality["plan"].kl else "plan"
     mixed = quality[taken]
@@ -90,25 +80,21 @@ def confirm(
 
 
 def _measure(
-    source: ModelSource,
-    inventory: Inventory,
-    variants: Mapping[str, list[str]],
-    calibration: Calibration,
-    maker: Maker,
-    context: Context,
-    cache: tuple[CacheChoice, ...],
+    study: Study[PlanRequest], variants: Mapping[str, list[str]], cache: tuple[CacheChoice, ...]
 ) -> dict[str, Quality]:
     """Measured once, remembered by everything that can change it: a job that starts again does not measure again."""
+    assert study.calibration is not None
+    source, inventory, context = study.source, study.inventory, study.context
+    data = study.calibration.confirming
     rounded = [Choice(choice.part, choice.format) for choice in cache]
     key: dict[str, Any] = {
         "model": inventory.digest,
         "units": [unit.name for unit in inventory.units],
         "variants": dict(variants),
-        "data": calibration.confirming.digest,
-        "quantizer": maker.key,
+        "data": data.digest,
+        "quantizer": study.maker.key,
         "numerics": NUMERICS,
     }
-
     if cache:
         key["cache"] = [[choice.part, choice.format] for choice in cache]
     digest = digest_json(key)
@@ -118,8 +104,8 @@ def _measure(
             source,
             inventory,
             variants,
-            calibration.confirming,
-            quantizer=maker,
+            data,
+            quantizer=study.maker,
             progress=context.progress,
             partial=partial,
             runner=cached_runner(source, inventory, rounded) if cache else None,

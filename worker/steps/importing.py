@@ -22,9 +22,9 @@ from quantizers.importers.base import Imported, Importer
 from quantizers.importers.catalog import IMPORTERS
 from worker.steps.assemble import build_plan, make_provenance
 from worker.steps.context import Context
-from worker.steps.menu import Menu, resolve
-from worker.steps.quantizing import make_quantizer
-from worker.steps.score import calibrate, publish, score
+from worker.steps.menu import Menu
+from worker.steps.score import publish, score
+from worker.steps.study import open_study
 
 #: Any budget of the grammar: an imported plan has none of its own.
 _UNBOUNDED = "64bpw"
@@ -55,23 +55,22 @@ def import_plan(
     comparison, beside those that the mix uses. engine: what a better plan must load in, None for the engine whose file
     it is. Raises UnknownName, InvalidModel, InvalidPlan, Unsupported.
     """
-    source, inventory = context.open(model)
+    _, inventory = context.open(model)
     name, importer = _importer(path, kind)
     found: Imported = importer.read(path, inventory)
     chosen = [found.formats[unit.name] for unit in inventory.units]
     names = tuple(format.name for format in parse_formats([*dict.fromkeys(chosen), *formats]))
     request = PlanRequest(model=model, budget=_UNBOUNDED, formats=names, metric=metric, confirm=False)
-    menu = resolve(request, inventory)
-    calibration = calibrate(request, menu, source, inventory, context)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
-    table = score(request, menu, source, inventory, calibration, maker, context)
+    study = open_study(request, context)
+    menu, table = study.menu, score(study)
     publish(table, context)
     choice = np.array([table.formats.index(format) for format in chosen], np.int64)
     spent = int(table.cost_bytes()[np.arange(len(choice)), choice].sum())
 
     def planned(menu: Menu, problem: Problem, solution: Solution, warnings: tuple[str, ...]) -> Plan:
-        made = {**make_provenance(request, menu, table, solution, calibration, maker), "imported": name}
-        plan = build_plan(request, menu, source, inventory, table, problem, solution, None, made, ())
+        ours = replace(study, menu=menu)
+        made = {**make_provenance(ours, table, solution), "imported": name}
+        plan = build_plan(ours, table, problem, solution, None, made)
         return plan.model_copy(update={"budget": None, "warnings": (*plan.warnings, *warnings)})
 
     free = table.problem(spent)

@@ -22,14 +22,12 @@ from bitwright.core.problem import IntArray, Pairs, Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from bitwright.models import ModelSource
 from sensitivity.base import NUMERICS
-from sensitivity.data import Calibration, Data
+from sensitivity.data import Data
 from sensitivity.doubt import joint_loss
 from sensitivity.memory import too_large
 from sensitivity.sketches import Cell, pair_terms, sketch
-from worker.steps.context import Context
-from worker.steps.quantizing import Maker
+from worker.steps.study import Study
 
 LOW_BITS, APART = 2.5, 1 / 3
 #: Tokens of the probes: as many as these positions over all cells allow, and none of it below the least.
@@ -52,20 +50,19 @@ class Joint:
 
 
 def joint_plan(
-    request: PlanRequest, source: ModelSource, inventory: Inventory, table: SensitivityTable, problem: Problem,
-    solution: Solution, calibration: Calibration, maker: Maker, context: Context,
-) -> Joint | None:  # fmt: skip
+    study: Study[PlanRequest], table: SensitivityTable, problem: Problem, solution: Solution
+) -> Joint | None:
     """None where pair terms are not asked for or cost too much."""
-    why = reason(table, solution.choice) if _able(inventory, table, problem) else None
-    if why is None:
+    why = reason(table, solution.choice) if _able(study.inventory, table, problem) else None
+    if why is None or study.calibration is None:
         return None
     cells = probed_cells(table, problem, solution.choice)
-    data = _probe_data(calibration.scoring, len(cells))
+    data = _probe_data(study.calibration.scoring, len(cells))
     if data is None:
         return None
-    products = _products(source, inventory, table, cells, data, maker, context, request.seed)
+    products = _products(study, table, cells, data)
     paired = replace(problem, pairs=Pairs(*pair_terms(cells, products)))
-    found = solvers.solve(paired, "pairs", time_limit=SECONDS, seed=request.seed)
+    found = solvers.solve(paired, "pairs", time_limit=SECONDS, seed=study.request.seed)
     if not found.feasible:
         return None
     rows = np.arange(problem.n)
@@ -136,10 +133,10 @@ def _probe_data(scoring: Data, cells: int) -> Data | None:
 
 
 def _products(
-    source: ModelSource, inventory: Inventory, table: SensitivityTable, cells: Sequence[Cell], data: Data, maker: Maker,
-    context: Context, seed: int,
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:  # fmt: skip
+    study: Study[PlanRequest], table: SensitivityTable, cells: Sequence[Cell], data: Data
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Mean products of the sketches, remembered by everything that can change them."""
+    inventory, maker, seed, progress = study.inventory, study.maker, study.request.seed, study.context.progress
     key = {
         "sketches": [list(cell) for cell in cells], "model": inventory.digest, "formats": list(table.formats),
         "units": [unit.name for unit in inventory.units], "data": data.digest, "quantizer": maker.key, "seed": seed,
@@ -147,13 +144,11 @@ def _products(
     }  # fmt: skip
 
     def build(path: Path) -> None:
-        found = sketch(
-            source, inventory, maker, table.formats, cells, data, seed=seed, progress=context.progress
-        )  # fmt: skip
+        found = sketch(study.source, inventory, maker, table.formats, cells, data, seed=seed, progress=progress)
         with path.open("wb") as file:
             np.save(file, found.products())
 
     loaded: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = np.load(
-        context.blobs.memo("sketches", digest_json(key), build), allow_pickle=False
+        study.context.blobs.memo("sketches", digest_json(key), build), allow_pickle=False
     )
     return loaded

@@ -109,8 +109,8 @@ class Maker:
         """What `planned_quantizer` needs to find the same data again."""
         if self.data is None or calibration is None:
             return None
-        confirming = request.confirm_tokens if request.confirm else request.calibration_tokens
-        return {"digest": self.data, "tokens": request.calibration_tokens, "confirm_tokens": confirming}
+        tokens = request.calibration_tokens
+        return {"digest": self.data, "tokens": tokens, "confirm_tokens": request.confirming_tokens or tokens}
 
     @cached_property
     def _places(self) -> dict[str, dict[str, Path]]:

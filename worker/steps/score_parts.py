@@ -20,36 +20,30 @@ from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
 from sensitivity.base import NUMERICS
 from sensitivity.catalog import METRICS
-from sensitivity.data import Calibration
-from sensitivity.scoring import score as score_units
 from sensitivity.share import ALONE, Share
 from worker.fanout import cut, spread
 from worker.steps.context import Context
 from worker.steps.menu import Menu, resolve
-from worker.steps.quantizing import Maker, make_quantizer
 from worker.steps.score_batches import BatchShare, OnePart, Written
+from worker.steps.study import Study, compute, open_study
 
 
-def score_in_parts(
-    request: Scoring, menu: Menu, inventory: Inventory, calibration: Calibration | None, maker: Maker, context: Context
-) -> SensitivityTable | None:
+def score_in_parts(study: Study[Scoring]) -> SensitivityTable | None:
     """The table, made of parts of the units; None when this question is not cut so. Raises FanOut while parts are
     missing."""
-    question = _question(request, menu, inventory, calibration, maker, context)
-    if question is None or not METRICS.get(menu.metric).traits.get("independent"):
+    question = _question(study)
+    if question is None or not METRICS.get(study.menu.metric).traits.get("independent"):
         return None
-    runs = cut(len(inventory.units), context.settings.shards)
+    runs = cut(len(study.inventory.units), study.context.settings.shards)
     items = [{**question, "units": [units.start, units.stop]} for units in runs]
-    paths = spread(context, "score", "worker.steps.score_parts:run", items)
-    return join([load_table(path) for path in paths], inventory)
+    paths = spread(study.context, "score", "worker.steps.score_parts:run", items)
+    return join([load_table(path) for path in paths], study.inventory)
 
 
-def share_batches(
-    request: Scoring, menu: Menu, inventory: Inventory, calibration: Calibration | None, maker: Maker, context: Context
-) -> Share:
+def share_batches(study: Study[Scoring]) -> Share:
     """Who computes the batches of a metric that works through them."""
-    question = _question(request, menu, inventory, calibration, maker, context)
-    return ALONE if question is None else BatchShare({**question, "shards": context.settings.shards}, context)
+    question, shards = _question(study), study.context.settings.shards
+    return ALONE if question is None else BatchShare({**question, "shards": shards}, study.context)
 
 
 def run(item: Mapping[str, Any], context: Context, path: Path) -> None:
@@ -67,27 +61,9 @@ def run_batches(item: Mapping[str, Any], context: Context, path: Path) -> None:
 def _score(
     item: Mapping[str, Any], context: Context, *, units: slice = slice(None), share: Share = ALONE
 ) -> SensitivityTable:
-    from worker.steps.score import calibrate
-
-    request = SensitivityRequest.model_validate(item["request"])
-    source, inventory = context.open(request.model)
-    menu = resolve(request, inventory)
-    calibration = calibrate(request, menu, source, inventory, context)
-    maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
-    return score_units(
-        source,
-        replace(inventory, units=inventory.units[units]),
-        menu.formats,
-        metric=menu.metric,
-        calibration=calibration,
-        quantizer=maker,
-        seed=request.seed,
-        samples=request.samples,
-        options=dict(menu.recipe.metric_options),
-        progress=context.progress,
-        granularity=menu.granularity,
-        share=share,
-    )
+    study = open_study(SensitivityRequest.model_validate(item["request"]), context)
+    some = replace(study.inventory, units=study.inventory.units[units])
+    return compute(replace(study, inventory=some), share=share)
 
 
 def join(tables: Sequence[SensitivityTable], inventory: Inventory) -> SensitivityTable:
@@ -117,18 +93,16 @@ def _asked(request: Scoring) -> SensitivityRequest:
     return SensitivityRequest.model_validate(members)
 
 
-def _question(
-    request: Scoring, menu: Menu, inventory: Inventory, calibration: Calibration | None, maker: Maker, context: Context
-) -> dict[str, Any] | None:
+def _question(study: Study[Scoring]) -> dict[str, Any] | None:
     """What the parts are named by, as plain JSON; None when one worker scores all."""
-    asked = _asked(request)
-    if context.settings.shards < 2 or _choices(resolve(asked, inventory)) != _choices(menu):
+    asked = _asked(study.request)
+    if study.context.settings.shards < 2 or _choices(resolve(asked, study.inventory)) != _choices(study.menu):
         return None
     return {
         "request": asked.model_dump(mode="json", exclude_none=True),
-        "model": inventory.digest,
-        "calibration": calibration.scoring.digest if calibration is not None else None,
-        "quantizer": maker.key,
+        "model": study.inventory.digest,
+        "calibration": study.calibration.scoring.digest if study.calibration is not None else None,
+        "quantizer": study.maker.key,
         "numerics": NUMERICS,
     }
 

@@ -13,6 +13,7 @@ from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from bitwright.engines import preflight, shipped_profiles
 from quantizers.containers.catalog import CONTAINERS
+from worker.steps.study import Study
 
 #: The loosest rule for experts that some engine has: those of a role in a block share a format (llama.cpp, MLX).
 LOOSEST = "expert_role"
@@ -21,12 +22,13 @@ COMPARE_SECONDS = 2.0
 
 
 def expert_words(
-    request: PlanRequest, inventory: Inventory, table: SensitivityTable, problem: Problem, solution: Solution
+    study: Study[PlanRequest], table: SensitivityTable, problem: Problem, solution: Solution
 ) -> tuple[str, ...]:
     """A warning when experts of one role differ: who loads that, and what tying them would cost.
 
     Nothing is said of a plan that was made for an engine which loads it.
     """
+    request, inventory = study.request, study.inventory
     ties = inventory.tie_ids((LOOSEST,))
     if is_finer(table.granularity) or table.menus or len(solution.choice) != len(ties) or len(set(ties)) == len(ties):
         return ()

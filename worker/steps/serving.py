@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,15 @@ from bitwright.core.canonical import canonical_json, digest_json
 from bitwright.core.certificate import Certificate, certify
 from bitwright.core.device import Joint, join
 from bitwright.core.errors import Unsupported
-from bitwright.core.inventory import Inventory
 from bitwright.core.plan import CacheChoice, Memory
 from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from bitwright.engines.memory import activation_bytes, cache_bytes, served_shape, usable_bytes
-from bitwright.models import ModelSource
 from sensitivity.base import NUMERICS
-from sensitivity.data import Calibration
 from sensitivity.kv_cache import UNROUNDED, Choice, measure_kv
-from worker.steps.context import Context
-from worker.steps.menu import Menu
+from worker.steps.study import Study
 
 
 @dataclass(frozen=True)
@@ -86,32 +83,23 @@ def certify_joint(found: Joint, weights: Solution, cache: tuple[CacheChoice, ...
     return certify(found.problem, choice, solved.certificate.multipliers, proof=proof)
 
 
-def serving(
-    request: PlanRequest,
-    menu: Menu,
-    source: ModelSource,
-    inventory: Inventory,
-    table: SensitivityTable,
-    calibration: Calibration | None,
-    context: Context,
-) -> Serving | None:
+def serving(study: Study[PlanRequest], table: SensitivityTable) -> Serving | None:
     """The device budget of a request, or None for another budget.
 
     Raises Unsupported without an engine, for models without a cache, and for metrics whose losses are not in nats.
     """
-    budget = parse_budget(request.budget)
+    budget, profile = parse_budget(study.request.budget), study.menu.profile
     if budget.served is None:
         return None
-    profile = menu.profile
     if profile is None or profile.memory is None or not profile.kv_cache:
         raise Unsupported(
             "a device budget needs an engine whose profile tells its memory", expected="--engine NAME",
             got=profile.name if profile else "no engine", hint="`bitwright engines` lists KV cache formats",
         )  # fmt: skip
-    shape = served_shape(source.config)
+    shape = served_shape(study.source.config)
     kinds = [row for row in profile.kv_cache if shape.head_size % row.block == 0]
-    own = {"BF16": "bf16", "F16": "fp16"}.get(inventory.units[0].dtype, "fp16")
-    losses = _losses(kinds, table, source, inventory, calibration, context)
+    own = {"BF16": "bf16", "F16": "fp16"}.get(study.inventory.units[0].dtype, "fp16")
+    losses = _losses(study, kinds, table)
     parts: dict[str, list[CacheChoice]] = {}
     for row in kinds:
         if row.format in UNROUNDED and row.format not in (own, "f16") and any(k.format == own for k in kinds):
@@ -129,44 +117,34 @@ def serving(
 
 
 def _losses(
-    kinds: list[Any],
-    table: SensitivityTable,
-    source: ModelSource,
-    inventory: Inventory,
-    calibration: Calibration | None,
-    context: Context,
+    study: Study[PlanRequest], kinds: list[Any], table: SensitivityTable
 ) -> dict[Choice, tuple[float, float | None]]:
     """(loss, standard error) of every line, measured once and remembered."""
+    source, inventory, context = study.source, study.inventory, study.context
     choices = [Choice(row.parts, row.format) for row in kinds]
-    if calibration is None or not table.loss_unit.startswith("nats"):
+    if study.calibration is None or not table.loss_unit.startswith("nats"):
         raise Unsupported(
             "a device budget weighs the cache against weights, so losses must be in nats", expected="--metric fisher",
             got=f"{table.metric}, in {table.loss_unit}",
         )  # fmt: skip
+    data = study.calibration.scoring
     key = {
-        "model": inventory.digest, "cache": [[c.part, c.format] for c in choices],
-        "data": calibration.scoring.digest, "numerics": NUMERICS,
+        "model": inventory.digest, "cache": [[c.part, c.format] for c in choices], "data": data.digest,
+        "numerics": NUMERICS,
     }  # fmt: skip
 
     def build(path: Path) -> None:
-        found = measure_kv(source, inventory, choices, calibration.scoring, progress=context.progress)
+        found = measure_kv(source, inventory, choices, data, progress=context.progress)
         rows = [[0.0, None] if quality is None else [quality.kl, quality.stderr] for quality in found.values()]
         path.write_bytes(canonical_json(rows))
 
-    stored = _read(context.blobs.memo("caches", digest_json(key), build))
+    stored = json.loads(context.blobs.memo("caches", digest_json(key), build).read_bytes())
     return {choice: (float(loss), stderr) for choice, (loss, stderr) in zip(choices, stored, strict=True)}
-
-
-def _read(path: Path) -> list[tuple[float, float | None]]:
-    import json
-
-    return [(row[0], row[1]) for row in json.loads(path.read_bytes())]
 
 
 def device_words(budget: Budget, smallest_bytes: int, found: Serving) -> tuple[str, int]:
     """(the smallest device budget in words, in bytes) when file and cache take `smallest_bytes` at least."""
     share = found.usable_bytes / found.device_bytes
-    need = -(-(smallest_bytes + found.activation_bytes + found.engine_bytes) // 1)
-    device = int(need / share) + 1
+    device = int((smallest_bytes + found.activation_bytes + found.engine_bytes) / share) + 1
     served = budget.served or found.served
     return f"{device}B device, {served.context} context, batch {served.batch}", device

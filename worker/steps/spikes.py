@@ -10,37 +10,30 @@ from numpy.typing import NDArray
 from bitwright.core.canonical import digest_json
 from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import parse_formats
-from bitwright.core.inventory import Inventory
 from bitwright.core.requests import PlanRequest
-from bitwright.models import ModelSource
 from sensitivity.base import NUMERICS, ScoringTask
-from sensitivity.data import Calibration
+from sensitivity.data import Data
 from sensitivity.deltas import Deltas
 from sensitivity.spike import THRESHOLD, find_spikes, floors
-from worker.steps.context import Context
-from worker.steps.menu import Menu
-from worker.steps.quantizing import Maker
+from worker.steps.study import Study
 
 NAMED = 4
 
 
-def spike_floors(
-    request: PlanRequest, menu: Menu, source: ModelSource, inventory: Inventory, calibration: Calibration | None,
-    maker: Maker, context: Context,
-) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:  # fmt: skip
+def spike_floors(study: Study[PlanRequest]) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
     """(cells that stay allowed, units by formats; what to tell). (None, ()) when the request asks for none.
 
     Raises InvalidInput where there is no data to look for spikes in.
     """
-    least = request.spike_bits
+    least, inventory = study.request.spike_bits, study.inventory
     if least is None:
         return None, ()
-    if calibration is None:
+    if study.calibration is None:
         raise InvalidInput(
             "spikes are found on calibration data, and this plan uses none", got=f"spike_bits {least}",
             hint="use a metric with data (fisher), or leave --spike-bits out",
         )  # fmt: skip
-    kappa = _kappa(request, menu, source, inventory, calibration, maker, context)
+    kappa = _kappa(study, study.calibration.scoring)
     pinned = kappa > THRESHOLD
     named = ", ".join(
         f"{inventory.units[i].name} ({kappa[i]:.0f})" for i in np.argsort(-kappa)[: min(NAMED, int(pinned.sum()))]
@@ -49,25 +42,21 @@ def spike_floors(
         f"{int(pinned.sum())} of {len(pinned)} layers have activation spikes above {THRESHOLD:g} times their usual size"
     )
     told = f"{words} and keep at least {least:g} stored bits a weight: {named}" if pinned.any() else words
-    return floors(inventory, menu.formats, pinned, least), (told,)
+    return floors(inventory, study.menu.formats, pinned, least), (told,)
 
 
-def _kappa(
-    request: PlanRequest, menu: Menu, source: ModelSource, inventory: Inventory, calibration: Calibration,
-    maker: Maker, context: Context,
-) -> NDArray[np.float64]:  # fmt: skip
+def _kappa(study: Study[PlanRequest], data: Data) -> NDArray[np.float64]:
     """How large the spikes of every unit's inputs are, remembered."""
+    source, inventory, context = study.source, study.inventory, study.context
     key = {
         "spikes": [unit.name for unit in inventory.units], "model": inventory.digest, "numerics": NUMERICS,
-        "data": calibration.scoring.digest,
+        "data": data.digest,
     }  # fmt: skip
 
     def build(path: Path) -> None:
-        formats = parse_formats(menu.formats[:1])
-        deltas = Deltas(source, inventory, formats, maker)
-        task = ScoringTask(
-            source, inventory, formats, deltas, calibration.scoring, request.seed, 1, {}, context.progress
-        )  # fmt: skip
+        formats = parse_formats(study.menu.formats[:1])
+        deltas = Deltas(source, inventory, formats, study.maker)
+        task = ScoringTask(source, inventory, formats, deltas, data, study.request.seed, 1, {}, context.progress)
         with path.open("wb") as file:
             np.save(file, find_spikes(task).kappa)
 
