@@ -30,5 +30,11 @@ export function yAxis({ low, high, y, place, lossUnit }) {
   const marks = decades.length >= 2 ? decades : logTicks(10 ** low, 10 ** high, 6).map((v) => [Math.log10(v), number(v)]);
   return s("g", {}, marks.map(([e, text]) => s("g", {}, s("line", { class: "grid", x1: left, x2: right, y1: y(10 ** e), y2: y(10 ** e) }), s("text", { x: left - 8, y: y(10 ** e) + 4, "text-anchor": "end" }, text))),
     s("line", { class: "axis", x1: left, x2: left, y1: top, y2: floor }),
-    s("text", { class: "label", transform: `translate(13 ${(top + floor) / 2}) rotate(-90)`, "text-anchor": "middle" }, `predicted loss (${lossUnit})`));
+    title(place, lossUnit));
+}
+
+// Beside the axis; on a narrow picture, where the label that follows the budget would cover it, below the curve.
+function title({ left, top, floor }, lossUnit) {
+  if (left >= 60) return s("text", { class: "label", transform: `translate(13 ${(top + floor) / 2}) rotate(-90)`, "text-anchor": "middle" }, `predicted loss (${lossUnit})`);
+  return s("g", {}, s("text", { class: "label", x: left + 8, y: floor - 24 }, "predicted loss"), s("text", { class: "label", x: left + 8, y: floor - 9 }, `(${lossUnit})`));
 }
