@@ -167,7 +167,7 @@ METRICS = Catalog(
             "rate-distortion",
             "sensitivity.rate_distortion:METRIC",
             "squared error of the weights relative to their power; needs no data",
-            traits={"data": "none", "loss_unit": "relative squared error", "passes": "none"},
+            traits={"data": "none", "loss_unit": "relative squared error", "passes": "none", "independent": True},
         ),
         Entry(
             "hessian-trace",

@@ -43,12 +43,13 @@ def measure(
     progress: Progress | None = None,
     runner: Runner | None = None,
     partial: Partial = FORGETFUL,
+    stream: bool | None = None,
 ) -> dict[str, Quality]:
     """Quality of each variant against the original: KL, and what else the task has (see sensitivity.quality).
 
     variants: name -> one format name a unit in the inventory's order, or None for the original itself. data: held-out
     data (of a Calibration, the confirming part). The original runs once for all variants. partial: keeps what is
-    measured of exactly this question; a run that finds some goes on from there.
+    measured of exactly this question; a run that finds some goes on from there. stream: see `measure_variants`.
     Raises InvalidPlan, NotFinite, InvalidCalibration, Unsupported.
     """
     maker = load_quantizer(quantizer)
@@ -72,7 +73,9 @@ def measure(
         return weights
 
     makers = {name: of(name) for name in variants}
-    return measure_variants(source, inventory, makers, data, progress=progress, runner=runner, partial=partial)
+    return measure_variants(
+        source, inventory, makers, data, progress=progress, runner=runner, partial=partial, stream=stream
+    )
 
 
 def measure_variants(

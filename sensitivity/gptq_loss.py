@@ -17,6 +17,8 @@ Cost: 1 forward pass for H, an inverse a layer, one run of GPTQ.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +32,9 @@ from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured_parts
 from sensitivity.input_moments import gather, passes
 from sensitivity.local import no_linears
+from sensitivity.partial import State
 from sensitivity.runner import load_runner
+from sensitivity.share import blocks_of, by_units
 
 LOSS_UNIT = "compensated squared output error"
 #: Released exponent of the law, and reference bits where no budget is known.
@@ -97,22 +101,28 @@ def _scored(task: ScoringTask) -> Scores:
     runner, gptq, units = load_runner(task.source, task.inventory), Gptq(), task.inventory.units
     rows: list[Floats] = [np.zeros((_parts(task, number), len(levels))) for number in range(len(units))]
     reached = np.zeros(len(units), np.bool_)
-    for group in passes(task.inventory):
-        leaders, moments = gather(runner, task.data, group, task.progress)
-        for number in group:
-            unit = units[number]
-            if leaders.get(unit.name) not in moments:
-                continue
-            reference = min(formats, key=lambda format: abs(float(format.bits_per_weight(unit.shape)) - bits))
-            weight = unit_weight(task.source, unit)
-            hessian = moments[leaders[unit.name]] * np.float32(2 / max(1, task.data.tokens))
-            losses = part_losses(weight, hessian, reference, task.granularity, gptq, unit.name)
-            losses = np.maximum(losses, LEAST * max(float(losses.mean()), np.finfo(np.float64).tiny))
-            if alike:
-                sizes = unit.elements / len(losses)
-                losses = losses * sizes / np.exp(np.log(losses).mean())
-            rows[number], reached[number] = law(losses, reference.levels, levels, exponent), True
-            task.progress("score", (number + 1) / len(units), unit.name)
+    data = task.data
+
+    def score(some: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+        for group in passes(task.inventory, units=some):
+            leaders, moments = gather(runner, data, group, task.progress)
+            for number in group:
+                unit = units[number]
+                if leaders.get(unit.name) not in moments:
+                    continue
+                reference = min(formats, key=lambda format: abs(float(format.bits_per_weight(unit.shape)) - bits))
+                weight = unit_weight(task.source, unit)
+                hessian = moments[leaders[unit.name]] * np.float32(2 / max(1, data.tokens))
+                losses = part_losses(weight, hessian, reference, task.granularity, gptq, unit.name)
+                losses = np.maximum(losses, LEAST * max(float(losses.mean()), np.finfo(np.float64).tiny))
+                if alike:
+                    sizes = unit.elements / len(losses)
+                    losses = losses * sizes / np.exp(np.log(losses).mean())
+                yield number, {"row": law(losses, reference.levels, levels, exponent)}
+                task.progress("score", (number + 1) / len(units), unit.name)
+
+    for number, arrays in by_units(task, blocks_of(task.inventory), score).items():
+        rows[number], reached[number] = arrays["row"], True
     if not reached.any():
         raise no_linears(runner)
     return _finished(task, rows, reached, runner.warnings)

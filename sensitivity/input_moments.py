@@ -7,7 +7,7 @@ expert's H holds the tokens that were routed to it and no others. As many layers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from sensitivity.base import Progress
 from sensitivity.capture import Key, weight_key
 from sensitivity.data import Data
 from sensitivity.runner import Runner
+from sensitivity.share import blocks_of
 
 #: Accumulators held at once.
 LIMIT_BYTES = 1 << 30
@@ -85,14 +86,16 @@ class Watcher(TorchFunctionMode):
         return {names[unit]: names[leader] for unit, leader in self.leader.items()}
 
 
-def passes(inventory: Inventory, limit: int = LIMIT_BYTES) -> list[tuple[int, ...]]:
-    """Unit numbers by pass: whole blocks, as many as fit `limit` bytes (one at least)."""
-    blocks: dict[int | None, list[int]] = {}
-    for number, unit in enumerate(inventory.units):
-        blocks.setdefault(unit.layer, []).append(number)
+def passes(
+    inventory: Inventory, limit: int = LIMIT_BYTES, units: Collection[int] | None = None
+) -> list[tuple[int, ...]]:
+    """Unit numbers by pass: whole blocks, as many as fit `limit` bytes (one at least). units: of these alone."""
     groups: list[list[int]] = []
     filled = 0
-    for numbers in blocks.values():
+    for block in blocks_of(inventory):
+        numbers = [number for number in block if units is None or number in units]
+        if not numbers:
+            continue
         size = sum(8 * inventory.units[n].shape[1] ** 2 for n in numbers)
         if not groups or filled + size > limit:
             groups.append([])

@@ -11,13 +11,17 @@ each. Layers of more than DENSE outputs keep the diagonal of G only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
-from sensitivity.local import Layer, Passes, Visit, visit_layers
+from sensitivity.local import Layer, Passes, prepared, visits
+from sensitivity.partial import State
+from sensitivity.share import blocks_of, by_units
 
 #: Output features up to which G is a whole matrix (float32: 64 MiB).
 DENSE = 4096
@@ -64,19 +68,23 @@ class Kron:
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
-        factors: dict[int, _Factors] = {}
-        positions = 0
+        runner, plan, _ = prepared(task)
 
-        def add(visit: Visit) -> None:
-            nonlocal positions
-            positions += len(visit.rows) * visit.norm
-            for unit, layer in visit.layers:
-                factors.setdefault(unit, _Factors()).add(layer)
+        def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+            """All passes, but the products of these units alone: they are what takes the memory."""
+            factors = {unit: _Factors() for unit in units}
+            positions = 0
+            for visit in visits(task, Passes("drawn"), runner, plan):
+                positions += len(visit.rows) * visit.norm
+                for unit, layer in visit.layers:
+                    if unit in factors:
+                        factors[unit].add(layer)
+            for unit, factor in factors.items():
+                loss = 0.5 * factor.trace(torch.from_numpy(task.deltas.stack(unit))) / max(1, positions)
+                yield unit, {"loss": loss, "energy": task.deltas.energy(unit)}
 
-        runner, plan = visit_layers(task, Passes("drawn"), add)
-        loss = np.zeros(task.shape)
-        for unit, factor in factors.items():
-            loss[unit] = 0.5 * factor.trace(torch.from_numpy(task.deltas.stack(unit))) / max(1, positions)
+        found = by_units(task, blocks_of(task.inventory), rows)
+        loss = np.array([found[unit]["loss"] for unit in range(task.shape[0])]).reshape(task.shape)
         exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
         reached = (loss.max(axis=1, initial=0.0) > 0) | exact
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)

@@ -18,7 +18,7 @@ scatter of the levels around the line. Trusted from 3 bits up: below, errors mee
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,9 @@ from gpu_kernels.gaussian_grids import grid_distortion
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.evaluate import measure_weights
+from sensitivity.partial import State
 from sensitivity.runner import load_runner
+from sensitivity.share import by_units, one_by_one
 from sensitivity.synthetic import random_items
 
 #: Relative errors t between which levels lie evenly: Gaussian quantizers of 5 bits and of 3 bits (research/01).
@@ -71,13 +73,16 @@ class Linearity:
         relative = _relative_errors(task)
         data = random_items(task.source, task.inventory, wanted, task.seed)
         runner = load_runner(task.source, task.inventory)
-        names = {(u, j): f"{u} {j}" for u in range(task.shape[0]) for j in range(len(levels))}
-        probes = {name: _noisy(task, u, j, float(levels[j])) for (u, j), name in names.items()}
-        found = measure_weights(runner, probes, data, progress=task.progress, partial=task.partial)
-        rises = np.array(
-            [[found[names[u, j]].kl for j in range(len(levels))] for u in range(task.shape[0])], np.float64
-        )
-        alpha, error, fit = slopes(levels, rises)
+
+        def probe(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+            names = {(u, j): f"{u} {j}" for u in units for j in range(len(levels))}
+            probes = {name: _noisy(task, u, j, float(levels[j])) for (u, j), name in names.items()}
+            found = measure_weights(runner, probes, data, progress=task.progress, partial=task.partial)
+            for u in units:
+                yield u, {"kl": np.array([found[names[u, j]].kl for j in range(len(levels))], np.float64)}
+
+        probed = by_units(task, one_by_one(task.inventory), probe)
+        alpha, error, fit = slopes(levels, np.array([probed[u]["kl"] for u in range(task.shape[0])]))
         alpha = np.maximum(alpha, FLOOR * float(alpha.max(initial=0.0)))
         return Scores(
             loss=alpha[:, None] * relative, stderr=error[:, None] * relative, loss_unit=runner.head.loss_unit,
@@ -115,9 +120,16 @@ def _relative_errors(task: ScoringTask) -> Floats:
     if kind == GRID:
         row = [_constant(format) for format in task.formats]
         return np.tile(np.array(row, np.float64), (task.shape[0], 1))
-    energy = task.deltas.energies(task.progress)
-    weights = (unit_weight(task.source, unit).astype(np.float64) for unit in task.inventory.units)
-    power = np.array([float(np.vdot(w, w)) for w in weights])[:, None]
+
+    def measure(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+        for number in units:
+            weight = unit_weight(task.source, task.inventory.units[number]).astype(np.float64)
+            yield number, {"energy": task.deltas.energy(number), "power": np.array(float(np.vdot(weight, weight)))}
+            task.progress("quantize", (number + 1) / task.shape[0], task.inventory.units[number].name)
+
+    found = by_units(task, one_by_one(task.inventory), measure)
+    energy = task.deltas.energies()
+    power = np.array([float(found[number]["power"]) for number in range(task.shape[0])])[:, None]
     return np.asarray(np.divide(energy, power, out=np.zeros_like(energy), where=power > 0))
 
 

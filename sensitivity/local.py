@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -20,25 +21,30 @@ from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import Moments
-from sensitivity.partial import FORGETFUL
+from sensitivity.partial import FORGETFUL, State
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes
 from sensitivity.runner import Runner, load_runner
-from sensitivity.share import ALONE, Values, add_up
+from sensitivity.share import Values, add_up
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One planned unit in one use of its layer. inputs: (items, positions, in); errors: (formats, out, in).
+    """One planned unit in one use of its layer. inputs: (items, positions, in).
 
     gradients: one (items, positions, out) a direction; weights: float64 (directions, items). output: (items, positions,
     out) of the unquantized layer, its bias included.
     """
 
     inputs: torch.Tensor
-    errors: torch.Tensor
+    stack: Callable[[], NDArray[np.float32]]
     gradients: tuple[torch.Tensor, ...]
     weights: torch.Tensor
     output: torch.Tensor
+
+    @cached_property
+    def errors(self) -> torch.Tensor:
+        """(formats, out, in), made when they are looked at."""
+        return torch.from_numpy(self.stack())
 
     def output_error(self, column: int) -> torch.Tensor:
         """(items, positions, out): what quantizing in format `column` does to the layer's own output."""
@@ -78,13 +84,24 @@ def visit_layers(task: ScoringTask, passes: Passes, visit: Callable[[Visit], Non
 
     Raises NotFinite, InvalidCalibration, Unsupported.
     """
-    runner, plan, _ = _prepared(task)
-    for seen in _visits(task, passes, runner, plan, None):
+    runner, plan, _ = prepared(task)
+    for seen in visits(task, passes, runner, plan):
         visit(seen)
     return runner, plan
 
 
-def _prepared(task: ScoringTask) -> tuple[Runner, Plan, Data]:
+def gather_layers(task: ScoringTask, passes: Passes, say: Callable[[Visit], State]) -> tuple[Runner, Iterator[State]]:
+    """What `say` makes of every batch's layers, batch after batch, whoever computes it. Raises as `visit_layers`."""
+    runner, plan, data = prepared(task)
+
+    def compute(run: range) -> Iterator[State]:
+        return map(say, visits(task, passes, runner, plan, run))
+
+    return runner, task.share.gather(range(count_batches(data, plan)), compute)
+
+
+def prepared(task: ScoringTask) -> tuple[Runner, Plan, Data]:
+    """The model and how passes over the scoring data are made. Raises as `visit_layers`."""
     if task.data is None:
         raise InvalidCalibration(
             "this metric needs calibration data", hint="leave --calibration out for the bundled one"
@@ -95,7 +112,8 @@ def _prepared(task: ScoringTask) -> tuple[Runner, Plan, Data]:
     return runner, plan, task.data
 
 
-def _visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: range | None) -> Iterator[Visit]:
+def visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: range | None = None) -> Iterator[Visit]:
+    """Every batch with its layers. run: numbers of the batches; None: all."""
     assert task.data is not None
     for rows, batch in ordered_batches(task.data, plan, task.progress, run):
         with plan.listener.listen() as calls:
@@ -113,10 +131,10 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
     moments = Moments(units, columns, task.partial)
-    runner, plan, data = _prepared(task)
+    runner, plan, data = prepared(task)
 
     def compute(run: range) -> Iterator[Values]:
-        for visit in _visits(task, passes, runner, plan, run):
+        for visit in visits(task, passes, runner, plan, run):
             values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64)
             for unit, layer in visit.layers:
                 values[:, unit] += cells(layer) / visit.norm
@@ -136,9 +154,7 @@ def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
         whole = layer.output.square().sum((1, 2)).double()
         return torch.stack([*columns, *[whole] * len(columns)], dim=-1)
 
-    mean = measure_layers(
-        replace(task, partial=FORGETFUL, share=ALONE), Passes("none", columns_a_format=2), cells
-    ).moments.mean()
+    mean = measure_layers(replace(task, partial=FORGETFUL), Passes("none", columns_a_format=2), cells).moments.mean()
     changed, whole = mean[:, : task.shape[1]], mean[:, task.shape[1] :]
     return np.divide(changed, whole, out=np.zeros_like(changed), where=whole > 0)
 
@@ -193,7 +209,7 @@ def layers(
             part.unit,
             Layer(
                 inputs,
-                torch.from_numpy(task.deltas.stack(part.unit)),
+                partial(task.deltas.stack, part.unit),
                 tuple(g[..., part.start : part.stop] for g in known),
                 weights,
                 output[..., part.start : part.stop],

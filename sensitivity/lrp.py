@@ -15,6 +15,7 @@ products for the errors.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from sensitivity.capture import make_listener
 from sensitivity.data import Data
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.local import relative_output_errors
+from sensitivity.partial import State
 from sensitivity.relevance import Ledger, Propagation, norms_unchanged
 from sensitivity.runner import Runner, load_runner
+from sensitivity.share import ALONE, Share
 
 LOSS_UNIT = "relevance-weighted relative output error"
 #: Items whose relevance is propagated at most (research/02 asks for 32 to 128).
@@ -37,31 +40,45 @@ ITEMS = 64
 TOLERANCE = 1e-3
 
 
-def relevance_through(runner: Runner, data: Data) -> tuple[NDArray[np.float64], dict[str, float]]:
+def relevance_through(runner: Runner, data: Data, share: Share = ALONE) -> tuple[NDArray[np.float64], dict[str, float]]:
     """((units,) positive relevance through each unit, summing to 1; largest violation by operation).
 
-    Raises Unsupported for operations without a rule, NotFinite.
+    share: who propagates the items. Raises Unsupported for operations without a rule, NotFinite.
     """
-    ledger, layers = Ledger(), make_listener(runner).layers
+    through, violations = np.zeros(len(runner.inventory.units)), dict[str, float]()
+    for item in share.gather(range(data.items), lambda run: _propagated(runner, data, run)):
+        for unit, positive in zip(item["units"].tolist(), item["positive"].tolist(), strict=True):
+            through[unit] += positive
+        for name, value in zip(item["operations"].tolist(), item["violations"].tolist(), strict=True):
+            violations[name] = max(violations.get(name, 0.0), value)
+    if not np.isfinite(through).all():
+        raise NotFinite("relevance became NaN or infinite", hint="use --metric fisher")
+    return through / max(float(through.sum()), 1e-300), violations
+
+
+def _propagated(runner: Runner, data: Data, run: range) -> Iterator[State]:
+    """What went through the layers of each item: the uses of units in their order, violations by operation."""
+    layers = make_listener(runner).layers
     model: Any = runner.model
     previous = getattr(model.config, "_attn_implementation", None)
     model.set_attn_implementation("eager")
     try:
-        for row in range(data.items):
+        for row in run:
+            ledger = Ledger()
             with torch.enable_grad(), norms_unchanged(model, ledger), Propagation(layers, ledger):
                 output = runner.output(data.take(np.array([row])).trimmed())
-            if row == 0:
+            if row == run.start:
                 _check_same(output.detach(), runner.output(data.take(np.array([row])).trimmed()))
             torch.autograd.backward(output, _start(output.detach()))
+            yield {
+                "units": np.array([unit for unit, _ in ledger.through], np.int64),
+                "positive": np.array([positive for _, positive in ledger.through], np.float64),
+                "operations": np.array([*ledger.violations], np.str_),
+                "violations": np.array([*ledger.violations.values()], np.float64),
+            }
     finally:
         if previous is not None:
             model.set_attn_implementation(previous)
-    through = np.zeros(len(runner.inventory.units))
-    for unit, total in ledger.through.items():
-        through[unit] = total
-    if not np.isfinite(through).all():
-        raise NotFinite("relevance became NaN or infinite", hint="use --metric fisher")
-    return through / max(float(through.sum()), 1e-300), ledger.violations
 
 
 def _check_same(watched: torch.Tensor, plain: torch.Tensor) -> None:
@@ -92,7 +109,7 @@ class Lrp:
             raise InvalidCalibration("lrp needs calibration data", hint="leave --calibration out for the bundled one")
         runner = load_runner(task.source, task.inventory)
         few = task.data.take(np.arange(min(ITEMS, task.data.items)))
-        through, violations = relevance_through(runner, few)
+        through, violations = relevance_through(runner, few, task.share)
         worst = max(violations.values(), default=0.0)
         if worst > TOLERANCE:
             raise NotFinite(

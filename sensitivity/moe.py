@@ -19,6 +19,8 @@ and the exponents.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,8 +30,10 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.local import relative_output_errors
+from sensitivity.partial import State
 from sensitivity.routing import Block, outlier_scores, run_block, watch
 from sensitivity.runner import Runner, load_runner
+from sensitivity.share import by_units
 
 LOSS_UNIT = "weighted relative block error"
 #: Tokens that blocks are run on at most.
@@ -58,16 +62,23 @@ class Moe:
         blocks = watch(runner, few)
         _require_traffic(blocks, few.tokens)
         loss = relative_output_errors(task) ** (powers["gamma"] / 2)
-        expert = np.zeros(task.shape[0], np.bool_)
-        for done, block in enumerate(blocks):
+        experts = {units[0]: (block, number) for block in blocks for number, units in block.experts.items()}
+
+        def rows(some: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+            for block, number in [experts[unit] for unit in some if unit in experts]:
+                units = block.experts[number]
+                errors = block_errors(task, runner, block, number, together=together)
+                for unit, error in zip(units, errors, strict=True):
+                    yield unit, {"errors": error, "energy": task.deltas.energy(unit)}
+                task.progress("score", (units[0] + 1) / task.shape[0], block.module)
+
+        found = by_units(task, [block.experts[number] for block, number in experts.values()], rows)
+        for block in blocks:
             phi, weight = block.frequency() ** powers["alpha"], block.weight() ** powers["beta"]
             for number, units in block.experts.items():
                 share = len(units) if together else 1
-                found = block_errors(task, runner, block, number, together=together)
-                for unit, errors in zip(units, found, strict=True):
-                    expert[unit] = True
-                    loss[unit] = phi[number] * weight[number] * errors ** powers["gamma"] / share
-            task.progress("score", (done + 1) / len(blocks), block.module)
+                for unit in units:
+                    loss[unit] = phi[number] * weight[number] * found[unit]["errors"] ** powers["gamma"] / share
         exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
         reached = (loss.max(axis=1, initial=0.0) > 0) | exact
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)

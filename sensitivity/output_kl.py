@@ -39,8 +39,10 @@ from sensitivity.fallback import fill_unmeasured
 from sensitivity.input_moments import gather, passes
 from sensitivity.input_rows import gather_rows
 from sensitivity.local import no_linears
+from sensitivity.partial import State
 from sensitivity.runner import Runner, load_runner
 from sensitivity.salience import block_salience, column_costs
+from sensitivity.share import Array, UnitRows, blocks_of, by_units
 
 LOSS_UNIT = "KL of a layer's softmaxed output"
 #: Tokens whose outputs are compared, and plans of a matrix that are scored at most (the paper's 4096 inputs have 15).
@@ -64,10 +66,14 @@ class OutputKl:
         """See sensitivity.base.Metric."""
         loss, reached = np.zeros(task.shape), np.zeros(task.shape[0], np.bool_)
         runner = load_runner(task.source, task.inventory)
-        for number, layer, _ in _layers(task, runner, ranked=False):
-            for column, error in enumerate(task.deltas.stack(number)):
-                loss[number, column] = layer.kl(torch.from_numpy(error))
-            reached[number] = True
+
+        def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+            for number, layer, _ in _layers(task, runner, units, ranked=False):
+                row = [layer.kl(torch.from_numpy(error)) for error in task.deltas.stack(number)]
+                yield number, {"loss": np.array(row), "energy": task.deltas.energy(number)}
+
+        for number, arrays in _shared(task, runner, rows).items():
+            loss[number], reached[number] = arrays["loss"], True
         reached |= task.deltas.energies().max(axis=1, initial=0.0) == 0
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
         return _scores(task, runner, loss, stderr, unmeasured)
@@ -78,17 +84,22 @@ class OutputKl:
         runner = load_runner(task.source, task.inventory)
         units = len(task.inventory.units)
         choices = [ladder.uniform(number) for number in range(units)]
-        losses: list[list[float]] = [[0.0] for _ in range(units)]
+        losses = [np.zeros(1) for _ in range(units)]
         reached = np.zeros(units, np.bool_)
         rounded = Deltas(task.source, task.inventory, task.formats, "rtn")
         nearest = _nearest(task)
-        for number, layer, salience in _layers(task, runner, ranked=True):
-            choices[number] = ladder.rungs(number, salience)
-            if nearest:
-                losses[number] = list(layer.walk(rounded.stack(number), ladder.cuts[number], choices[number]))
-            else:
-                losses[number] = [layer.kl(error) for error in ladder.errors(number, choices[number])]
-            reached[number] = True
+
+        def rows(some: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+            for number, layer, salience in _layers(task, runner, some, ranked=True):
+                rungs = ladder.rungs(number, salience)
+                if nearest:
+                    row = list(layer.walk(rounded.stack(number), ladder.cuts[number], rungs))
+                else:
+                    row = [layer.kl(error) for error in ladder.errors(number, rungs)]
+                yield number, {"rungs": rungs, "loss": np.array(row)}
+
+        for number, arrays in _shared(task, runner, rows).items():
+            choices[number], losses[number], reached[number] = arrays["rungs"], arrays["loss"], True
         width = max(map(len, choices))
         loss = np.full((units, width), np.inf)
         for row, values in zip(loss, losses, strict=True):
@@ -143,15 +154,25 @@ class _Layer:
             yield self.divergence(change)
 
 
-def _layers(task: ScoringTask, runner: Runner, *, ranked: bool) -> Iterator[tuple[int, _Layer, Any]]:
-    """(unit number, its outputs, salience of its blocks if `ranked`) for every unit that some token reached."""
+def _shared(task: ScoringTask, runner: Runner, rows: UnitRows) -> dict[int, dict[str, Array]]:
+    """What `rows` says of each unit that some token reached, whoever computes it. Raises Unsupported."""
+    found = by_units(task, blocks_of(task.inventory), rows)
+    if not found:
+        raise no_linears(runner)
+    return found
+
+
+def _layers(
+    task: ScoringTask, runner: Runner, units: tuple[int, ...], *, ranked: bool
+) -> Iterator[tuple[int, _Layer, Any]]:
+    """(unit number, its outputs, salience of its blocks if `ranked`) for each of these that some token reached."""
     if task.data is None:
         raise InvalidCalibration("output-kl needs calibration data", hint="leave --calibration out for the bundled one")
     count, reverse = task.options.get("tokens", TOKENS), task.options.get("reverse", False)
     if not isinstance(count, int) or count < 1 or not isinstance(reverse, bool):
         raise InvalidInput("output-kl cannot work with these options", expected="tokens >= 1, reverse true or false")
-    parameters, found = runner.parameters, 0
-    for group in passes(task.inventory):
+    parameters = runner.parameters
+    for group in passes(task.inventory, units=units):
         leaders, rows = gather_rows(runner, task.data, group, count, task.progress)
         moments = gather(runner, task.data, group, task.progress)[1] if ranked else {}
         costs = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
@@ -168,11 +189,8 @@ def _layers(task: ScoringTask, runner: Runner, *, ranked: bool) -> Iterator[tupl
             if ranked:
                 parts = cut(task.granularity, unit.shape, task.formats).parts
                 salience = block_salience(weight, costs[leader], unit.shape[1] // parts)
-            found += 1
             yield number, layer, salience
             task.progress("score", (number + 1) / len(task.inventory.units), unit.name)
-    if not found:
-        raise no_linears(runner)
 
 
 def _nearest(task: ScoringTask) -> bool:

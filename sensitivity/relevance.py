@@ -45,10 +45,11 @@ _IDENTITY = frozenset({
 
 @dataclass
 class Ledger:
-    """violations: op name -> largest |sum in - sum out| / sum |out| seen. through: unit -> positive relevance."""
+    """violations: op name -> largest |sum in - sum out| / sum |out| seen. through: (unit, positive relevance) of each
+    use of a layer, in the order in which they were met."""
 
     violations: dict[str, float] = field(default_factory=dict)
-    through: dict[int, float] = field(default_factory=dict)
+    through: list[tuple[int, float]] = field(default_factory=list)
 
     def check(self, name: str, out: torch.Tensor, *inputs: torch.Tensor | None) -> None:
         total, scale = float(out.double().sum()), float(out.double().abs().sum())
@@ -161,7 +162,7 @@ class Propagation(TorchFunctionMode):
         def share(r: torch.Tensor) -> tuple[torch.Tensor]:
             for part in parts:
                 positive = float(r[..., part.start : part.stop].double().clamp(min=0).sum())
-                self._ledger.through[part.unit] = self._ledger.through.get(part.unit, 0.0) + positive
+                self._ledger.through.append((part.unit, positive))
             up, down = weight.clamp(min=0), weight.clamp(max=0)
             high, low = x.clamp(min=0), x.clamp(max=0)
             s = _ratio(r, high @ up.T + low @ down.T)

@@ -16,7 +16,7 @@ forward pass for H, an inverse a layer. Tokens that do not reach an expert count
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,9 @@ from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.input_moments import gather, passes
 from sensitivity.local import no_linears
+from sensitivity.partial import State
 from sensitivity.runner import Runner, load_runner
+from sensitivity.share import blocks_of, by_units
 
 LOSS_UNIT = "compensated squared output error"
 #: Columns of a block, the paper's group.
@@ -64,24 +66,37 @@ def column_errors(errors: NDArray[np.float32]) -> Floats:
     return np.asarray(np.square(errors.astype(np.float64)).sum(axis=1), np.float64)
 
 
-def unit_costs(task: ScoringTask, runner: Runner) -> Iterator[tuple[int, Floats]]:
+def unit_costs(task: ScoringTask, runner: Runner, units: tuple[int, ...] | None = None) -> Iterator[tuple[int, Floats]]:
     """(unit number, (in,) costs of its columns) for every unit that some token reached; one block of layers at a time.
 
-    Raises InvalidCalibration, Unsupported.
+    units: of these alone. Raises InvalidCalibration.
     """
     if task.data is None:
         raise InvalidCalibration("salience needs calibration data", hint="leave --calibration out for the bundled one")
-    found = 0
-    for group in passes(task.inventory):
+    for group in passes(task.inventory, units=units):
         leaders, moments = gather(runner, task.data, group, task.progress)
         known = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
         for number in group:
             leader = leaders.get(task.inventory.units[number].name)
             if leader is not None:
-                found += 1
                 yield number, known[leader]
+
+
+def _shared(task: ScoringTask, row: Callable[[int, Floats], Floats]) -> tuple[Runner, dict[int, Floats]]:
+    """(the model, unit number -> what `row` makes of its number and costs), whoever computes it; reached units only.
+
+    Raises InvalidCalibration, Unsupported.
+    """
+    runner = load_runner(task.source, task.inventory)
+
+    def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+        for number, costs in unit_costs(task, runner, units):
+            yield number, {"row": row(number, costs), "energy": task.deltas.energy(number)}
+
+    found = by_units(task, blocks_of(task.inventory), rows)
     if not found:
         raise no_linears(runner)
+    return runner, {number: arrays["row"] for number, arrays in found.items()}
 
 
 def block_losses(task: ScoringTask, block: int = BLOCK_COLUMNS) -> dict[str, tuple[Floats, Floats]]:
@@ -104,11 +119,10 @@ class Salience:
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
-        runner = load_runner(task.source, task.inventory)
+        runner, found = _shared(task, lambda number, costs: column_errors(task.deltas.stack(number)) @ costs)
         loss, reached = np.zeros(task.shape), np.zeros(task.shape[0], np.bool_)
-        for number, costs in unit_costs(task, runner):
-            loss[number] = column_errors(task.deltas.stack(number)) @ costs
-            reached[number] = True
+        for number, row in found.items():
+            loss[number], reached[number] = row, True
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
         return Scores(
             loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens if task.data else 0,
@@ -118,24 +132,23 @@ class Salience:
 
     def score_parts(self, task: ScoringTask) -> Scores:
         """The same sums over the weights of each part, for every cut."""
-        runner = load_runner(task.source, task.inventory)
         cuts = [cut(task.granularity, unit.shape, task.formats) for unit in task.inventory.units]
-        rows = [np.zeros((found.parts, task.shape[1])) for found in cuts]
-        reached = np.zeros(task.shape[0], np.bool_)
-        for number, costs in unit_costs(task, runner):
+
+        def parts_of(number: int, costs: Floats) -> Floats:
             found, shape = cuts[number], task.inventory.units[number].shape
             weighed = np.square(task.deltas.stack(number).astype(np.float64)) * costs
             lines = found.to_lines(weighed, shape).sum(axis=-1).T
-            rows[number] = np.add.reduceat(lines, np.arange(0, found.lines, found.block), axis=0)
-            reached[number] = True
-        missing = tuple(task.inventory.units[i].name for i in np.flatnonzero(~reached))
+            return np.asarray(np.add.reduceat(lines, np.arange(0, found.lines, found.block), axis=0))
+
+        runner, rows = _shared(task, parts_of)
+        missing = tuple(unit.name for number, unit in enumerate(task.inventory.units) if number not in rows)
         if missing:
             raise Unsupported(
                 "salience of parts has nothing to say of units that no token reaches",
                 expected="calibration data that reaches every unit", got=f"{len(missing)} not reached: {missing[0]}",
                 hint="use more calibration data, or plan by tensor",
             )  # fmt: skip
-        loss = np.concatenate(rows)
+        loss = np.concatenate([rows[number] for number in range(task.shape[0])])
         return Scores(
             loss=loss, stderr=np.full(loss.shape, np.nan), loss_unit=LOSS_UNIT, warnings=runner.warnings,
             tokens=task.data.tokens if task.data else 0, samples=task.data.items if task.data else 0,

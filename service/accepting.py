@@ -11,14 +11,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from bitwright.core.callbacks import check_callback
 from bitwright.core.canonical import canonical_json
-from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidReference, NotFound, TooLarge
+from bitwright.core.errors import Forbidden, InvalidCalibration, InvalidInput, InvalidReference, TooLarge
 from bitwright.core.plan import plan_from_json
 from bitwright.core.refs import parse_ref
 from bitwright.core.requests import EvaluateRequest, JobRequest, Scoring, invalid_members, parse_request
-from bitwright.jobs.blobs import BlobStore
 from bitwright.jobs.create import NewJob
 from bitwright.settings import Settings
+from service.auth import EXECUTE, Principal
+from service.owning import owns_checkpoint
 from service.same_work import work_digest
+from service.state import State
 
 _DIGEST = "sha256:"
 
@@ -55,8 +57,9 @@ class Accepted:
         )  # fmt: skip
 
 
-def accept(data: Any, blobs: BlobStore, settings: Settings) -> Accepted:
-    """Raises InvalidInput (or a more telling kind) with JSON pointers for what is wrong."""
+def accept(data: Any, state: State, who: Principal) -> Accepted:
+    """Raises InvalidInput (or a more telling kind) with JSON pointers for what is wrong, and Forbidden for a job that
+    writes a checkpoint and a key that must not."""
     if not isinstance(data, dict):
         raise InvalidInput("a job is a JSON object", expected='an object with "kind"', got=type(data).__name__)
     members = dict(data)
@@ -65,8 +68,14 @@ def accept(data: Any, blobs: BlobStore, settings: Settings) -> Accepted:
     except ValidationError as error:
         raise invalid_members(error) from error
     request = parse_request(members)
+    settings = state.settings
     _check_sizes(request, settings)
-    _check_references(request, blobs)
+    _check_references(request, state, who.tenant)
+    if getattr(request, "to", None) is not None and EXECUTE not in who.scopes:
+        raise Forbidden(
+            "the API key must not write checkpoints", expected=EXECUTE, got=", ".join(who.scopes),
+            hint="leave out 'to', or use a key with that scope",
+        )  # fmt: skip
     if envelope.callback is not None:
         check_callback(envelope.callback, settings.webhook_internal)
     plain = request.model_dump(mode="json", exclude_none=True)
@@ -105,13 +114,13 @@ def _check_sizes(request: JobRequest, settings: Settings) -> None:
         )  # fmt: skip
 
 
-def _check_references(request: JobRequest, blobs: BlobStore) -> None:
+def _check_references(request: JobRequest, state: State, tenant: str) -> None:
     """Names and references that this server could never resolve are refused before a worker sees them."""
     parse_ref(request.model, allow_path=False)
     for member in ("calibration", "text"):
         digest = getattr(request, member, None)
         if digest is not None:
-            _check_text(member, digest, blobs)
+            _check_text(member, digest, state, tenant)
     plan = getattr(request, "plan", None)
     if plan is not None:
         plan_from_json(plan)
@@ -119,11 +128,17 @@ def _check_references(request: JobRequest, blobs: BlobStore) -> None:
         raise InvalidInput(
             "name a plan or a checkpoint, not both", errors=[{"pointer": "/plan", "message": "beside a checkpoint"}]
         )
+    checkpoint = getattr(request, "checkpoint", None)
+    if checkpoint is not None and not owns_checkpoint(state, tenant, checkpoint):
+        raise InvalidReference(
+            "this server has no checkpoint of that name", expected="a name that a job returned", got=checkpoint[:80],
+            errors=[{"pointer": "/checkpoint", "message": "unknown name"}],
+        )  # fmt: skip
     if isinstance(request, Scoring):
         _check_names(request)
 
 
-def _check_text(member: str, digest: str, blobs: BlobStore) -> None:
+def _check_text(member: str, digest: str, state: State, tenant: str) -> None:
     if not digest.startswith(_DIGEST):
         raise InvalidCalibration(
             f"a server takes a stored text as '{member}', not a path",
@@ -131,11 +146,7 @@ def _check_text(member: str, digest: str, blobs: BlobStore) -> None:
             got=digest[:80],
             errors=[{"pointer": f"/{member}", "message": "not a digest"}],
         )
-    try:
-        known = blobs.path("texts", digest).is_file()
-    except NotFound:
-        known = False
-    if not known:
+    if not state.uploads.kept(tenant, "texts", digest):
         raise InvalidCalibration(
             "this server has no text of that digest",
             got=digest[:80],

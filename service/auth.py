@@ -20,7 +20,7 @@ from bitwright.jobs.values import timestamp
 from bitwright.settings import Settings
 from service.keys import DEFAULT_TENANT, SCOPES, KeyFile
 
-READ, WRITE, SOLVE, METRICS = SCOPES
+READ, WRITE, EXECUTE, SOLVE, METRICS = SCOPES
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def require(scope: str, *, writing: str | None = None) -> Check:
         wanted = scope if writing is None or request.method == "GET" else writing
         if wanted not in principal.scopes:
             raise Forbidden("the API key does not have this scope", expected=wanted, got=", ".join(principal.scopes))
-        request.state.tenant = principal.tenant
+        request.state.principal, request.state.tenant = principal, principal.tenant
 
     return check
 
@@ -121,3 +121,11 @@ async def _tenant(request: Request) -> str:
 
 
 TenantOf = Annotated[str, Depends(_tenant)]
+
+
+async def _principal(request: Request) -> Principal:
+    found: Principal = request.state.principal
+    return found
+
+
+PrincipalOf = Annotated[Principal, Depends(_principal)]

@@ -80,10 +80,10 @@ def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
     return [[value if math.isfinite(value) else None for value in row] for row in matrix.tolist()]
 
 
-def verify_document(data: Any, blobs: BlobStore) -> Verdict:
+def verify_document(data: Any, table_of: Callable[[str], Path]) -> Verdict:
     """Check {plan | solution, problem?, table?} with `bitwright.core.certificate` alone.
 
-    Raises InvalidInput and its kin.
+    table_of: where the table of a digest lies, for those who may use it. Raises InvalidInput and its kin.
     """
     if not isinstance(data, dict):
         raise InvalidInput(
@@ -112,7 +112,7 @@ def verify_document(data: Any, blobs: BlobStore) -> Verdict:
         return _told(lambda: verify_plan(plan), certificate)
     if not isinstance(digest, str):
         raise InvalidPlan("the table is named by its digest", got=repr(digest)[:80])
-    table = load_table(stored_table(blobs, digest))
+    table = load_table(table_of(digest))
     verdict = _told(lambda: verify_plan(plan, plan_problem(plan, table)), certificate)
     if plan.model.digest == table.inventory.digest:
         return verdict

@@ -21,8 +21,9 @@ from bitwright.core.canonical import write_json
 from bitwright.core.errors import BitwrightError, InvalidInput, InvalidSetting, NotFound
 from bitwright.settings import load_settings
 
-#: jobs:read also reads plans, tables and catalogs; solve covers what is answered at once and stores nothing.
-SCOPES = ("jobs:read", "jobs:write", "solve", "metrics")
+#: jobs:read also reads plans, tables and catalogs; execute, beside jobs:write, lets jobs write checkpoints; solve
+#: covers what is answered at once and stores nothing.
+SCOPES = ("jobs:read", "jobs:write", "execute", "solve", "metrics")
 PREFIX = "bw"
 SECRET_BYTES = 32
 DEFAULT_TENANT = "default"

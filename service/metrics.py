@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import bitwright
-from bitwright.jobs.states import STATES
+from bitwright.jobs.states import QUEUES, STATES
 from bitwright.jobs.values import Finished
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def exposition(state: State) -> str:
         _family("bitwright_jobs", "gauge", "jobs by state", [(f'state="{s}"', found.states.get(s, 0)) for s in STATES]),
         _family("bitwright_queue_depth", "gauge", "jobs waiting by queue", [(f'queue="{q}"', n) for q, n in queues]),
         _family(
-            "bitwright_queue_oldest_seconds", "gauge", "age of the oldest job that could run now",
-            [("", found.oldest_queued_seconds)],
+            "bitwright_queue_oldest_seconds", "gauge", "age of the oldest job that could run now, by queue",
+            [(f'queue="{queue}"', found.oldest.get(queue, 0.0)) for queue in sorted({*QUEUES, *found.oldest})],
         ),
         _family("bitwright_expired_leases", "gauge", "running jobs past their lease", [("", found.expired_leases)]),
         *_of_finished(finished),

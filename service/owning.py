@@ -33,6 +33,21 @@ def own_table(state: State, tenant: str, digest: str) -> Path:
     return path
 
 
+def owns(state: State, tenant: str, kind: str, digest: str) -> bool:
+    """kind: `tables` or `problems`, what the synchronous routes name by digest."""
+    if kind == "problems":
+        return state.uploads.kept(tenant, kind, digest)
+    return tenant == DEFAULT_TENANT or state.store.made(tenant, "table_digest", digest)
+
+
+def owns_checkpoint(state: State, tenant: str, name: str) -> bool:
+    """Checkpoints are named by the first digits of their plans' digests (worker.steps.execute)."""
+    digits = name.partition("-")[0]
+    if tenant == DEFAULT_TENANT:
+        return True
+    return len(digits) >= 16 and state.store.made(tenant, "plan_digest", f"sha256:{digits}", begins=True)
+
+
 def _require(state: State, tenant: str, what: str, digest: str) -> None:
     if tenant != DEFAULT_TENANT and not state.store.made(tenant, f"{what}_digest", digest):
         name = {"plan": "plan", "table": "sensitivity table"}[what]

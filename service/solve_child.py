@@ -78,7 +78,7 @@ def _problem(request: Synchronous, header: dict[str, Any], bounds: Bounds) -> Pr
             bounds.check_units(len(data["loss"]))
         return problem_from_json(data)
     path = Path(header["tables"]) / table.removeprefix("sha256:")
-    if not path.is_file():
+    if not _may_use("tables", table, header) or not path.is_file():
         raise InvalidPlan(
             "this server has no sensitivity table of that digest",
             got=table,
@@ -107,9 +107,21 @@ def _table_problem(table: SensitivityTable, ties: tuple[str, ...], engine: str |
     return table.problem(None, tie_kinds=tuple(dict.fromkeys((*ties, *profile.tie_kinds))), allowed=allowed)
 
 
+class _Asked(Exception):
+    """Only the server knows whether the caller may use this file."""
+
+
+def _may_use(kind: str, digest: str, header: dict[str, Any]) -> bool:
+    """Raises _Asked where the server has not said yet."""
+    told = header["may_use"]
+    if told is None:
+        raise _Asked(kind, digest)
+    return bool(told)
+
+
 def _stored(digest: str, header: dict[str, Any], bounds: Bounds) -> Problem:
     path = Path(header["problems"]) / digest.removeprefix("sha256:")
-    if not path.is_file():
+    if not _may_use("problems", digest, header) or not path.is_file():
         raise InvalidProblem(
             "this server has no problem file of that digest",
             got=digest,
@@ -128,6 +140,8 @@ def _serve_one(header: dict[str, Any], payload: bytes, out: IO[bytes]) -> None:
         certificate = found.get("certificate") or {}
         told = {"ok": True, "status": certificate.get("status"), "gap": certificate.get("gap")}
         write_frame(out, told, json.dumps(found, allow_nan=False).encode())
+    except _Asked as question:
+        write_frame(out, {"ok": False, "asks": question.args}, b"{}")
     except BitwrightError as error:
         write_frame(out, {"ok": False}, json.dumps(error.to_problem(), default=str).encode())
     except MemoryError:

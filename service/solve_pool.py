@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,27 @@ class SolveProcess:
                     log.debug("closing a solver's pipe: %s", error)
 
 
+class Asked(Exception):
+    """The request names a stored file by kind (`tables`, `problems`) and digest; the pool does not know whose it is."""
+
+    def __init__(self, kind: str, digest: str) -> None:
+        super().__init__(kind, digest)
+        self.kind, self.digest = kind, digest
+
+
 def _unpack(header: dict[str, Any], payload: bytes) -> bytes:
     if header["ok"]:
         return payload
+    if "asks" in header:
+        raise Asked(*header["asks"])
     if "trace" in header:
         log.error("solver process failed:\n%s", header["trace"])
         raise Internal("the solver met an error it did not expect; it is logged", hint="try another solver")
     raise from_problem(json.loads(payload))
+
+
+#: (kind of a stored file, digest) -> whether the caller may use it.
+Owns = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -148,9 +162,22 @@ class SolvePool:
             self._idle.put(self._started(self._idle.get_nowait()))
 
     def run(
-        self, operation: str, payload: bytes, *, encoding: str = "json", options: Mapping[str, Any] | None = None
+        self, operation: str, payload: bytes, *, encoding: str = "json", options: Mapping[str, Any] | None = None,
+        owns: Owns | None = None,
+    ) -> bytes:  # fmt: skip
+        """JSON bytes of the answer. A process that died is replaced and the request tried once more.
+
+        owns: (kind, digest) -> whether the caller may use a stored file that the request names; None: every one.
+        """
+        try:
+            return self._run(operation, payload, encoding, options, None if owns is not None else True)
+        except Asked as asked:
+            mine = owns is not None and owns(asked.kind, asked.digest)
+            return self._run(operation, payload, encoding, options, mine)
+
+    def _run(
+        self, operation: str, payload: bytes, encoding: str, options: Mapping[str, Any] | None, may_use: bool | None
     ) -> bytes:
-        """JSON bytes of the answer. A process that died is replaced and the request tried once more."""
         limits = self._limits
         header = {
             "operation": operation,
@@ -161,6 +188,7 @@ class SolvePool:
             "bounds": self._bounds,
             "tables": self._tables,
             "problems": self._problems,
+            "may_use": may_use,
         }
         try:
             process = self._idle.get(timeout=QUEUE_SECONDS)

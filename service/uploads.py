@@ -18,6 +18,7 @@ from bitwright.core.errors import Conflict, InvalidInput, NotFound
 from bitwright.jobs.blobs import BlobStore
 from bitwright.jobs.values import timestamp
 from bitwright.settings import Settings
+from service.keys import DEFAULT_TENANT
 
 #: Characters of a name.
 NAME_CHARS = 256
@@ -50,6 +51,14 @@ class Uploads:
             record = {"digest": digest, "name": name, "bytes": len(body), "created_at": timestamp(time.time()), **told}
             write_json(path, record)
         return record
+
+    def kept(self, tenant: str, kind: str, digest: str) -> bool:
+        """Whether this tenant keeps that file. The operator's own tenant may use every file that is there."""
+        try:
+            path = self._record(tenant, kind, digest)
+            return self._blobs.path(kind, digest).is_file() and (tenant == DEFAULT_TENANT or path.is_file())
+        except NotFound:  # no digest
+            return False
 
     def all(self, tenant: str, kind: str) -> list[dict[str, Any]]:
         """Newest first."""

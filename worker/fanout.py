@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.canonical import digest_json
+from bitwright.core.errors import Temporary
 from worker.leftovers import PARTS
 from worker.steps.context import Context
 
@@ -51,6 +52,19 @@ def spread(context: Context, stage: str, function: str, items: Sequence[Mapping[
     return paths
 
 
+def other_version(expected: str, got: str) -> Temporary:
+    """What a worker says to a part that does not fit what it would do itself."""
+    return Temporary(
+        "the workers of one job are not of one version", expected=expected[:200], got=got[:200],
+        hint="run the same version on every worker",
+    )  # fmt: skip
+
+
+def shared(context: Context) -> bool:
+    """Whether other workers may take parts: those of a job, never of a command that writes files of its own."""
+    return context.settings.shards > 1 and context.out_dir is None and context.problem_out is None
+
+
 def once(context: Context, question: Mapping[str, Any], make: Callable[[], Any]) -> Any:
     """Plain JSON that was decided before the work was cut, and that must be the same whenever the job, or a part of it,
     runs again: made by whoever asks first."""
@@ -78,9 +92,13 @@ def cut_by(sizes: Sequence[int], shards: int) -> list[range]:
 
 
 def do_part(part: Mapping[str, Any], context: Context) -> str:
-    """Do one part unless its output is there; the digest that names it."""
+    """Do one part unless its output is there; the digest that names it. Raises Temporary for a part that only another
+    version of this program knows: while workers are exchanged, one of those takes it."""
     digest = digest_json({"function": part["function"], "item": part["item"]})
     module, _, name = str(part["function"]).partition(":")
-    run: Part = getattr(importlib.import_module(module), name)
+    try:
+        run: Part = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise other_version(str(part["function"]), str(error)) from error
     context.blobs.memo(PARTS, digest, lambda path: run(part["item"], context, path))
     return digest

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from bitwright.cli.output import note
 from bitwright.cli.parser import command
 from bitwright.core.errors import Cancelled, InvalidInput
+from bitwright.jobs.states import QUEUES
 
 if TYPE_CHECKING:
     from bitwright.settings import Settings
 
 
-#: DESIGN section 4: what a worker serves when it names no queue.
-QUEUES = ("cpu", "gpu", "solve")
 #: As of the embedded worker (Settings.workers).
 MAX_SLOTS = 64
 

@@ -132,9 +132,10 @@ def events_after(tx: Transaction, job_id: str, last_id: int = 0, limit: int = 10
     ]
 
 
-def made(tx: Transaction, tenant: str, member: str, value: str) -> bool:
-    """Whether some job of that tenant has a result with this member."""
-    named = jobs.c.result[member].as_string() == value
+def made(tx: Transaction, tenant: str, member: str, value: str, *, begins: bool = False) -> bool:
+    """Whether some job of that tenant has a result with this member; begins: one that begins so."""
+    found = jobs.c.result[member].as_string()
+    named = found.startswith(value, autoescape=True) if begins else found == value
     statement = select(jobs.c.id).where(jobs.c.tenant == tenant, jobs.c.state == states.SUCCEEDED, named).limit(1)
     return tx.connection.execute(statement).first() is not None
 
@@ -165,13 +166,17 @@ def statistics(tx: Transaction) -> Statistics:
     by_queue: Counter[str] = Counter()
     for queue, found in tx.connection.execute(select(jobs.c.queue, count).where(waiting).group_by(jobs.c.queue)):
         by_queue[plain_queue(queue)] += found
-    oldest = tx.connection.execute(select(func.min(jobs.c.run_after)).where(waiting)).scalar_one()
+    oldest: dict[str, float] = {}
+    due = select(jobs.c.queue, func.min(jobs.c.run_after)).where(waiting).group_by(jobs.c.queue)
+    for queue, since in tx.connection.execute(due):
+        name = plain_queue(queue)
+        oldest[name] = max(oldest.get(name, 0.0), tx.now - since)
     expired = select(count).where(jobs.c.state == states.RUNNING, jobs.c.lease_until < tx.now)
     unsent = select(count).select_from(outbox).where(outbox.c.sent_at.is_(None))
     return Statistics(
         states=by_state,
         queued=by_queue,
-        oldest_queued_seconds=max(0.0, tx.now - oldest) if oldest is not None else 0.0,
+        oldest=oldest,
         expired_leases=tx.connection.execute(expired).scalar_one(),
         unsent=tx.connection.execute(unsent).scalar_one(),
     )

@@ -33,3 +33,7 @@ NEXT: dict[str, tuple[str, ...]] = {
 def may_follow(before: str, after: str) -> bool:
     """Whether a job in state `before` may come into state `after` (or stay where it is, unless it has ended)."""
     return after in NEXT[before] or (before == after and before not in TERMINAL)
+
+
+#: Queues of jobs: whose workers take them.
+QUEUES = ("cpu", "gpu", "solve")

@@ -213,9 +213,9 @@ class JobStore:
         with self.database.read() as tx:
             return deliveries.page(tx, tenant, **filters)
 
-    def made(self, tenant: str, member: str, value: str) -> bool:
+    def made(self, tenant: str, member: str, value: str, *, begins: bool = False) -> bool:
         with self.database.read() as tx:
-            return query.made(tx, tenant, member, value)
+            return query.made(tx, tenant, member, value, begins=begins)
 
     def finished_since(self, seconds: float, limit: int = 5000) -> list[Finished]:
         """The jobs that ended in the last `seconds`, newest first: what the metrics are made of."""

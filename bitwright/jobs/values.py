@@ -175,13 +175,17 @@ class Finished:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts by state; age in seconds of the oldest job that could run now; work waiting by queue; unsent rings."""
+    """Counts by state; by queue, work waiting and the age in seconds of the oldest that could run now; unsent rings."""
 
     states: Mapping[str, int]
     queued: Mapping[str, int]
-    oldest_queued_seconds: float
+    oldest: Mapping[str, float]
     expired_leases: int
     unsent: int
+
+    @property
+    def oldest_queued_seconds(self) -> float:
+        return max(self.oldest.values(), default=0.0)
 
 
 def timestamp(seconds: float | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from bitwright.core.requests import invalid_members
 from bitwright.jobs.batches import Batch
 from bitwright.jobs.create import NewJob
 from service.accepting import accept
-from service.auth import TenantOf
+from service.auth import Principal, PrincipalOf, TenantOf
 from service.body import read_json
 from service.listing import Filters, list_page
 from service.preferences import idempotency_key
@@ -42,17 +43,19 @@ class BatchBody(BaseModel):
 async def create_batch(
     request: Request,
     state: StateOf,
-    tenant: TenantOf,
+    who: PrincipalOf,
     validate_only: Annotated[bool, Query(description="check every job and do nothing")] = False,
     key: Annotated[str | None, Header(alias="Idempotency-Key", description="same key: same batch")] = None,
 ) -> Response:
     """All of them are accepted, or none: an error names the job and the member that is wrong."""
     del key
+    tenant = who.tenant
     name = idempotency_key(request.headers.get("idempotency-key"))
     body = _parse(await read_json(request))
     trace = traceparent_of(request)
-    batch_id = str(uuid.uuid5(_NAMESPACE, f"{tenant}/{name}") if name else uuid.uuid4())
-    news = await to_thread.run_sync(lambda: _jobs(state, body, tenant, batch_id, trace))
+    # As JSON, so that no tenant's name and key together spell another tenant's.
+    batch_id = str(uuid.uuid5(_NAMESPACE, json.dumps([tenant, name])) if name else uuid.uuid4())
+    news = await to_thread.run_sync(lambda: _jobs(state, body, who, batch_id, trace))
     if validate_only:
         return json_reply({"valid": True, "jobs": [dict(new.request) for new in news]})
     plain = body.model_dump(mode="json")
@@ -100,7 +103,7 @@ def _parse(data: Any) -> BatchBody:
         raise invalid_members(error) from error
 
 
-def _jobs(state: State, body: BatchBody, tenant: str, batch_id: str, trace: str | None) -> list[NewJob]:
+def _jobs(state: State, body: BatchBody, who: Principal, batch_id: str, trace: str | None) -> list[NewJob]:
     """Models x budgets, models first. Raises the first job's error, with its place in the batch."""
     budgets: tuple[str | None, ...] = body.budgets or (None,)
     pairs = [(model, budget) for model in body.models for budget in budgets]
@@ -113,9 +116,9 @@ def _jobs(state: State, body: BatchBody, tenant: str, batch_id: str, trace: str 
     for model, budget in pairs:
         members = {"kind": "plan", **body.job, "model": model, **({"budget": budget} if budget is not None else {})}
         try:
-            accepted = accept(members, state.blobs, state.settings)
+            accepted = accept(members, state, who)
         except BitwrightError as error:
             error.extra["job"] = {"model": model, "budget": budget}
             raise
-        news.append(accepted.job(tenant, batch_id=batch_id, traceparent=trace))
+        news.append(accepted.job(who.tenant, batch_id=batch_id, traceparent=trace))
     return news

@@ -15,7 +15,7 @@ from bitwright.jobs import states
 from bitwright.jobs.create import NewJob
 from bitwright.jobs.values import Job
 from service.accepting import accept
-from service.auth import TenantOf
+from service.auth import Principal, TenantOf
 from service.body import read_json
 from service.listing import Filters, list_page
 from service.preferences import etag, flag, idempotency_key, matches, preferred_wait
@@ -52,17 +52,18 @@ async def create_job(request: Request) -> Response:
     # The parameters are in `service.openapi_operations` and read here: for FastAPI to take them from the request costs
     # as much as all the rest of this function, and this is the one route that many callers want at once.
     state: State = request.app.state.bitwright
+    who: Principal = request.state.principal
     tenant, validate_only = str(request.state.tenant), flag(request, "validate_only")
     name = idempotency_key(request.headers.get("idempotency-key"))
     data = await read_json(request)
     if validate_only:
-        accepted = await to_thread.run_sync(accept, data, state.blobs, state.settings)
+        accepted = await to_thread.run_sync(accept, data, state, who)
         return json_reply({"valid": True, "request": accepted.request})
     trace = traceparent_of(request)
     anew = "no-cache" in request.headers.get("cache-control", "").lower()
 
     def prepare() -> NewJob:
-        job = accept(data, state.blobs, state.settings).job(tenant, key=name, traceparent=trace)
+        job = accept(data, state, who).job(tenant, key=name, traceparent=trace)
         return replace(job, work_digest=None) if anew else job
 
     created = await state.acceptor.accept(prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -29,13 +30,13 @@ NPZ = "application/octet-stream"
 
 
 @router.post("/v1/plans:verify", summary="Verify a plan or a solution", operation_id="verifyPlan")
-async def verify_plan(request: Request, state: StateOf) -> Response:
+async def verify_plan(request: Request, state: StateOf, tenant: TenantOf) -> Response:
     """Recompute bytes, loss, feasibility, bound and gap with none of the solver's code.
 
     `ok: false` is an answer (200).
     """
     data = await read_json(request)
-    verdict = await to_thread.run_sync(verify_document, data, state.blobs)
+    verdict = await to_thread.run_sync(verify_document, data, partial(own_table, state, tenant))
     return json_reply(verdict.to_json())
 
 

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from service.auth import TenantOf
 from service.body import require_media
+from service.owning import owns
 from service.replies import raw_reply
 from service.solve_requests import MIN_SECONDS
-from service.state import StateOf
+from service.state import State, StateOf
 
 router = APIRouter(tags=["solve"])
 NPZ_MEDIA = ("application/octet-stream", "application/x-npz")
 
 
-async def _run(state: Any, operation: str, request: Request, options: dict[str, Any]) -> Response:
+async def _run(state: State, tenant: str, operation: str, request: Request, options: dict[str, Any]) -> Response:
     media = require_media(request, "application/json", *NPZ_MEDIA)
     body = await request.body()
     encoding = "npz" if media in NPZ_MEDIA else "json"
 
     def work() -> bytes:
-        answer: bytes = state.pool.run(operation, body, encoding=encoding, options=options if encoding == "npz" else {})
-        return answer
+        named = options if encoding == "npz" else {}
+        return state.pool.run(operation, body, encoding=encoding, options=named, owns=partial(owns, state, tenant))
 
     return raw_reply(await to_thread.run_sync(work, limiter=state.solve_limiter), headers={"Cache-Control": "no-store"})
 
@@ -33,6 +36,7 @@ async def _run(state: Any, operation: str, request: Request, options: dict[str, 
 async def solve(
     request: Request,
     state: StateOf,
+    tenant: TenantOf,
     solver: Annotated[str, Query(max_length=64, description="for .npz bodies")] = "auto",
     time_limit: Annotated[
         float, Query(ge=MIN_SECONDS, le=300, allow_inf_nan=False, description="seconds; for .npz bodies")
@@ -43,13 +47,14 @@ async def solve(
 
     Infeasible is an answer, not an error.
     """
-    return await _run(state, "solve", request, {"solver": solver, "time_limit": time_limit, "seed": seed})
+    return await _run(state, tenant, "solve", request, {"solver": solver, "time_limit": time_limit, "seed": seed})
 
 
 @router.post("/v1/frontier", summary="Every budget at once", operation_id="frontier")
 async def frontier(
     request: Request,
     state: StateOf,
+    tenant: TenantOf,
     limit: Annotated[str | None, Query(max_length=64, description="for .npz bodies")] = None,
     points: Annotated[int, Query(ge=2, le=10_000, description="for .npz bodies")] = 1000,
 ) -> Response:
@@ -57,4 +62,4 @@ async def frontier(
 
     `at` also gives the plans themselves.
     """
-    return await _run(state, "frontier", request, {"limit": limit, "points": points})
+    return await _run(state, tenant, "frontier", request, {"limit": limit, "points": points})

@@ -74,6 +74,19 @@ def test_scopes_bind(closed: tuple[Running, KeyFile, str]) -> None:
     assert_problem(server.http.get("/v1/jobs", headers=bearer(solver)), 403, "forbidden")
 
 
+def test_writing_checkpoints_needs_a_scope_of_its_own(closed: tuple[Running, KeyFile, str]) -> None:
+    server, keys, full = closed
+    planner, _ = keys.create("planner", ["jobs:read", "jobs:write"])
+    body = {"kind": "plan", "model": "hf:org/name", "budget": "4bpw"}
+    batch = {"models": ["hf:org/name"], "budgets": ["4bpw"], "job": {"to": "packed"}}
+    for members, status in (({}, 202), ({"to": "packed"}, 403)):
+        assert server.http.post("/v1/jobs", json={**body, **members}, headers=bearer(planner)).status_code == status
+    assert_problem(server.http.post("/v1/batches", json=batch, headers=bearer(planner)), 403, "forbidden")
+    assert server.http.post("/v1/jobs", json={**body, "to": "packed"}, headers=bearer(full)).status_code == 202
+    assert server.http.post("/v1/batches", json=batch, headers=bearer(full)).status_code == 202
+    assert len(server.http.get("/v1/jobs", headers=bearer(planner)).json()["jobs"]) == 3
+
+
 def test_rotation_expiry_and_revocation_take_effect_at_once(closed: tuple[Running, KeyFile, str]) -> None:
     server, keys, old = closed
     new, _ = keys.create("first")

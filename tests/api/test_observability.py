@@ -121,6 +121,8 @@ def test_metrics_are_read_from_the_table(tmp_path: Path) -> None:
             line.rsplit(" ", 1) for line in api.http.get("/metrics").text.splitlines() if not line.startswith("#")
         )
     assert float(lines['bitwright_queue_depth{queue="gpu"}']) == 1
+    assert float(lines['bitwright_queue_oldest_seconds{queue="gpu"}']) > 0
+    assert float(lines['bitwright_queue_oldest_seconds{queue="cpu"}']) == 0, "told for every queue, also an empty one"
     assert float(lines['bitwright_jobs_ended_last_hour{kind="inspect",state="succeeded"}']) == 3
     assert float(lines['bitwright_child_peak_memory_bytes{kind="inspect"}']) == 1002
     assert float(lines['bitwright_plan_gap_max{kind="inspect"}']) == 0.5

@@ -139,6 +139,61 @@ def test_a_second_tenant_walks_every_route_and_sees_nothing_of_the_first(tmp_pat
             assert server.http.get(f"/v1/{member}", headers={"Authorization": f"Bearer {bob}"}).json()[member] == []
 
 
+def test_a_second_tenant_names_things_of_the_first_in_bodies_and_gets_what_unknown_names_get(tmp_path: Path) -> None:
+    """Not only addresses name things. Each pair: the first tenant's name, and one that nobody has."""
+    keys = KeyFile(tmp_path / "keys.json")
+    (ann, _), (bob, _) = (keys.create(name, tenant=name) for name in ("ann", "bob"))
+    with running_server(tmp_path) as server:
+        mine = _everything_of(server, {"Authorization": f"Bearer {ann}"})
+        plan = server.http.get(f"/v1/plans/{mine['plans.digest']}", headers={"Authorization": f"Bearer {ann}"}).json()
+        inspect = {"kind": "sensitivity", "model": "hf:a/b"}
+        evaluate = {"kind": "evaluate", "model": "hf:a/b"}
+        unknown, table = "sha256:" + "0" * 64, mine["sensitivities.digest"]
+        digits = mine["plans.digest"].removeprefix("sha256:")[:16]
+        bodies: list[tuple[str, Any, str, str]] = [
+            ("/v1/solve", lambda name: {"table": name, "limits": {"bytes": 10**9}}, table, unknown),
+            ("/v1/frontier", lambda name: {"table": name}, table, unknown),
+            ("/v1/solve", lambda name: {"problem": name, "limits": {"bytes": 9}}, mine["problems.digest"], unknown),
+            ("/v1/frontier", lambda name: {"problem": name, "limits": {"bytes": 9}}, mine["problems.digest"], unknown),
+            ("/v1/plans:verify", lambda name: {"plan": plan, "table": name}, table, unknown),
+            ("/v1/jobs", lambda name: {**inspect, "calibration": name}, mine["texts.digest"], unknown),
+            ("/v1/jobs", lambda name: {**evaluate, "text": name}, mine["texts.digest"], unknown),
+            ("/v1/jobs", lambda name: {**evaluate, "checkpoint": name}, f"{digits}-packed", "0" * 16 + "-packed"),
+            ("/v1/batches", lambda name: {"models": ["hf:a/b"], "job": {**inspect, "calibration": name}},
+             mine["texts.digest"], unknown),
+        ]  # fmt: skip
+        for path, body, known, nobodys in bodies:
+            foreign, absent, own = (
+                server.http.post(path, json=body(name), headers={"Authorization": f"Bearer {key}"})
+                for name, key in ((known, bob), (nobodys, bob), (known, ann))
+            )
+            assert own.status_code in (200, 202), (path, own.text)
+            assert foreign.status_code == absent.status_code >= 400, (path, foreign.text, absent.text)
+            members = ("type", "title", "detail", "hint", "errors")
+            assert [foreign.json().get(m) for m in members] == [absent.json().get(m) for m in members]
+        priced = {"engine": "llama.cpp", "table": table}
+        for key, status in ((bob, 404), (ann, 200)):
+            answer = server.http.post(
+                "/v1/plans:preflight", params=priced, json=plan, headers={"Authorization": f"Bearer {key}"}
+            )
+            assert answer.status_code == status
+
+
+def test_names_of_tenants_and_keys_never_spell_another_tenants_batch(tmp_path: Path) -> None:
+    """Once the batch of tenant `a/b` with the key `c` was also that of tenant `a` with the key `b/c`."""
+    keys = KeyFile(tmp_path / "keys.json")
+    (first, _), (second, _) = (keys.create("k", tenant=tenant) for tenant in ("a/b", "a"))
+    body = {"models": ["hf:a/b"], "job": {"kind": "inspect"}}
+    with running_server(tmp_path) as server:
+        found = [
+            server.http.post(
+                "/v1/batches", json=body, headers={"Authorization": f"Bearer {text}", "Idempotency-Key": key}
+            ).json()["id"]
+            for text, key in ((first, "c"), (second, "b/c"))
+        ]
+    assert found[0] != found[1]
+
+
 def _everything_of(server: Running, headers: dict[str, str]) -> dict[str, Any]:
     """One of each thing that has an address, made by this tenant."""
     http = httpx.Client(base_url=server.url, headers=headers, timeout=30)

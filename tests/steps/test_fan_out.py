@@ -113,6 +113,25 @@ def test_parts_over_workers_write_the_checkpoint_of_one_worker(
     assert not left, "what was copied into the checkpoint takes no room any more"
 
 
+def test_variants_over_workers_measure_what_one_worker_measures(tmp_path: Path, models_dir: Path) -> None:
+    """A part for each variant; the plan, the pair terms and all that is measured are those of one worker."""
+    request = {
+        "kind": "plan", "model": MODEL, "metric": "weight-mse", "formats": ["int2-g64", "int3-g64", "int8-g64"],
+        "budget": "2.9bpw", "calibration_tokens": 256, "confirm_tokens": 256,
+    }  # fmt: skip
+    found = {}
+    for shards in (1, 3):
+        settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
+        result, stages = turn_by_turn(parse_request(request), Context(settings))
+        found[shards] = result
+        variants = 4
+        assert stages == ([] if shards == 1 else [("score", 3), ("measure", variants)])
+    assert found[1]["plan"].keys() == found[3]["plan"].keys()
+    for member, value in found[1]["plan"].items():
+        assert value == found[3]["plan"][member], member
+    assert found[1]["plan"]["measured"]["extra"]["feasible_uniform"]
+
+
 def turn_by_turn(request: JobRequest, context: Context) -> tuple[dict[str, Any], list[tuple[str, int]]]:
     """(the result, the stages that were cut with their numbers of parts), all in this process."""
     stages = []

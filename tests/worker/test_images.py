@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def commands() -> list[list[str]]:
     found += [service["command"] for service in OURS.values()]
     found += [container["command"] for pod in PODS for container in pod["containers"]]
     return found
+
+
+def named(manifest: dict[str, Any]) -> str:
+    """What a manifest is about: its own name, or that of what it scales."""
+    return str(manifest["spec"].get("scaleTargetRef", manifest["metadata"])["name"])
 
 
 def _json_commands(path: Path) -> list[str]:
@@ -141,5 +147,9 @@ def test_scaling_follows_a_metric_that_the_api_has():
     scalers = [document for document in MANIFESTS if document["kind"] == "HorizontalPodAutoscaler"]
     assert len(scalers) == 2
     for scaler in scalers:
-        (metric,) = scaler["spec"]["metrics"]
-        assert metric["external"]["metric"]["name"] in (ROOT / "service" / "metrics.py").read_text()
+        watched = [metric["external"]["metric"] for metric in scaler["spec"]["metrics"]]
+        assert all(f'"{metric["name"]}"' in (ROOT / "service" / "metrics.py").read_text() for metric in watched)
+        (workers,) = [one for one in MANIFESTS if one["kind"] == "Deployment" and named(one) == named(scaler)]
+        words = workers["spec"]["template"]["spec"]["containers"][0]["command"]
+        served = [word for before, word in pairwise(words) if before == "--queue"]
+        assert [metric["selector"]["matchLabels"]["queue"] for metric in watched] == served, "of its own queues alone"

@@ -15,11 +15,12 @@ from bitwright.core.problem import IntArray
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from sensitivity import evaluate
 from sensitivity.base import NUMERICS
-from sensitivity.kv_cache import Choice, cached_runner
+from sensitivity.kv_cache import Choice
 from sensitivity.quality import Quality
+from worker.fanout import shared
 from worker.steps.baselines import Baselines
+from worker.steps.confirm_parts import measure, measure_in_parts
 from worker.steps.joint import Joint
 from worker.steps.partial import kept_in
 from worker.steps.study import Study
@@ -84,14 +85,13 @@ def _measure(
 ) -> dict[str, Quality]:
     """Measured once, remembered by everything that can change it: a job that starts again does not measure again."""
     assert study.calibration is not None
-    source, inventory, context = study.source, study.inventory, study.context
-    data = study.calibration.confirming
+    inventory, context = study.inventory, study.context
     rounded = [Choice(choice.part, choice.format) for choice in cache]
     key: dict[str, Any] = {
         "model": inventory.digest,
         "units": [unit.name for unit in inventory.units],
         "variants": dict(variants),
-        "data": data.digest,
+        "data": study.calibration.confirming.digest,
         "quantizer": study.maker.key,
         "numerics": NUMERICS,
     }
@@ -100,16 +100,10 @@ def _measure(
     digest = digest_json(key)
 
     def build(path: Path) -> None:
-        found = evaluate.measure(
-            source,
-            inventory,
-            variants,
-            data,
-            quantizer=study.maker,
-            progress=context.progress,
-            partial=partial,
-            runner=cached_runner(source, inventory, rounded) if cache else None,
-        )
+        if shared(context):
+            found = measure_in_parts(study, key, variants, rounded)
+        else:
+            found = measure(study, variants, rounded, partial)
         path.write_bytes(canonical_json({name: quality.to_json() for name, quality in found.items()}))
 
     with kept_in(context.blobs.path("partial", digest)) as partial:

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.canonical import canonical_json
-from bitwright.core.errors import Unsupported
 from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Plan, plan_from_json
 from bitwright.models import ModelSource
 from quantizers.containers.base import Container, Made
 from quantizers.containers.catalog import CONTAINERS
-from worker.fanout import cut_by, spread
+from worker.fanout import cut_by, other_version, shared, spread
 from worker.leftovers import PARTS
 from worker.steps.context import Context
 from worker.steps.quantizing import Maker, planned_quantizer, units_context
@@ -39,7 +38,7 @@ def make_in_parts(
 
     calibration: reference of the text that the quantizer reads. Raises FanOut while parts are missing.
     """
-    if context.settings.shards < 2 or context.out_dir is not None:
+    if not shared(context):
         return {}, []
     question = {
         "model": plan.model.ref,
@@ -63,10 +62,7 @@ def run(item: Mapping[str, Any], context: Context, path: Path) -> None:
     source, inventory = context.open(item["model"])
     maker = planned_quantizer(plan, item["calibration"], source, inventory, context)
     if maker.key != item["quantizer"]:
-        raise Unsupported(
-            "the workers of one job quantize differently", expected=str(item["quantizer"]), got=str(maker.key),
-            hint="run the same version on every worker",
-        )  # fmt: skip
+        raise other_version(str(item["quantizer"]), str(maker.key))
     inventory, names = match(plan, inventory)
     container: Container = CONTAINERS.load(item["container"][0])
     _write(path, range(*item["units"]), source, inventory, names, container, maker, context)

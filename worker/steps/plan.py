@@ -14,15 +14,15 @@ from bitwright.core.plan import CacheChoice, Measured, plan_from_json
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import save_problem
 from bitwright.core.requests import PlanRequest
-from bitwright.core.solution import Solution
+from bitwright.core.solution import Solution, solution_from_json
 from bitwright.core.table import SensitivityTable
-from worker.fanout import once
+from worker.fanout import once, shared
 from worker.steps.assemble import build_plan, make_provenance
 from worker.steps.baselines import baselines
 from worker.steps.confirm import confirm
 from worker.steps.context import Context
 from worker.steps.execute import write_checkpoint
-from worker.steps.joint import joint_plan
+from worker.steps.joint import Joint, joint_plan
 from worker.steps.limits import bytes_limit, other_bytes, target_bits
 from worker.steps.menu import require_reachable
 from worker.steps.prediction import prediction
@@ -46,7 +46,7 @@ def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     def decide() -> dict[str, Any]:
         return _decided(study, table.without_units(study.inventory))
 
-    cut = request.to is not None and context.settings.shards > 1 and context.problem_out is None
+    cut = request.to is not None and shared(context)
     result = once(context, _key(request, table), decide) if cut else decide()
     if request.to is not None and result["feasible"]:
         plan = plan_from_json(result["plan"])
@@ -79,7 +79,7 @@ def _decided(study: Planning, table: SensitivityTable) -> dict[str, Any]:
     plain = table.problem(limit, tie_kinds=menu.tie_kinds, allowed=allowed)
     problem = constrained(plain, menu.recipe, rows)
     joined = None if found is None else found.joined(problem)
-    joint = solution = _solve(study, problem if joined is None else joined.problem)
+    joint = solution = _solve(study, table, problem if joined is None else joined.problem)
     if not solution.feasible:
         answer = unreachable(study, table, problem, solution, found)
         return _result(table, context, feasible=False, infeasible=answer)
@@ -88,7 +88,7 @@ def _decided(study: Planning, table: SensitivityTable) -> dict[str, Any]:
         # The cache's share is decided; the weights get the rest, with a certificate of their own.
         left = plain.with_limit("bytes", limit - sum(choice.bytes for choice in cache))
         problem = constrained(left, menu.recipe, rows)
-        solution = _solve(study, problem)
+        solution = _solve(study, table, problem)
     solved = solution
     solution, measured = _confirmed(study, table, problem, solution, cache)
     solver = request.solver or menu.recipe.solver
@@ -113,13 +113,22 @@ def _result(table: SensitivityTable, context: Context, **members: Any) -> dict[s
     return {**nothing, "table_digest": publish(table, context), **members}
 
 
-def _solve(study: Planning, problem: Problem) -> Solution:
+def _solve(study: Planning, table: SensitivityTable, problem: Problem) -> Solution:
     request, context = study.request, study.context
     context.progress("solve", 0.0, f"{problem.groups} groups of units, {problem.k} formats")
     if context.problem_out is not None:
         save_problem(problem, context.problem_out)
     name = request.solver or study.menu.recipe.solver
-    solution = solvers.solve(problem, name, time_limit=request.time_limit, seed=request.seed)
+
+    def answer() -> Solution:
+        return solvers.solve(problem, name, time_limit=request.time_limit, seed=request.seed)
+
+    if shared(context):  # under a time limit it could come out differently when the job runs again from its start
+        limits = [float(limit.value) for limit in problem.limits]
+        question = {**_key(request, table), "solve": problem.n, "limits": limits}
+        solution = solution_from_json(once(context, question, lambda: answer().to_json()))
+    else:
+        solution = answer()
     context.progress("solve", 1.0, f"{solution.solver}: {solution.certificate.status}")
     return solution
 
@@ -131,7 +140,7 @@ def _confirmed(
     if study.calibration is None or not study.request.confirm or study.inventory.task == "unknown":
         return solution, None
     beside = baselines(problem, solution.choice, study.request.seed)
-    joint = None if cache else joint_plan(study, table, problem, solution)
+    joint = None if cache else _joint(study, table, problem, solution)
     measured, taken = confirm(study, table, solution, beside, cache, joint)
     choice, words = solution.choice, solution.solver
     if taken == "joint" and joint is not None:
@@ -142,3 +151,17 @@ def _confirmed(
         return solution, measured
     certificate = certify(problem, choice, solution.certificate.multipliers)
     return Solution(np.asarray(choice), certificate.loss, certificate, words, solution.info), measured
+
+
+def _joint(study: Planning, table: SensitivityTable, problem: Problem, solution: Solution) -> Joint | None:
+    """The plan with pair terms, decided once where the job may run again from its start."""
+    if not shared(study.context):
+        return joint_plan(study, table, problem, solution)
+
+    def told() -> dict[str, Any] | None:
+        found = joint_plan(study, table, problem, solution)
+        return None if found is None else {**vars(found), "choice": found.choice.tolist()}
+
+    question = {**_key(study.request, table), "joint": solution.choice.tolist()}
+    kept = once(study.context, question, told)
+    return None if kept is None else Joint(**{**kept, "choice": np.array(kept["choice"], np.int64)})

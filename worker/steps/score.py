@@ -23,7 +23,7 @@ from worker.steps.finite import require_finite
 from worker.steps.menu import Menu
 from worker.steps.partial import kept_in
 from worker.steps.questions import why_new
-from worker.steps.score_parts import score_in_parts, share_batches
+from worker.steps.score_parts import score_in_parts, share_pieces
 from worker.steps.study import Study, compute, open_study
 
 
@@ -85,7 +85,7 @@ def _compute(study: Study[Scoring], question: Mapping[str, Any], target: float |
     """The table of the menu's formats, in this process or shared out; what is done outlives a kill."""
     key = digest_json({**question, "formats": list(study.menu.formats)})
     with kept_in(study.context.blobs.path("partial", key)) as partial:
-        joined, share = score_in_parts(study), share_batches(study)
+        joined, share = score_in_parts(study), share_pieces(study, target)
         return joined or compute(study, share=share, partial=partial if share is ALONE else FORGETFUL, target=target)
 
 

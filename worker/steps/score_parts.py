@@ -1,7 +1,7 @@
 """Scoring by several workers, with the table that one worker would have made, to the byte.
 
 Metrics whose cells need no other unit's say so in their catalog (trait `independent`): units in runs, one part each,
-and the parts' tables put together. Metrics that add up what batches give: batches in runs (see score_batches.py).
+and the parts' tables put together. Other metrics say of each pass what its pieces are (see score_pieces.py).
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.core.errors import Unsupported
 from bitwright.core.inventory import Inventory
 from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
 from sensitivity.base import NUMERICS
 from sensitivity.catalog import METRICS
 from sensitivity.share import ALONE, Share
-from worker.fanout import cut, spread
+from worker.fanout import cut, other_version, spread
 from worker.steps.context import Context
 from worker.steps.menu import Menu, resolve
-from worker.steps.score_batches import BatchShare, OnePart, Written
+from worker.steps.score_pieces import OnePart, PieceShare, Written
 from worker.steps.study import Study, compute, open_study
 
 
@@ -40,10 +39,10 @@ def score_in_parts(study: Study[Scoring]) -> SensitivityTable | None:
     return join([load_table(path) for path in paths], study.inventory)
 
 
-def share_batches(study: Study[Scoring]) -> Share:
-    """Who computes the batches of a metric that works through them."""
+def share_pieces(study: Study[Scoring], target: float | None) -> Share:
+    """Who computes the pieces of the passes that a metric makes."""
     question, shards = _question(study), study.context.settings.shards
-    return ALONE if question is None else BatchShare({**question, "shards": shards}, study.context)
+    return ALONE if question is None else PieceShare({**question, "target": target, "shards": shards}, study.context)
 
 
 def run(item: Mapping[str, Any], context: Context, path: Path) -> None:
@@ -51,11 +50,11 @@ def run(item: Mapping[str, Any], context: Context, path: Path) -> None:
     _score(item, context, units=slice(*item["units"])).save(path)
 
 
-def run_batches(item: Mapping[str, Any], context: Context, path: Path) -> None:
-    """One part: some batches of one pass. Raises Unsupported when this worker would not do that pass."""
+def run_pieces(item: Mapping[str, Any], context: Context, path: Path) -> None:
+    """One part: some pieces of one pass. Raises Temporary when this worker would not do that pass."""
     with suppress(Written):
         _score(item, context, share=OnePart(item, context, path))
-        raise Unsupported("the workers of one job score differently", hint="run the same version on every worker")
+        raise other_version(f"a pass {item['pass']} of the metric", "none")
 
 
 def _score(
@@ -63,7 +62,7 @@ def _score(
 ) -> SensitivityTable:
     study = open_study(SensitivityRequest.model_validate(item["request"]), context)
     some = replace(study.inventory, units=study.inventory.units[units])
-    return compute(replace(study, inventory=some), share=share)
+    return compute(replace(study, inventory=some), share=share, target=item.get("target"))
 
 
 def join(tables: Sequence[SensitivityTable], inventory: Inventory) -> SensitivityTable:
