@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bitwright.core.certificate import Certificate, Verdict
 from bitwright.core.errors import InvalidPlan, from_problem
 from bitwright.core.problem import Problem
@@ -26,14 +24,10 @@ if TYPE_CHECKING:
     from bitwright.core.inventory import Inventory
     from bitwright.core.plan import Plan
     from bitwright.core.table import SensitivityTable
-    from bitwright.engines.answer import Best, Preflight
+    from bitwright.engines.answer import Preflight
     from solvers.frontier import Frontier
     from worker.steps.context import Context, Progress
     from worker.steps.importing import ImportedPlan
-
-
-#: A preflight is an answer, not a job: the best plan that loads is sought this long.
-BEST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -280,43 +274,19 @@ def preflight(
     model: compare with its digest and units too, else the plan alone is judged. table: for the predicted loss of the
     nearest plan, and for the best plan of the same bytes that would load.
     """
+    import solvers
     from bitwright.core.table import load_table
     from bitwright.engines.answer import answer
+    from bitwright.engines.best import BEST_SECONDS
     from bitwright.models.planned import inventory_of
+
+    def solve(problem: Problem) -> Solution:
+        return solvers.solve(problem, "auto", time_limit=BEST_SECONDS)
 
     loaded = _load_plan(plan)
     known = load_table(table) if isinstance(table, str | Path) else table
     found = inventory_of(loaded) if model is None else inspect(model)
-    told = answer(loaded, found, engine, device=device, table=known)
-    if known is None or told.loads or told.nearest is None:
-        return told
-    return replace(told, best=_best_loadable(loaded, known, engine, device))
-
-
-def _best_loadable(plan: Plan, table: SensitivityTable, engine: str, device: str | None) -> Best | None:
-    """The table solved again under the engine's ties and menu, in the bytes that the plan takes."""
-    import solvers
-    from bitwright.engines.answer import Best
-    from bitwright.engines.catalog import load_profile
-    from bitwright.engines.nearest import loadable
-
-    profile = load_profile(engine)
-    kept = {unit.name for unit in table.inventory.units if unit.tensor in plan.kept}
-    if kept:
-        table = table.without_units(table.inventory.keep(kept, "kept by the plan"))
-    if set(plan.formats()) != {unit.name for unit in table.inventory.units}:
-        return None
-    allowed = np.array(loadable(table.inventory, table.formats, profile, device), bool)
-    if not allowed.any(axis=1).all() or len(table.row_units) != len(plan.units):
-        return None
-    problem = table.problem(plan.totals.bytes, tie_kinds=profile.tie_kinds, allowed=allowed)
-    solution = solvers.solve(problem, "auto", time_limit=BEST_SECONDS)
-    if not solution.feasible or solution.loss is None:
-        return None
-    rows = zip(table.inventory.units, solution.choice.tolist(), strict=True)
-    formats = {unit.name: table.formats[column] for unit, column in rows}
-    spent = problem.resource("bytes").total(solution.choice)
-    return Best(formats, int(spent), float(solution.loss), float(solution.loss) - plan.totals.predicted_loss)
+    return answer(loaded, found, engine, device=device, table=known, solve=solve)
 
 
 def export(plan: Plan | str | Path, target: str, **options: Any) -> str:

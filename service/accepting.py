@@ -14,7 +14,7 @@ from bitwright.core.canonical import canonical_json
 from bitwright.core.errors import Forbidden, InvalidCalibration, InvalidInput, InvalidReference, TooLarge
 from bitwright.core.plan import plan_from_json
 from bitwright.core.refs import parse_ref
-from bitwright.core.requests import EvaluateRequest, JobRequest, Scoring, invalid_members, parse_request
+from bitwright.core.requests import EvaluateRequest, ImportRequest, JobRequest, Scoring, invalid_members, parse_request
 from bitwright.jobs.create import NewJob
 from bitwright.settings import Settings
 from service.auth import EXECUTE, Principal
@@ -121,6 +121,9 @@ def _check_references(request: JobRequest, state: State, tenant: str) -> None:
         digest = getattr(request, member, None)
         if digest is not None:
             _check_text(member, digest, state, tenant)
+    if isinstance(request, ImportRequest):
+        parse_ref(request.source, allow_path=False)
+        _check_import(request)
     plan = getattr(request, "plan", None)
     if plan is not None:
         plan_from_json(plan)
@@ -176,3 +179,15 @@ def _check_names(request: Scoring) -> None:
     solver = getattr(request, "solver", None)
     if solver is not None and solver != "auto":
         SOLVERS.get(solver)
+
+
+def _check_import(request: ImportRequest) -> None:
+    from bitwright.engines import load_profile
+    from quantizers.importers.catalog import IMPORTERS
+    from sensitivity.catalog import METRICS
+
+    METRICS.get(request.metric)
+    if request.tool is not None:
+        IMPORTERS.get(request.tool)
+    if request.engine is not None:
+        load_profile(request.engine)

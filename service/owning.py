@@ -22,7 +22,7 @@ def own_plan(state: State, tenant: str, digest: str) -> Plan:
 def own_plan_file(state: State, tenant: str, digest: str) -> Path:
     """Where such a plan lies, as its canonical JSON."""
     path = stored_plan(state.blobs, digest)
-    _require(state, tenant, "plan", digest)
+    _require(state, tenant, "plan", digest, "better_digest")
     return path
 
 
@@ -48,7 +48,9 @@ def owns_checkpoint(state: State, tenant: str, name: str) -> bool:
     return len(digits) >= 16 and state.store.made(tenant, "plan_digest", f"sha256:{digits}", begins=True)
 
 
-def _require(state: State, tenant: str, what: str, digest: str) -> None:
-    if tenant != DEFAULT_TENANT and not state.store.made(tenant, f"{what}_digest", digest):
+def _require(state: State, tenant: str, what: str, digest: str, *others: str) -> None:
+    """others: further members of a job's result that may name it."""
+    members = (f"{what}_digest", *others)
+    if tenant != DEFAULT_TENANT and not any(state.store.made(tenant, member, digest) for member in members):
         name = {"plan": "plan", "table": "sensitivity table"}[what]
         raise NotFound(f"there is no {name} of that digest", got=digest)

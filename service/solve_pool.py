@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -17,7 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bitwright.core.errors import Internal, OutOfResources, Temporary, WorkerLost, from_problem
+from bitwright.core.problem import Problem
+from bitwright.core.problem_file import problem_to_arrays
+from bitwright.core.solution import Solution, solution_from_json
 from bitwright.settings import Settings
 from service.frames import TimedReader, frame_bytes, read_frame, send_timed
 from service.solve_bounds import Bounds
@@ -174,6 +180,13 @@ class SolvePool:
         except Asked as asked:
             mine = owns is not None and owns(asked.kind, asked.digest)
             return self._run(operation, payload, encoding, options, mine)
+
+    def solve(self, problem: Problem, seconds: float) -> Solution:
+        """By the solver that `auto` takes. Raises TooLarge, Temporary, OutOfResources, WorkerLost."""
+        body = io.BytesIO()
+        np.savez(body, **problem_to_arrays(problem))  # type: ignore[arg-type]
+        options = {"solver": "auto", "time_limit": seconds, "seed": 0}
+        return solution_from_json(json.loads(self.run("solve", body.getvalue(), encoding="npz", options=options)))
 
     def _run(
         self, operation: str, payload: bytes, encoding: str, options: Mapping[str, Any] | None, may_use: bool | None

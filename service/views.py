@@ -31,6 +31,8 @@ def job_links(job: Job) -> dict[str, str]:
     result = job.result if job.state == states.SUCCEEDED and isinstance(job.result, dict) else {}
     if result.get("plan_digest"):
         links["plan"] = f"/v1/plans/{result['plan_digest']}"
+    if result.get("better_digest"):
+        links["better"] = f"/v1/plans/{result['better_digest']}"
     if result.get("table_digest"):
         links["sensitivities"] = f"/v1/sensitivities/{result['table_digest']}"
     return links

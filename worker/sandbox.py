@@ -50,8 +50,8 @@ class Order:
 
     @property
     def network(self) -> bool:
-        """Only a model of the hub is worth a way out."""
-        return str(self.request.get("model", "")).startswith("hf:")
+        """Only what lies on the hub is worth a way out."""
+        return any(str(self.request.get(member, "")).startswith("hf:") for member in ("model", "source"))
 
     def to_json(self) -> bytes:
         limits = {

@@ -144,13 +144,31 @@ class EvaluateRequest(_Request):
     )
 
 
+class ImportRequest(_Request):
+    kind: Literal["import"] = "import"
+    model: Text
+    source: Text = Field(
+        description="the other tool's file or folder: file:ROOT/path or hf:org/name@revision; locally also a path"
+    )
+    tool: Name | None = Field(
+        default=None,
+        description="gguf, tensor-types, compressed-tensors, gptq, auto-round or modelopt; default: found out",
+    )
+    metric: Name = Field(default="weight-mse", description="how losses are predicted")
+    formats: FormatNames = Field(default=None, description="more formats to compare with")
+    engine: Name | None = Field(
+        default=None, description="what the better plan must load in; default: the engine whose file it is"
+    )
+
+
 JobRequest = Annotated[
-    InspectRequest | SensitivityRequest | PlanRequest | ExecuteRequest | EvaluateRequest, Field(discriminator="kind")
+    InspectRequest | SensitivityRequest | PlanRequest | ExecuteRequest | EvaluateRequest | ImportRequest,
+    Field(discriminator="kind"),
 ]
 #: Every kind of job.
 KINDS = tuple(
     str(cls.model_fields["kind"].default)
-    for cls in (InspectRequest, SensitivityRequest, PlanRequest, ExecuteRequest, EvaluateRequest)
+    for cls in (InspectRequest, SensitivityRequest, PlanRequest, ExecuteRequest, EvaluateRequest, ImportRequest)
 )
 ADAPTER: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
 

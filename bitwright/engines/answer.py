@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bitwright.core.inventory import Inventory
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
+from bitwright.engines.best import Best, Solve, best_loadable
 from bitwright.engines.catalog import load_profile
 from bitwright.engines.nearest import Nearest, nearest_loadable
 from bitwright.engines.preflight import Reason, preflight
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best plan that the engine loads in no more bytes than the plan at hand, by the same sensitivity table.
-
-    loss_delta: what is lost by giving in to the engine (ties, menu), in predicted loss; bytes: of planned units.
-    """
-
-    formats: Mapping[str, str]
-    bytes: int
-    predicted_loss: float
-    loss_delta: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {"bytes": self.bytes, "predicted_loss": self.predicted_loss, "loss_delta": self.loss_delta}
 
 
 @dataclass(frozen=True)
@@ -66,8 +50,10 @@ def answer(
     *,
     device: str | None = None,
     table: SensitivityTable | None = None,
+    solve: Solve | None = None,
 ) -> Preflight:
-    """`inventory`: the model as inspected, or as the plan alone tells of it. Raises UnknownName, InvalidPlan."""
+    """`inventory`: the model as inspected, or as the plan alone tells of it. table: prices the nearest plan, and with
+    `solve` gives the best one. Raises UnknownName, InvalidPlan."""
     profile = load_profile(engine)
     kept = {unit.name for unit in inventory.units if unit.tensor in plan.kept}
     planned = inventory.keep(kept, "kept by the plan") if kept else inventory
@@ -78,6 +64,9 @@ def answer(
         nearest = nearest_loadable(plan, planned, profile, device=device, table=table)
     if nearest is not None and not nearest.changed:
         nearest = None  # What is wrong is not a format: another model, or a device that no format helps.
+    best = None
+    if nearest is not None and table is not None and solve is not None:
+        best = best_loadable(plan, table, profile, device, solve)
     return Preflight(
-        profile.name, profile.title, profile.version, profile.revision, reasons, nearest, (*inventory.warnings,)
+        profile.name, profile.title, profile.version, profile.revision, reasons, nearest, (*inventory.warnings,), best
     )

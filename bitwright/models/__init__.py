@@ -2,7 +2,7 @@
 
 from bitwright.models.inspection import inspect
 from bitwright.models.safetensors_header import TensorInfo
-from bitwright.models.source import ModelSource, open_model
+from bitwright.models.source import ModelSource, locate, open_model
 from bitwright.models.weights import check_finite, check_stored
 
-__all__ = ["ModelSource", "TensorInfo", "check_finite", "check_stored", "inspect", "open_model"]
+__all__ = ["ModelSource", "TensorInfo", "check_finite", "check_stored", "inspect", "locate", "open_model"]

@@ -115,6 +115,25 @@ def open_model(
     return ModelSource(name, folder, config, weights.tensors, weights.files, beneath, pooled, limits)
 
 
+def locate(
+    ref: str,
+    *,
+    roots: Mapping[str, Path],
+    allow_path: bool,
+    offline: bool | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Path:
+    """The file or folder behind a reference, which need not be a model. No entry of the folder leads out of its root.
+
+    Raises as `open_model`.
+    """
+    _, path, beneath = _locate(parse_ref(ref, allow_path=allow_path), roots, offline, limits)
+    if path.is_dir():
+        for name in names_in(path, limits.directory_entries):
+            resolve(path / name, beneath)
+    return path
+
+
 def _locate(
     ref: PathRef | FileRef | HubRef, roots: Mapping[str, Path], offline: bool | None, limits: Limits
 ) -> tuple[str, Path, Path | None]:

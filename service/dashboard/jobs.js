@@ -8,7 +8,7 @@ import { about, problem, progressBar, state } from "./parts.js";
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled"];
 // Pages of a search that are asked for in a row while none holds a job.
 const MOST_EMPTY = 20;
-const KINDS = ["plan", "sensitivity", "inspect", "execute", "evaluate"];
+const KINDS = ["plan", "sensitivity", "inspect", "execute", "evaluate", "import"];
 
 export async function jobsView(root, { query }) {
   const filters = { state: query.get("state") ?? "", kind: query.get("kind") ?? "", search: query.get("q") ?? "" };

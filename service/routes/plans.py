@@ -14,6 +14,7 @@ from bitwright.core.errors import NotFound
 from bitwright.core.plan import Plan, plan_from_json
 from bitwright.core.table import load_table
 from bitwright.engines.answer import answer
+from bitwright.engines.best import BEST_SECONDS
 from bitwright.engines.columns import MEDIA as COLUMNS
 from bitwright.engines.columns import columns_key
 from bitwright.models.planned import inventory_of
@@ -73,9 +74,9 @@ Device = Annotated[str | None, Query(max_length=64, description="cpu, metal, cud
 async def preflight_plan(
     digest: str, state: StateOf, tenant: TenantOf, engine: Engine, device: Device = None
 ) -> Response:
-    """Yes, or every reason why not, and the nearest plan that would load with what it costs.
+    """Yes, or every reason why not; the nearest plan that would load, the best of the same bytes, and what they cost.
 
-    As `bitwright preflight`: the plan's own sensitivity table prices the nearest plan where this server has it.
+    As `bitwright preflight`: by the plan's own sensitivity table, where this server has it.
     """
     plan = await to_thread.run_sync(own_plan, state, tenant, digest)
     table = str(plan.provenance.get("table", "")) if plan.provenance.get("table") else None
@@ -112,7 +113,10 @@ def _preflight(
         if not forgive:
             raise
         found = None
-    return answer(plan, inventory_of(plan), engine, device=device, table=found).to_json()
+    settings = state.settings  # a larger table is priced, but not solved while somebody waits
+    fits = found is not None and found.loss.shape[0] <= settings.max_solve_units
+    solve = partial(state.pool.solve, seconds=BEST_SECONDS) if fits else None
+    return answer(plan, inventory_of(plan), engine, device=device, table=found, solve=solve).to_json()
 
 
 @router.post("/v1/plans:export", summary="A plan of your own in another tool's syntax", operation_id="exportGivenPlan")

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bitwright import face
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
 from bitwright.engines import load_profile, preflight, shipped_profiles
-from bitwright.engines.answer import answer
 from bitwright.engines.columns import MEDIA, table_columns
-from bitwright.models.planned import inventory_of
 from service.openapi_examples import EXAMPLES
 from tests.api.running import Running, assert_problem
 from tests.dashboard.sample_state import llama_units, plan_of, store_table, table_of
+from tests.engines.plans import inventory
+from tests.engines.plans import plan_of as given_plan
 
 UNKNOWN = "sha256:" + "f" * 64
 
@@ -141,7 +142,7 @@ def test_a_table_is_solved_over_what_an_engine_loads(api: Running, table: Sensit
 def test_preflight_over_http_is_that_of_the_library(
     api: Running, plan: Plan, table: SensitivityTable, engine: str
 ) -> None:
-    wanted = answer(plan, inventory_of(plan), engine, table=table).to_json()
+    wanted = face.preflight(plan, engine, table=table).to_json()
     stored = api.http.get(f"/v1/plans/{plan.digest}/preflight", params={"engine": engine})
     assert stored.json() == wanted
     params = {"engine": engine, "table": table.digest}
@@ -150,6 +151,22 @@ def test_preflight_over_http_is_that_of_the_library(
     alone = api.http.post("/v1/plans:preflight", params={"engine": engine}, json=plan.to_json()).json()
     assert alone["loads"] == wanted["loads"]
     assert alone["reasons"] == wanted["reasons"]
+
+
+def test_preflight_gives_the_best_plan_that_loads(api: Running) -> None:
+    """Found by a solver process; the library, which solves by itself, says the same."""
+    model = inventory("mixtral-listed")
+    formats = ("int2-sym-g32", "int4-sym-g32", "int8-sym-g32", "bf16")
+    weight = np.random.default_rng(0).lognormal(0, 2, (len(model.units), 1))
+    loss = weight * np.array([4.0, 1.0, 0.1, 0.0])
+    table = SensitivityTable(model, formats, loss, np.zeros_like(loss), "fisher", "nats")
+    store_table(api.blobs, table)
+    mixed = given_plan(model, ["int4-sym-g32", "int8-sym-g32", "bf16"])
+    wanted = face.preflight(mixed, "vllm", table=table).to_json()
+    assert not wanted["loads"], "experts of one block in several formats"
+    assert wanted["best"]["bytes"] <= mixed.totals.bytes
+    params = {"engine": "vllm", "table": table.digest}
+    assert api.http.post("/v1/plans:preflight", params=params, json=mixed.to_json()).json() == wanted
 
 
 def test_preflight_of_what_is_not_there_is_told(api: Running, plan: Plan) -> None:

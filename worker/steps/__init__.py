@@ -15,6 +15,7 @@ STEPS = {
     "plan": "worker.steps.plan:run",
     "execute": "worker.steps.execute:run",
     "evaluate": "worker.steps.evaluate:run",
+    "import": "worker.steps.importing:run",
 }
 
 

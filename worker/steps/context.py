@@ -9,7 +9,7 @@ from pathlib import Path
 from bitwright.core.errors import InvalidReference, NotFound
 from bitwright.core.inventory import Inventory
 from bitwright.jobs.blobs import BlobStore
-from bitwright.models import ModelSource, inspect, open_model
+from bitwright.models import ModelSource, inspect, locate, open_model
 from bitwright.models.limits import Limits
 from bitwright.settings import Settings
 
@@ -48,11 +48,18 @@ class Context:
             raise NotFound("there is no such checkpoint folder", got=reference)
         return folder
 
+    @property
+    def _limits(self) -> Limits:
+        return Limits(header_bytes=self.settings.max_header_bytes, model_bytes=self.settings.max_model_bytes)
+
+    def locate(self, reference: str) -> Path:
+        """The file or folder behind a reference of the same kinds, read by who knows what it is."""
+        return locate(reference, roots=self.settings.model_roots, allow_path=self.allow_path, limits=self._limits)
+
     def open(self, reference: str) -> tuple[ModelSource, Inventory]:
         """The model behind a reference and its inventory."""
         self.progress("inspect", 0.0, f"reading the headers of {reference}")
-        limits = Limits(header_bytes=self.settings.max_header_bytes, model_bytes=self.settings.max_model_bytes)
-        source = open_model(reference, roots=self.settings.model_roots, allow_path=self.allow_path, limits=limits)
+        source = open_model(reference, roots=self.settings.model_roots, allow_path=self.allow_path, limits=self._limits)
         inventory = inspect(source)
         self.progress("inspect", 1.0, f"{len(inventory.units)} units, {inventory.weights:,} weights")
         self.progress("coverage", 1.0, coverage_words(inventory))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from bitwright.core.errors import UnknownName
 from bitwright.core.formats import parse_formats
 from bitwright.core.plan import Plan
 from bitwright.core.problem import Problem
-from bitwright.core.requests import PlanRequest
+from bitwright.core.requests import ImportRequest, PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from bitwright.engines import load_profile
@@ -37,6 +38,28 @@ class ImportedPlan:
 
     plan: Plan
     better: Plan | None
+    table_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The result of a job."""
+        better = self.better
+        return {
+            "plan_digest": self.plan.digest, "plan": self.plan.to_json(), "table_digest": self.table_digest,
+            "better_digest": None if better is None else better.digest,
+            "better": None if better is None else better.to_json(),
+        }  # fmt: skip
+
+
+def run(request: ImportRequest, context: Context) -> dict[str, Any]:
+    """Job `import`. Both plans are kept under their digests."""
+    found = import_plan(
+        request.model, context.locate(request.source), context, kind=request.tool, metric=request.metric,
+        formats=request.formats or (), engine=request.engine, seed=request.seed,
+    )  # fmt: skip
+    for plan in (found.plan, found.better):
+        if plan is not None:
+            context.blobs.put_as("plans", plan.digest, plan)
+    return found.to_json()
 
 
 def import_plan(
@@ -48,6 +71,7 @@ def import_plan(
     metric: str = "weight-mse",
     formats: Sequence[str] = (),
     engine: str | None = None,
+    seed: int = 0,
 ) -> ImportedPlan:
     """The plan that `path` holds of `model`, and a better one.
 
@@ -60,10 +84,10 @@ def import_plan(
     found: Imported = importer.read(path, inventory)
     chosen = [found.formats[unit.name] for unit in inventory.units]
     names = tuple(format.name for format in parse_formats([*dict.fromkeys(chosen), *formats]))
-    request = PlanRequest(model=model, budget=_UNBOUNDED, formats=names, metric=metric, confirm=False)
+    request = PlanRequest(model=model, budget=_UNBOUNDED, formats=names, metric=metric, confirm=False, seed=seed)
     study = open_study(request, context)
     menu, table = study.menu, score(study)
-    publish(table, context)
+    digest = publish(table, context)
     choice = np.array([table.formats.index(format) for format in chosen], np.int64)
     spent = int(table.cost_bytes()[np.arange(len(choice)), choice].sum())
 
@@ -80,11 +104,11 @@ def import_plan(
     tied, problem = _for_engine(menu, table, spent, engine or IMPORTERS.get(name).traits.get("engine"))
     best = bound if problem is None else solvers.solve(problem, "auto", time_limit=10.0, seed=0)
     if not best.feasible or best.loss is None or theirs.loss is None or best.loss >= theirs.loss:
-        return ImportedPlan(planned(menu, free, own, found.notes), None)
+        return ImportedPlan(planned(menu, free, own, found.notes), None, digest)
     where = f", as {tied.profile.name} loads them," if tied.profile else ""
     said = f"the same formats dealt otherwise{where} in these bytes are predicted to lose {best.loss:.4g} instead of "
     plan = planned(menu, free, own, (*found.notes, f"{said}{theirs.loss:.4g}"))
-    return ImportedPlan(plan, planned(tied, problem or free, best, ()))
+    return ImportedPlan(plan, planned(tied, problem or free, best, ()), digest)
 
 
 def _for_engine(menu: Menu, table: SensitivityTable, spent: int, engine: str | None) -> tuple[Menu, Problem | None]:
