@@ -116,6 +116,11 @@ def require(scope: str, *, writing: str | None = None) -> Check:
     return check
 
 
+def admit_again(request: Request) -> None:
+    """For requests that last: a key that was revoked or has expired meanwhile learns no more. Raises as `admit`."""
+    request.app.state.bitwright.gate.admit(request)
+
+
 async def _tenant(request: Request) -> str:
     return str(request.state.tenant)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from anyio import to_thread
 
@@ -37,10 +37,10 @@ def frame(event: Event) -> bytes:
     return f"id: {event.id}\nevent: {event.type}\ndata: {text}\n\n".encode("utf-8", "replace")
 
 
-async def job_events(state: State, job_id: str, last: int) -> AsyncIterator[bytes]:
+async def job_events(state: State, job_id: str, last: int, still: Callable[[], None]) -> AsyncIterator[bytes]:
     """Frames until the job's last event, the server's stop, or `stream_seconds`.
 
-    Comment lines while nothing happens.
+    Comment lines while nothing happens. still: raises when the reader must not read any more.
     """
     settings = state.settings
     end = time.monotonic() + settings.stream_seconds
@@ -50,6 +50,7 @@ async def job_events(state: State, job_id: str, last: int) -> AsyncIterator[byte
             # The job is read before its events: what ends it is then among them.
             job = await to_thread.run_sync(state.store.get, job_id)
             events = await to_thread.run_sync(state.store.events_after, job_id, last, BATCH)
+            still()
             for event in events:
                 last = event.id
                 yield frame(event)
@@ -59,7 +60,6 @@ async def job_events(state: State, job_id: str, last: int) -> AsyncIterator[byte
                 return
             if not await changed(state, job_id, job.version, min(settings.ping_seconds, end - time.monotonic())):
                 yield b": ping\n\n"
-    except (
-        BitwrightError
-    ) as error:  # the job was removed, or the database is away: say so and let the client come again
+    except BitwrightError as error:
+        # The job was removed, the key revoked, or the database is away: say so and let the client come again.
         yield f"event: error\ndata: {json.dumps(error.to_problem(), default=str)}\n\n".encode()

@@ -11,7 +11,7 @@ from bitwright.jobs import states
 from bitwright.jobs.change import STEP_SUFFIX, change, clean, held, record, requeue
 from bitwright.jobs.ending import end, park
 from bitwright.jobs.engine import Transaction
-from bitwright.jobs.tables import jobs
+from bitwright.jobs.tables import UNDELAYED, jobs
 from bitwright.jobs.turns import WAITING, next_in_turn
 from bitwright.jobs.values import Job
 
@@ -55,7 +55,7 @@ def claim(
 def _due(tx: Transaction, queues: Sequence[str] | None) -> list[ColumnElement[bool]]:
     due = [
         WAITING,
-        jobs.c.run_after <= tx.now,
+        or_(jobs.c.run_after <= tx.now, UNDELAYED),
         or_(jobs.c.deadline.is_(None), jobs.c.deadline > tx.now),
     ]
     if queues is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_, update
+from sqlalchemy import insert, or_, select, tuple_, update
 
 from bitwright.core.errors import NotFound
 from bitwright.jobs.engine import Transaction
@@ -53,7 +53,9 @@ def take_due(tx: Transaction, limit: int = 20) -> list[Delivery]:
     """Due deliveries, held for HOLD_SECONDS: a sender that dies loses them to the next one."""
     due = (
         select(deliveries.c.id)
-        .where(deliveries.c.state == PENDING, deliveries.c.due <= tx.now)
+        .where(
+            deliveries.c.state == PENDING, or_(deliveries.c.due <= tx.now, deliveries.c.due <= deliveries.c.created_at)
+        )
         .order_by(deliveries.c.due)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -157,3 +157,6 @@ deliveries = Table(
 
 #: One row: the oldest program that may still work on this database.
 schema_floor = Table("schema_floor", metadata, Column("oldest", String(32), nullable=False))
+
+#: Jobs that never had to wait for a time are due whatever the clock says: it may have been set back since.
+UNDELAYED = jobs.c.run_after <= jobs.c.created_at

@@ -12,14 +12,34 @@ from bitwright.models.limits import DEFAULT_LIMITS, Limits
 from bitwright.models.strict_json import check_depth, parse_object
 
 CONFIG_NAME = "config.json"
+#: Ways of computing attention that transformers has itself.
+ATTENTION = frozenset({"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"})
 
 
 def read_config(folder: Path, *, beneath: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
-    """The model's config. Raises InvalidModel when it is missing, too large, too deep or no JSON object."""
+    """The model's config. Raises InvalidModel when it is missing, too large, too deep or no JSON object, and when it
+    names code to be fetched."""
     data = read_bounded(folder / CONFIG_NAME, limits.config_bytes, beneath)
     config = parse_object(data, what=CONFIG_NAME, containers=limits.config_bytes)
     check_depth(config, what=CONFIG_NAME, depth=limits.config_depth)
+    _refuse_kernels(config, inside=False)
     return config
+
+
+def _refuse_kernels(value: Any, *, inside: bool) -> None:
+    """A member `*attn_implementation*` may name a repository of the hub, whose code transformers then fetches and runs
+    where the package `kernels` is there (CVE-2026-4372). inside: below such a member. Raises InvalidModel."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            _refuse_kernels(member, inside=inside or "attn_implementation" in key)
+    elif isinstance(value, list):
+        for member in value:
+            _refuse_kernels(member, inside=inside)
+    elif inside and isinstance(value, str) and value not in ATTENTION:
+        raise InvalidModel(
+            f"{CONFIG_NAME} names code that would be fetched and run", expected=", ".join(sorted(ATTENTION)),
+            got=ascii(value)[:80], hint="take the member *attn_implementation out of config.json",
+        )  # fmt: skip
 
 
 def text(config: Mapping[str, Any], key: str, default: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -15,7 +16,7 @@ from bitwright.jobs import states
 from bitwright.jobs.create import NewJob
 from bitwright.jobs.values import Job
 from service.accepting import accept
-from service.auth import Principal, TenantOf
+from service.auth import Principal, TenantOf, admit_again
 from service.body import read_json
 from service.listing import Filters, list_page
 from service.preferences import etag, flag, idempotency_key, matches, preferred_wait
@@ -75,6 +76,7 @@ async def create_job(request: Request) -> Response:
         headers["Preference-Applied"] = f"wait={wait:g}"
         with state.quotas.waiting(tenant):
             job = await ended(state, job, wait)
+        admit_again(request)
     return _job_reply(job, status=200 if job.done else 202, headers=headers)
 
 
@@ -126,6 +128,7 @@ async def get_job(request: Request, job_id: str, state: StateOf, tenant: TenantO
     if wait and not job.done and not fresh:
         with state.quotas.waiting(tenant):
             await changed(state, job.id, job.version, min(wait, state.settings.wait_seconds))
+        admit_again(request)
         job = await _get(state, job_id, tenant)
     tagged_headers(request, str(job.version), REVALIDATE)
     return _job_reply(job, status=200)
@@ -145,7 +148,7 @@ async def watch_job(
     if job.done and seen and not await to_thread.run_sync(state.store.events_after, job_id, seen, 1):
         return Response(status_code=204)
     release = state.quotas.take_stream(tenant)
-    stream = job_events(state, job_id, seen)
+    stream = job_events(state, job_id, seen, partial(admit_again, request))
     return StreamingResponse(
         released(stream, release),
         headers=dict(HEADERS),

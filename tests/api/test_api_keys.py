@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,36 @@ def test_rotation_expiry_and_revocation_take_effect_at_once(closed: tuple[Runnin
     keys.revoke(keys.all()[0].id)
     assert_problem(server.http.get("/v1/jobs", headers=bearer(old)), 401, "unauthorized")
     assert server.http.get("/v1/jobs", headers=bearer(new)).status_code == 200
+
+
+def test_a_key_revoked_during_a_wait_or_a_stream_learns_nothing_more(closed: tuple[Running, KeyFile, str]) -> None:
+    server, keys, _ = closed
+    text, key = keys.create("brief")
+    job = server.http.post("/v1/jobs", json=BODY, headers=bearer(text)).json()
+    claim = server.claim(job["id"])
+    waited: list[httpx.Response] = []
+    asking = threading.Thread(
+        target=lambda: waited.append(
+            server.http.get(
+                f"/v1/jobs/{job['id']}?wait=30", headers={**bearer(text), "If-None-Match": f'"{claim.version}"'}
+            )
+        )
+    )
+    with httpx.stream("GET", f"{server.url}/v1/jobs/{job['id']}/events", headers=bearer(text), timeout=30) as stream:
+        lines = stream.iter_lines()
+        while "event: started" not in next(lines):
+            pass
+        asking.start()
+        while server.state.quotas.open_now("waiting requests", "default") == 0:
+            time.sleep(0.01)
+        keys.revoke(key.id)
+        server.store.succeed(claim.id, claim.attempt, {"secret": "result"})
+        told = "\n".join(lines)
+    asking.join()
+    assert "event: error" in told
+    assert "unauthorized" in told
+    assert "event: succeeded" not in told
+    assert_problem(waited[0], 401, "unauthorized")
 
 
 def test_tenants_do_not_see_each_other(closed: tuple[Running, KeyFile, str]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import random
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from bitwright.core.formats import parse_format
 from bitwright.models import inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.importers.catalog import IMPORTERS
+from sensitivity.runner import load_runner
 from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
+from tests.sensitivity.tiny_models import save_model
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3.5, 1e308, float("nan"), "", "x", "4", [], [1], [None], {}, {"a": 1}, 10**30, -0.5,
@@ -119,3 +124,55 @@ def test_importers_and_readers_of_hostile_quantization_configs(kind: str, tmp_pa
             ended.add(answers(lambda one=importer: one.recognizes(out) and one.read(out, inventory)))  # type: ignore[misc]
         ended.add(answers(lambda: container.read(out)))
     assert ended == {True, False}
+
+
+NAMED = {"_attn_implementation": "evil/kernel"}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [NAMED, {"attn_implementation": "evil/kernel:run"}, {"text_config": NAMED}, {"x": [{"y": NAMED}]},
+     {"_attn_implementation_internal": {"text_config": "evil/kernel"}}],
+)  # fmt: skip
+def test_a_config_that_names_a_kernel_repository_is_refused(members: dict[str, Any], tmp_path: Path) -> None:
+    """CVE-2026-4372: transformers fetches and runs it where the package `kernels` is installed."""
+    config, shapes = LAYOUTS["llama-gqa"]
+    for value, fine in ((members, False), ({"_attn_implementation": "sdpa"}, True)):
+        write(tmp_path / "model", ({**config, **SIZES, **value}, shapes))
+        assert answers(lambda: open_model(str(tmp_path / "model"))) is fine
+
+
+def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
+    """`auto_map` names classes of the model's own folder; ours or none are used."""
+    folder = save_model("llama", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    source = open_model(str(folder))
+    assert type(load_runner(source, inspect(source)).model).__module__.startswith("transformers.")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_every_load_through_transformers_is_offline_and_runs_no_code_of_the_model(repository: Path) -> None:
+    calls = [
+        call
+        for folder in ("bitwright", "sensitivity", "quantizers", "worker", "service")
+        for path in (repository / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "from_pretrained"
+    ]
+    assert len(calls) >= 3
+    for call in calls:
+        words = {word.arg: word.value for word in call.keywords}
+        said = {name: ast.literal_eval(words[name]) for name in ("local_files_only", "trust_remote_code")}
+        assert said == {"local_files_only": True, "trust_remote_code": False}, ast.unparse(call)
+
+
+def test_frameworks_are_above_what_their_advisories_name(repository: Path) -> None:
+    """CVE-2026-24747 (torch < 2.10), CVE-2026-4372 (transformers < 5.3)."""
+    wanted = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]["models"]
+    for name, least in (("torch", (2, 10)), ("transformers", (5, 3))):
+        (floor,) = [text.split(">=")[1] for text in wanted if text.startswith(f"{name}>=")]
+        assert tuple(map(int, floor.split("."))) >= least
+        assert tuple(map(int, version(name).split("+")[0].split(".")[:2])) >= least

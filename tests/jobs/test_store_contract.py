@@ -296,6 +296,20 @@ def test_messages_are_published_once_when_due(store, clock):
     assert [(message.queue, message.job_id) for message in rung] == [("cpu", job_id)] * 2
 
 
+def test_a_clock_that_is_set_back_keeps_no_accepted_job_waiting(store, clock):
+    """Once a job accepted an hour 'later' was due in an hour, was not rung for, and no lost ring was noticed."""
+    job_id = store.create(REQUEST, callback="https://hooks.example.com/x").job.id
+    clock.tick(-3600)
+    rung = []
+    assert store.publish_due(rung.append) == 1
+    assert store.waiting_longer_than(5) == {"cpu": 1}
+    job = store.claim("w", lease_seconds=30)
+    assert job.id == job_id
+    store.succeed(job.id, job.attempt, {})
+    clock.tick(-3600)
+    assert [found.job_id for found in store.take_deliveries()] == [job_id]
+
+
 def test_messages_that_the_broker_refuses_stay(store):
     store.create(REQUEST)
 
