@@ -36,11 +36,14 @@ def test_killed_workers_change_no_byte_of_a_plan_and_its_checkpoint(database_url
     settings = quick_settings(cut, database_url, model_roots=roots, shards=PARTS)
     with fleet(settings, 2, steps="worker.work:run", slots=1) as found:
         job_id, kills, end = found.store.create(REQUEST).job.id, 0, time.monotonic() + 1500
+        ended: dict[str, int] = {}
         while found.left and time.monotonic() < end:
             busy = [process for process in found.workers if children(process)]
             # One kill more for each part that has ended: killed at its start alone, a job waits longer and longer.
-            due = min(KILLS, 1 + found.store.statistics().states["succeeded"])
-            if kills < due and busy and chance.random() < 0.1:
+            job = found.store.get(job_id)
+            if job.parked:
+                ended[job.stage] = job.steps_total - job.steps_left
+            if kills < min(KILLS, 1 + sum(ended.values())) and busy and chance.random() < 0.1:
                 found.kill(chance.choice(busy))
                 found.start()
                 kills += 1
