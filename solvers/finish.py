@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from bitwright.core.certificate import certify, impossible, infeasible, total_loss, violations
 from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import AT_LEAST, IntArray, Problem
-from bitwright.core.solution import Solution, uniform_choices
+from bitwright.core.solution import Solution
 from solvers.base import Outcome
 from solvers.infeasibility import together
 from solvers.reduce import Reduced
@@ -31,23 +33,24 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     if outcome.blame is not None:
         certificate = infeasible(problem, outcome.blame, reachable=outcome.reachable, multipliers=outcome.multipliers)
         return Solution(np.zeros(0, np.int64), None, certificate, name, info)
-    proof = outcome.proof
-    better = best_uniform(problem, choice)
+    proof, made = outcome.proof, partial(certify, problem, messages=outcome.messages)
+    certificate = None if choice is None else made(choice, outcome.multipliers, proof=proof)
+    better = best_uniform(problem, None if certificate is None else certificate.loss)
     if better is not None:
         info["uniform"] = int(better[0])
-        choice, proof = better, proof if choice is not None else None
+        proof = None if choice is None else proof
+        choice, certificate = better, made(better, outcome.multipliers, proof=proof)
     if choice is None and impossible(problem, outcome.multipliers):
         # The dual of a problem without a feasible choice grows without end, so its multipliers end up as a proof.
         against = [name for name, value in outcome.multipliers.items() if value > 0]
         certificate = infeasible(problem, together(against), multipliers=outcome.multipliers)
         return Solution(np.zeros(0, np.int64), None, certificate, name, info)
-    if choice is None:
+    if choice is None or certificate is None:
         raise OutOfResources(
             "time ran out before a plan was found",
             got=f"solver {name}",
             hint="allow more time, loosen a limit or a rule, or use solver 'milp'",
         )
-    certificate = certify(problem, choice, outcome.multipliers, proof=proof, messages=outcome.messages)
     return Solution(choice, certificate.loss, certificate, name, info)
 
 
@@ -60,18 +63,29 @@ def _breaks_a_rule(problem: Problem, format_: int) -> bool:
     return False
 
 
-def best_uniform(problem: Problem, choice: IntArray | None) -> IntArray | None:
-    """The best feasible uniform plan, if it is strictly better than `choice` (or there is none)."""
-    best = np.inf if choice is None else total_loss(problem, choice)
-    found = None
-    column = problem.loss.sum(axis=0, dtype=np.float64)
-    if len(problem.pairs) == 0 and np.isfinite(best) and (column > best + SIEVE * abs(best)).all():
-        return None
-    for format_, uniform in uniform_choices(problem):
-        rough = float(column[format_]) + problem.pairs.total(uniform)
-        if rough > best + SIEVE * abs(best) or _breaks_a_rule(problem, format_) or violations(problem, uniform):
+def _overruns(problem: Problem, format_: int) -> bool:
+    """Whether a uniform plan overruns a compact limit over all units: told by the sum of the sizes."""
+    for limit in problem.limits:
+        resource = problem.resource(limit.resource)
+        if limit.units is not None or resource.rate is None:
             continue
-        loss = total_loss(problem, uniform)
-        if loss < best:
-            best, found = loss, uniform
+        if resource.sizes.total * int(resource.rate[format_]) > limit.value:
+            return True
+    return False
+
+
+def best_uniform(problem: Problem, loss: float | None) -> IntArray | None:
+    """The best feasible uniform plan, if it has strictly less than `loss` (None: whatever it has)."""
+    best, found, paired = np.inf if loss is None else loss, None, len(problem.pairs) > 0
+    for format_, rough in enumerate(problem.loss.sum(axis=0, dtype=np.float64).tolist()):
+        if rough == np.inf or (not paired and rough > best + SIEVE * abs(best)):
+            continue
+        if _overruns(problem, format_) or _breaks_a_rule(problem, format_):
+            continue
+        uniform = np.full(problem.n, format_, np.int64)
+        if violations(problem, uniform):
+            continue
+        total = total_loss(problem, uniform)
+        if total < best:
+            best, found = total, uniform
     return found

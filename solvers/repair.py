@@ -6,7 +6,7 @@ vector of multipliers): that sum is what is lowered here. Broken rows are priced
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from solvers.reduce import Reduced, Row
 
 Floats = NDArray[np.float64]
 #: Cells considered for single moves; groups and states of the beam search.
-CELLS, GROUPS, STATES = 4_000, 400, 3_000
+CELLS, GROUPS, STATES = 4_000, 200, 10_000
 #: With more rows than this a beam search holds fewer states: each costs as many numbers.
 MANY_ROWS = 4
 #: Beam searches, each from the best choice so far; single moves in each.
@@ -58,6 +58,7 @@ class Field:
 
 def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntArray | None:
     """The best feasible choice found, or None."""
+    reduced = _reachable(reduced)
     value = reduced.loss + np.tensordot(m, rows.weight, axes=1)
     penalty = value - value.min(axis=1, keepdims=True)
     choice = value.argmin(axis=1)
@@ -78,6 +79,22 @@ def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntAr
         if deadline.passed or not best_gap < before:
             break
     return best
+
+
+def _reachable(reduced: Reduced) -> Reduced:
+    """The same with each limit lowered to the next total that its steps reach.
+
+    Costs move in steps: a search that is drawn to a bound between two of them is drawn to plans that break it.
+    """
+    allowed = np.isfinite(reduced.loss)
+    limits = []
+    for row in reduced.limits:
+        least = np.where(allowed, row.weight, np.iinfo(np.int64).max).min(axis=1)
+        step = int(np.gcd.reduce((row.weight - least[:, None])[allowed]))
+        base = int(least.sum())
+        useless = (row.bound - base) % step if step > 1 and row.bound >= base else 0
+        limits.append(replace(row, bound=row.bound - useless))
+    return replace(reduced, limits=tuple(limits))
 
 
 def _nearest(penalty: Floats, choice: IntArray) -> tuple[IntArray, IntArray]:

@@ -49,6 +49,6 @@ def mapping(array: NDArray[Any]) -> mmap.mmap | None:
 def exact_sum(values: NDArray[Any]) -> float:
     """Exactly rounded for up to a million terms (math.fsum), extended precision with pairwise blocks beyond."""
     if values.size <= 1_000_000:
-        return math.fsum(values.astype(np.float64).ravel().tolist())
+        return math.fsum(values.ravel().tolist())
     blocks = [values.ravel()[i : i + 65536].astype(np.longdouble).sum() for i in range(0, values.size, 65536)]
     return float(np.sum(np.array(blocks, np.longdouble)))

@@ -13,6 +13,9 @@ from bitwright.core.errors import VerificationFailed
 from bitwright.core.pair_bound import shifted
 from bitwright.core.problem import AT_LEAST, Problem
 
+#: Numbers priced at a time: they stay in the processor's cache.
+CACHED = 1 << 16
+
 
 def lagrangian(
     problem: Problem, multipliers: Mapping[str, float], messages: tuple[float, ...] | None = None
@@ -36,25 +39,28 @@ def lagrangian(
     parts += [np.array(constant), rest]
     if problem.groups <= 1_000_000:
         terms = np.concatenate(parts)
-        return exact_sum(terms), exact_sum(np.abs(terms))
+        return exact_sum(terms), float(np.abs(terms).sum())
     sums = [(part.sum(dtype=np.longdouble), np.abs(part).sum(dtype=np.longdouble)) for part in parts]
     return float(sum(value for value, _ in sums)), float(sum(size for _, size in sums))
 
 
 def _least(problem: Problem, m: Mapping[str, float], rows: slice) -> NDArray[np.float64]:
-    """min over formats of (loss + m.cost) of some rows, format by format: for limits over all units."""
+    """min over formats of (loss + m.cost) of some rows, some formats at a time: for limits over all units."""
     limits = [(problem.resource(limit.resource), m[limit.name]) for limit in problem.limits if m.get(limit.name)]
     best: NDArray[np.float64] | None = None
-    for j in range(problem.k):
-        value = problem.loss[rows, j].astype(np.float64)
+    together = max(1, CACHED // max(1, len(problem.loss[rows])))
+    for first in range(0, problem.k, together):
+        formats = slice(first, first + together)
+        value = problem.loss[rows, formats].T.astype(np.float64, order="C")
         for resource, price in limits:
             if resource.matrix is not None:
-                value += resource.matrix[rows, j].astype(np.float64) * price
+                value += resource.matrix[rows, formats].T.astype(np.float64) * price
             else:
                 assert resource.size is not None
                 assert resource.rate is not None
-                value += (resource.size[rows] * resource.rate[j]).astype(np.float64) * price
-        best = value if best is None else np.minimum(best, value, out=best)
+                value += np.multiply.outer(resource.rate[formats], resource.size[rows]).astype(np.float64) * price
+        least = value[0] if len(value) == 1 else value.min(axis=0)
+        best = least if best is None else np.minimum(best, least, out=best)
     assert best is not None
     release(problem.loss[rows])
     return best

@@ -122,7 +122,7 @@ def total_loss(problem: Problem, choice: IntArray) -> float:
 
 def _chosen(problem: Problem, choice: IntArray, rows: slice) -> NDArray[Any]:
     part = problem.loss[rows]
-    found = np.take_along_axis(part, choice[rows, None].astype(np.intp), axis=1)[:, 0]
+    found: NDArray[Any] = part[np.arange(len(part)), choice[rows]]
     release(part)
     return found
 
@@ -131,16 +131,25 @@ def total_costs(problem: Problem, choice: IntArray) -> dict[str, int | float]:
     """Total by limit name (subset limits over their subset), then by resource that has no limit."""
     costs = {m.name: problem.resource(m.resource).total(choice, m.units) for m in problem.limits}
     for resource in problem.resources:
-        costs.setdefault(resource.name, resource.total(choice))
+        if resource.name not in costs:
+            costs[resource.name] = resource.total(choice)
     return costs
 
 
 def violations(problem: Problem, choice: NDArray[Any]) -> list[str]:
     """Every reason why a choice is not feasible; empty means feasible."""
-    if choice.shape != (problem.n,) or not np.issubdtype(choice.dtype, np.integer):
+    return _misshapen(problem, choice) or _broken(problem, choice, total_costs(problem, choice))
+
+
+def _misshapen(problem: Problem, choice: NDArray[Any]) -> list[str]:
+    if choice.shape != (problem.n,) or choice.dtype.kind not in "iu":
         return [f"the choice must hold one integer for each of {problem.n} units, got {choice.dtype} {choice.shape}"]
     if len(choice) and (choice.min() < 0 or choice.max() >= problem.k):
         return [f"a choice is outside 0 .. {problem.k - 1}"]
+    return []
+
+
+def _broken(problem: Problem, choice: IntArray, costs: Mapping[str, int | float]) -> list[str]:
     found = []
     if problem.extremes.forbids:
         parts = [~np.isfinite(_chosen(problem, choice, rows)) for rows in row_blocks(problem.n)]
@@ -155,7 +164,7 @@ def violations(problem: Problem, choice: NDArray[Any]) -> list[str]:
         if broken:
             found.append(f"{broken} tie groups hold different formats")
     for limit in problem.limits:
-        total = problem.resource(limit.resource).total(choice, limit.units)
+        total = costs[limit.name]
         # Float resources are compared with their own rounding; integers exactly.
         slack = 0.0 if isinstance(total, int) else ROUNDING * abs(total)
         if total > limit.value + slack:
@@ -180,7 +189,9 @@ def certify(
 
     `proof` names the complete search that closed the gap, when the caller ran one to its end.
     """
-    broken = violations(problem, choice)
+    broken = _misshapen(problem, choice)
+    costs = {} if broken else total_costs(problem, choice)
+    broken = broken or _broken(problem, choice, costs)
     if broken:
         raise VerificationFailed("the choice is not feasible", got="; ".join(broken)[:400])
     loss = total_loss(problem, choice)
@@ -194,7 +205,7 @@ def certify(
         loss=loss,
         lower_bound=bound,
         gap=gap,
-        cost=total_costs(problem, choice),
+        cost=costs,
         limits={m.name: m.value for m in problem.limits},
         multipliers={name: float(value) for name, value in multipliers.items()},
         proof=proof if gap > 0 else None,
@@ -290,7 +301,9 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
     """Recompute cost, loss, feasibility, bound and gap from the problem alone and compare with the claim."""
     if claimed.status == "infeasible":
         return _verify_infeasible(problem, claimed)
-    failures = violations(problem, choice) + _other_limits(problem, claimed)
+    failures = _misshapen(problem, choice)
+    costs = {} if failures else total_costs(problem, choice)
+    failures = (failures or _broken(problem, choice, costs)) + _other_limits(problem, claimed)
     if failures:
         return Verdict(False, tuple(failures), (), claimed)
     loss = total_loss(problem, choice)
@@ -303,7 +316,6 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
         failures.append(f"the multipliers give the bound {bound!r}, the certificate says {claimed.lower_bound!r}")
     if claimed.gap is None or abs(gap - claimed.gap) > 2 * ROUNDING * max(scale, abs(loss)):
         failures.append(f"the gap is {gap!r}, the certificate says {claimed.gap!r}")
-    costs = total_costs(problem, choice)
     for name, value in claimed.cost.items():
         if name not in costs or (
             costs[name] != value if isinstance(value, int) else not _close(costs[name], value, 0.0)

@@ -54,7 +54,7 @@ class Resource:
 
     @property
     def integral(self) -> bool:
-        return self.matrix is None or np.issubdtype(self.matrix.dtype, np.integer)
+        return self.matrix is None or self.matrix.dtype.kind in "iu"
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -86,7 +86,9 @@ class Resource:
 
     def _chosen(self, choice: IntArray, rows: slice | IntArray) -> NDArray[Any]:
         if self.matrix is not None:
-            return np.take_along_axis(self.matrix[rows], choice[:, None].astype(np.intp), axis=1)
+            part: NDArray[Any] = self.matrix[rows]
+            found: NDArray[Any] = part[np.arange(len(part)), choice]
+            return found
         assert self.size is not None
         assert self.rate is not None
         return self.size[rows] * self.rate[choice]
@@ -218,7 +220,7 @@ class Extremes:
 
 
 def _total(cells: NDArray[Any]) -> int | float:
-    return int(cells.sum()) if np.issubdtype(cells.dtype, np.integer) else exact_sum(cells)
+    return int(cells.sum()) if cells.dtype.kind in "iu" else exact_sum(cells)
 
 
 def compact_bits(size: Any, rate: Any, rate_den: int = 1) -> Resource:

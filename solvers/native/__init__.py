@@ -44,7 +44,7 @@ def library() -> ctypes.CDLL | None:
     found.bw_solve_table.argtypes = [
         pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i32, i64, i32, i64,
         i64, real,
-        ctypes.c_uint64, pointer, _REALS, _INTS,
+        ctypes.c_uint64, pointer, pointer, pointer,
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
     found.bw_frontier.argtypes = [
@@ -118,7 +118,7 @@ def solve_table(
     loss = np.ascontiguousarray(loss)
     n, k = loss.shape
     keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
-    choice, reals, ints = np.empty(n, np.uint8), np.zeros(4), np.zeros(5, np.int64)
+    choice, reals, ints = np.empty(n, np.uint8), (ctypes.c_double * 4)(), (ctypes.c_int64 * 5)()
     known = Sizes(0, 0, 0, 0) if sizes is None else sizes
     if sizes is not None and sizes.least == sizes.most:
         keep[1] = None
@@ -131,9 +131,7 @@ def solve_table(
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
-    slope, gap, bound, total, *_ = (float(v) for v in reals)
-    cost, passes, listed, core, states = (int(v) for v in ints)
-    return TableAnswer(choice, int(status), slope, gap, bound, total, cost, passes, listed, core, states)
+    return TableAnswer(choice, status, *reals, *ints)
 
 
 @dataclass(frozen=True, eq=False)

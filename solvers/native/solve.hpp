@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "closer.hpp"
+#include "dense.hpp"
 #include "levels.hpp"
 
 namespace bitwright {
@@ -43,7 +44,10 @@ class Solve {
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
-    static constexpr double kCounted = 6;   // of kTiny: the checker counts such a gap as zero, so no more is searched for
+    static constexpr double kCounted = 6;   // of kTiny: the checker counts such a gap as zero (with nothing lost beside it)
+    // Beyond this many states a table of totals is tried, of at most so many additions and bytes.
+    static constexpr int64_t kTabled = 1 << 10;
+    static constexpr double kAdditions = 0x1p29, kTableBytes = 0x1p27;
     static constexpr int64_t kSampled = 2048;
     static constexpr int64_t kWalk = 1 << 13;
 
@@ -164,9 +168,12 @@ class Solve {
             start.push_back(static_cast<int64_t>(dcost.size()));
         }
         const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalty.data()};
-        const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now())};
-        const CoreResult found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
-        work_ += found.work;
+        CoreResult found;
+        if (!(whole && states > kTabled && tabled(core, found))) {
+            const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now())};
+            found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
+            work_ += found.work;
+        }
         answer_.states = std::max(answer_.states, found.states);
         if (found.gap < answer_.gap) {
             answer_.gap = found.gap;
@@ -174,6 +181,12 @@ class Solve {
             for (int64_t q : found.cells) moves_.push_back(*flat[q]);
         }
         return whole && found.complete;
+    }
+
+    // The same by a table of totals, where there are few of them.
+    bool tabled(const CoreTable& core, CoreResult& found) const {
+        const DenseCore dense(core, answer_.slope, slack_, answer_.gap);
+        return dense.additions() <= kAdditions && dense.bytes() <= kTableBytes && dense.run(end_, found);
     }
 
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
@@ -214,7 +227,7 @@ class Solve {
         answer_.cost = o_.limit - slack_;
         const double lost = useless();
         answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost);
-        answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
+        answer_.status = search_core(lost) ? Status::kOptimal : Status::kBounded;
         answer_.gap += lost;
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
@@ -224,22 +237,23 @@ class Solve {
     }
 
     // Search for the least gap, from the nearest rows to all that may matter. True when none is smaller.
-    bool search_core() {
+    bool search_core(double lost) {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
         const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss);
+        const double counted = (lost > 0 ? 1 : kCounted) * tiny;
         if (answer_.gap <= tiny) return true;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
-        if (base_.n > kWalk) combine(base_.n / kSampled, kCounted * tiny);
-        if (answer_.gap <= kCounted * tiny) return answer_.gap <= tiny;
+        if (base_.n > kWalk) combine(base_.n / kSampled, counted);
+        if (answer_.gap <= counted) return answer_.gap <= tiny;
         const int64_t most = o_.work;
         const int64_t stages[3][2] = {{kNear / 16, 1 << 10}, {kNear / 4, 1 << 10}, {kNear, 1 << 13}};
         for (const auto& stage : stages) {
             const bool complete = search(stage[0], stage[1], tiny);
             if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
-            if (&stage == &stages[0] && answer_.core > kNear / 4) combine(1, kCounted * tiny);
-            if (answer_.gap <= kCounted * tiny) return answer_.gap <= tiny;
+            if (&stage == &stages[0] && answer_.core > kNear / 4) combine(1, counted);
+            if (answer_.gap <= counted) return answer_.gap <= tiny;
             if (spent() || (answer_.gap <= small && t_.n >= kLong)) return false;
             if (&stage != &stages[0] && answer_.gap <= small)
                 o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
