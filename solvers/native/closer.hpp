@@ -28,9 +28,15 @@ class Closer {
         bool better = improve({}, false, moves, gap);
         for (const Cell& cell : critical)
             if (gap > enough) better = improve({cell}, true, moves, gap) || better;
-        while (better && gap > enough) {
+        if (better) polish(moves, gap, enough);
+    }
+
+    // The same on top of moves in hand, and of all of them but one.
+    void polish(std::vector<Cell>& moves, double& gap, double enough) const {
+        for (bool better = true; better && gap > enough;) {
             better = improve(moves, true, moves, gap);
-            for (size_t out = 0; out < moves.size() && !better; ++out) {
+            if (moves.size() > kSwapped) better = better || improve(moves, false, moves, gap);
+            else for (size_t out = 0; out < moves.size() && !better; ++out) {
                 std::vector<Cell> base = moves;
                 base.erase(base.begin() + static_cast<std::ptrdiff_t>(out));
                 better = improve(base, true, moves, gap) || improve(base, false, moves, gap);
@@ -39,7 +45,7 @@ class Closer {
     }
 
   private:
-    static constexpr size_t kCells = 256;
+    static constexpr size_t kCells = 256, kSwapped = 32;
 
     struct Sum {
         int64_t cost;
@@ -84,10 +90,12 @@ class Closer {
     // kCells cells of least penalty over the cost (fine: over its root), none of a row of `base`.
     std::vector<Cell> nearest(const std::vector<Cell>& base, double left, bool fine) const {
         std::vector<std::pair<double, size_t>> order;
+        std::vector<int64_t> taken;
+        for (const Cell& c : base) taken.push_back(c.row);
+        std::sort(taken.begin(), taken.end());
         for (size_t q = 0; q < cells_.size(); ++q) {
             const Cell& c = cells_[q];
-            if (!(c.penalty < left)) continue;
-            if (std::any_of(base.begin(), base.end(), [&c](const Cell& b) { return b.row == c.row; })) continue;
+            if (!(c.penalty < left) || std::binary_search(taken.begin(), taken.end(), c.row)) continue;
             const double cost = std::fabs(static_cast<double>(c.dcost));
             order.emplace_back(c.penalty / (fine ? std::sqrt(cost) : cost), q);
         }
@@ -112,16 +120,39 @@ class Closer {
                 if (cells[a].row != cells[b].row)
                     sums.push_back({cells[a].dcost + cells[b].dcost, cells[a].penalty + cells[b].penalty, a, b});
         }
-        std::sort(sums.begin(), sums.end(), [](const Sum& a, const Sum& b) { return a.cost != b.cost ? a.cost < b.cost : a.value < b.value; });
-        size_t to = 0;
+        std::vector<Sum> kept;
         double least = kInfinity;
-        for (const Sum& s : sums) {
+        for (const Key& key : by_cost(sums)) {   // of equal costs the last one kept has the least loss
+            const Sum& s = sums[key.at];
             if (!(loss(s) < least)) continue;
             least = loss(s);
-            sums[to++] = s;
+            kept.push_back(s);
         }
-        sums.resize(to);
-        return sums;
+        return kept;
+    }
+
+    struct Key {
+        uint64_t cost;
+        uint32_t at;
+    };
+
+    // By rising cost, digit by digit: thousands of sums are sorted for each attempt.
+    static std::vector<Key> by_cost(const std::vector<Sum>& sums) {
+        constexpr int digit = 11;
+        const auto [low, high] = std::minmax_element(sums.begin(), sums.end(), [](const Sum& a, const Sum& b) { return a.cost < b.cost; });
+        const uint64_t span = static_cast<uint64_t>(high->cost) - static_cast<uint64_t>(low->cost);
+        std::vector<Key> keys(sums.size()), other(sums.size());
+        for (size_t q = 0; q < sums.size(); ++q)
+            keys[q] = {static_cast<uint64_t>(sums[q].cost) - static_cast<uint64_t>(low->cost), static_cast<uint32_t>(q)};
+        for (int shift = 0; shift < 64 && (span >> shift) != 0; shift += digit) {
+            uint32_t place[(1 << digit) + 1] = {};
+            const auto of = [shift](const Key& key) { return (key.cost >> shift) & ((1 << digit) - 1); };
+            for (const Key& key : keys) ++place[of(key) + 1];
+            for (int d = 0; d < 1 << digit; ++d) place[d + 1] += place[d];
+            for (const Key& key : keys) other[place[of(key)]++] = key;
+            keys.swap(other);
+        }
+        return keys;
     }
 
     const std::vector<Cell>& cells_;

@@ -3,8 +3,9 @@
 
 #include <memory>
 
-#include "closer.hpp"
+#include "branch.hpp"
 #include "dense.hpp"
+#include "filler.hpp"
 #include "levels.hpp"
 
 namespace bitwright {
@@ -45,9 +46,10 @@ class Solve {
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
     static constexpr double kCounted = 6;   // of kTiny: the checker counts such a gap as zero (with nothing lost beside it)
-    // Beyond this many states a table of totals is tried, of at most so many additions and bytes.
+    // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
     static constexpr int64_t kTabled = 1 << 10;
-    static constexpr double kAdditions = 0x1p29, kTableBytes = 0x1p27;
+    static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
+    static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kSampled = 2048;
     static constexpr int64_t kWalk = 1 << 13;
 
@@ -169,7 +171,7 @@ class Solve {
         }
         const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalty.data()};
         CoreResult found;
-        if (!(whole && states > kTabled && tabled(core, found))) {
+        if (!(whole && states > kTabled && tabled(core, states, found))) {
             const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now())};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;
@@ -183,10 +185,24 @@ class Solve {
         return whole && found.complete;
     }
 
+    // Branch on the rows that the relaxation splits. True when no plan of the table looked at is better.
+    bool branched(double tiny, int64_t work) {
+        std::vector<Cell> cells;
+        for (int64_t i = 0; i < base_.n; ++i) cells_of(i, answer_.gap, cells);
+        const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
+        const CoreResult found = Branch(cells, answer_.slope, slack_, answer_.gap, effort).run();
+        if (found.gap < answer_.gap) {
+            answer_.gap = found.gap;
+            moves_.clear();
+            for (const int64_t q : found.cells) moves_.push_back(cells[static_cast<size_t>(q)]);
+        }
+        return found.complete;
+    }
+
     // The same by a table of totals, where there are few of them.
-    bool tabled(const CoreTable& core, CoreResult& found) const {
+    bool tabled(const CoreTable& core, int64_t states, CoreResult& found) const {
         const DenseCore dense(core, answer_.slope, slack_, answer_.gap);
-        return dense.additions() <= kAdditions && dense.bytes() <= kTableBytes && dense.run(end_, found);
+        return dense.additions() <= std::min(kAdditions, kPerState * static_cast<double>(states)) && dense.bytes() <= kTableBytes && dense.run(end_, found);
     }
 
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
@@ -201,7 +217,16 @@ class Solve {
             least = rate;
             critical = row;
         }
-        Closer(cells, answer_.slope, slack_).run(critical, moves_, answer_.gap, enough);
+        const Closer closer(cells, answer_.slope, slack_);
+        std::vector<Cell> filled = moves_;
+        double gap = answer_.gap;
+        closer.run(critical, moves_, answer_.gap, enough);
+        if (answer_.gap <= enough) return;
+        Filler(cells, answer_.slope, slack_).run(filled, gap);
+        closer.polish(filled, gap, enough);
+        if (!(gap < answer_.gap)) return;
+        answer_.gap = gap;
+        moves_ = std::move(filled);
     }
 
     // Every deviation of a row outside the table of this level costs at least this much.
@@ -252,13 +277,15 @@ class Solve {
         for (const auto& stage : stages) {
             const bool complete = search(stage[0], stage[1], tiny);
             if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
-            if (&stage == &stages[0] && answer_.core > kNear / 4) combine(1, counted);
+            if (&stage == &stages[0]) combine(1, counted);
             if (answer_.gap <= counted) return answer_.gap <= tiny;
+            if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, kBranched >> 4) && answer_.gap <= reach(level)) return true;
             if (spent() || (answer_.gap <= small && t_.n >= kLong)) return false;
             if (&stage != &stages[0] && answer_.gap <= small)
                 o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
         }
         while (level > 0 && reach(level) < answer_.gap) look_at(--level);
+        if (base_.n < kWalk && branched(tiny, kBranched)) return true;
         for (const int64_t states : {int64_t{1} << 14, int64_t{1} << 20}) {
             if (search(int64_t{1} << 60, states, tiny) || answer_.gap <= tiny) return true;
             if (spent()) return false;
