@@ -31,8 +31,8 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     """
     info = dict(outcome.info)
     if outcome.blame is not None:
-        certificate = infeasible(problem, outcome.blame, reachable=outcome.reachable, multipliers=outcome.multipliers)
-        return Solution(np.zeros(0, np.int64), None, certificate, name, info)
+        shown = infeasible(problem, outcome.blame, reachable=outcome.reachable, multipliers=outcome.multipliers)
+        return Solution(np.zeros(0, np.int64), None, shown, name, info)
     proof, made = outcome.proof, partial(certify, problem, messages=outcome.messages)
     certificate = None if choice is None else made(choice, outcome.multipliers, proof=proof)
     better = best_uniform(problem, None if certificate is None else certificate.loss)
@@ -43,8 +43,8 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     if choice is None and impossible(problem, outcome.multipliers):
         # The dual of a problem without a feasible choice grows without end, so its multipliers end up as a proof.
         against = [name for name, value in outcome.multipliers.items() if value > 0]
-        certificate = infeasible(problem, together(against), multipliers=outcome.multipliers)
-        return Solution(np.zeros(0, np.int64), None, certificate, name, info)
+        shown = infeasible(problem, together(against), multipliers=outcome.multipliers)
+        return Solution(np.zeros(0, np.int64), None, shown, name, info)
     if choice is None or certificate is None:
         raise OutOfResources(
             "time ran out before a plan was found",

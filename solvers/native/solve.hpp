@@ -45,7 +45,7 @@ class Solve {
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
-    static constexpr double kCounted = 6;   // of kTiny: the checker counts such a gap as zero (with nothing lost beside it)
+    static constexpr double kCounted = 6;   // of kTiny: the checker counts such a gap as zero, so no more is searched for
     // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
     static constexpr int64_t kTabled = 1 << 10;
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
@@ -252,7 +252,7 @@ class Solve {
         answer_.cost = o_.limit - slack_;
         const double lost = useless();
         answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost);
-        answer_.status = search_core(lost) ? Status::kOptimal : Status::kBounded;
+        answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
         answer_.gap += lost;
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
@@ -262,23 +262,23 @@ class Solve {
     }
 
     // Search for the least gap, from the nearest rows to all that may matter. True when none is smaller.
-    bool search_core(double lost) {
+    bool search_core() {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
         const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss);
-        const double counted = (lost > 0 ? 1 : kCounted) * tiny;
+        const double counted = kCounted * tiny;
         if (answer_.gap <= tiny) return true;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
         if (base_.n > kWalk) combine(base_.n / kSampled, counted);
-        if (answer_.gap <= counted) return answer_.gap <= tiny;
+        if (answer_.gap <= counted) return true;
         const int64_t most = o_.work;
         const int64_t stages[3][2] = {{kNear / 16, 1 << 10}, {kNear / 4, 1 << 10}, {kNear, 1 << 13}};
         for (const auto& stage : stages) {
             const bool complete = search(stage[0], stage[1], tiny);
             if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
             if (&stage == &stages[0]) combine(1, counted);
-            if (answer_.gap <= counted) return answer_.gap <= tiny;
+            if (answer_.gap <= counted) return true;
             if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, kBranched >> 4) && answer_.gap <= reach(level)) return true;
             if (spent() || (answer_.gap <= small && t_.n >= kLong)) return false;
             if (&stage != &stages[0] && answer_.gap <= small)
