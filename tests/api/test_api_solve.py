@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +169,11 @@ def test_solver_past_its_wall_limit_is_stopped_and_the_next_request_is_served(tm
     with running_server(tmp_path, solve_seconds=3) as server:
         assert server.http.post("/v1/solve", json={"problem": PROBLEM}).status_code == 200
         (process,) = server.state.pool._all
+        os.kill(process._child.pid, signal.SIGSTOP)
+        waking = threading.Timer(1.0, os.kill, [process._child.pid, signal.SIGCONT])
+        waking.start()
+        assert server.http.post("/v1/solve", json={"problem": PROBLEM}).status_code == 200, "late, but in time"
+        waking.join()
         os.kill(process._child.pid, signal.SIGSTOP)
         assert_problem(server.http.post("/v1/solve", json={"problem": PROBLEM}), 500, "out-of-resources")
         assert server.http.post("/v1/solve", json={"problem": PROBLEM}).status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,19 @@ def test_write_transactions_hold_the_lock_from_their_start(sqlite_url):
 def test_a_locked_database_is_temporary_and_accepts_nothing(sqlite_url):
     open_store(sqlite_url).close()
     store = JobStore(Database(sqlite_url, busy_seconds=0.05))
-    other = sqlite3.connect(store.database.url.database, isolation_level=None)
+    other = sqlite3.connect(store.database.url.database, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Temporary):
         store.create(REQUEST)
-    other.execute("ROLLBACK")
-    other.close()
+    patient = JobStore(Database(sqlite_url, busy_seconds=20))
+    free = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    free.start()
     assert store.page() == []
+    assert patient.create(REQUEST).job.state == "queued", "a lock that is let go in time costs nothing"
+    free.join()
+    other.close()
     assert store.create(REQUEST).job.state == "queued"
+    patient.close()
     store.close()
 
 

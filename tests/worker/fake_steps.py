@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -90,6 +91,14 @@ def grow(_: Any, megabytes: str) -> int:
     return len(held)
 
 
+def hold(_: Any, megabytes: str) -> int:
+    """Resident bytes of this process while it holds so much, long enough to be looked at."""
+    held = b"x" * (int(megabytes) << 20)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    time.sleep(1.0)
+    return resident + 0 * len(held)
+
+
 def connect(_: Any) -> list[str]:
     """What becomes of sockets of three families."""
     found = []
@@ -133,8 +142,9 @@ def address_space(_: Any, more: str) -> int:
     return pages * mmap.PAGESIZE
 
 
-def burn(_: Any) -> None:
-    while True:
+def burn(_: Any, seconds: str = "inf") -> None:
+    """Until this process has used so much processor time, its start included."""
+    while time.process_time() < float(seconds):
         pass
 
 
@@ -181,7 +191,7 @@ def fail_until(context: Any, attempts: str) -> str:
 
 VERBS: dict[str, Verb] = {
     "descriptors": descriptors, "address-space": address_space,
-    "grow": grow, "connect": connect, "spread": spread_out,
+    "grow": grow, "hold": hold, "connect": connect, "spread": spread_out,
     "answer": answer, "sleep": sleep, "hang": hang, "exit": exit_with, "crash": crash, "typed": typed, "disk": disk,
     "temporary": temporary, "untyped": untyped, "memory": memory, "big-file": big_file, "burn": burn, "talk": talk,
     "oversized": oversized, "nan": not_a_number, "environment": environment, "scratch": scratch,

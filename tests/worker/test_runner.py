@@ -154,10 +154,29 @@ def test_parts_of_a_job_are_done_by_whoever_is_free_and_the_job_goes_on(make_run
     assert len(store.get(alone).result["value"]) == 5, "without other workers the parts are done on the spot"
 
 
-def test_processor_time_is_limited(make_runner, finish):
-    assert finish(make_runner(job_cpu_seconds=1, max_attempts=1), "sleep/1.5").state == "succeeded"
-    job = finish(make_runner(job_cpu_seconds=1, max_attempts=1), "burn")
-    assert isinstance(error_of(job), errors.WorkerLost)
+def test_processor_time_is_limited_a_little_below_and_a_little_above(make_runner, finish):
+    """The kernel counts in ticks and the process has still to say its result: what lies within half a second of the
+    limit may go either way."""
+    for limit, used, state in ((2, "1.3", "succeeded"), (2, "2.5", "failed"), (4, "2.5", "succeeded")):
+        job = finish(make_runner(job_cpu_seconds=limit, max_attempts=1), f"burn/{used}")
+        assert job.state == state, (limit, used)
+        assert state == "succeeded" or isinstance(error_of(job), errors.WorkerLost)
+
+
+def test_wall_time_is_limited_and_what_passes_it_is_killed_within_five_seconds(make_runner, finish):
+    assert finish(make_runner(job_seconds=4.0, max_attempts=1), "sleep/1.5").state == "succeeded"
+    job = finish(make_runner(job_seconds=2.0, max_attempts=1), "hang")
+    assert "in time" in error_of(job).detail
+    assert 2.0 <= job.finished_at - job.started_at <= 2.0 + 5.0
+
+
+def test_resident_memory_is_limited_a_little_below_and_a_little_above(make_runner, finish):
+    """What a process takes is known to some megabytes only: the limit lies between two amounts 32 MiB apart."""
+    bare = finish(make_runner(), "hold/0").result["value"]
+    limit = bare + 64 * 2**20
+    assert finish(make_runner(job_resident_bytes=limit, max_attempts=1), "hold/48").state == "succeeded"
+    job = finish(make_runner(job_resident_bytes=limit, max_attempts=1), "hold/80")
+    assert "more memory" in error_of(job).detail
 
 
 def test_progress_of_a_talkative_job_is_thinned_but_ends_complete(make_runner, finish, store):
