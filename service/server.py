@@ -10,10 +10,10 @@ import uvicorn
 from bitwright.core.errors import InvalidSetting
 from bitwright.settings import Settings
 from service.app import create_app
+from service.wire import Protocol
 
 #: Seconds for open requests to end after a signal; the hand-over goal is 2 s (research/06 B7).
 GRACE_SECONDS = 2
-#: Bytes of one request's headers (h11); longer ones are answered 431 by the server itself.
 Ready = Callable[[str, int], None]
 
 
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 lifespan="on",
-                http="h11",
+                http=Protocol,
                 ws="none",
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 timeout_keep_alive=30,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.middleware import CSP
+from service.middleware import CSP, SECURITY_HEADERS
 from tests.api.running import Running, assert_problem, running_server
 
 JSON = {"Content-Type": "application/json"}
@@ -152,6 +154,30 @@ def test_every_answer_has_the_security_headers(api: Running, path: str) -> None:
     assert headers["referrer-policy"] == "no-referrer"
     assert "access-control-allow-origin" not in headers
     assert "server" not in headers
+
+
+def test_every_answer_of_every_route_and_every_error_has_the_security_headers(api: Running) -> None:
+    """All operations as they are and with what makes them fail: no scope of ours forgets the headers."""
+    told: Counter[int] = Counter()
+    for path, item in api.http.get("/openapi.json").json()["paths"].items():
+        address = re.sub(r"\{\w+\}", "x", path)
+        for method in (*item, "trace"):
+            for body, media in (
+                (None, ""),
+                (b"{", "application/json"),
+                (b"x", "text/html"),
+                (b"y" * 2**16, "text/plain"),
+            ):
+                headers = {"Content-Type": media} if media else {}
+                with api.http.stream(method, address, content=body, headers=headers) as answer:
+                    told[answer.status_code] += 1
+                    for name, value in SECURITY_HEADERS.items():
+                        assert answer.headers[name] == value, (method, address, answer.status_code)
+                    assert answer.headers["x-request-id"]
+                    assert "access-control-allow-origin" not in answer.headers
+                    problem = answer.headers.get("content-type") == "application/problem+json"
+                    assert problem == (answer.status_code >= 400), (method, address, answer.status_code)
+    assert {200, 404, 405, 415, 422} <= set(told), told
 
 
 def test_head_answers_like_get_without_a_body(api: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from service.keys import KeyFile
+from service.middleware import SECURITY_HEADERS
 from tests.api.running import Running, assert_problem, running_server
 from tests.dashboard.sample_state import llama_units, plan_of, store_table, table_of
 
@@ -70,6 +72,13 @@ def test_bytes_that_are_no_request_harm_nobody(api: Running, name: str) -> None:
     answer = send(api, WIRE[name])
     status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
     assert status < 500
+    head, _, body = answer.partition(b"\r\n\r\n")
+    given = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:])
+    for header, value in SECURITY_HEADERS.items():
+        assert given[header.lower().encode()] == value.lower().encode()
+    if status >= 400:
+        assert given[b"content-type"] == b"application/problem+json"
+        assert json.loads(body)["instance"] == f"urn:bitwright:request:{given[b'x-request-id'].decode()}"
     smuggled = answer.count(b"HTTP/1.1 200")
     assert "smuggling" not in name or smuggled == 0, "a request inside a request was answered"
     if status >= 400 or status == 0:
