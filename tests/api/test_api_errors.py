@@ -159,15 +159,11 @@ def test_every_answer_has_the_security_headers(api: Running, path: str) -> None:
 def test_every_answer_of_every_route_and_every_error_has_the_security_headers(api: Running) -> None:
     """All operations as they are and with what makes them fail: no scope of ours forgets the headers."""
     told: Counter[int] = Counter()
+    sent = ((None, ""), (b"{", "application/json"), (b"x", "text/html"), (b"y" * 2**16, "text/plain"))
     for path, item in api.http.get("/openapi.json").json()["paths"].items():
         address = re.sub(r"\{\w+\}", "x", path)
         for method in (*item, "trace"):
-            for body, media in (
-                (None, ""),
-                (b"{", "application/json"),
-                (b"x", "text/html"),
-                (b"y" * 2**16, "text/plain"),
-            ):
+            for body, media in sent:
                 headers = {"Content-Type": media} if media else {}
                 with api.http.stream(method, address, content=body, headers=headers) as answer:
                     told[answer.status_code] += 1

@@ -18,6 +18,10 @@ import pytest
 
 from bitwright.core.callbacks import check_callback, is_public
 from bitwright.core.errors import InvalidInput
+from bitwright.jobs.deliveries import LADDER
+from bitwright.jobs.signing import Signer
+from bitwright.jobs.store import open_store
+from bitwright.settings import Settings
 from tests.api.running import Running, assert_problem, running_server
 from worker import egress
 from worker.webhooks import Sender, send_until
@@ -171,6 +175,38 @@ def test_a_receiver_that_does_not_answer_in_time_is_asked_again(api: Running, re
         sender.close()
         assert after.state == state
         assert error is None or error in str(after.error)
+
+
+def test_a_receiver_that_fails_for_three_days_gets_it_at_the_last_try(tmp_path: Path, receiver: Receiver) -> None:
+    """The whole ladder through the real sender, on a clock of its own; a secret is rotated on the way."""
+    now = [1_800_000_000.0]
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db", clock=lambda: now[0])
+    settings = Settings(state_dir=tmp_path, webhook_internal=(receiver.address,))
+    receiver.plan += [(500, {}), (429, {}), (503, {"Retry-After": "60"}), *[(502, {})] * (len(LADDER) - 3)]
+    store.create({"kind": "inspect", "model": "m"}, callback=f"http://{receiver.address}/hook")
+    job = store.claim("w")
+    store.succeed(job.id, job.attempt, {})
+    old = Signer(tmp_path).secrets_of("default")
+    sent = []
+    for number in range(len(LADDER) + 1):
+        if number == 4:
+            (tmp_path / "webhooks.key").write_text("n" * 64 + "\n" + (tmp_path / "webhooks.key").read_text())
+        sender = Sender(store, settings)  # after a restart, as over three days
+        (found,) = store.take_deliveries()
+        sent.append(now[0])
+        after = sender.send(found)
+        sender.close()
+        now[0] = max(now[0], after.due)
+    assert (after.state, after.tries) == ("delivered", len(LADDER) + 1)
+    assert sent[-1] - sent[0] >= 75 * 3600
+    assert all(later - earlier >= pause for earlier, later, pause in zip(sent, sent[1:], LADDER, strict=False))
+    assert len({headers["webhook-id"] for headers, _ in receiver.seen}) == 1, "the receiver's idempotency key"
+    new, kept = Signer(tmp_path).secrets_of("default")
+    assert old == [kept]
+    for number, (headers, body) in enumerate(receiver.seen):
+        assert verify(kept, headers, body)
+        assert verify(new, headers, body) == (number >= 4)
+    store.close()
 
 
 def test_a_receiver_that_is_away_gets_it_later(api: Running) -> None:
