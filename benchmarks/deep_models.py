@@ -42,12 +42,16 @@ def _outside(name: str, tensor: torch.Tensor, copies: int) -> torch.Tensor:
     return tensor.repeat(*[1] * (tensor.ndim - 1), copies)
 
 
-def make_deep(model: Path, folder: Path, copies: int, times: int) -> int:
-    """Writes the checkpoint into a new folder; its bytes. Layers are numbered by `.layers.N.` or `.layer.N.`."""
+def make_deep(model: Path, folder: Path, copies: int, times: int, dtype: torch.dtype | None = None) -> int:
+    """Writes the checkpoint into a new folder, in its own precision or another; its bytes.
+
+    Layers are numbered by `.layers.N.` or `.layer.N.`.
+    """
     folder.mkdir()
     config = json.loads((model / "config.json").read_text())
     config |= {key: config[key] * copies for key in _WIDTHS if isinstance(config.get(key), int)}
     config["num_hidden_layers"] *= times
+    config |= {} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         if (model / name).exists():
@@ -62,12 +66,12 @@ def make_deep(model: Path, folder: Path, copies: int, times: int) -> int:
                 outside.append(name)
             else:
                 layers.setdefault((mark, int(name.split(mark)[1].split(".")[0])), []).append(name)
-        _write(folder, "outside", {n: _outside(n, file.get_tensor(n), copies) for n in outside}, index)
+        _write(folder, "outside", {n: _outside(n, file.get_tensor(n), copies) for n in outside}, index, dtype)
         for (mark, layer), names in sorted(layers.items(), key=lambda pair: pair[0][1]):
             tensors = {n: _in_layer(n, file.get_tensor(n), copies, times) for n in names}
             for at in range(layer * times, (layer + 1) * times):
                 old, new = f"{mark}{layer}.", f"{mark}{at}."
-                _write(folder, f"layer-{at}", {n.replace(old, new, 1): t for n, t in tensors.items()}, index)
+                _write(folder, f"layer-{at}", {n.replace(old, new, 1): t for n, t in tensors.items()}, index, dtype)
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {"total_size": total}, "weight_map": index})
@@ -75,8 +79,9 @@ def make_deep(model: Path, folder: Path, copies: int, times: int) -> int:
     return total
 
 
-def _write(folder: Path, stem: str, tensors: dict[str, torch.Tensor], index: dict[str, str]) -> None:
-    save_file(
-        {n: t.contiguous() for n, t in tensors.items()}, folder / f"{stem}.safetensors", metadata={"format": "pt"}
-    )
+def _write(
+    folder: Path, stem: str, tensors: dict[str, torch.Tensor], index: dict[str, str], dtype: torch.dtype | None
+) -> None:
+    stored = {n: (t if dtype is None else t.to(dtype)).contiguous() for n, t in tensors.items()}
+    save_file(stored, folder / f"{stem}.safetensors", metadata={"format": "pt"})
     index |= dict.fromkeys(tensors, f"{stem}.safetensors")

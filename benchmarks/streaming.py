@@ -1,13 +1,14 @@
 """A model several times larger than the memory of the process: scored, planned and measured block by block.
 
 Usage: python -m benchmarks.streaming MODEL [--copies 8] [--times 8] [--limit-mib 900] [--tokens 256] [--dtype float32]
+           [--store bfloat16] [--metric fisher] [--keep DIR]
 
-Makes a wide and deep checkpoint of a trained model (benchmarks/deep_models.py) in a temporary folder, then, in a
-process whose data segment is limited by the kernel (RLIMIT_DATA) to --limit-mib: `fisher` with its response, a 3-bit
-plan, and its KL beside uniform, all as the library does it by itself for models that do not fit. Prints the bytes of
-the checkpoint, of its largest block in float32, the limit, and the peak resident memory (VmHWM), interpreter and torch
-included, against the promise 4 x largest block + activation budget + 1 GiB. So few tokens make no good plan of a large
-model: what is measured here is memory.
+Makes a wide and deep checkpoint of a trained model (benchmarks/deep_models.py) in a temporary folder (or --keep), then,
+in a process whose data segment is limited by the kernel (RLIMIT_DATA) to --limit-mib: the metric's table (`fisher` with
+its response), a 3-bit plan, and its KL beside uniform, all as the library does it by itself for models that do not fit.
+Prints the bytes of the checkpoint, of its largest block in float32, the limit, and the peak resident memory (VmHWM),
+interpreter and torch included, against the promise 4 x largest block + activation budget + 1 GiB. So few tokens make no
+good plan of a large model: what is measured here is memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 MIB = 1 << 20
 
 
-def child(model: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
+def child(model: str, metric: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
     """In the limited process. Prints one JSON line."""
     import numpy as np
 
@@ -43,7 +44,7 @@ def child(model: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
     parts = calibration.load(None, source, inventory, scoring_tokens=tokens, confirming_tokens=tokens)
     start = time.monotonic()
     formats = ("int2-g64", "int3-g64", "int4-g64")
-    table = score(source, inventory, formats, calibration=parts, samples=1, options=options)
+    table = score(source, inventory, formats, metric=metric, calibration=parts, samples=1, options=options)
     scored = time.monotonic() - start
     limit_bytes = int(table.cost_bytes()[:, 1].sum())
     choice = np.asarray(solve(table.problem(limit_bytes)).choice)
@@ -73,19 +74,27 @@ def main() -> None:
     parser.add_argument("--activation-mib", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--store", default=None, choices=("float16", "bfloat16"))
+    parser.add_argument("--metric", default="fisher")
+    parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         options = {"activation_mib": arguments.activation_mib, "dtype": arguments.dtype}
-        child(str(arguments.model), arguments.limit_mib * MIB, arguments.tokens, options)
+        child(str(arguments.model), arguments.metric, arguments.limit_mib * MIB, arguments.tokens, options)
         return
+    import torch
+
     from benchmarks.deep_models import make_deep
 
     with tempfile.TemporaryDirectory() as folder:
-        deep = Path(folder) / arguments.model.name
-        size = make_deep(arguments.model, deep, arguments.copies, arguments.times)
+        deep = (arguments.keep or Path(folder)) / arguments.model.name
+        if not deep.exists():
+            store = None if arguments.store is None else getattr(torch, arguments.store)
+            make_deep(arguments.model, deep, arguments.copies, arguments.times, store)
+        size = sum(path.stat().st_size for path in deep.glob("*.safetensors"))
         command = [sys.executable, "-m", "benchmarks.streaming", str(deep), "--child"]
-        for name in ("limit_mib", "activation_mib", "tokens", "dtype"):
+        for name in ("limit_mib", "activation_mib", "tokens", "dtype", "metric"):
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -94,8 +103,9 @@ def main() -> None:
     promise = 4 * found["block"] + arguments.activation_mib * MIB + 1024 * MIB
     limit, block = arguments.limit_mib, found["block"] / MIB
     print(
-        f"{arguments.model.name} x {arguments.copies} wide x {arguments.times} deep, {arguments.dtype}: checkpoint "
-        f"{size / MIB:.0f} MiB ({4 * found['weights'] / MIB:.0f} MiB in float32), {found['units']} units, "
+        f"{arguments.model.name} x {arguments.copies} wide x {arguments.times} deep, {arguments.metric} in "
+        f"{arguments.dtype}: checkpoint {size / MIB:.0f} MiB ({4 * found['weights'] / MIB:.0f} MiB in float32), "
+        f"{found['units']} units, "
         f"largest block {block:.0f} MiB in float32\n"
         f"limit on data {limit} MiB, of which interpreter and libraries take {found['data'] / MIB:.0f}: "
         f"the checkpoint is {size / MIB / limit:.1f} times larger\n"

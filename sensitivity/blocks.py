@@ -30,11 +30,27 @@ from sensitivity.units_map import Slice, map_units
 OUTSIDE = -1
 
 
+@dataclass(frozen=True)
+class Slot:
+    """Where a parameter hangs, under one of its names: an attribute of a module."""
+
+    module: torch.nn.Module
+    leaf: str
+
+    def get(self) -> torch.nn.Parameter:
+        found: torch.nn.Parameter = self.module._parameters[self.leaf]  # type: ignore[assignment]
+        return found
+
+    def put(self, parameter: torch.nn.Parameter) -> None:
+        self.module._parameters[self.leaf] = parameter
+
+
 @dataclass(frozen=True, eq=False)
 class BlockModel:
     """blocks: the modules that are run one after another. of_block: parameter name -> block number, or OUTSIDE.
 
-    units: unit number -> block number. places: unit number -> where it lies, known once its block was loaded.
+    units: block number -> its units' numbers. places: unit number -> where it lies, known once its block was loaded.
+    slots: block number -> parameters by name. aliases: block number -> second names of tied parameters.
     checked: blocks whose units are known to be used as linear layers only.
     """
 
@@ -45,7 +61,9 @@ class BlockModel:
     blocks: tuple[torch.nn.Module, ...]
     reader: Reader
     of_block: dict[str, int]
-    units: dict[int, int]
+    units: dict[int, tuple[int, ...]]
+    slots: dict[int, dict[str, Slot]]
+    aliases: dict[int, tuple[Slot, ...]]
     places: dict[int, Slice] = field(default_factory=dict)
     checked: set[int] = field(default_factory=set)
 
@@ -55,17 +73,17 @@ class BlockModel:
 
     def units_of(self, block: int) -> tuple[int, ...]:
         """Numbers of the units inside a block; of OUTSIDE, those outside all blocks."""
-        return tuple(unit for unit, where in self.units.items() if where == block)
+        return self.units.get(block, ())
 
     def parameters_of(self, block: int) -> dict[str, torch.nn.Parameter]:
-        known = dict(self.model.named_parameters())
-        return {name: known[name] for name, where in self.of_block.items() if where == block}
+        return {name: slot.get() for name, slot in self.slots.get(block, {}).items()}
 
     @contextmanager
     def loaded(self, block: int) -> Iterator[None]:
         """The block's weights in memory inside the context. Raises InvalidModel, Unsupported."""
-        for name, parameter in self.parameters_of(block).items():
-            self._put(name, torch.nn.Parameter(self.reader.read(name, parameter.shape), requires_grad=False))
+        slots = self.slots.get(block, {})
+        for name, slot in slots.items():
+            slot.put(torch.nn.Parameter(self.reader.read(name, slot.get().shape), requires_grad=False))
         if block == OUTSIDE:
             self.model.tie_weights()  # type: ignore[operator]
         try:
@@ -73,18 +91,17 @@ class BlockModel:
             yield
         finally:
             # Tied parameters have a second name, which would keep their weights.
-            for name, parameter in list(self.model.named_parameters(remove_duplicate=False)):
-                if self.of_block.get(name, OUTSIDE) == block and parameter.device.type != "meta":
-                    self._put(name, _empty(parameter))
+            for slot in (*slots.values(), *self.aliases.get(block, ())):
+                slot.put(_empty(slot.get()))
             allocator("malloc_trim", 0)
 
     def view(self, unit: int) -> torch.Tensor:
         """(out, in) weights of a unit whose block is loaded: a view, writable in place."""
-        return self.places[unit].view(self.parameters_of(self.units[unit]))
+        place = self.places[unit]
+        return place.view({place.parameter: self.parameter(place.parameter)})
 
-    def _put(self, name: str, parameter: torch.nn.Parameter) -> None:
-        path, _, leaf = name.rpartition(".")
-        self.model.get_submodule(path)._parameters[leaf] = parameter
+    def parameter(self, name: str) -> torch.nn.Parameter:
+        return self.slots[self.of_block[name]][name].get()
 
     def _locate(self, block: int) -> None:
         """Finds the block's units in its parameters, by their values, the first time it is loaded."""
@@ -99,6 +116,9 @@ class BlockModel:
 #: glibc's mallopt parameter for the size from which memory comes from the system and goes back to it when freed.
 _MMAP_THRESHOLD = -3
 _LARGE = 1 << 20
+#: The same while a skeleton is built: its parameters are allocated, and dropped before anything is written to them.
+#: From the heap they would leave a hole each between the modules, which no later tensor fits and a limit counts.
+_SMALL = 1 << 14
 
 
 def allocator(name: str, *arguments: int) -> None:
@@ -135,9 +155,12 @@ def _without_weights() -> Iterator[None]:
 
 def open_blocks(source: ModelSource, inventory: Inventory, dtype: torch.dtype = torch.float32) -> BlockModel:
     """The skeleton, with nothing read. Raises Unsupported for models that cannot be streamed, InvalidModel."""
-    allocator("mallopt", _MMAP_THRESHOLD, _LARGE)
     head = head_for(inventory.task)
-    model = _skeleton(source, head, dtype)
+    allocator("mallopt", _MMAP_THRESHOLD, _SMALL)
+    try:
+        model = _skeleton(source, head, dtype)
+    finally:
+        allocator("mallopt", _MMAP_THRESHOLD, _LARGE)
     path, blocks = _find_blocks(model)
     reader = make_reader(source, model, dtype)
     of_block = {}
@@ -157,8 +180,28 @@ def open_blocks(source: ModelSource, inventory: Inventory, dtype: torch.dtype = 
             f"{lost[0]}: the model holds this tensor nowhere", expected="every planned tensor in the model",
             got=f"{len(lost)} others", hint="the files and config.json may belong to different models",
         )  # fmt: skip
-    units = {number: of_block[by_tensor[unit.tensor]] for number, unit in enumerate(inventory.units)}
-    return BlockModel(source, inventory, model, head, blocks, reader, of_block, units)
+    units: dict[int, tuple[int, ...]] = {}
+    for number, unit in enumerate(inventory.units):
+        where = of_block[by_tensor[unit.tensor]]
+        units[where] = (*units.get(where, ()), number)
+    slots, aliases = _slots(model, of_block)
+    return BlockModel(source, inventory, model, head, blocks, reader, of_block, units, slots, aliases)
+
+
+def _slots(
+    model: torch.nn.Module, of_block: dict[str, int]
+) -> tuple[dict[int, dict[str, Slot]], dict[int, tuple[Slot, ...]]]:
+    """Parameters by block and name, and what else holds them: looked up once, for models of thousands of parameters."""
+    slots: dict[int, dict[str, Slot]] = {}
+    aliases: dict[int, tuple[Slot, ...]] = {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        path, _, leaf = name.rpartition(".")
+        slot, block = Slot(model.get_submodule(path), leaf), of_block.get(name, OUTSIDE)
+        if name in of_block:
+            slots.setdefault(block, {})[name] = slot
+        else:
+            aliases[block] = (*aliases.get(block, ()), slot)
+    return slots, aliases
 
 
 def _skeleton(source: ModelSource, head: Head, dtype: torch.dtype) -> torch.nn.Module:

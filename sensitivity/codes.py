@@ -19,27 +19,27 @@ KEEP = 2.0
 
 
 class Codes:
-    """Quantization errors of the units of one block, kept as codes where they fit KEEP times the block."""
+    """Quantization errors of the units of one block, kept as codes where they fit KEEP times the block.
 
-    def __init__(self, task: ScoringTask, model: BlockModel, block: int) -> None:
+    energies: tell the task's deltas the squared errors of every unit, for those who ask afterwards.
+    """
+
+    def __init__(self, task: ScoringTask, model: BlockModel, block: int, *, energies: bool = False) -> None:
         self._task = task
         self._model = model
         self.units = model.units_of(block)
         self.formats: tuple[Format, ...] = task.formats
+        # Experts that no token reaches get a stand-in that asks for them.
+        energies = energies or model.experts
         self._kept: dict[int, list[Stored]] = {}
         left = KEEP * 4 * sum(task.inventory.units[unit].elements for unit in self.units)
         for unit in self.units:
             size = task.inventory.units[unit].elements * sum(max(1.0, float(f.bits) / 8) for f in self.formats)
-            if size > left and not model.experts:
-                continue
-            stored = list(self._quantized(unit))
             if size <= left:
-                self._kept[unit] = stored
+                self._kept[unit] = list(self._quantized(unit))
                 left -= size
-            if model.experts:
-                # Experts that no token reaches get a stand-in that asks for this.
-                weight = self._weight(unit)
-                energy = [float((torch.from_numpy(dequantize(one)) - weight).double().square().sum()) for one in stored]
+            if energies and not task.deltas.knows_energy(unit):
+                energy = [float(error.double().square().sum()) for error in self.errors(unit)]
                 task.deltas.know_energy(unit, np.array(energy, np.float64))
 
     def cells(self, unit: int) -> int:
@@ -50,6 +50,18 @@ class Codes:
         weight = self._weight(unit)
         for stored in self._kept.get(unit) or self._quantized(unit):
             yield torch.from_numpy(dequantize(stored)).sub_(weight)
+
+    def error(self, unit: int, column: int) -> torch.Tensor:
+        """float32 (out, in) error of the unit in one format."""
+        kept = self._kept.get(unit)
+        stored = kept[column] if kept else self._stored(unit, self.formats[column])
+        return torch.from_numpy(dequantize(stored)).sub_(self._weight(unit))
+
+    def _stored(self, unit: int, format: Format) -> Stored:
+        spec = self._task.inventory.units[unit]
+        return quantize(
+            self._task.deltas.quantizer, unit_weight(self._task.source, spec), format, name=spec.name
+        )  # fmt: skip
 
     def _quantized(self, unit: int) -> Iterator[Stored]:
         spec = self._task.inventory.units[unit]

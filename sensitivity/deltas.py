@@ -76,6 +76,11 @@ class Deltas:
             self._kept[unit] = errors
         return errors
 
+    def keep_nothing(self) -> None:
+        """Errors are made again whenever they are asked for: for models that are read block by block."""
+        self._keep = False
+        self._kept.clear()
+
     def energy(self, unit: int) -> NDArray[np.float64]:
         """Sum of squared errors of the unit in each format, float64 (formats,)."""
         if unit not in self._energy:
@@ -85,6 +90,9 @@ class Deltas:
     def know_energy(self, unit: int, energy: NDArray[np.float64]) -> None:
         """Squared errors of a unit that somebody else quantized, float64 (formats,)."""
         self._energy[unit] = energy
+
+    def knows_energy(self, unit: int) -> bool:
+        return unit in self._energy
 
     def energies(self, progress: Any = None) -> NDArray[np.float64]:
         """float64 (units, formats) squared errors."""

@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidInput
 from sensitivity import parts
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.fisher_streamed import stream_scores, streams
+from sensitivity.fisher_streamed import stream_scores
 from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
 from sensitivity.passes import Batch, batches, count_batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
 from sensitivity.response import measure_response
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import Values, add_up
+from sensitivity.stream_options import OPTIONS, streams
 
 
 def item_losses(batch: Batch) -> torch.Tensor:
@@ -45,19 +46,16 @@ class Fisher:
 
     Options: `relative_error`: the median relative standard error of cells that is wanted; label samples and items are
     then chosen for it (see precision.py), within the data given. `keep_samples`: keep the signed scores themselves
-    (float32, items x samples, units, formats)
-    beside the table, however many there are. `stream`: read the model block by block (streaming.py);
-    left out, models that would not fit into the memory at hand are. `dtype`: bfloat16 reads and runs it in that
-    precision, always block by block. `activation_mib`: what waiting block inputs and a batch may take then (1024).
+    (float32, items x samples, units, formats) beside the table, however many there are. And stream_options.py.
     """
 
     name = "fisher"
     needs_data = True
-    options = frozenset({"relative_error", "keep_samples", "stream", "dtype", "activation_mib"})
+    options = frozenset({"relative_error", "keep_samples", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
-        if task.share.decide("stream", lambda: streams(task)):
+        if streams(task):
             return stream_scores(task)
         runner = load_runner(task.source, task.inventory)
         task.deltas.energies(task.progress)

@@ -13,7 +13,9 @@ import torch
 
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.fisher_token import token_squares
-from sensitivity.local import Layer, Passes, finished, measure_layers
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import finished, measure_layers
+from sensitivity.stream_options import OPTIONS
 
 
 def sequence_squares(layer: Layer) -> torch.Tensor:
@@ -35,7 +37,7 @@ class FisherPooled:
 
     name = "fisher-pooled"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -46,7 +48,7 @@ class FisherPooled:
         known = (token > 0) & (sequence > 0)
         logs = np.log(np.divide(sequence, token, out=np.ones_like(token), where=known))
         factor = np.exp(logs.sum(axis=1) / np.maximum(1, known.sum(axis=1)))[:, None]
-        return finished(task, measured, token * factor, error[:, :formats] * factor, measured.runner.head.loss_unit)
+        return finished(task, measured, token * factor, error[:, :formats] * factor, measured.ran.head.loss_unit)
 
 
 METRIC = FisherPooled()

@@ -1,4 +1,4 @@
-"""`fisher` of a model that is read block by block: which models are, and what becomes of the groups' losses."""
+"""`fisher` of a model that is read block by block: what becomes of the groups' losses."""
 
 from __future__ import annotations
 
@@ -11,43 +11,14 @@ from bitwright.core.errors import InvalidInput
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.blocks import BlockModel, open_blocks
 from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
-from sensitivity.memory import too_large
 from sensitivity.passes import by_length
 from sensitivity.response import measure_response
 from sensitivity.share import Values, add_up
-from sensitivity.stream import ACTIVATION_BYTES
+from sensitivity.stream_options import activation_bytes, dtype_of
 from sensitivity.streaming import group_items, group_values
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-
-def streams(task: ScoringTask) -> bool:
-    """Whether the model is read block by block: as the options say, else when it would not fit. Raises InvalidInput."""
-    wanted = task.options.get("stream")
-    if wanted is not None and not isinstance(wanted, bool):
-        raise InvalidInput("the option stream must be true or false", got=repr(wanted)[:80])
-    if _dtype(task) != torch.float32:
-        return True
-    return too_large(task.inventory) if wanted is None else wanted
-
-
-def _dtype(task: ScoringTask) -> torch.dtype:
-    name = task.options.get("dtype", "float32")
-    if name not in DTYPES:
-        raise InvalidInput(
-            "the option dtype names no precision", expected=" or ".join(DTYPES), got=repr(name)[:80]
-        )  # fmt: skip
-    return DTYPES[name]
-
-
-def _activation_bytes(task: ScoringTask) -> int:
-    mib = task.options.get("activation_mib", ACTIVATION_BYTES >> 20)
-    if isinstance(mib, bool) or not isinstance(mib, int) or mib < 1:
-        raise InvalidInput("the option activation_mib must be a positive number of MiB", got=repr(mib)[:80])
-    return mib << 20
-
-
-def _directions(model: BlockModel, samples: int) -> int:
+def directions_of(model: BlockModel, samples: int) -> int:
     """Directions an item, known without running the model."""
     config: Any = model.model.config
     task = model.inventory.task
@@ -67,16 +38,17 @@ def stream_scores(task: ScoringTask) -> Scores:
             "the option relative_error needs the whole model in memory", got="a model read in blocks",
             hint="leave it out, and choose --samples and the number of calibration tokens",
         )  # fmt: skip
-    model = open_blocks(task.source, task.inventory, _dtype(task))
+    task.deltas.keep_nothing()
+    model = open_blocks(task.source, task.inventory, dtype_of(task))
     samples = model.head.default_samples if task.samples is None else task.samples
     moments, order, size = make_moments(task, task.partial), by_length(data), group_items(data)
-    count, directions = -(-data.items // size), _directions(model, samples)
+    count, directions = -(-data.items // size), directions_of(model, samples)
     keeping = keeps_signed(task, directions)
 
     def compute(run: range) -> Iterator[Values]:
         for number in run:
             rows, told = order[number * size : (number + 1) * size], (number / count, (number + 1) / count)
-            yield group_values(task, model, rows, samples, told, keeping, _activation_bytes(task))
+            yield group_values(task, model, rows, samples, told, keeping, activation_bytes(task))
 
     add_up(moments, task.share, count, size, compute)
     response = measure_response(task, None, moments.anchor())

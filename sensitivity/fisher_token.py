@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.local import Layer, Passes, simple_scores
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import simple_scores
+from sensitivity.stream_options import OPTIONS
 
 
 def token_squares(layer: Layer) -> torch.Tensor:
@@ -29,7 +31,7 @@ class FisherToken:
 
     name = "fisher-token"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

@@ -30,11 +30,9 @@ from quantizers.mixed import uniform
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured_parts
-from sensitivity.input_moments import gather, passes
-from sensitivity.local import no_linears
+from sensitivity.input_groups import Inputs
 from sensitivity.partial import State
-from sensitivity.runner import load_runner
-from sensitivity.share import blocks_of, by_units
+from sensitivity.stream_options import OPTIONS
 
 LOSS_UNIT = "compensated squared output error"
 #: Released exponent of the law, and reference bits where no budget is known.
@@ -50,7 +48,7 @@ class GptqLoss:
 
     name = "gptq-loss"
     needs_data = True
-    options = frozenset({"bits", "exponent", "across"})
+    options = frozenset({"bits", "exponent", "across", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -98,21 +96,21 @@ def _scored(task: ScoringTask) -> Scores:
             got=", ".join(format.name for format in task.formats)[:200],
         )  # fmt: skip
     levels = np.array([format.levels if isinstance(format, IntFormat) else np.inf for format in task.formats])
-    runner, gptq, units = load_runner(task.source, task.inventory), Gptq(), task.inventory.units
+    inputs, gptq, units = Inputs(task, task.data), Gptq(), task.inventory.units
     rows: list[Floats] = [np.zeros((_parts(task, number), len(levels))) for number in range(len(units))]
     reached = np.zeros(len(units), np.bool_)
-    data = task.data
+    tokens = task.data.tokens
 
     def score(some: tuple[int, ...]) -> Iterator[tuple[int, State]]:
-        for group in passes(task.inventory, units=some):
-            leaders, moments = gather(runner, data, group, task.progress)
-            for number in group:
+        for group in inputs.groups(some):
+            leaders, moments = group.leaders, group.moments
+            for number in group.units:
                 unit = units[number]
                 if leaders.get(unit.name) not in moments:
                     continue
                 reference = min(formats, key=lambda format: abs(float(format.bits_per_weight(unit.shape)) - bits))
                 weight = unit_weight(task.source, unit)
-                hessian = moments[leaders[unit.name]] * np.float32(2 / max(1, data.tokens))
+                hessian = moments[leaders[unit.name]] * np.float32(2 / max(1, tokens))
                 losses = part_losses(weight, hessian, reference, task.granularity, gptq, unit.name)
                 losses = np.maximum(losses, LEAST * max(float(losses.mean()), np.finfo(np.float64).tiny))
                 if alike:
@@ -121,11 +119,9 @@ def _scored(task: ScoringTask) -> Scores:
                 yield number, {"row": law(losses, reference.levels, levels, exponent)}
                 task.progress("score", (number + 1) / len(units), unit.name)
 
-    for number, arrays in by_units(task, blocks_of(task.inventory), score).items():
+    for number, arrays in inputs.shared(score).items():
         rows[number], reached[number] = arrays["row"], True
-    if not reached.any():
-        raise no_linears(runner)
-    return _finished(task, rows, reached, runner.warnings)
+    return _finished(task, rows, reached, inputs.warnings)
 
 
 def _finished(task: ScoringTask, rows: list[Floats], reached: NDArray[np.bool_], warnings: tuple[str, ...]) -> Scores:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.local import Layer, Passes, simple_scores
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import simple_scores
+from sensitivity.stream_options import OPTIONS
 
 LOSS_UNIT = "squared output error"
 
@@ -27,7 +29,7 @@ class Hessian:
 
     name = "hessian"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

@@ -14,14 +14,17 @@ from __future__ import annotations
 import torch
 
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.local import Layer, Passes, simple_scores
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import simple_scores
+from sensitivity.stream_options import OPTIONS
 
 
 def _cells(layer: Layer) -> torch.Tensor:
     squares = torch.stack([torch.bmm(g.transpose(1, 2), layer.inputs).square().sum((1, 2)) for g in layer.gradients])
     trace = (layer.weights * squares.double()).sum(0)
-    energy = layer.errors.double().square().sum((1, 2))
-    return 0.5 * trace[:, None] * energy[None] / layer.errors[0].numel()
+    errors = [layer.errors[column] for column in range(len(layer.errors))]
+    energy = torch.stack([error.double().square().sum() for error in errors])
+    return 0.5 * trace[:, None] * energy[None] / errors[0].numel()
 
 
 class HessianTrace:
@@ -29,7 +32,7 @@ class HessianTrace:
 
     name = "hessian-trace"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

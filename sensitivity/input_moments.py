@@ -8,7 +8,7 @@ expert's H holds the tokens that were routed to it and no others. As many layers
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -73,8 +73,8 @@ class Watcher(TorchFunctionMode):
             return inputs[self._mask]
         return inputs.reshape(-1, inputs.shape[-1])
 
-    def watch(self, runner: Runner, data: Data, progress: Progress, words: str) -> dict[str, str]:
-        """Runs the data through; unit name -> name of the unit that its inputs went to. Raises NotFinite."""
+    def watch(self, runner: Runner, data: Data, progress: Progress, words: str) -> None:
+        """Runs the data through. Raises NotFinite."""
         with torch.inference_mode():
             for done, batch in _batches(data):
                 self.begin(batch)
@@ -82,8 +82,6 @@ class Watcher(TorchFunctionMode):
                     runner.output(batch)
                 self.finish()
                 progress("calibrate", done, words)
-        names = [unit.name for unit in runner.inventory.units]
-        return {names[unit]: names[leader] for unit, leader in self.leader.items()}
 
 
 def passes(
@@ -105,21 +103,66 @@ def passes(
     return [tuple(group) for group in groups]
 
 
+class Sink(Protocol):
+    """Who gathers something of every unit's inputs. rows: (tokens, in)."""
+
+    def add(self, unit: int, rows: torch.Tensor) -> None: ...
+
+
+class MomentSink:
+    """H = sum of x x' a unit."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, torch.Tensor] = {}
+
+    def add(self, unit: int, rows: torch.Tensor) -> None:
+        product = (rows.T.float() @ rows.float()).double()
+        self._sums[unit] = product if unit not in self._sums else self._sums[unit] + product
+
+    def found(self, names: Sequence[str]) -> Moments:
+        """float32 (in, in) by unit name."""
+        return {names[unit]: total.numpy().astype(np.float32) for unit, total in self._sums.items()}
+
+
+class RowSink:
+    """About `count` of a unit's inputs: every so many-th row of each batch, the first one always; an expert has its
+    share."""
+
+    def __init__(self, data: Data, count: int) -> None:
+        self._step = max(1, data.tokens // max(1, count))
+        self._kept: dict[int, list[torch.Tensor]] = {}
+
+    def add(self, unit: int, rows: torch.Tensor) -> None:
+        self._kept.setdefault(unit, []).append(rows[:: self._step].float().clone())
+
+    def found(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """float32 (about `count`, in) by unit name."""
+        return {names[unit]: torch.cat(rows) for unit, rows in self._kept.items() if sum(map(len, rows))}
+
+
+def gather_into(
+    runner: Runner, data: Data, units: Sequence[int], sinks: Sequence[Sink], progress: Progress, words: str
+) -> dict[int, int]:
+    """One pass of the data; unit -> the unit that its inputs went to, of those that some token reached."""
+
+    def add(unit: int, rows: torch.Tensor) -> None:
+        for sink in sinks:
+            sink.add(unit, rows)
+
+    watcher = Watcher(runner, units, add)
+    watcher.watch(runner, data, progress, words)
+    return watcher.leader
+
+
 def gather(runner: Runner, data: Data, units: Sequence[int], progress: Progress) -> tuple[dict[str, str], Moments]:
     """(unit name -> name of the unit that holds its H, H by unit name: float32 (in, in)).
 
     Units that no token reached, or that are used in ways nobody listens to, are in neither. Raises NotFinite.
     """
-    sums: dict[int, torch.Tensor] = {}
-
-    def add(unit: int, rows: torch.Tensor) -> None:
-        product = (rows.T.float() @ rows.float()).double()
-        sums[unit] = product if unit not in sums else sums[unit] + product
-
-    watcher = Watcher(runner, units, add)
-    leaders = watcher.watch(runner, data, progress, f"second moments of the inputs of {len(units)} units")
-    names = [unit.name for unit in runner.inventory.units]
-    return leaders, {names[unit]: total.numpy().astype(np.float32) for unit, total in sums.items()}
+    sink, names = MomentSink(), [unit.name for unit in runner.inventory.units]
+    words = f"second moments of the inputs of {len(units)} units"
+    leaders = gather_into(runner, data, units, (sink,), progress, words)
+    return {names[unit]: names[leader] for unit, leader in leaders.items()}, sink.found(names)
 
 
 def _watched(runner: Runner, units: Sequence[int]) -> dict[Key, tuple[int, ...]]:

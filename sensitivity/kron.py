@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
-from sensitivity.local import Layer, Passes, prepared, visits
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import LayerPasses
 from sensitivity.partial import State
 from sensitivity.share import blocks_of, by_units
+from sensitivity.stream_options import OPTIONS
 
 #: Output features up to which G is a whole matrix (float32: 64 MiB).
 DENSE = 4096
@@ -64,24 +66,26 @@ class Kron:
 
     name = "kron"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
-        runner, plan, _ = prepared(task)
+        layers = LayerPasses(task, Passes("drawn"))
 
         def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
             """All passes, but the products of these units alone: they are what takes the memory."""
-            factors = {unit: _Factors() for unit in units}
-            positions = 0
-            for visit in visits(task, Passes("drawn"), runner, plan):
-                positions += len(visit.rows) * visit.norm
-                for unit, layer in visit.layers:
-                    if unit in factors:
-                        factors[unit].add(layer)
-            for unit, factor in factors.items():
-                loss = 0.5 * factor.trace(torch.from_numpy(task.deltas.stack(unit))) / max(1, positions)
-                yield unit, {"loss": loss, "energy": task.deltas.energy(unit)}
+            factors: dict[int, _Factors] = {}
+            losses = {unit: np.zeros(task.shape[1]) for unit in units}
+
+            def add(unit: int, layer: Layer) -> None:
+                factors.setdefault(unit, _Factors()).add(layer)
+
+            def close(unit: int) -> None:
+                losses[unit] = 0.5 * factors.pop(unit).trace(torch.from_numpy(task.deltas.stack(unit)))
+
+            norm = layers.visit(units, add, close).norm
+            for unit, loss in losses.items():
+                yield unit, {"loss": loss / max(1, norm), "energy": task.deltas.energy(unit)}
 
         found = by_units(task, blocks_of(task.inventory), rows)
         loss = np.array([found[unit]["loss"] for unit in range(task.shape[0])]).reshape(task.shape)
@@ -90,9 +94,9 @@ class Kron:
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
         items = task.data.items if task.data is not None else 0
         return Scores(
-            loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit,
-            tokens=task.data.tokens if task.data is not None else 0, samples=items * plan.directions,
-            unmeasured=unmeasured, warnings=runner.warnings, parameters={"items": items},
+            loss=loss, stderr=stderr, loss_unit=layers.ran.head.loss_unit,
+            tokens=task.data.tokens if task.data is not None else 0, samples=items * layers.ran.directions,
+            unmeasured=unmeasured, warnings=layers.ran.warnings, parameters={"items": items},
         )  # fmt: skip
 
 

@@ -2,76 +2,38 @@
 
 Each such metric is a function `cells`; the passes, the moments, the fallback for unreached units are shared. Units
 that are not used through linears (see capture.py) have no positions to look at: they count as unreached and say so.
+Models that do not fit in memory are read block by block (local_streamed.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration, NotFinite, Unsupported
+from bitwright.core.errors import InvalidCalibration, Unsupported
+from bitwright.core.inventory import Inventory
+from sensitivity import local_streamed
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.capture import Call, Listener, per_item
 from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured
+from sensitivity.layers import Cells, Layer, Measured, Passes, Ran, check_finite
 from sensitivity.moments import Moments
-from sensitivity.partial import FORGETFUL, State
+from sensitivity.partial import FORGETFUL
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import Values, add_up
+from sensitivity.stream_options import streams
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """One planned unit in one use of its layer. inputs: (items, positions, in).
-
-    gradients: one (items, positions, out) a direction; weights: float64 (directions, items). output: (items, positions,
-    out) of the unquantized layer, its bias included.
-    """
-
-    inputs: torch.Tensor
-    stack: Callable[[], NDArray[np.float32]]
-    gradients: tuple[torch.Tensor, ...]
-    weights: torch.Tensor
-    output: torch.Tensor
-
-    @cached_property
-    def errors(self) -> torch.Tensor:
-        """(formats, out, in), made when they are looked at."""
-        return torch.from_numpy(self.stack())
-
-    def output_error(self, column: int) -> torch.Tensor:
-        """(items, positions, out): what quantizing in format `column` does to the layer's own output."""
-        return self.inputs @ self.errors[column].T
-
-
-#: (layer) -> float64 (items, columns)
-Cells = Callable[[Layer], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Passes:
-    """directions: `drawn` from the model's own output, `observed` (labels of the data), or `none` (forward only)."""
-
-    directions: str
-    columns_a_format: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    runner: Runner
-    plan: Plan
-    moments: Moments
-
-
-@dataclass(frozen=True, eq=False)
-class Visit:
+class _Visit:
     """One batch: the items' numbers, every use of a planned layer in it, and what an item's loss is divided by."""
 
     rows: NDArray[np.int64]
@@ -79,43 +41,76 @@ class Visit:
     norm: int
 
 
-def visit_layers(task: ScoringTask, passes: Passes, visit: Callable[[Visit], None]) -> tuple[Runner, Plan]:
-    """Runs the scoring data and shows every batch's layers to `visit`.
+class _Stack:
+    """Errors of one unit, made when they are looked at."""
+
+    def __init__(self, task: ScoringTask, unit: int) -> None:
+        self._task, self._unit = task, unit
+
+    @cached_property
+    def _errors(self) -> torch.Tensor:
+        return torch.from_numpy(self._task.deltas.stack(self._unit))
+
+    def __len__(self) -> int:
+        return self._task.shape[1]
+
+    def __getitem__(self, column: int) -> torch.Tensor:
+        return self._errors[column]
+
+
+class LayerPasses:
+    """Passes over the scoring data that show every use of a planned unit; the model is opened once for all of them.
 
     Raises NotFinite, InvalidCalibration, Unsupported.
     """
-    runner, plan, _ = prepared(task)
-    for seen in visits(task, passes, runner, plan):
-        visit(seen)
-    return runner, plan
+
+    def __init__(self, task: ScoringTask, passes: Passes) -> None:
+        data = _required(task)
+        self._task, self._passes, self._blocks = task, passes, streams(task)
+        if self._blocks:
+            self._opened = local_streamed.opened(task)
+            self.ran = self._opened.ran
+        else:
+            self._runner, self._plan = _prepared(task, data)
+            self.ran = Ran(self._runner.head, self._runner.warnings, self._plan.directions)
+
+    def visit(self, units: Collection[int], visit: Callable[[int, Layer], None], close: Callable[[int], None]) -> Ran:
+        """One pass. close: told the number of every unit that was shown, once no more of its uses will come: when all
+        is run, or, for models that are read block by block, when its block is."""
+        wanted = set(units)
+        if self._blocks:
+            return local_streamed.visit(self._opened, self._passes, wanted, visit, close)
+        positions = norm = 0
+        shown: set[int] = set()
+        for seen in _visits(self._task, self._passes, self._runner, self._plan, None):
+            for unit, layer in seen.layers:
+                if unit in wanted:
+                    visit(unit, layer)
+                    shown.add(unit)
+            positions += max((layer.inputs.shape[0] * layer.inputs.shape[1] for _, layer in seen.layers), default=0)
+            norm += len(seen.rows) * seen.norm
+        for unit in sorted(shown):
+            close(unit)
+        return replace(self.ran, positions=positions, norm=norm)
 
 
-def gather_layers(task: ScoringTask, passes: Passes, say: Callable[[Visit], State]) -> tuple[Runner, Iterator[State]]:
-    """What `say` makes of every batch's layers, batch after batch, whoever computes it. Raises as `visit_layers`."""
-    runner, plan, data = prepared(task)
-
-    def compute(run: range) -> Iterator[State]:
-        return map(say, visits(task, passes, runner, plan, run))
-
-    return runner, task.share.gather(range(count_batches(data, plan)), compute)
-
-
-def prepared(task: ScoringTask) -> tuple[Runner, Plan, Data]:
-    """The model and how passes over the scoring data are made. Raises as `visit_layers`."""
+def _required(task: ScoringTask) -> Data:
     if task.data is None:
         raise InvalidCalibration(
             "this metric needs calibration data", hint="leave --calibration out for the bundled one"
         )
+    return task.data
+
+
+def _prepared(task: ScoringTask, data: Data) -> tuple[Runner, Plan]:
     runner = load_runner(task.source, task.inventory)
-    plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
+    plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed)
     check_linears(runner, plan)
-    return runner, plan, task.data
+    return runner, plan
 
 
-def visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: range | None = None) -> Iterator[Visit]:
-    """Every batch with its layers. run: numbers of the batches; None: all."""
-    assert task.data is not None
-    for rows, batch in ordered_batches(task.data, plan, task.progress, run):
+def _visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: range | None) -> Iterator[_Visit]:
+    for rows, batch in ordered_batches(_required(task), plan, task.progress, run):
         with plan.listener.listen() as calls:
             output = runner.output(batch)
         found, weights = gradients(runner, plan, calls, output, rows, task, passes)
@@ -124,26 +119,28 @@ def visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: r
             for number, call in enumerate(calls)
             for pair in layers(call, [g[number] for g in found], weights, len(rows), task)
         ]
-        yield Visit(rows, seen, runner.head.norm(output))
+        yield _Visit(rows, seen, runner.head.norm(output))
 
 
 def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
+    data = _required(task)
+    if streams(task):
+        return local_streamed.measure(task, passes, cells)
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
     moments = Moments(units, columns, task.partial)
-    runner, plan, data = prepared(task)
+    runner, plan = _prepared(task, data)
 
     def compute(run: range) -> Iterator[Values]:
-        for visit in visits(task, passes, runner, plan, run):
+        for visit in _visits(task, passes, runner, plan, run):
             values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64)
             for unit, layer in visit.layers:
                 values[:, unit] += cells(layer) / visit.norm
-            if not bool(torch.isfinite(values).all()):
-                raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
+            check_finite(values)
             yield Values(values.numpy(), (values != 0).any(0).any(1).numpy(), visit.rows, plan.directions)
 
     add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
-    return Measured(runner, plan, moments)
+    return Measured(Ran(runner.head, runner.warnings, plan.directions), moments)
 
 
 def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
@@ -162,15 +159,15 @@ def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
 def check_linears(runner: Runner, plan: Plan) -> None:
     """Raises Unsupported when no planned weight is used by a linear layer (GPT-2's Conv1D, for one)."""
     if len(plan.listener.others) == len(runner.inventory.units):
-        raise no_linears(runner)
+        raise no_linears(runner.inventory)
 
 
-def no_linears(runner: Runner) -> Unsupported:
+def no_linears(inventory: Inventory) -> Unsupported:
     """What a metric of linear layers says to a model that has none among its planned weights."""
     return Unsupported(
         "this metric looks at linear layers, and this model uses its planned weights in other ways",
         expected="weights used through torch's linear",
-        got=runner.inventory.architecture,
+        got=inventory.architecture,
         hint="use --metric fisher, which works for any use of a weight",
     )
 
@@ -209,7 +206,7 @@ def layers(
             part.unit,
             Layer(
                 inputs,
-                partial(task.deltas.stack, part.unit),
+                _Stack(task, part.unit),
                 tuple(g[..., part.start : part.stop] for g in known),
                 weights,
                 output[..., part.start : part.stop],
@@ -228,8 +225,8 @@ def finished(
     items, data = measured.moments.items, task.data
     return Scores(
         loss=loss, stderr=stderr, loss_unit=loss_unit, tokens=0 if data is None else data.tokens,
-        samples=items * measured.plan.directions, unmeasured=unmeasured, warnings=measured.runner.warnings,
-        parameters={"items": items, "directions_an_item": measured.plan.directions},
+        samples=items * measured.ran.directions, unmeasured=unmeasured, warnings=measured.ran.warnings,
+        parameters={"items": items, "directions_an_item": measured.ran.directions},
     )  # fmt: skip
 
 
@@ -237,5 +234,5 @@ def simple_scores(task: ScoringTask, passes: Passes, cells: Cells, loss_unit: st
     """A metric whose loss is the mean of `cells`; loss_unit None: the head's."""
     measured = measure_layers(task, passes, cells)
     moments = measured.moments
-    unit = measured.runner.head.loss_unit if loss_unit is None else loss_unit
+    unit = measured.ran.head.loss_unit if loss_unit is None else loss_unit
     return finished(task, measured, moments.mean(), moments.stderr(moments.items), unit)

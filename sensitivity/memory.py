@@ -11,10 +11,16 @@ from bitwright.core.inventory import Inventory
 #: A model in memory, its gradients and its errors need about this much more than its weights.
 MEMORY_SHARE = 0.4
 _CGROUPS = Path("/sys/fs/cgroup")
+#: Files of a control group: its limit, what it uses; and the part of its statistics that it could drop.
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 #: What to do when memory runs out.
-TIGHT = "score it block by block (fisher with the option stream), or use --metric weight-mse, which needs no model"
+TIGHT = (
+    "score it block by block (a recipe with [metric_options] stream = true), or use --metric weight-mse, which needs "
+    "no model"
+)
 
 
 def ran_out(error: BaseException) -> bool:
@@ -60,16 +66,29 @@ def _held(member: str) -> float:
 
 
 def _group_memory() -> float:
-    """What the control group (version 2) of this process leaves: the container's --memory, for one."""
+    """What the control group of this process leaves: the container's --memory, for one. Pages of files that the kernel
+    would drop first count as free: a group that has read much is not full.
+
+    Version 2 has one tree; version 1 a tree for memory, in which a container sees its own group as the root.
+    """
     try:
-        path = next(
-            line.split("::", 1)[1]
-            for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
-            if line.startswith("0::")
-        )
-        folder = _CGROUPS / path.strip("/")
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = (folder / "memory.current").read_text(encoding="ascii").strip()
-        return math.inf if limit == "max" else max(0.0, float(limit) - float(used))
-    except (OSError, StopIteration, ValueError):
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()]
+    except (OSError, ValueError):
+        return math.inf
+    free = math.inf
+    for _, controllers, path in groups:
+        tree, names = (_CGROUPS, _V2) if not controllers else (_CGROUPS / "memory", _V1)
+        if not controllers or "memory" in controllers.split(","):
+            free = min(free, *(_left(tree / below, *names) for below in (path.strip("/"), ".")))
+    return free
+
+
+def _left(folder: Path, limit: str, used: str, droppable: str) -> float:
+    """Bytes that a control group leaves; infinite where it says nothing or sets no limit."""
+    try:
+        most = float((folder / limit).read_text(encoding="ascii").strip().replace("max", "inf"))
+        held = float((folder / used).read_text(encoding="ascii"))
+        stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0.0, most - held + float(stat.get(droppable, 0)))
+    except (OSError, ValueError):
         return math.inf

@@ -36,13 +36,10 @@ from bitwright.core.mixed_format import Cut, cut, mixed, part_bytes
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import Deltas, quantized_weight, unit_weight
 from sensitivity.fallback import fill_unmeasured
-from sensitivity.input_moments import gather, passes
-from sensitivity.input_rows import gather_rows
-from sensitivity.local import no_linears
+from sensitivity.input_groups import Inputs
 from sensitivity.partial import State
-from sensitivity.runner import Runner, load_runner
 from sensitivity.salience import block_salience, column_costs
-from sensitivity.share import Array, UnitRows, blocks_of, by_units
+from sensitivity.stream_options import OPTIONS
 
 LOSS_UNIT = "KL of a layer's softmaxed output"
 #: Tokens whose outputs are compared, and plans of a matrix that are scored at most (the paper's 4096 inputs have 15).
@@ -60,28 +57,28 @@ class OutputKl:
 
     name = "output-kl"
     needs_data = True
-    options = frozenset({"tokens", "bits", "reverse", "rounding"})
+    options = frozenset({"tokens", "bits", "reverse", "rounding", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
         loss, reached = np.zeros(task.shape), np.zeros(task.shape[0], np.bool_)
-        runner = load_runner(task.source, task.inventory)
+        inputs = _inputs(task, ranked=False)
 
         def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
-            for number, layer, _ in _layers(task, runner, units, ranked=False):
+            for number, layer, _ in _layers(task, inputs, units):
                 row = [layer.kl(torch.from_numpy(error)) for error in task.deltas.stack(number)]
                 yield number, {"loss": np.array(row), "energy": task.deltas.energy(number)}
 
-        for number, arrays in _shared(task, runner, rows).items():
+        for number, arrays in inputs.shared(rows).items():
             loss[number], reached[number] = arrays["loss"], True
         reached |= task.deltas.energies().max(axis=1, initial=0.0) == 0
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
-        return _scores(task, runner, loss, stderr, unmeasured)
+        return _scores(task, inputs, loss, stderr, unmeasured)
 
     def score_parts(self, task: ScoringTask) -> Scores:
         """Plans of every matrix by blocks of columns. Raises Unsupported for other cuts, InvalidInput for no target."""
         ladder = _Ladder(task)
-        runner = load_runner(task.source, task.inventory)
+        inputs = _inputs(task, ranked=True)
         units = len(task.inventory.units)
         choices = [ladder.uniform(number) for number in range(units)]
         losses = [np.zeros(1) for _ in range(units)]
@@ -90,7 +87,7 @@ class OutputKl:
         nearest = _nearest(task)
 
         def rows(some: tuple[int, ...]) -> Iterator[tuple[int, State]]:
-            for number, layer, salience in _layers(task, runner, some, ranked=True):
+            for number, layer, salience in _layers(task, inputs, some):
                 rungs = ladder.rungs(number, salience)
                 if nearest:
                     row = list(layer.walk(rounded.stack(number), ladder.cuts[number], rungs))
@@ -98,7 +95,7 @@ class OutputKl:
                     row = [layer.kl(error) for error in ladder.errors(number, rungs)]
                 yield number, {"rungs": rungs, "loss": np.array(row)}
 
-        for number, arrays in _shared(task, runner, rows).items():
+        for number, arrays in inputs.shared(rows).items():
             choices[number], losses[number], reached[number] = arrays["rungs"], arrays["loss"], True
         width = max(map(len, choices))
         loss = np.full((units, width), np.inf)
@@ -107,7 +104,7 @@ class OutputKl:
         loss[~reached, 0] = np.median(loss[reached, 0])
         menus = tuple(tuple([*ladder.names(number, choices[number]), *[""] * width][:width]) for number in range(units))
         missing = tuple(task.inventory.units[i].name for i in np.flatnonzero(~reached))
-        scores = _scores(task, runner, loss, np.full(loss.shape, np.nan), missing)
+        scores = _scores(task, inputs, loss, np.full(loss.shape, np.nan), missing)
         return Scores(**{**vars(scores), "menus": menus})
 
 
@@ -154,39 +151,30 @@ class _Layer:
             yield self.divergence(change)
 
 
-def _shared(task: ScoringTask, runner: Runner, rows: UnitRows) -> dict[int, dict[str, Array]]:
-    """What `rows` says of each unit that some token reached, whoever computes it. Raises Unsupported."""
-    found = by_units(task, blocks_of(task.inventory), rows)
-    if not found:
-        raise no_linears(runner)
-    return found
-
-
-def _layers(
-    task: ScoringTask, runner: Runner, units: tuple[int, ...], *, ranked: bool
-) -> Iterator[tuple[int, _Layer, Any]]:
-    """(unit number, its outputs, salience of its blocks if `ranked`) for each of these that some token reached."""
+def _inputs(task: ScoringTask, *, ranked: bool) -> Inputs:
+    """A sample of every unit's inputs, and their moments if `ranked`. Raises InvalidCalibration, InvalidInput."""
     if task.data is None:
         raise InvalidCalibration("output-kl needs calibration data", hint="leave --calibration out for the bundled one")
     count, reverse = task.options.get("tokens", TOKENS), task.options.get("reverse", False)
     if not isinstance(count, int) or count < 1 or not isinstance(reverse, bool):
         raise InvalidInput("output-kl cannot work with these options", expected="tokens >= 1, reverse true or false")
-    parameters = runner.parameters
-    for group in passes(task.inventory, units=units):
-        leaders, rows = gather_rows(runner, task.data, group, count, task.progress)
-        moments = gather(runner, task.data, group, task.progress)[1] if ranked else {}
-        costs = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
-        for number in group:
+    return Inputs(task, task.data, moments=ranked, rows=count)
+
+
+def _layers(task: ScoringTask, inputs: Inputs, units: tuple[int, ...]) -> Iterator[tuple[int, _Layer, Any]]:
+    """(unit number, its outputs, salience of its blocks if ranked) for each of these that some token reached."""
+    reverse = bool(task.options.get("reverse", False))
+    for group in inputs.groups(units):
+        costs = {name: column_costs(hessian, inputs.data.tokens) for name, hessian in group.moments.items()}
+        for number in group.units:
             unit = task.inventory.units[number]
-            leader = leaders.get(unit.name)
-            if leader not in rows:
+            leader = group.leaders.get(unit.name)
+            if leader not in group.rows:
                 continue
-            place = runner.slices[unit.name]
-            bias = None if place.index is not None else parameters.get(place.parameter.removesuffix("weight") + "bias")
             weight = unit_weight(task.source, unit)
-            layer = _Layer(rows[leader], weight, None if bias is None else bias[place.start : place.stop], reverse)
+            layer = _Layer(group.rows[leader], weight, group.bias(number), reverse)
             salience = None
-            if ranked:
+            if inputs.moments:
                 parts = cut(task.granularity, unit.shape, task.formats).parts
                 salience = block_salience(weight, costs[leader], unit.shape[1] // parts)
             yield number, layer, salience
@@ -267,11 +255,11 @@ class _Ladder:
 
 
 def _scores(
-    task: ScoringTask, runner: Runner, loss: NDArray[np.float64], stderr: NDArray[np.float64], missing: tuple[str, ...]
+    task: ScoringTask, inputs: Inputs, loss: NDArray[np.float64], stderr: NDArray[np.float64], missing: tuple[str, ...]
 ) -> Scores:
     assert task.data is not None
     return Scores(
         loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens, samples=task.data.items,
-        unmeasured=missing, warnings=runner.warnings,
+        unmeasured=missing, warnings=inputs.warnings,
         parameters={"compared_tokens": int(task.options.get("tokens", TOKENS)), "target": task.target},
     )  # fmt: skip

@@ -16,7 +16,7 @@ forward pass for H, an inverse a layer. Tokens that do not reach an expert count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,9 @@ from quantizers.hessian import damped
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
-from sensitivity.input_moments import gather, passes
-from sensitivity.local import no_linears
+from sensitivity.input_groups import Inputs
 from sensitivity.partial import State
-from sensitivity.runner import Runner, load_runner
-from sensitivity.share import blocks_of, by_units
+from sensitivity.stream_options import OPTIONS
 
 LOSS_UNIT = "compensated squared output error"
 #: Columns of a block, the paper's group.
@@ -66,44 +64,40 @@ def column_errors(errors: NDArray[np.float32]) -> Floats:
     return np.asarray(np.square(errors.astype(np.float64)).sum(axis=1), np.float64)
 
 
-def unit_costs(task: ScoringTask, runner: Runner, units: tuple[int, ...] | None = None) -> Iterator[tuple[int, Floats]]:
-    """(unit number, (in,) costs of its columns) for every unit that some token reached; one block of layers at a time.
-
-    units: of these alone. Raises InvalidCalibration.
-    """
+def unit_inputs(task: ScoringTask) -> Inputs:
+    """Raises InvalidCalibration."""
     if task.data is None:
         raise InvalidCalibration("salience needs calibration data", hint="leave --calibration out for the bundled one")
-    for group in passes(task.inventory, units=units):
-        leaders, moments = gather(runner, task.data, group, task.progress)
-        known = {name: column_costs(hessian, task.data.tokens) for name, hessian in moments.items()}
-        for number in group:
-            leader = leaders.get(task.inventory.units[number].name)
+    return Inputs(task, task.data)
+
+
+def unit_costs(task: ScoringTask, inputs: Inputs, units: Sequence[int]) -> Iterator[tuple[int, Floats]]:
+    """(unit number, (in,) costs of its columns) for each of these that some token reached; some units at a time."""
+    for group in inputs.groups(units):
+        known = {name: column_costs(hessian, inputs.data.tokens) for name, hessian in group.moments.items()}
+        for number in group.units:
+            leader = group.leaders.get(task.inventory.units[number].name)
             if leader is not None:
                 yield number, known[leader]
 
 
-def _shared(task: ScoringTask, row: Callable[[int, Floats], Floats]) -> tuple[Runner, dict[int, Floats]]:
-    """(the model, unit number -> what `row` makes of its number and costs), whoever computes it; reached units only.
+def _shared(task: ScoringTask, inputs: Inputs, row: Callable[[int, Floats], Floats]) -> dict[int, Floats]:
+    """Unit number -> what `row` makes of its number and costs, whoever computes it; reached units only.
 
-    Raises InvalidCalibration, Unsupported.
+    Raises Unsupported.
     """
-    runner = load_runner(task.source, task.inventory)
 
     def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
-        for number, costs in unit_costs(task, runner, units):
+        for number, costs in unit_costs(task, inputs, units):
             yield number, {"row": row(number, costs), "energy": task.deltas.energy(number)}
 
-    found = by_units(task, blocks_of(task.inventory), rows)
-    if not found:
-        raise no_linears(runner)
-    return runner, {number: arrays["row"] for number, arrays in found.items()}
+    return {number: arrays["row"] for number, arrays in inputs.shared(rows).items()}
 
 
 def block_losses(task: ScoringTask, block: int = BLOCK_COLUMNS) -> dict[str, tuple[Floats, Floats]]:
     """Unit name -> ((blocks,) salience, (blocks, formats) losses): what a plan by column block is made from."""
-    runner = load_runner(task.source, task.inventory)
     found = {}
-    for number, costs in unit_costs(task, runner):
+    for number, costs in unit_costs(task, unit_inputs(task), range(task.shape[0])):
         unit = task.inventory.units[number]
         losses = block_sums(column_errors(task.deltas.stack(number)) * costs, block).T.copy()
         found[unit.name] = (block_salience(unit_weight(task.source, unit), costs, block), losses)
@@ -115,18 +109,19 @@ class Salience:
 
     name = "salience"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
-        runner, found = _shared(task, lambda number, costs: column_errors(task.deltas.stack(number)) @ costs)
+        inputs = unit_inputs(task)
+        found = _shared(task, inputs, lambda number, costs: column_errors(task.deltas.stack(number)) @ costs)
         loss, reached = np.zeros(task.shape), np.zeros(task.shape[0], np.bool_)
         for number, row in found.items():
             loss[number], reached[number] = row, True
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
         return Scores(
             loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens if task.data else 0,
-            samples=task.data.items if task.data else 0, unmeasured=unmeasured, warnings=runner.warnings,
+            samples=task.data.items if task.data else 0, unmeasured=unmeasured, warnings=inputs.warnings,
             parameters={"damping": DAMPING},
         )  # fmt: skip
 
@@ -140,7 +135,8 @@ class Salience:
             lines = found.to_lines(weighed, shape).sum(axis=-1).T
             return np.asarray(np.add.reduceat(lines, np.arange(0, found.lines, found.block), axis=0))
 
-        runner, rows = _shared(task, parts_of)
+        inputs = unit_inputs(task)
+        rows = _shared(task, inputs, parts_of)
         missing = tuple(unit.name for number, unit in enumerate(task.inventory.units) if number not in rows)
         if missing:
             raise Unsupported(
@@ -150,7 +146,7 @@ class Salience:
             )  # fmt: skip
         loss = np.concatenate([rows[number] for number in range(task.shape[0])])
         return Scores(
-            loss=loss, stderr=np.full(loss.shape, np.nan), loss_unit=LOSS_UNIT, warnings=runner.warnings,
+            loss=loss, stderr=np.full(loss.shape, np.nan), loss_unit=LOSS_UNIT, warnings=inputs.warnings,
             tokens=task.data.tokens if task.data else 0, samples=task.data.items if task.data else 0,
             parameters={"damping": DAMPING},
         )  # fmt: skip

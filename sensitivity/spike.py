@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from bitwright.core.formats import parse_format
 from bitwright.core.inventory import Inventory
 from sensitivity.base import ScoringTask
-from sensitivity.local import Passes, Visit, visit_layers
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import LayerPasses
 
 THRESHOLD = 20.0
 QUANTILE = 0.999
@@ -45,16 +46,15 @@ def find_spikes(task: ScoringTask) -> Spikes:
     largest = np.zeros(units)
     quantiles: dict[int, list[float]] = {}
 
-    def add(visit: Visit) -> None:
-        for unit, layer in visit.layers:
-            for item in layer.inputs.abs():
-                values = item.flatten()
-                if len(values):
-                    largest[unit] = max(largest[unit], float(values.max()))
-                    rank = max(1, int(np.ceil(QUANTILE * len(values))))
-                    quantiles.setdefault(unit, []).append(float(torch.kthvalue(values, rank).values))
+    def add(unit: int, layer: Layer) -> None:
+        for item in layer.inputs.abs():
+            values = item.flatten()
+            if len(values):
+                largest[unit] = max(largest[unit], float(values.max()))
+                rank = max(1, int(np.ceil(QUANTILE * len(values))))
+                quantiles.setdefault(unit, []).append(float(torch.kthvalue(values, rank).values))
 
-    visit_layers(task, Passes("none"), add)
+    LayerPasses(task, Passes("none")).visit(range(units), add, lambda unit: None)
     typical = np.array([np.median(quantiles[u]) if u in quantiles else 0.0 for u in range(units)])
     kappa = np.divide(largest, typical, out=np.ones(units), where=typical > 0)
     return Spikes(kappa, largest / max(float(largest.sum()), 1e-300))

@@ -140,7 +140,8 @@ class Stream:
                 expected="weights used through torch's linear", got=self.model.inventory.units[turned[0]].name,
                 hint="score it in memory",
             )  # fmt: skip
-        return listener_for(dict(self.model.model.named_parameters()), places)
+        known = {place.parameter: self.model.parameter(place.parameter) for place in places.values()}
+        return listener_for(known, places)
 
     @contextmanager
     def _instead(self, forward: Forward) -> Iterator[None]:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import torch
 
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.local import Layer, Passes, simple_scores
+from sensitivity.layers import Layer, Passes
+from sensitivity.local import simple_scores
+from sensitivity.stream_options import OPTIONS
 
 LOSS_UNIT = "absolute first-order change"
 
 
 def _cells(layer: Layer) -> torch.Tensor:
     gradient = torch.bmm(layer.gradients[0].transpose(1, 2), layer.inputs).abs().flatten(1)
-    return (gradient @ layer.errors.abs().flatten(1).T).double()
+    columns = [gradient @ layer.errors[column].abs().flatten() for column in range(len(layer.errors))]
+    return torch.stack(columns, dim=-1).double()
 
 
 class Taylor:
@@ -26,7 +29,7 @@ class Taylor:
 
     name = "taylor"
     needs_data = True
-    options = frozenset[str]()
+    options = OPTIONS
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""

@@ -165,6 +165,10 @@ class Redrawn(_Frozen):
     kept: tuple[tuple[int, float], ...] = ()
 
 
+#: Members of a plan's provenance that are numbers predicted from a table, or name such numbers.
+_NUMBERS = frozenset({"table", "prediction"})
+
+
 class Plan(_Frozen):
     """See the module docstring. `certificate` is `core.certificate.Certificate` as JSON."""
 
@@ -202,7 +206,7 @@ class Plan(_Frozen):
             "kept": list(self.kept),
             "budget": self.budget,
             "engine": self.engine,
-            "provenance": {key: value for key, value in self.provenance.items() if key != "table"},
+            "provenance": {key: value for key, value in self.provenance.items() if key not in _NUMBERS},
         }
         if self.memory is not None:
             identity["cache"] = [[choice.part, choice.format] for choice in self.memory.cache]

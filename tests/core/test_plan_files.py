@@ -41,6 +41,9 @@ def test_key_order_does_not_change_the_digest(plan: Plan) -> None:
 def test_the_digest_names_the_decision_not_the_measurement(plan: Plan) -> None:
     unmeasured = plan.model_copy(update={"measured": None})
     assert unmeasured.digest == plan.digest
+    told = {**plan.provenance, "prediction": {"kl": 0.1}, "table": "sha256:1"}
+    assert plan.model_copy(update={"provenance": told}).digest == plan.digest
+    assert plan.model_copy(update={"provenance": {**plan.provenance, "seed": 10**6}}).digest != plan.digest
     first = plan.units[0]
     other = first.model_copy(update={"format": "int7-g32" if first.format != "int7-g32" else "int6-g32"})
     assert plan.model_copy(update={"units": (other, *plan.units[1:])}).digest != plan.digest

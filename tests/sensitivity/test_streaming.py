@@ -40,7 +40,7 @@ def test_equals_scoring_in_memory(tiny: dict[str, Opened], name: str, waits: int
     data = DATA[name]()
     whole = score(*tiny[name], FORMATS, calibration=calibrated(data), samples=2, seed=3)
     if waits is not None:
-        monkeypatch.setattr("sensitivity.streaming.Shelf", lambda limit, folder: Shelf(waits, folder))
+        monkeypatch.setattr("sensitivity.walk.Shelf", lambda limit, folder: Shelf(waits, folder))
         monkeypatch.setattr("sensitivity.stream_measure.Shelf", lambda limit, folder: Shelf(waits, folder))
     found = _streamed(tiny[name], data)
     np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-4, atol=1e-9)
@@ -52,6 +52,41 @@ def test_equals_scoring_in_memory(tiny: dict[str, Opened], name: str, waits: int
     for key in ("scale", "jump", "spread", "anchors"):
         told = whole.provenance["response"][key]
         assert found.provenance["response"][key] == pytest.approx(told, rel=1e-3, abs=1e-6)
+
+
+LOCAL = (
+    "fisher-token", "fisher-pooled", "hessian", "hessian-trace", "taylor", "grad-output", "kron", "awq-scale",
+    "salience", "gptq-loss", "output-kl",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        *((metric, name) for metric in LOCAL for name in ("llama", "mixtral")),
+        *(("kron", "bert"), ("salience", "bert"), ("taylor", "vit"), ("output-kl", "vit")),
+    ],
+)
+def test_metrics_of_single_layers_equal_those_in_memory(tiny: dict[str, Opened], metric: str, name: str) -> None:
+    data = DATA[name]()
+    asked = {"metric": metric, "calibration": calibrated(data), "samples": 2, "seed": 3}
+    whole = score(*tiny[name], FORMATS, **asked)
+    found = score(*tiny[name], FORMATS, **asked, options={"stream": True, "activation_mib": 1})
+    # Differences of log softmaxes in float32, summed over rows in another order: small ones keep three digits.
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=5e-3 if metric == "output-kl" else 1e-4, atol=1e-9)
+    np.testing.assert_allclose(found.stderr, whole.stderr, rtol=1e-3, atol=1e-9)
+    assert found.provenance["unmeasured"] == whole.provenance["unmeasured"]
+    assert found.loss_unit == whole.loss_unit
+    assert found.provenance["samples"] == whole.provenance["samples"]
+
+
+@pytest.mark.parametrize("metric", ["salience", "gptq-loss"])
+def test_parts_equal_those_in_memory(tiny: dict[str, Opened], metric: str) -> None:
+    asked = {"metric": metric, "calibration": calibrated(DATA["llama"]()), "granularity": "column:16"}
+    formats = ("int2-g16", "int4-g16")
+    whole = score(*tiny["llama"], formats, **asked)
+    found = score(*tiny["llama"], formats, **asked, options={"stream": True})
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "mixtral", "vit"])

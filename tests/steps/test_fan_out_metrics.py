@@ -23,7 +23,7 @@ CASES = {
     "linearity": ("llama", {"metric": "linearity"}, [3, 3]),
     "kron": ("llama", {"metric": "kron", "samples": 1}, [3]),
     "kron of experts": ("mixtral", {"metric": "kron", "samples": 1}, [3]),
-    "awq-scale": ("llama", {"metric": "awq-scale"}, [3, 3]),
+    "awq-scale": ("llama", {"metric": "awq-scale"}, [3]),
     "salience": ("llama", {"metric": "salience"}, [3]),
     "salience by columns": ("llama", {"metric": "salience", "granularity": "column:16"}, [3]),
     "lrp": ("llama", {"metric": "lrp"}, [3, 3]),
