@@ -1,4 +1,4 @@
-"""Small floats in blocks, in numpy: fp8, mxfp8, mxfp4, nvfp4, nf4. The truth for native kernels.
+"""Small floats in blocks: fp8, mxfp8, mxfp4, nvfp4, nf4. numpy is the truth; native/small.inl gives the same bytes.
 
 A block is the bytes of its scale, then its codes: a byte each, or nibbles, of which byte j holds code j below and code
 j + ceil(N/2) above. A weight is (scale * outer scale) * value of its code.
@@ -16,13 +16,16 @@ Rounding is to nearest, halves to even code, and saturates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.block_format import BlockFormat
 from gpu_kernels.block_reference import in_blocks
-from gpu_kernels.block_search import row_sum
+from gpu_kernels.library import library
+from gpu_kernels.reference_quantize import lane_sum
+from gpu_kernels.threads import over_rows
 
 _Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -83,41 +86,102 @@ ELEMENTS = {"fp8-e4m3": E4M3, "fp8-e5m2": E5M2, "mxfp8": E4M3, "mxfp4": E2M1, "n
 _MX_EXPONENT = {"mxfp8": 8, "mxfp4": 2}
 _VALUES = {name: element.values() for name, element in ELEMENTS.items()}
 _NF4_MIDDLES = (NF4_LEVELS[1:] + NF4_LEVELS[:-1]) * np.float32(0.5)
+#: Numbers of the layouts in native/small.inl.
+_KINDS = {"fp8-e4m3": 0, "fp8-e5m2": 1, "mxfp8": 2, "mxfp4": 3, "nvfp4": 4, "nf4": 5}
+_TABLES = {"nf4": NF4_LEVELS, "mxfp4": _VALUES["mxfp4"], "nvfp4": _VALUES["nvfp4"]}
 
 
 class FloatCodec:
-    """The family `float` of gpu_kernels.blocks."""
+    """The family `float` of gpu_kernels.blocks: native where that was built, numpy otherwise, the same bytes."""
 
-    def quantize(self, weight: _Float32, format: BlockFormat, **options: bool) -> tuple[Bytes, _Float32 | None]:
-        rows, columns = weight.shape
-        x = in_blocks(weight, format.block).reshape(rows, format.blocks(columns), format.block)
-        outer = _outer(weight, format)
-        if weight.size == 0:
-            return np.zeros((rows, format.blocks(columns) * format.block_bytes), np.uint8), outer
-        with np.errstate(all="ignore"):
-            scale, codes = _MAKERS[format.layout](x, format.layout, outer)
-        packed = _pack_codes(codes, format.code_bits)
-        data = packed if scale is None else np.concatenate([scale, packed], axis=-1)
-        return np.ascontiguousarray(data.reshape(rows, -1)), outer
+    def quantize(
+        self, weight: _Float32, format: BlockFormat, *, fast: bool = True, **options: bool
+    ) -> tuple[Bytes, _Float32 | None]:
+        native = library()
+        if native is None or weight.size == 0:
+            return quantize_reference(weight, format)
+        return _native_quantize(native, weight, format, fast)
 
-    def dequantize(self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int) -> _Float32:
-        rows = blocks.shape[0]
-        if blocks.size == 0:
-            return np.zeros((rows, columns), np.float32)
-        parts = np.ascontiguousarray(blocks).reshape(rows, -1, format.block_bytes)
-        head = format.block_bytes - -(-format.block * format.code_bits // 8)
-        codes = _unpack_codes(parts[..., head:], format.code_bits, format.block)
-        values = NF4_LEVELS[codes] if format.layout == "nf4" else _VALUES[format.layout][codes]
-        with np.errstate(all="ignore"):
-            if format.outer == "row" and scales is not None:
-                values = values * scales[:, :, None]
-            elif head:
-                values = values * _block_scale(parts[..., :head], format.layout, scales)[..., None]
-        return np.ascontiguousarray(values.reshape(rows, -1)[:, :columns])
+    def dequantize(
+        self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, *, fast: bool = True
+    ) -> _Float32:
+        native = library()
+        if native is None or blocks.size == 0:
+            return dequantize_reference(blocks, scales, format, columns)
+        return _native_dequantize(native, blocks, scales, format, columns, fast)
 
     def largest(self, format: BlockFormat) -> float:
         """float16 scales end at 65504; other scales reach far beyond any weight."""
         return 65504.0 if format.layout == "nf4" else 2.0**100
+
+
+def quantize_reference(weight: _Float32, format: BlockFormat) -> tuple[Bytes, _Float32 | None]:
+    """Blocks of finite float32 (rows, columns) weights and the scales beside them, in numpy."""
+    rows, columns = weight.shape
+    x = in_blocks(weight, format.block).reshape(rows, format.blocks(columns), format.block)
+    outer = _outer(weight, format)
+    if weight.size == 0:
+        return np.zeros((rows, format.blocks(columns) * format.block_bytes), np.uint8), outer
+    with np.errstate(all="ignore"):
+        scale, codes = _MAKERS[format.layout](x, format.layout, outer)
+    packed = _pack_codes(codes, format.code_bits)
+    data = packed if scale is None else np.concatenate([scale, packed], axis=-1)
+    return np.ascontiguousarray(data.reshape(rows, -1)), outer
+
+
+def dequantize_reference(blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int) -> _Float32:
+    """The inverse of `quantize_reference`: float32 (rows, columns)."""
+    rows = blocks.shape[0]
+    if blocks.size == 0:
+        return np.zeros((rows, columns), np.float32)
+    parts = np.ascontiguousarray(blocks).reshape(rows, -1, format.block_bytes)
+    head = format.block_bytes - -(-format.block * format.code_bits // 8)
+    codes = _unpack_codes(parts[..., head:], format.code_bits, format.block)
+    values = NF4_LEVELS[codes] if format.layout == "nf4" else _VALUES[format.layout][codes]
+    with np.errstate(all="ignore"):
+        if format.outer == "row" and scales is not None:
+            values = values * scales[:, :, None]
+        elif head:
+            values = values * _block_scale(parts[..., :head], format.layout, scales)[..., None]
+    return np.ascontiguousarray(values.reshape(rows, -1)[:, :columns])
+
+
+def _native_quantize(native: Any, weight: _Float32, format: BlockFormat, fast: bool) -> tuple[Bytes, _Float32 | None]:
+    rows, columns = weight.shape
+    weight = np.require(weight, requirements=("C", "A"))
+    out = np.empty((rows, format.row_bytes(columns)), np.uint8)
+    outer = None
+    if format.outer == "tensor":
+        top = np.float32(native.bw_absmax(weight.ctypes.data, weight.size, int(fast)))
+        outer = np.full((1, 1), np.maximum(top / np.float32(6 * 448), TINY), np.float32)
+    elif format.outer:
+        outer = np.empty((rows, 1), np.float32)
+
+    def work(start: int, stop: int) -> int:
+        scales = None if outer is None else outer[start if len(outer) > 1 else 0 :].ctypes.data
+        native.bw_small_quantize(
+            weight[start:].ctypes.data, stop - start, columns, _KINDS[format.layout], format.block,
+            format.block_bytes, _NF4_MIDDLES.ctypes.data, scales, out[start:].ctypes.data, int(fast),
+        )  # fmt: skip
+        return 0
+
+    over_rows(rows, columns, work)
+    return out, outer
+
+
+def _native_dequantize(
+    native: Any, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, fast: bool
+) -> _Float32:
+    blocks = np.ascontiguousarray(blocks)
+    outer = None if scales is None else np.require(scales, requirements=("C", "A"))
+    table = _TABLES.get(format.layout)
+    out = np.empty((blocks.shape[0], columns), np.float32)
+    native.bw_small_dequantize(
+        blocks.ctypes.data, blocks.shape[0], columns, _KINDS[format.layout], format.block, format.block_bytes,
+        None if table is None else table.ctypes.data, None if outer is None else outer.ctypes.data, out.ctypes.data,
+        int(fast),
+    )  # fmt: skip
+    return out
 
 
 def _outer(weight: _Float32, format: BlockFormat) -> _Float32 | None:
@@ -162,7 +226,7 @@ def _shared_exponent(x: _Float32, layout: str, outer: _Float32 | None) -> tuple[
         scale = np.ldexp(np.float32(1), power).astype(np.float32)[..., None]
         codes = ELEMENTS[layout].encode(x * _inverse(scale))
         off = _VALUES[layout][codes] * scale - x
-        error, stored = row_sum(off * off), (power + 127).astype(np.uint8)[..., None]
+        error, stored = lane_sum(off * off), (power + 127).astype(np.uint8)[..., None]
         if best is None:
             best = error, stored, codes
         else:

@@ -146,6 +146,15 @@ def widen(values: NDArray[Any], *, fast: bool = True) -> NDArray[np.float32]:
     return out
 
 
+def absmax(values: NDArray[np.float32], *, fast: bool = True) -> float:
+    """Largest magnitude of float32 values of any shape, 0 without any; NaN or infinity where there is one."""
+    native = library()
+    if native is None or values.size == 0:
+        return float(np.abs(values).max(initial=0))
+    values = _dense(values)
+    return float(native.bw_absmax(values.ctypes.data, values.size, int(fast)))
+
+
 def rtn_rows(
     weight: NDArray[np.float32], bits: int, symmetric: bool, group: int, correct: bool, *, fast: bool = True
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:
@@ -170,12 +179,23 @@ def rtn_rows(
 
 
 def rtn_pack(
-    weight: NDArray[Any], bits: int, symmetric: bool, group: int, correct: bool, *, fast: bool = True
+    weight: NDArray[Any],
+    bits: int,
+    symmetric: bool,
+    group: int,
+    correct: bool,
+    *,
+    signs: bool = False,
+    fast: bool = True,
 ) -> tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:
-    """`rtn_rows` and `pack` in one pass: words, not codes. weight: float32, float16, or uint16 (bfloat16 bits)."""
+    """`rtn_rows` and `pack` in one pass: words, not codes. weight: float32, float16, or uint16 (bfloat16 bits).
+
+    One bit too, whose scales are always corrected; signs: that bit is the sign.
+    """
     native = library()
-    if native is None or not 2 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype not in _TYPES:
+    if native is None or not 1 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype not in _TYPES:
         return None
+    kind = 2 if signs else int(symmetric)
     weight = _dense(weight)
     rows, columns = weight.shape
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
@@ -185,7 +205,7 @@ def rtn_pack(
     def work(start: int, stop: int) -> int:
         return int(
             native.bw_rtn_pack(
-                weight[start:].ctypes.data, _TYPES[weight.dtype], stop - start, columns, group, bits, int(symmetric),
+                weight[start:].ctypes.data, _TYPES[weight.dtype], stop - start, columns, group, bits, kind,
                 int(correct), out[start:].ctypes.data, out.shape[1] * 4, scales[start:].ctypes.data,
                 None if zeros is None else zeros[start:].ctypes.data, int(fast),
             )

@@ -9,8 +9,8 @@ from typing import Any
 
 from gpu_kernels.build import library_path
 
-ABI = 6
-_P, _N, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+ABI = 7
+_P, _N, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_abi": (_I, []),
     "bw_has_avx2": (_I, []),
@@ -23,6 +23,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_gptq_block": (None, [_P, _N, _N, _N, _P, _N, _P, _P, _P, _P, _P, _I]),
     "bw_blocks_quantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_blocks_dequantize": (None, [_P, _N, _P, _P, _P, _I]),
+    "bw_absmax": (_F, [_P, _N, _I]),
+    "bw_small_quantize": (None, [_P, _N, _N, _I, _N, _N, _P, _P, _P, _I]),
+    "bw_small_dequantize": (None, [_P, _N, _N, _I, _N, _N, _P, _P, _P, _I]),
     "bw_rtn_pack": (_I, [_P, _I, _N, _N, _N, _I, _I, _I, _P, _N, _P, _P, _I]),
     "bw_twin": (None, [_I, _I, _I, _P]),
     "bw_checksum": (ctypes.c_uint64, [_P, _N, _I]),
@@ -32,7 +35,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 @lru_cache(maxsize=1)
 def library() -> Any | None:
-    """The loaded library, or None: not built, not loadable here, or BITWRIGHT_NATIVE=0. numpy then does the work."""
+    """The loaded library, or None: not built, not loadable here, or BITWRIGHT_NATIVE=0. numpy then does the work.
+
+    BITWRIGHT_NATIVE=scalar leaves AVX2 alone, as on a processor that has none.
+    """
     if os.environ.get("BITWRIGHT_NATIVE", "1") == "0":
         return None
     path = library_path()

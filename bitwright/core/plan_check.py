@@ -52,6 +52,7 @@ def verify_plan(plan: Plan, problem: Problem | None = None) -> Verdict:
         limited = limited.with_limit(name, value)
     verdict = verify(limited, choice, certificate)
     together = None if plan.memory is None else _verify_joint(plan.memory, problem, choice)
+    failures += _rung_failures(plan, problem, choice)
     failures += [*verdict.failures, *(() if together is None else together.failures)]
     notes += [*verdict.notes, *(() if together is None else together.notes)]
     return Verdict(not failures, tuple(failures), tuple(notes), verdict.certificate)
@@ -114,6 +115,24 @@ def _unit_failures(plan: Plan) -> list[str]:
         if (storage.bytes, elements) != (unit.bytes, unit.elements):
             found.append(
                 f"{unit.name}: {unit.bytes} bytes of {unit.elements} weights, recomputed {storage.bytes} of {elements}"
+            )
+    return found[:20]
+
+
+def _rung_failures(plan: Plan, problem: Problem, choice: NDArray[np.int64]) -> list[str]:
+    """A unit with a menu of its own names its column beside its format: that cell must be what the format costs."""
+    costs = [resource for resource in problem.resources if resource.name == "bytes"]
+    rows = [1 if unit.rung else len(expand(unit.name, parse_format(unit.format))) for unit in plan.units]
+    found = []
+    for unit, row in zip(plan.units, np.cumsum(rows) - rows, strict=True):
+        if not unit.rung:
+            continue
+        cell = slice(row, row + 1)
+        spent, loss = [int(cost.costs(cell)[0, choice[row]]) for cost in costs], float(problem.loss[row, choice[row]])
+        if any(number != unit.bytes for number in spent) or not math.isclose(loss, unit.loss, rel_tol=1e-9):
+            found.append(
+                f"{unit.name}: {unit.format} takes {unit.bytes} bytes and loses {unit.loss!r}, "
+                f"{unit.rung} of the problem {', '.join(map(str, spent)) or 'unknown'} and {loss!r}"
             )
     return found[:20]
 

@@ -145,11 +145,14 @@ BW_HD bool bw_group_parameters(float low, float high, int bits, bool symmetric, 
     return true;
 }
 
-// The scale that keeps w'q = w'w, from sums over p = w / scale of p * step and p * p (quantizers/rtn.py, unshrunk_scale).
-BW_HD bw_u16 bw_corrected(float along, float norm, bw_u16 scale) {
-    float gain = along != 0.0f ? bw_div(norm, along) : 1.0f;
-    gain = gain < 0.7f ? 0.7f : gain;
-    gain = gain > 1.5f ? 1.5f : gain;
+// The scale that keeps w'q = w'w (quantizers/rtn.py, unshrunk_scale), from exact sums over positions p = w / scale, in
+// 1/BW_FINE of a step, times their step, and over their squares.
+#define BW_FINE 256.0f
+BW_HD int bw_fine(float x, float inverse) { return (int)bw_rint(bw_mul(x, bw_mul(inverse, BW_FINE))); }
+BW_HD bw_u16 bw_corrected(bw_i64 along, bw_i64 norm, bw_u16 scale, bool clip) {
+    float gain = along != 0 ? bw_mul(bw_div((float)norm, (float)along), 1.0f / BW_FINE) : 1.0f;
+    gain = clip && gain < 0.7f ? 0.7f : gain;
+    gain = clip && gain > 1.5f ? 1.5f : gain;
     float held = bw_mul(gain, bw_from_half(scale));
     held = held < -BW_MAX_HALF ? -BW_MAX_HALF : held;
     held = held > BW_MAX_HALF ? BW_MAX_HALF : held;

@@ -1,5 +1,7 @@
 // The C interface. Buffers are checked by the caller (gpu_kernels/library.py); `fast` 0 asks for the scalar build.
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 typedef unsigned short bw_u16;
 #define DECLARE \
@@ -13,7 +15,10 @@ typedef unsigned short bw_u16;
     int rtn_pack(const void *, int, int64_t, int64_t, int64_t, int, int, int, uint8_t *, int64_t, bw_u16 *, uint8_t *); \
     uint64_t checksum(const uint8_t *, int64_t); \
     void blocks_quantize(const float *, int64_t, const int32_t *, const float *, uint8_t *); \
-    void blocks_dequantize(const uint8_t *, int64_t, const int32_t *, const float *, float *);
+    void blocks_dequantize(const uint8_t *, int64_t, const int32_t *, const float *, float *); \
+    float absmax(const float *, int64_t); \
+    void small_quantize(const float *, int64_t, int64_t, int, int64_t, int64_t, const float *, float *, uint8_t *); \
+    void small_dequantize(const uint8_t *, int64_t, int64_t, int, int64_t, int64_t, const float *, const float *, float *);
 namespace bw_scalar { DECLARE }
 #if defined(__x86_64__)
 namespace bw_avx2 { DECLARE }
@@ -21,7 +26,8 @@ namespace bw_avx2 { DECLARE }
 
 static bool avx2() {
 #if defined(__x86_64__)
-    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    static const char *named = std::getenv("BITWRIGHT_NATIVE");
+    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && !(named && !std::strcmp(named, "scalar"));
     return has;
 #else
     return false;
@@ -35,7 +41,7 @@ static bool avx2() {
 #endif
 
 extern "C" {
-int bw_abi() { return 6; }
+int bw_abi() { return 7; }
 int bw_has_avx2() { return avx2(); }
 
 int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
@@ -68,6 +74,15 @@ void bw_blocks_quantize(const float *x, int64_t count, const int32_t *spec, cons
 }
 void bw_blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, const float *table, float *out, int fast) {
     DISPATCH(blocks_dequantize(in, count, spec, table, out));
+}
+float bw_absmax(const float *x, int64_t n, int fast) { return DISPATCH(absmax(x, n)); }
+void bw_small_quantize(const float *x, int64_t rows, int64_t columns, int kind, int64_t block, int64_t block_bytes,
+                       const float *table, float *outer, uint8_t *out, int fast) {
+    DISPATCH(small_quantize(x, rows, columns, kind, block, block_bytes, table, outer, out));
+}
+void bw_small_dequantize(const uint8_t *in, int64_t rows, int64_t columns, int kind, int64_t block, int64_t block_bytes,
+                         const float *table, const float *outer, float *out, int fast) {
+    DISPATCH(small_dequantize(in, rows, columns, kind, block, block_bytes, table, outer, out));
 }
 int bw_rtn_pack(const void *x, int type, int64_t rows, int64_t columns, int64_t group, int bits, int symmetric, int correct,
                 uint8_t *out, int64_t nbytes, bw_u16 *scales, uint8_t *zeros, int fast) {

@@ -2,7 +2,6 @@
 // Loads of 1 and 8 values by input type.
 struct F32 {
     typedef float type;
-    static const bool SPLIT = false; // read as even and odd halves of words
     static inline float one(const type *p) { return *p; }
 #if defined(BW_AVX2)
     static inline __m256 eight(const type *p) { return _mm256_loadu_ps(p); }
@@ -10,7 +9,6 @@ struct F32 {
 };
 struct F16 {
     typedef bw_u16 type;
-    static const bool SPLIT = false;
     static inline float one(const type *p) { return bw_from_half(*p); }
 #if defined(BW_AVX2)
     static inline __m256 widened(__m128i v) { return _mm256_cvtph_ps(v); }
@@ -19,7 +17,6 @@ struct F16 {
 };
 struct BF16 {
     typedef bw_u16 type;
-    static const bool SPLIT = true;
     static inline float one(const type *p) { return bw_from_bf16(*p); }
 #if defined(BW_AVX2)
     static inline __m256 widened(__m128i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }

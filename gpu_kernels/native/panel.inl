@@ -60,11 +60,13 @@ template <> struct Extremes<F32> {
     }
 };
 
+static const float LEAST_NORMAL_HALF = 6.103515625e-05f; // 2^-14
 struct Panel {
     alignas(32) float inverse[8], along[8], norm[8];
     alignas(32) int32_t zero[8];
     alignas(16) bw_u16 scale[8];
-    __m256 lanes[8][4]; // of along and norm, two registers each
+    Words sums[8][2]; // along and norm of a group, eight parts each
+    bool coarse;      // a scale is subnormal: its rounding may put the largest weight beyond the last step
 };
 // bw_group_parameters of eight groups; 0, or why not.
 static inline int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Panel *p) {
@@ -75,6 +77,7 @@ static inline int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Pa
     const V8 magnitude = v_max(v_abs(scale), v_set(BW_TINY));
     if (_mm256_movemask_ps((__m256)(magnitude > v_set(BW_MAX_HALF)))) return 2;
     const __m128i stored = _mm256_cvtps_ph((__m256)v_pick(scale < zero, -magnitude, magnitude), _MM_FROUND_TO_NEAREST_INT);
+    p->coarse = _mm256_movemask_ps((__m256)(magnitude < v_set(LEAST_NORMAL_HALF)));
     const V8 inverse = 1.0f / (V8)_mm256_cvtph_ps(stored);
     _mm_store_si128((__m128i *)p->scale, stored);
     _mm256_store_ps(p->inverse, (__m256)inverse);
@@ -86,7 +89,7 @@ static inline int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Pa
 static inline void panel_corrected(Panel *p) {
     const V8 along = (V8)_mm256_load_ps(p->along), norm = (V8)_mm256_load_ps(p->norm);
     const __m128i before = _mm_load_si128((const __m128i *)p->scale);
-    const V8 gain = v_clamp(v_pick(along != v_set(0), norm / along, v_set(1)), v_set(0.7f), v_set(1.5f));
+    const V8 gain = v_clamp(v_pick(along != v_set(0), norm / along * (1.0f / BW_FINE), v_set(1)), v_set(0.7f), v_set(1.5f));
     const V8 held = v_clamp(gain * (V8)_mm256_cvtph_ps(before), v_set(-BW_MAX_HALF), v_set(BW_MAX_HALF));
     const __m128i after = _mm256_cvtps_ph((__m256)held, _MM_FROUND_TO_NEAREST_INT);
     const Words kept = (Words)(v_abs(held) >= v_set(BW_TINY));
@@ -94,87 +97,93 @@ static inline void panel_corrected(Panel *p) {
     _mm_store_si128((__m128i *)p->scale, _mm_blendv_epi8(before, after, mask));
 }
 
-// What one group is rounded with, and the sums of its correction: lanes as in lanes_total, for bfloat16 even then odd ones.
+// How to round: alone; with sums of a correction; the same where rounding may end below the least step.
+enum { PLAIN, SUMS, SUMS_FLOOR };
+// What one group is rounded with, and the sums of its correction: 32 bits a lane, in any order, as they are exact.
 struct Rounding {
-    __m256 inverse;
-    Words zero, floor, ceiling, top; // zero: 16 bits; floor, ceiling: least and largest step, 32 bits; top: bytes
-    __m256 along[2], norm[2];
+    __m256 inverse; // with sums in fine steps
+    Words zero, floor, ceiling, top; // floor, ceiling: the least and the largest step, 16 bits; top: bytes; zero: as it is added
+    Words along, norm;
 };
-// rint(x * inverse) of eight numbers. Its magnitude is below 2^9: no scale is rounded down by more than a third.
-template <bool FIX> static inline Words rounded(__m256 x, Rounding &r, int lanes) {
-    const __m256 p = _mm256_mul_ps(x, r.inverse);
-    const Words q = _mm256_cvtps_epi32(p);
-    if (FIX) {
-        const __m256 step = _mm256_cvtepi32_ps(_mm256_min_epi32(_mm256_max_epi32(q, r.floor), r.ceiling));
-        r.along[lanes] = _mm256_add_ps(r.along[lanes], _mm256_mul_ps(p, step));
-        r.norm[lanes] = _mm256_add_ps(r.norm[lanes], _mm256_mul_ps(p, p));
+// 1.5 * 2^23: a number added to it leaves its rint in the lowest bits, halves to even; so do fine steps their whole ones
+// with BW_FINE times as much.
+static const float MAGIC = 12582912.0f;
+static inline Words lower_halves(Words even, Words odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
+// Codes of sixteen numbers in 16 bits, of both vectors in turn; with sums their steps. Steps are below 2^9, or 2^4 where there are sums: no
+// scale is rounded down by more than a third.
+template <int HOW> static inline Words sixteen_codes(__m256 even, __m256 odd, Rounding &r) {
+    const __m256 p = _mm256_mul_ps(even, r.inverse), q = _mm256_mul_ps(odd, r.inverse), magic = _mm256_set1_ps(HOW == PLAIN ? MAGIC : MAGIC * BW_FINE);
+    Words step = lower_halves(_mm256_castps_si256(_mm256_add_ps(p, magic)), _mm256_castps_si256(_mm256_add_ps(q, magic)));
+    if (HOW != PLAIN) {
+        const Words fine = lower_halves(_mm256_cvtps_epi32(p), _mm256_cvtps_epi32(q));
+        step = _mm256_min_epi16(step, r.ceiling);
+        if (HOW == SUMS_FLOOR) step = _mm256_max_epi16(step, r.floor);
+        r.along = _mm256_add_epi32(r.along, _mm256_madd_epi16(fine, step));
+        r.norm = _mm256_add_epi32(r.norm, _mm256_madd_epi16(fine, fine));
+        return step;
     }
-    return q;
+    return _mm256_add_epi16(step, r.zero);
+}
+// Steps (with sums) or codes in 16 bits to codes in bytes, each half of `a` before that of `b`.
+template <int HOW> static inline Words bytes_of(Words a, Words b, const Rounding &r) {
+    if (HOW == PLAIN) return _mm256_min_epu8(_mm256_packus_epi16(a, b), r.top);
+    return _mm256_add_epi8(_mm256_packs_epi16(a, b), r.zero);
 }
 // Codes of 32 numbers as bytes.
-template <class T, bool FIX> struct Codes {
+template <class T, int HOW> struct Codes {
+    static inline Words rounded(__m256 x, const Rounding &r) { return _mm256_cvtps_epi32(_mm256_mul_ps(x, r.inverse)); }
     static inline Words of(const typename T::type *x, Rounding &r) {
-        Words q[4];
-        for (int k = 0; k < 4; ++k) q[k] = rounded<FIX>(T::eight(x + 8 * k), r, k & 1);
-        const Words a = _mm256_add_epi16(_mm256_packs_epi32(q[0], q[1]), r.zero), b = _mm256_add_epi16(_mm256_packs_epi32(q[2], q[3]), r.zero);
-        const Words c = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        return _mm256_min_epu8(c, r.top);
+        const Words turn = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        if (HOW == PLAIN) {
+            const Words a = _mm256_packs_epi32(rounded(T::eight(x), r), rounded(T::eight(x + 8), r)), b = _mm256_packs_epi32(rounded(T::eight(x + 16), r), rounded(T::eight(x + 24), r));
+            return _mm256_permutevar8x32_epi32(bytes_of<HOW>(_mm256_add_epi16(a, r.zero), _mm256_add_epi16(b, r.zero), r), turn);
+        }
+        const Words a = sixteen_codes<HOW>(T::eight(x), T::eight(x + 8), r), b = sixteen_codes<HOW>(T::eight(x + 16), T::eight(x + 24), r);
+        const Words order = _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+        return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(bytes_of<HOW>(a, b, r), order), turn);
     }
 };
-template <bool FIX> struct Codes<BF16, FIX> { // even numbers are shifted into place, odd ones are there
+template <int HOW> struct Codes<BF16, HOW> { // even numbers are shifted into place, odd ones are there
     static inline Words sixteen(const bw_u16 *x, Rounding &r) {
         const Words v = _mm256_loadu_si256((const Words *)x);
-        const Words even = rounded<FIX>(_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), r, 0);
-        const Words odd = rounded<FIX>(_mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u))), r, 1);
-        return _mm256_add_epi16(_mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa), r.zero);
+        return sixteen_codes<HOW>(_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u))), r);
     }
     static inline Words of(const bw_u16 *x, Rounding &r) {
-        const Words a = sixteen(x, r), b = sixteen(x + 16, r);
-        return _mm256_min_epu8(_mm256_permute4x64_epi64(_mm256_packus_epi16(a, b), 0xd8), r.top);
+        return _mm256_permute4x64_epi64(bytes_of<HOW>(sixteen(x, r), sixteen(x + 16, r), r), 0xd8);
     }
 };
-static inline __m128 halves_added(__m256 l) { return _mm_add_ps(_mm256_castps256_ps128(l), _mm256_extractf128_ps(l, 1)); }
-static inline float four_added(__m128 t) { // (t0 + t2) + (t1 + t3)
-    const __m128 u = _mm_add_ps(t, _mm_movehl_ps(t, t));
-    return _mm_cvtss_f32(u) + _mm_cvtss_f32(_mm_shuffle_ps(u, u, 1));
+// Groups up to this size have sums of 32 bits; parts of larger ones are added up in 64.
+static const int64_t SMALL_GROUP = 128, LARGE_PART = 1024;
+static inline Words add_pairs(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)); }
+static inline Words add_fours(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)); }
+// Sums of eight small groups; at: 0 along, 1 norm.
+static inline __m256 panel_totals(const Words sums[8][2], int at) {
+    Words two[4];
+    for (int k = 0; k < 4; ++k) two[k] = add_pairs(sums[2 * k][at], sums[2 * k + 1][at]);
+    const Words a = add_fours(two[0], two[1]), b = add_fours(two[2], two[3]);
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31)));
 }
-template <class T> static inline float panel_total(const __m256 *l) { // as lanes_total
-    if (T::SPLIT) return four_added(halves_added(l[0])) + four_added(halves_added(l[1]));
-    return four_added(halves_added(_mm256_add_ps(l[0], l[1])));
+static inline bw_i64 total64(Words v) {
+    alignas(32) int32_t lane[8];
+    _mm256_store_si256((Words *)lane, v);
+    bw_i64 total = 0;
+    for (int k = 0; k < 8; ++k) total += lane[k];
+    return total;
 }
-// Sums of both halves, of both pairs of a half, and of both numbers of a pair: of a, then of b.
-static inline __m256 add_halves(__m256 a, __m256 b) { return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)); }
-static inline __m256 add_pairs(__m256 a, __m256 b) {
-    const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
-    return _mm256_add_ps(_mm256_castpd_ps(_mm256_shuffle_pd(x, y, 0)), _mm256_castpd_ps(_mm256_shuffle_pd(x, y, 15)));
-}
-static inline __m256 add_numbers(__m256 a, __m256 b) { return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd)); }
-// panel_total of eight groups; at: 0 along, 2 norm.
-template <class T> static inline __m256 panel_totals(const __m256 lanes[8][4], int at) {
-    __m256 t[8], two[4], four[2];
-    if (T::SPLIT) {
-        for (int g = 0; g < 8; ++g) t[g] = add_halves(lanes[g][at], lanes[g][at + 1]);
-        for (int k = 0; k < 4; ++k) two[k] = add_pairs(t[2 * k], t[2 * k + 1]);
-        for (int k = 0; k < 2; ++k) four[k] = add_numbers(two[2 * k], two[2 * k + 1]);
-        return add_halves(four[0], four[1]);
-    }
-    for (int g = 0; g < 8; ++g) t[g] = _mm256_add_ps(lanes[g][at], lanes[g][at + 1]);
-    for (int k = 0; k < 4; ++k) two[k] = add_halves(t[k], t[k + 4]);
-    for (int k = 0; k < 2; ++k) four[k] = add_pairs(two[2 * k], two[2 * k + 1]);
-    return add_numbers(four[0], four[1]);
-}
-// Codes and words of one group.
-template <class T, int B, bool FIX>
-static inline void panel_group(const typename T::type *x, int64_t n, Panel &p, int g, uint8_t *out, const uint8_t *end, Words order) {
+// Codes and words of one group; SIZE: of n where the compiler may know it, or 0.
+template <class T, int B, int HOW, int SIZE>
+static inline void panel_group(const typename T::type *x, int64_t size, Panel &p, int g, uint8_t *out, const uint8_t *end, Words order) {
+    const int64_t n = SIZE ? SIZE : size;
     const int zero = p.zero[g];
-    Rounding r{_mm256_set1_ps(p.inverse[g]), _mm256_set1_epi16((short)zero), _mm256_set1_epi32(-zero), _mm256_set1_epi32((1 << B) - 1 - zero),
+    Rounding r{_mm256_set1_ps(HOW == PLAIN ? p.inverse[g] : p.inverse[g] * BW_FINE),
+               HOW == PLAIN ? _mm256_set1_epi16((short)zero) : _mm256_set1_epi8((char)zero),
+               _mm256_set1_epi16((short)-zero), _mm256_set1_epi16((short)((1 << B) - 1 - zero)),
                _mm256_set1_epi8((char)((1 << B) - 1)), {}, {}};
-    double along = 0, norm = 0;
-    for (int64_t base = 0; base < n; base += LANE_BLOCK) {
-        const int64_t stop = FIX && base + LANE_BLOCK < n ? base + LANE_BLOCK : n;
-        for (int k = 0; FIX && k < 2; ++k) r.along[k] = r.norm[k] = _mm256_setzero_ps();
+    bw_i64 along = 0, norm = 0;
+    for (int64_t base = 0; base < n; base += LARGE_PART) {
+        const int64_t stop = HOW != PLAIN && base + LARGE_PART < n ? base + LARGE_PART : n;
         for (int64_t i = base; i < stop; i += 32, out += 4 * B) {
-            const Words v = Codes<T, FIX>::of(x + i, r);
+            const Words v = Codes<T, HOW>::of(x + i, r);
             if (out + 2 * B + 16 <= end) {
                 pack_wide<B>(v, out, order);
                 continue;
@@ -183,16 +192,13 @@ static inline void panel_group(const typename T::type *x, int64_t n, Panel &p, i
             pack_wide<B>(v, w, order);
             std::memcpy(out, w, 4 * B);
         }
-        if (!FIX) return;
-        if (n <= LANE_BLOCK) {
-            for (int k = 0; k < 2; ++k) p.lanes[g][k] = r.along[k], p.lanes[g][2 + k] = r.norm[k];
-            return;
-        }
-        along += (double)panel_total<T>(r.along);
-        norm += (double)panel_total<T>(r.norm);
+        if (HOW == PLAIN) return;
+        if (n <= SMALL_GROUP) break;
+        along += total64(r.along), norm += total64(r.norm);
+        r.along = r.norm = _mm256_setzero_si256();
     }
-    p.along[g] = (float)along;
-    p.norm[g] = (float)norm;
+    p.sums[g][0] = r.along, p.sums[g][1] = r.norm;
+    if (n > SMALL_GROUP) p.along[g] = (float)along, p.norm[g] = (float)norm;
 }
 // Range and parameters of `count` groups; 0, or why not. The usual sizes are constants to the compiler.
 template <class T>
@@ -217,11 +223,18 @@ static int panels(const typename T::type *x, int64_t groups, int64_t group, bool
         const int64_t next = first + 8, left = groups - next;
         const int count = left >= 0 ? 8 : (int)(groups - first);
         if (left > 0) status = panel_begin<T>(x + next * group, left < 8 ? (int)left : 8, group, B, symmetric, both + (next / 8 & 1));
-        for (int g = 0; g < count; ++g)
-            panel_group<T, B, FIX>(x + (first + g) * group, group, p, g, out + (first + g) * bytes, end, order);
-        if (FIX && group <= LANE_BLOCK) {
-            _mm256_store_ps(p.along, panel_totals<T>(p.lanes, 0));
-            _mm256_store_ps(p.norm, panel_totals<T>(p.lanes, 2));
+        for (int g = 0; g < count; ++g) {
+            const typename T::type *from = x + (first + g) * group;
+            uint8_t *to = out + (first + g) * bytes;
+            if (!FIX) panel_group<T, B, PLAIN, 0>(from, group, p, g, to, end, order);
+            else if (p.coarse) panel_group<T, B, FIX ? SUMS_FLOOR : PLAIN, 0>(from, group, p, g, to, end, order);
+            else if (group == 64) panel_group<T, B, FIX ? SUMS : PLAIN, 64>(from, group, p, g, to, end, order);
+            else if (group == 128) panel_group<T, B, FIX ? SUMS : PLAIN, 128>(from, group, p, g, to, end, order);
+            else panel_group<T, B, FIX ? SUMS : PLAIN, 0>(from, group, p, g, to, end, order);
+        }
+        if (FIX && group <= SMALL_GROUP) {
+            _mm256_store_ps(p.along, panel_totals(p.sums, 0));
+            _mm256_store_ps(p.norm, panel_totals(p.sums, 1));
         }
         if (FIX) panel_corrected(&p);
         std::memcpy(scales + first, p.scale, 2 * count);

@@ -1,5 +1,6 @@
 // Row kernels, compiled twice: once plain (BW_NAMESPACE scalar), once with AVX2 and F16C (BW_AVX2 defined).
 // Both must give the same bytes; tests compare each with numpy.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -17,6 +18,8 @@ namespace BW_NAMESPACE {
 #include "lanes.inl"
 #include "panel.inl"
 #include "blocks.inl"
+#include "small.inl"
+#include "one_bit.inl"
 
 // ---- rows: the entry points of one build ---------------------------------------------------------------------------
 static const int64_t CHUNK = 8192; // codes held between two steps: 8 KB, in the first-level cache
@@ -141,6 +144,7 @@ int rtn(const float *x, int64_t rows, int64_t columns, int64_t group, int bits, 
 template <class T, int B>
 static int rtn_pack_rows(const void *data, int64_t rows, int64_t columns, int64_t group, int symmetric, int correct, uint8_t *out, int64_t nbytes, bw_u16 *scales, uint8_t *zeros) {
     const int64_t groups = (columns + group - 1) / group;
+    if (B == 1) return one_bit_rows<T>((const typename T::type *)data, rows, columns, group, symmetric, out, nbytes, scales, zeros);
 #if defined(BW_AVX2)
     if (columns % group == 0 && group % 32 == 0) {
         const typename T::type *x = (const typename T::type *)data;

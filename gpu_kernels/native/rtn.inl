@@ -19,37 +19,14 @@ static inline bool range_of(const float *x, int64_t n, float *low, float *high) 
     return hi.u < 0x7f800000u && (lo.u & 0x7fffffffu) < 0x7f800000u;
 }
 
-// Sixteen lanes to one number, in the one order of all builds.
-static inline float lanes_total(const float *l) {
-    float t[8];
-    for (int k = 0; k < 8; ++k) t[k] = l[k] + l[k + 8];
-    return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
-}
-
-// Sums of p * step and p * p, p = x * inverse: in sixteen lanes of floats, blocks of LANE_BLOCK added up in doubles.
-static const int64_t LANE_BLOCK = 1024;
-static inline void lane_sums(const float *x, const uint8_t *codes, int64_t n, float inverse, float zero, float *along, float *norm) {
-    double a = 0, b = 0;
-    for (int64_t base = 0; base < n; base += LANE_BLOCK) {
-        const int64_t stop = base + LANE_BLOCK < n ? base + LANE_BLOCK : n;
-        float la[16] = {0}, lb[16] = {0};
-        for (int64_t i = base; i < stop; i += 16)
-            for (int64_t k = 0; k < 16 && i + k < stop; ++k) {
-                const float p = x[i + k] * inverse, step = (float)codes[i + k] - zero;
-                la[k] += p * step;
-                lb[k] += p * p;
-            }
-        a += (double)lanes_total(la);
-        b += (double)lanes_total(lb);
+static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, float inverse, float zero, bw_u16 scale, bool clip) {
+    bw_i64 along = 0, norm = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const bw_i64 fine = bw_fine(x[i], inverse), step = codes[i] - (int)zero;
+        along += fine * step;
+        norm += fine * fine;
     }
-    *along = (float)a;
-    *norm = (float)b;
-}
-
-static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, float inverse, float zero, bw_u16 scale) {
-    float along, norm;
-    lane_sums(x, codes, n, inverse, zero, &along, &norm);
-    return bw_corrected(along, norm, scale);
+    return bw_corrected(along, norm, scale, clip);
 }
 
 // One group; 0 ok, 1 NaN or infinity, 2 the scale does not fit float16.
@@ -61,7 +38,7 @@ static inline int rtn_group(const float *x, int64_t n, int bits, int symmetric, 
     const float inverse = 1.0f / bw_from_half(*scale);
     quantize_run<F32>(x, n, inverse, zero, (float)((1 << bits) - 1), codes);
     if (symmetric) {
-        if (correct) *scale = unshrunk(x, codes, n, inverse, zero, *scale);
+        if (correct) *scale = unshrunk(x, codes, n, inverse, zero, *scale, true);
         return 0;
     }
     *zero_point = (uint8_t)(int)zero;

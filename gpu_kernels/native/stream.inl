@@ -6,23 +6,28 @@ template <int LANE, int USED> static inline __m256i low_mask() {
     for (int at = 0; at < 64; at += 2 * LANE) m |= (USED >= 64 ? ~0ull : ((1ull << USED) - 1)) << at;
     return _mm256_set1_epi64x((long long)m);
 }
-// Four codes of B < 8 bits side by side: a + b * 2^B by one multiply-add of bytes, the same of words, then of dwords by shifts.
+// Codes of B < 8 bits side by side until they end on a byte (two of 4 bits, four of 2 or 6) or are eight in 64 bits: a + b *
+// 2^B by one multiply-add of bytes, the same of words, then of dwords by shifts.
 template <int B> static inline __m256i squeeze(__m256i v) {
     v = _mm256_maddubs_epi16(_mm256_set1_epi16((short)(1 | 1 << (8 + B))), v);
+    if (B == 4) return v;
     v = _mm256_madd_epi16(v, _mm256_set1_epi32(1 | 1 << (16 + 2 * B)));
+    if (B % 2 == 0) return v;
     return _mm256_srli_epi64(_mm256_sllv_epi32(v, _mm256_set1_epi64x(32 - 4 * B)), 32 - 4 * B);
 }
 template <int LANE, int USED> static inline __m256i spread(__m256i v) {
     const __m256i low = low_mask<LANE, USED>();
     return _mm256_or_si256(_mm256_and_si256(v, low), _mm256_and_si256(_mm256_slli_epi64(v, LANE - USED), _mm256_slli_epi64(low, LANE)));
 }
-// Byte order that puts the B low bytes of both 64-bit lanes of a half side by side, and back.
+// Byte order that puts the low bytes that `squeeze` left in each of its numbers side by side, 2B of a half; and the order
+// that spreads them over 64-bit lanes.
 template <int B> static inline __m256i gather_order(bool back) {
     alignas(32) int8_t order[32];
+    const int number = B == 4 ? 2 : B % 2 ? 8 : 4, used = number * B / 8; // bytes of a number, and those that count
     for (int half = 0; half < 2; ++half)
         for (int i = 0; i < 16; ++i) {
             int8_t from = -1;
-            if (!back && i < 2 * B) from = (int8_t)(i < B ? i : 8 + i - B);
+            if (!back && i < 2 * B) from = (int8_t)(i / used * number + i % used);
             if (back && (i & 7) < B) from = (int8_t)((i >> 3) * B + (i & 7));
             order[half * 16 + i] = from;
         }

@@ -102,3 +102,42 @@ def test_a_forged_smallest_limit_does_not_verify() -> None:
 def test_control_characters_in_a_problem_are_refused() -> None:
     with pytest.raises(InvalidProblem, match="control characters"):
         Problem(loss=np.zeros((2, 1)), unit_names=("a", "b\x1b[2J"))
+
+
+def _with_rungs(cheap: int, dear: int) -> tuple[dict[str, Any], Problem]:
+    """The honest plan in a problem whose units have menus of their own: the first column is int4-g64's."""
+    document = _plan()
+    for unit in document["units"]:
+        unit["rung"] = "rung-0"
+    problem = Problem(
+        loss=np.array([[0.5, 0.5], [0.5, 0.5]]),
+        resources=(Resource("bytes", matrix=np.array([[cheap, dear], [cheap, dear]])),),
+        limits=(Limit("bytes", 4608),),
+        unit_names=("a", "b"),
+        format_names=("rung-0", "rung-1"),
+    )
+    document["certificate"].update(lower_bound=1.0, gap=0.0, status="optimal")
+    return document, problem
+
+
+def test_a_rung_that_agrees_with_its_format_verifies() -> None:
+    document, problem = _with_rungs(BYTES, 2 * BYTES)
+    verdict = verify_plan(plan_from_json(document), problem)
+    assert verdict.ok, verdict.failures
+
+
+@pytest.mark.parametrize("what", ["format", "loss"])
+def test_a_rung_that_belongs_to_another_format_does_not_verify(what: str) -> None:
+    """Bytes and losses exchanged between two units keep every sum: only the cells tell."""
+    document, problem = _with_rungs(BYTES, 2 * BYTES)
+    if what == "loss":
+        document["units"][0]["loss"], document["units"][1]["loss"] = 0.25, 0.75
+    else:
+        int2 = 2048 // 2 + 128 + 16
+        matrix = np.array([[BYTES, int2], [BYTES, int2]])
+        problem = replace(problem, resources=(Resource("bytes", matrix=matrix),))
+        document["units"][0].update(rung="rung-1")  # int4's bytes, int2's column
+        document["units"][1].update(rung="rung-1")
+    verdict = verify_plan(plan_from_json(document), problem)
+    assert not verdict.ok
+    assert any("rung-" in text and "a: int4-g64" in text for text in verdict.failures)

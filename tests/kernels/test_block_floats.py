@@ -10,9 +10,21 @@ from gguf import quants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitwright.core.block_format import BlockFormat
 from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.formats import parse_format
-from gpu_kernels.block_floats import E2M1, E4M3, E5M2, NF4_LEVELS, SmallFloat
+from gpu_kernels import build
+from gpu_kernels.block_floats import (
+    E2M1,
+    E4M3,
+    E5M2,
+    NF4_LEVELS,
+    FloatCodec,
+    SmallFloat,
+    dequantize_reference,
+    quantize_reference,
+)
+from gpu_kernels.kernels import absmax
 from quantizers.base import Blocks
 from quantizers.containers.packed_blocks import values as plain_values
 from quantizers.rtn import QUANTIZER
@@ -109,3 +121,50 @@ def test_zero_rows_one_weight_nothing_and_what_cannot_be_held(name: str) -> None
         quantized(np.array([[1.0, np.inf]]), name)
     with pytest.raises(Unsupported, match="too large"):
         quantized(np.array([[1.0, 3e38]]), name)
+
+
+def _extremes(kind: int, rows: int, columns: int, seed: int) -> np.ndarray:
+    """Weights of one size, of all sizes, at ties and the ends of the grids, and mostly zeros of both signs."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((rows, columns)) * 10.0 ** rng.integers(-44, 4)
+    if kind == 1:
+        weight = rng.choice([0.0, -0.0, 0.25, 0.5, -0.75, 1.25, 2.5, 6.0, -448.0, 1e-40], (rows, columns))
+    if kind == 2:
+        weight = rng.standard_normal((rows, columns)) * 10.0 ** rng.integers(-30, 4, (rows, columns))
+    if kind == 3:
+        weight[:, : columns // 2], weight[:, columns // 2 :: 2] = -0.0, 0.0
+    return weight.astype(np.float32)
+
+
+@pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
+@pytest.mark.parametrize("fast", [False, True], ids=["scalar", "avx2"])
+@pytest.mark.parametrize("name", [*NAMES, "nf4-g17"])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 150), st.integers(0, 2**32 - 1))
+def test_native_small_floats_are_those_of_numpy(
+    name: str, fast: bool, kind: int, rows: int, columns: int, seed: int
+) -> None:
+    format, codec = parse_format(name), FloatCodec()
+    assert isinstance(format, BlockFormat)
+    weight = _extremes(kind, rows, columns, seed)
+    data, scales = codec.quantize(weight, format, fast=fast)
+    expected, expected_scales = quantize_reference(weight, format)
+    assert np.array_equal(data, expected)
+    assert scales is None or np.array_equal(scales, expected_scales)
+    some_bytes = np.random.default_rng(seed).integers(0, 256, data.shape).astype(np.uint8)
+    for blocks in (data, some_bytes):  # NaN codes and infinite scales of any bytes included
+        dense = codec.dequantize(blocks, scales, format, columns, fast=fast)
+        assert np.array_equal(dense, dequantize_reference(blocks, scales, format, columns), equal_nan=True)
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["scalar", "avx2"])
+def test_largest_magnitude_of_any_length_and_address(fast: bool) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(70):
+        for at in range(3):
+            x = rng.standard_normal(n + at).astype(np.float32)[at:]
+            assert absmax(x, fast=fast) == np.abs(x).max(initial=0)
+    x[7] = np.inf
+    assert absmax(x, fast=fast) == np.inf
+    x[3] = -np.nan
+    assert np.isnan(absmax(x, fast=fast))

@@ -98,7 +98,7 @@ def test_native_rtn_equals_numpy(
     weight[rng.random(weight.shape) < 0.1] = np.float32(0.25 * spread)
     format = parse_format(f"int{bits}{'-sym' if symmetric else ''}-g{group}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rtn, "rtn_pack", lambda *a: None)
+        patch.setattr(rtn, "rtn_pack", lambda *a, **k: None)
         expected = rtn.QUANTIZER.quantize(weight, format)
     assert isinstance(expected, Quantized)
     for fast in SPEEDS:
@@ -191,15 +191,37 @@ def test_a_group_far_longer_than_the_row_costs_nothing() -> None:
     assert np.array_equal(kernels.quantize_pack(ONES, one, one, 4, 10**9), expected)
 
 
-def test_without_native_code_numpy_does_the_work() -> None:
-    script = (
-        "import numpy as np; from gpu_kernels.library import backend; from gpu_kernels.kernels import pack;"
-        "print(backend(), pack(np.full((1, 8), 5, np.uint8), 4)[0, 0])"
-    )
-    env = {**os.environ, "BITWRIGHT_NATIVE": "0"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], env=env, cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["numpy", str(0x55555555)]
+#: A matrix in every kind of format: neither its bytes nor its values may depend on what does the work.
+_EVERYWHERE = """
+import hashlib, numpy as np
+from bitwright.core.formats import parse_format
+from gpu_kernels.library import backend
+from quantizers.rtn import QUANTIZER
+rng, found = np.random.default_rng(0), hashlib.sha256()
+weight = (rng.standard_normal((5, 300)) * 0.02).astype(np.float32)
+weight[1], weight[2, 64:128] = 0, 1e-7
+names = "int1-g64 int1-sym-g64 sign-g32 int2-sym-g64 int3-sym-g32 int4-g64 int4-sym-channel int8-g7 int4-g64-bf16 "
+names += "int-l3-g64 int4-tensor fp8-e4m3 fp8-e5m2 mxfp4 mxfp8 nvfp4 nf4 q4_0 q5_1 q8_0 q2_k q3_k q4_k q6_k "
+names += "iq4_nl iq4_xs bf16"
+for name in names.split():
+    made = QUANTIZER.quantize(weight, parse_format(name))
+    for array in (*made.arrays(), made.dequantize()):
+        found.update(np.ascontiguousarray(array).tobytes())
+print(backend(), found.hexdigest())
+"""
+
+
+def test_without_avx2_or_native_code_the_bytes_are_the_same() -> None:
+    root, found = Path(__file__).parents[2], {}
+    for setting in ("0", "scalar", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", _EVERYWHERE], env={**os.environ, "BITWRIGHT_NATIVE": setting}, cwd=root,
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found[setting] = done.stdout.split()
+    assert found["0"][0] == "numpy"
+    assert build.compiler() is None or found["scalar"][0] == "scalar"
+    assert len({digest for _, digest in found.values()}) == 1
 
 
 def test_no_compiler_builds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

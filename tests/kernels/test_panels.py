@@ -15,7 +15,7 @@ from quantizers.base import Quantized
 
 NATIVE = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
 KINDS = ("float32", "float16", "bf16")
-#: Group sizes: the three that are constants to the compiler, others, and one of several float64 blocks.
+#: Group sizes: the three that are constants to the compiler, others, and one of several parts.
 GROUPS = (32, 64, 128, 96, 160, 2080)
 
 
@@ -52,7 +52,7 @@ def test_panels_equal_numpy(bits: int, symmetric: bool, rows: int, each: int, gr
     weight = reference_quantize.to_float32(stored)
     format = parse_format(f"int{bits}{'-sym' if symmetric else ''}-g{group}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rtn, "rtn_pack", lambda *a: None)
+        patch.setattr(rtn, "rtn_pack", lambda *a, **k: None)
         expected = rtn.QUANTIZER.quantize(weight, format)
     assert isinstance(expected, Quantized)
     for fast in (False, True):
