@@ -1,13 +1,19 @@
 """Recipes on one model at equal true bytes, over several seeds: the tables and plots of docs/recipes/.
 
-Usage: python -m benchmarks.recipes MODEL [--recipes auto,higgs,...] [--budgets 3.25bpw,4bpw] [--seeds 3]
-           [--tokens 4096] [--test 8192] [--shuffles 10] [--baselines int3-sym-g64,...] [--state DIR] [--plot FILE.svg]
+Usage: python -m benchmarks.recipes MODEL [--recipes auto,higgs,auto@gptq,mine.toml,...] [--budgets 3.25bpw,4bpw]
+           [--seeds 3] [--tokens 4096] [--test 8192] [--shuffles 10] [--baselines int3-sym-g64,int2-g64@gptq]
+           [--uniforms] [--state DIR] [--plot FILE.svg]
 
 Every recipe plans within the same budget (bits a weight, scales and all counted) and is measured on held-out text that
-no plan was made on; a seed draws calibration, held-out part and noise. `--baselines` are formats that every
-unit takes, by round to nearest, measured on the same text with their own bytes. With `--shuffles N` plans of experts
-are also held against N plans that deal their formats to the experts of each layer at random (the same bytes), and
-against all experts at 2 bits. Tables and measurements are kept under --state, so that a run that was stopped goes on.
+no plan was made on; a seed draws calibration, held-out part and noise. `RECIPE@QUANTIZER` is the recipe with another
+quantizer. What is measured is the plan that was solved: a uniform plan does not step in. `+outliers` behind MODEL
+measures its copy with outlier channels (tests/models/outliers.py).
+
+`--baselines` are formats that every unit takes, by round to nearest or by the quantizer behind the @, measured on the
+same text with their own bytes. `--uniforms` adds to every recipe the best uniform plan of its own cut, formats and
+quantizer within the budget. With `--shuffles N` plans of experts are also held against N plans that deal their formats
+to the experts of each layer at random (the same bytes), and against all experts at 2 bits. Tables and measurements are
+kept under --state, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -21,21 +27,18 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.recipes_plot import Rows, plot
 from bitwright.core.errors import BitwrightError
 from bitwright.core.formats import parse_format
 from bitwright.core.plan import Plan, plan_from_json
 from bitwright.core.requests import PlanRequest, parse_request
-from bitwright.plot.svg import document as picture
-from bitwright.plot.svg import element, text
 from bitwright.settings import Settings
 from sensitivity import calibration as calibrations
 from sensitivity.evaluate import Quality, measure
+from tests.models.outliers import with_outliers
 from worker.steps import run
 from worker.steps.context import Context
-from worker.steps.quantizing import planned_quantizer
-
-COLOURS = ("#1f5fbf", "#c2410c", "#1a7f4b", "#7c3aed", "#b58900", "#0e7490", "#be185d", "#4d7c0f", "#64748b")
-Rows = dict[str, dict[str, list[tuple[float, float]]]]
+from worker.steps.quantizing import make_quantizer, planned_quantizer
 
 
 class Bench:
@@ -43,41 +46,51 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        self.model = _model(args)
         self.rows: Rows = {}
         self.notes: dict[str, str] = {}
 
     def context(self) -> Context:
         return Context(Settings(state_dir=self.args.state), lambda *_: None, allow_path=True)
 
-    def plan(self, recipe: str, budget: str, seed: int) -> None:
+    def plan(self, name: str, budget: str, seed: int) -> None:
         a, context = self.args, self.context()
+        recipe, _, quantizer = name.partition("@")
         members = {
-            "kind": "plan", "model": a.model, "budget": budget, "recipe": recipe, "seed": seed, "threads": 1,
-            "calibration_tokens": a.tokens, "confirm_tokens": a.test,
+            "kind": "plan", "model": self.model, "budget": budget, "recipe": recipe, "seed": seed, "threads": 1,
+            "calibration_tokens": a.tokens, "confirm_tokens": a.test, **({"quantizer": quantizer} if quantizer else {}),
         }  # fmt: skip
         request = parse_request(members)
         assert isinstance(request, PlanRequest)
+        name = name.replace(recipe, Path(recipe).stem) if recipe.endswith(".toml") else name
         try:
             result = run(request, context)
         except BitwrightError as error:
-            self.notes[f"{recipe} {budget}"] = error.detail
+            self.notes[f"{name} {budget}"] = error.detail
             return
         if not result["feasible"]:
-            self.notes[f"{recipe} {budget}"] = str(result["infeasible"]["hint"])
+            self.notes[f"{name} {budget}"] = str(result["infeasible"]["hint"])
             return
         plan = plan_from_json(result["plan"])
         assert plan.measured is not None
-        self.add(recipe, budget, plan.totals.bits_per_weight, plan.measured.kl)
+        weights = sum(unit.elements for unit in plan.units)
+        extra: dict[str, Any] = plan.measured.extra
+        solved = extra.get("mixed", {"bytes": plan.totals.bytes, "kl": plan.measured.kl})
+        self.add(name, budget, 8 * solved["bytes"] / weights, solved["kl"])
+        if a.uniforms and "feasible_uniform" in extra:
+            uniform = extra["feasible_uniform"]
+            title = f"{name}: {uniform['format'].split('[')[0]} everywhere"
+            self.add(title, budget, 8 * uniform["bytes"] / weights, uniform["kl"])
         if a.shuffles and any(unit.expert is not None for unit in plan.units):
-            self.shuffled(recipe, budget, plan, context)
+            self.shuffled(name, budget, plan, context)
 
     def add(self, name: str, budget: str, bits: float, kl: float) -> None:
         self.rows.setdefault(name, {}).setdefault(budget, []).append((bits, kl))
-        print(f"{name:28}{budget:10}{bits:8.4f}{kl:12.6f}", flush=True)
+        print(f"{name:40}{budget:10}{bits:8.4f}{kl:12.6f}", flush=True)
 
     def held_out(self, seed: int, context: Context) -> tuple[Any, Any, Any]:
         """(source, inventory, calibration) as a plan of this seed sees them."""
-        source, inventory = context.open(self.args.model)
+        source, inventory = context.open(self.model)
         sizes = {"scoring_tokens": self.args.tokens, "confirming_tokens": self.args.test}
         return source, inventory, calibrations.load(None, source, inventory, seed=seed, **sizes)
 
@@ -107,16 +120,24 @@ class Bench:
         return known[key]
 
     def baselines(self, seed: int) -> None:
-        names = self.args.baselines.split(",") if self.args.baselines else []
-        if not names:
-            return
-        source, inventory, calibration = self.held_out(seed, self.context())
-        variants = {name: [name] * len(inventory.units) for name in names}
-        key = f"{inventory.digest} {calibration.confirming.digest} {names}"
-        found = self.remembered(key, lambda: measure(source, inventory, variants, calibration))
-        for name in names:
-            bits = sum(parse_format(name).storage(u.shape).bits for u in inventory.units) / inventory.weights
-            self.add(f"{name} everywhere", "-", bits, found[name])
+        for name in self.args.baselines.split(",") if self.args.baselines else []:
+            context = self.context()
+            source, inventory, calibration = self.held_out(seed, context)
+            format, _, quantizer = name.partition("@")
+            maker = make_quantizer(quantizer or "rtn", source, inventory, calibration, context)
+            variants = {name: [format] * len(inventory.units)}
+            key = f"{inventory.digest} {calibration.confirming.digest} {name} {calibration.scoring.digest}"
+            work = lambda: measure(source, inventory, variants, calibration, quantizer=maker)  # noqa: B023, E731
+            bits = sum(parse_format(format).storage(u.shape).bits for u in inventory.units) / inventory.weights
+            self.add(f"{name} everywhere", "-", bits, self.remembered(key, work)[name])
+
+
+def _model(args: argparse.Namespace) -> str:
+    plain = Path(args.model.removesuffix("+outliers"))
+    if not args.model.endswith("+outliers"):
+        return str(args.model)
+    target = args.state / f"{plain.name}-outliers"
+    return str(target if target.is_dir() else with_outliers(plain, target))
 
 
 def _dealt(plan: Plan, rng: np.random.Generator) -> list[str]:
@@ -138,7 +159,7 @@ def _stored_bits(plan: Plan, formats: Sequence[str]) -> float:
 
 
 def markdown(bench: Bench) -> str:
-    """KL: mean over seeds and, in brackets, every seed."""
+    """KL: mean over seeds, and every seed."""
     lines = ["| plan | budget | stored bits | KL | each seed |", "|---|---|---|---|---|"]
     ranked = [
         (budget, statistics.mean(kl for _, kl in cells), name, cells)
@@ -152,43 +173,6 @@ def markdown(bench: Bench) -> str:
     return "\n".join([*lines, "", *(f"{name}: {why}" for name, why in bench.notes.items())])
 
 
-def plot(bench: Bench, title: str) -> str:
-    """Stored bits across, KL up (log); a dot a seed, a line through the means."""
-    left, top, width, height = 56.0, 34.0, 420.0, 300.0
-    cells = [cell for budgets in bench.rows.values() for found in budgets.values() for cell in found]
-    bits, kls = [c[0] for c in cells], [np.log10(c[1]) for c in cells]
-    low, high, least, most = min(bits) - 0.1, max(bits) + 0.1, min(kls) - 0.05, max(kls) + 0.05
-
-    def at(b: float, kl: float) -> tuple[float, float]:
-        x, y = (b - low) / (high - low), (np.log10(kl) - least) / (most - least)
-        return left + width * x, top + height * (1 - float(y))
-
-    parts = [
-        text(title, left, 20, size=13),
-        element("rect", x=left, y=top, width=width, height=height, fill="none", stroke="#9aa3b2"),
-        text("stored bits a weight", left + width / 2, top + height + 30, anchor="middle"),
-        text("KL, nats (log)", left, top - 4, size=10),
-    ]
-    for tick in np.arange(np.ceil(low * 2) / 2, high, 0.5):
-        x, _ = at(float(tick), 10**least)
-        parts.append(text(f"{tick:g}", x, top + height + 14, size=10, anchor="middle"))
-    for tick in (v * 10.0**e for e in range(-5, 2) for v in (1, 2, 5)):
-        if least <= np.log10(tick) <= most:
-            parts.append(text(f"{tick:g}", left - 4, at(low, tick)[1] + 3, size=10, anchor="end"))
-    for number, (name, budgets) in enumerate(sorted(bench.rows.items())):
-        colour = COLOURS[number % len(COLOURS)]
-        means = sorted(tuple(np.mean(found, axis=0)) for found in budgets.values())
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*mean) for mean in means))
-        parts.append(element("polyline", points=points, fill="none", stroke=colour, stroke_width=1.5))
-        for found in budgets.values():
-            for x, y in (at(*cell) for cell in found):
-                parts.append(element("circle", cx=x, cy=y, r=2.6, fill=colour, fill_opacity=0.7))
-        y = top + 12 + 16 * number
-        parts.append(element("rect", x=left + width + 14, y=y - 9, width=10, height=10, fill=colour))
-        parts.append(text(name, left + width + 30, y, size=11))
-    return picture(left + width + 230, top + height + 46, title, parts)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -199,6 +183,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=8192)
     parser.add_argument("--shuffles", type=int, default=0)
     parser.add_argument("--baselines", default="")
+    parser.add_argument("--uniforms", action="store_true")
     parser.add_argument("--state", type=Path, default=Path(".bitwright/bench-recipes"))
     parser.add_argument("--plot", type=Path)
     bench = Bench(parser.parse_args())
@@ -209,10 +194,8 @@ def main() -> None:
                 bench.plan(recipe, budget, seed)
     print(markdown(bench))
     if bench.args.plot is not None:
-        name = Path(bench.args.model).name
-        bench.args.plot.write_text(
-            plot(bench, f"{name}: recipes at equal true bytes, {bench.args.seeds} seeds"), "utf-8"
-        )
+        title = f"{Path(bench.args.model).name}: recipes at equal true bytes, {bench.args.seeds} seeds"
+        bench.args.plot.write_text(plot(bench.rows, title), "utf-8")
 
 
 if __name__ == "__main__":

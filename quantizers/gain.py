@@ -9,8 +9,12 @@ least squares made plans of GPTQ worse (docs/benchmarks.md).
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.formats import IntFormat
 from quantizers.base import Float32Matrix, Mixed, Quantized
 from quantizers.hessian import Float64
 from quantizers.rtn import GAIN_LIMITS, stored_scale
@@ -26,41 +30,43 @@ class Gain:
         """See quantizers.compensation.Compensator. Codes and zero points stay; one scale a tensor stays too."""
         if not weight.size:
             return value
-        return _louder(value, _factors(weight, value.dequantize(), hessian)[:, None])
+        return _louder(value, factors(weight, value.dequantize(), hessian)[:, None])
 
     def improve_mixed(self, weight: Float32Matrix, value: Mixed, hessian: Float64) -> Mixed:
         """The same for a matrix cut where a scale belongs to one row: into blocks of columns, or groups."""
         if not weight.size:
             return value
         cut, choice = value.format.cut(value.shape), value.format.line_choice(value.shape)
-        factors = _factors(weight, value.dequantize(), hessian)[:, None]
+        found = factors(weight, value.dequantize(), hessian)[:, None]
         pieces = []
         for number, piece in enumerate(value.pieces):
             if isinstance(piece, Quantized):
                 groups = -(-value.shape[1] // piece.format.group) if piece.format.group else 1
-                of_lines = cut.to_lines(np.broadcast_to(factors, (value.shape[0], groups)), value.shape)
+                of_lines = cut.to_lines(np.broadcast_to(found, (value.shape[0], groups)), value.shape)
                 piece = _louder(piece, of_lines[choice == number])
             pieces.append(piece)
         return Mixed(tuple(pieces), value.shape, value.format)
 
 
-def _factors(weight: Float32Matrix, dense: Float32Matrix, hessian: Float64) -> Float64:
-    """(out,) w H w' / w H v', within GAIN_LIMITS; 1 where w H v' is not positive."""
+def factors(weight: Float32Matrix, dense: NDArray[np.floating[Any]], hessian: Float64) -> Float64:
+    """(out,) w H w' / w H v' of rows w and stored values v, within GAIN_LIMITS; 1 where w H v' is not positive."""
     pulled = weight.astype(np.float64) @ hessian
     wanted = np.einsum("ri,ri->r", pulled, weight)
     found = np.einsum("ri,ri->r", pulled, dense)
-    factors: Float64 = np.clip(np.divide(wanted, found, out=np.ones_like(wanted), where=found > 0), *GAIN_LIMITS)
-    return factors
+    gains: Float64 = np.clip(np.divide(wanted, found, out=np.ones_like(wanted), where=found > 0), *GAIN_LIMITS)
+    return gains
 
 
-def _louder(value: Quantized, factors: Float64) -> Quantized:
-    """The same codes with scales times `factors`, which broadcast to the scales."""
+def louder(scales: NDArray[Any], gains: Float64, format: IntFormat) -> NDArray[Any]:
+    """Scales times `gains`, which broadcast, as the format stores them; a line that would not fit keeps its own."""
+    found = scales.astype(np.float64) * gains
+    if format.scale == "F16":
+        fits = np.abs(found).max(axis=1, initial=0) <= _MOST
+        found = np.where(fits[:, None], found, scales)
+    return stored_scale(found.astype(np.float32), format, "weight")
+
+
+def _louder(value: Quantized, gains: Float64) -> Quantized:
     if value.format.tensor:
         return value
-    scales = value.scales.astype(np.float64) * factors
-    if value.format.scale == "F16":  # a line whose scales would not fit keeps its own
-        fits = np.abs(scales).max(axis=1, initial=0) <= _MOST
-        scales = np.where(fits[:, None], scales, value.scales)
-    return Quantized(
-        value.codes, stored_scale(scales.astype(np.float32), value.format, "weight"), value.zeros, value.format
-    )
+    return Quantized(value.codes, louder(value.scales, gains, value.format), value.zeros, value.format)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from bitwright.core.errors import Unsupported
 
@@ -18,6 +18,8 @@ DTYPE_BYTES = {
 
 #: Role of rest tensors that could be units, but stay unquantized because an engine asks for it.
 KEPT = "kept"
+#: Families of units that can be tied (Unit.families says what each is).
+TieKind = Literal["qkv", "gate_up", "experts", "all_experts", "expert", "expert_role"]
 
 
 @dataclass(frozen=True)

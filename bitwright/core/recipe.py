@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bitwright.core.catalog import unknown_name
 from bitwright.core.errors import InvalidInput, UnknownName
 from bitwright.core.formats import parse_format
+from bitwright.core.inventory import TieKind
 from bitwright.core.mixed_format import PATTERN
 
 #: tensor, expert, row, row:B, column, column:B, group (see core.mixed_format).
@@ -83,7 +84,9 @@ class Recipe(BaseModel):
     solver: str = "auto"
     quantizer: str = "rtn"
     quantizer_options: dict[str, Any] = Field(default_factory=dict)
-    ties: tuple[str, ...] = Field(default=(), description="families of units that share a format, besides the engine's")
+    ties: tuple[TieKind, ...] = Field(
+        default=(), description="families of units that share a format, besides the engine's"
+    )
     menus: tuple[MenuLine, ...] = ()
     rules: tuple[RuleLine, ...] = ()
     spread: Literal["model", "layer"] = Field(
@@ -119,7 +122,7 @@ def parse_recipe(text: str, *, origin: str, known: Mapping[str, Collection[str]]
         raise InvalidInput(
             f"the recipe {origin} is wrong at line {line_of(text, first['loc'])}, member "
             f"'{'.'.join(str(part) for part in first['loc'])}'",
-            expected=first["msg"],
+            expected=first["msg"].replace("a valid tuple", "a list"),
             got=repr(first.get("input"))[:80],
         ) from error
     for member, names in (known or {}).items():
@@ -169,4 +172,11 @@ def line_of(text: str, location: Sequence[str | int]) -> int:
 def load_recipe(path: Path, *, known: Mapping[str, Collection[str]] | None = None) -> Recipe:
     if not path.is_file():
         raise InvalidInput("there is no such recipe file", got=str(path))
-    return parse_recipe(path.read_text("utf-8"), origin=path.name, known=known)
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        line = 1 + error.object[: error.start].count(b"\n")
+        raise InvalidInput(
+            f"the recipe {path.name} is not text at line {line}", expected="TOML in UTF-8", got=error.reason
+        ) from error
+    return parse_recipe(text, origin=path.name, known=known)

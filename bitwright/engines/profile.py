@@ -11,9 +11,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, IntFormat, MixedFormat, parse_format
-from bitwright.core.inventory import Inventory, Unit
+from bitwright.core.inventory import Inventory, TieKind, Unit
 from bitwright.engines.facts import Device, Experts, KvCache, Memory, Names, Never, Silent
-from bitwright.engines.rules import BlockRule, Data, Evidence, FloatRule, IntRule, TieKind, unit_class
+from bitwright.engines.rules import BlockRule, Data, Evidence, FloatRule, IntRule, unit_class
 
 
 class EngineProfile(Data):

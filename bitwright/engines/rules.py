@@ -12,7 +12,6 @@ from bitwright.core.inventory import Unit
 
 #: dense: in a block; expert: of a mixture; head: outside the blocks (lm_head, classifiers).
 UnitClass = Literal["dense", "expert", "head"]
-TieKind = Literal["qkv", "gate_up", "experts", "all_experts", "expert", "expert_role"]
 
 
 def unit_class(unit: Unit) -> UnitClass:

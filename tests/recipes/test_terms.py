@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ import solvers
 from bitwright.core.errors import InvalidInput
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.core.problem import Limit, Problem, Resource
-from bitwright.core.recipe import Recipe, parse_recipe
+from bitwright.core.recipe import Recipe, load_recipe, parse_recipe
 from bitwright.recipes import find_recipe
-from worker.steps.terms import allowed, constrained, layer_limits, smallest_bytes
+from worker.steps.terms import allowed, constrained, fitted, idle, layer_limits, smallest_bytes
 
 #: Names that a recipe's members may have, as the catalogs give them.
 KNOWN = {"metric": ("fisher", "moe"), "solver": ("auto", "hull"), "quantizer": ("rtn", "gptq")}
@@ -40,7 +41,8 @@ def problem(inventory: Inventory, recipe: Recipe, limit: int, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     n = len(inventory.units)
     loss = np.sort(rng.gamma(1, 1, (n, len(FORMATS))), axis=1)[:, ::-1].copy()
-    loss[~allowed(recipe, inventory.units, FORMATS)] = np.inf
+    possible = allowed(recipe, inventory.units, FORMATS)
+    loss[np.zeros(loss.shape, bool) if possible is None else ~possible] = np.inf
     costs = np.tile(np.array([1, 2, 3, 4], np.int64) * 512 + 128, (n, 1))
     tie = np.array(inventory.tie_ids(("expert",)), np.int64)
     plain = Problem(loss, (Resource("bytes", costs),), (Limit("bytes", limit),), tie, format_names=FORMATS)
@@ -103,6 +105,23 @@ def test_every_layer_keeps_its_share() -> None:
     assert sum(limit.value for limit in limits) + 2176 <= p.limits[0].value
 
 
+def test_a_layer_without_experts_does_not_pay_for_attention_out_of_their_share() -> None:
+    """DeepSeek's first block is dense: its 4 bits a weight did not fit a share of 2.5, and mc-moe refused the model."""
+    recipe, inventory = find_recipe("mc-moe"), moe(2, 4)
+    first = [unit(f"dense.{m}", f"mlp.{m}", 0) for m in ("gate_proj", "up_proj", "down_proj")]
+    others = [replace(u, layer=None if u.layer is None else u.layer + 1) for u in inventory.units]
+    inventory = replace(inventory, layers=3, units=(*first, *others))
+    p = problem(inventory, recipe, 6 * 2176 + 2 * 8 * 1200)
+    by_name = {limit.name: limit for limit in p.limits if limit.subset is not None}
+    assert by_name["bytes@layer0"].value == 3 * 2176
+    assert by_name["bytes@layer1"].value == by_name["bytes@layer2"].value == 2176 + 8 * 1200
+    assert solvers.solve(p).feasible
+    least = smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory.units)
+    assert least is not None
+    assert solvers.solve(problem(inventory, recipe, least)).feasible
+    assert not solvers.solve(problem(inventory, recipe, least - 1)).feasible
+
+
 def test_the_smallest_budget_is_the_smallest() -> None:
     recipe, inventory = find_recipe("mc-moe"), moe(2, 4)
     least = smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory.units)
@@ -157,6 +176,8 @@ formats = ["int4-g64"]
         ('name = "x"\nsummary = "x"\n[[rules]]\nformats = ["int2-g64"]\n', "at_least or at_most"),
         ('name = "x"\nsummary = "x"\n[[menus]]\nformats = ["int2-g64"]\n', "no menu for the others"),
         ('name = "x"\nsummary = "x"\nmetrics = "fisher"\n', "line 3"),
+        ('name = "x"\nsummary = "x"\nties = ["cousins"]\n', "line 3"),
+        ('name = "x"\nsummary = "x"\nformats = "int4-g64"\n', "line 3"),
         ('name = "x"\nsummary = "x"\nspread = "wide"\n', "line 3"),
         ('name = "x"\nsummary = "x"\n\nformats = ["int99"]\n', "mine.toml line 4"),
         ('name = "x"\nsummary = "x"\nformats = ["int4-g64"]\nmetric = "fishre"\n', "did you mean fisher"),
@@ -179,3 +200,37 @@ def test_layer_limits_leave_room_for_units_outside_layers() -> None:
     recipe, inventory = find_recipe("mc-moe"), moe(2, 2)
     p = problem(inventory, recipe, 20_000)
     assert sum(limit.value for limit in layer_limits(p, inventory.units, 20_000)) <= 20_000 - 2176
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """It ended in a trace."""
+    (tmp_path / "own.toml").write_bytes(b'name = "own"\n\xff\xfe')
+    with pytest.raises(InvalidInput, match=r"own\.toml is not text at line 2"):
+        load_recipe(tmp_path / "own.toml")
+
+
+def test_lines_about_no_unit_are_said() -> None:
+    """A pattern with a slip of the pen changed nothing, silently."""
+    text = RULED + '[[menus]]\nmodules = ["self_atn.*"]\nformats = ["int4-g64"]\n'
+    recipe = parse_recipe('formats = ["int2-g64", "int4-g64"]\n' + text, origin="x")
+    assert idle(recipe, moe(2, 2).units) == [
+        "menu 1 of the recipe x is about no unit of this model: modules = ['self_atn.*']"
+    ]
+    assert idle(find_recipe("mc-moe"), moe(2, 2).units) == []
+
+
+def test_blocks_are_not_halved_below_the_groups_of_their_formats() -> None:
+    """`column:7` became `column:1`, and that was refused in its stead."""
+    recipe = find_recipe("slim-llm").model_copy(update={"granularity": "column:7", "formats": ("int2-g64",)})
+    assert fitted(recipe, moe(1, 2)) == (recipe, [])
+    assert fitted(find_recipe("slim-llm"), moe(1, 2))[0].granularity == "column:64"
+
+
+def test_units_outside_layers_have_a_share_and_not_their_dearest_format() -> None:
+    """With a head that may take 16 bits, nothing was left for the layers' shares below 4.2 bits a weight."""
+    recipe, inventory = Recipe(name="x", summary="x", spread="layer", formats=FORMATS), moe(2, 2)
+    least = smallest_bytes(problem(inventory, recipe, 10**9), recipe, inventory.units)
+    assert least == len(inventory.units) * 640
+    p = problem(inventory, recipe, least)
+    assert solvers.solve(p).feasible
+    assert {limit.value for limit in p.limits if limit.subset is not None} == {5 * 640}

@@ -89,9 +89,20 @@ def _gpt_neox() -> transformers.PreTrainedModel:
     )  # fmt: skip
 
 
+def _qwen2_moe() -> transformers.PreTrainedModel:
+    """A shared expert with a gate of its own beside the routed ones."""
+    return transformers.Qwen2MoeForCausalLM(
+        transformers.Qwen2MoeConfig(
+            vocab_size=VOCABULARY, hidden_size=48, intermediate_size=64, moe_intermediate_size=32,
+            shared_expert_intermediate_size=48, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
+            num_experts=4, num_experts_per_tok=2, max_position_embeddings=64, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+
+
 BUILDERS = {
     "llama": _llama, "mixtral": _mixtral, "gpt2": _gpt2, "vit": _vit, "bert": _bert, "opt": _opt,
-    "deepseek": _deepseek, "gpt-neox": _gpt_neox,
+    "deepseek": _deepseek, "gpt-neox": _gpt_neox, "qwen2-moe": _qwen2_moe,
 }  # fmt: skip
 
 
@@ -127,7 +138,8 @@ def image_data(items: int) -> Data:
 
 DATA = {
     "llama": lambda: token_data(3, 9), "mixtral": lambda: token_data(2, 7), "gpt2": lambda: token_data(2, 6),
-    "opt": lambda: token_data(3, 6), "deepseek": lambda: token_data(2, 7), "gpt-neox": lambda: token_data(3, 6),
+    "opt": lambda: token_data(3, 6), "deepseek": lambda: token_data(2, 7), "qwen2-moe": lambda: token_data(2, 7),
+    "gpt-neox": lambda: token_data(3, 6),
     "vit": lambda: image_data(6), "bert": lambda: sentence_data(5, 8),
 }  # fmt: skip
 

@@ -154,6 +154,9 @@ def test_the_worse_of_two_measured_plans_is_not_returned(
         formats == {"int3-g64"} and "uniform" in result["plan"]["provenance"]["solver"]
     )
     assert measured["kl"] <= measured["extra"]["feasible_uniform"]["kl"]
+    left = measured["extra"].get("mixed")
+    assert (left is None) == (measured.get("fallback") is None)
+    assert left is None or left["kl"] > measured["kl"]
 
 
 def test_uniform_neighbours_bracket_the_choice(bench: Bench, planned: dict[str, Any]) -> None:

@@ -46,8 +46,8 @@ def confirm(
     variants = {name: table.unit_formats(choice) for name, choice in choices.items()}
     quality = _measure(study, variants, cache)
     paired = quality.get("joint", quality["plan"])
-    taken = "joint" if paired.kl < quality["plan"].kl else "plan"
-    mixed = quality[taken]
+    taken = mixing = "joint" if paired.kl < quality["plan"].kl else "plan"
+    mixed = quality[mixing]
     if "feasible_uniform" in quality and quality["feasible_uniform"].kl < mixed.kl:
         taken = "feasible_uniform"
     chosen = quality[taken]
@@ -57,7 +57,7 @@ def confirm(
             table, choices["feasible_uniform"], quality["feasible_uniform"]
         ).model_dump()
     if "positional" in quality:
-        extra["positional"] = _positional(table, choices["positional"], quality["positional"])
+        extra["positional"] = _told(table, choices["positional"], quality["positional"])
     if joint is not None:
         extra["joint"] = _joint(joint, paired, quality, taken)
     fallback = None
@@ -66,6 +66,7 @@ def confirm(
             f"the best feasible uniform plan measured {chosen.kl:.4g} against {mixed.kl:.4g} "
             "of the mixed plan, so it was taken"
         )
+        extra["mixed"] = _told(table, choices[mixing], mixed)
     return (
         Measured(
             kl=chosen.kl,
@@ -130,7 +131,7 @@ def _joint(joint: Joint, paired: Quality, quality: Mapping[str, Quality], taken:
     }  # fmt: skip
 
 
-def _positional(table: SensitivityTable, choice: IntArray, quality: Quality) -> dict[str, Any]:
+def _told(table: SensitivityTable, choice: IntArray, quality: Quality) -> dict[str, Any]:
     rows = np.arange(len(choice))
     return {
         "kl": quality.kl,

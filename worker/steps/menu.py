@@ -98,9 +98,10 @@ def resolve(request: Scoring, inventory: Inventory) -> Menu:
     known = {"metric": METRICS.names(), "solver": (AUTO, *SOLVERS.names()), "quantizer": QUANTIZERS.names()}
     recipe = find_recipe(request.recipe, known=known)
     terms.require(recipe, inventory)
-    warnings: list[str] = []
+    warnings = terms.idle(recipe, inventory.units)
     if not request.granularity and not request.formats:
-        recipe, warnings = terms.fitted(recipe, inventory)
+        recipe, words = terms.fitted(recipe, inventory)
+        warnings += words
     if request.formats:
         recipe = recipe.model_copy(update={"formats": request.formats})
     granularity = request.granularity or recipe.granularity

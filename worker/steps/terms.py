@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -40,7 +40,9 @@ def fitted(recipe: Recipe, inventory: Inventory) -> tuple[Recipe, list[str]]:
     """
     match = re.fullmatch(r"column:([0-9]+)", recipe.granularity)
     size = int(match[1]) if match else 0
-    fits = next((size >> n for n in range(8) if size >> n and _divides(size >> n, inventory)), size)
+    groups = [int(found[1]) for name in recipe.formats if (found := re.search(r"-g([0-9]+)", name))]
+    halves = [size >> n for n in range(8) if size >> n and all(g == size or (size >> n) % g == 0 for g in groups)]
+    fits = next((half for half in halves if _divides(half, inventory)), size)
     if fits == size:
         return recipe, []
     formats = tuple(
@@ -80,6 +82,18 @@ def _speaks_of(line: MenuLine | RuleLine, units: Sequence[Unit]) -> list[bool]:
     ]
 
 
+def idle(recipe: Recipe, units: Sequence[Unit]) -> list[str]:
+    """What to say of lines that name modules or layers which the model does not have."""
+    kinds: dict[str, Sequence[MenuLine | RuleLine]] = {"menu": recipe.menus, "rule": recipe.rules}
+    return [
+        f"{kind} {number} of the recipe {recipe.name} is about no unit of this model: "
+        + ", ".join(f"{name} = {list(value)}" for name in ("modules", "layers") if (value := getattr(line, name)))
+        for kind, lines in kinds.items()
+        for number, line in enumerate(lines, 1)
+        if (line.modules or line.layers) and not any(_speaks_of(line, units))
+    ]
+
+
 def constrained(problem: Problem, recipe: Recipe, units: Sequence[Unit]) -> Problem:
     """The problem with the recipe's rules and its limits a layer. units: the unit of each row of the problem."""
     rules = tuple(rule for line in recipe.rules for rule in _rules(line, problem, units))
@@ -113,33 +127,49 @@ def _counted(line: RuleLine, problem: Problem, units: Sequence[Unit]) -> list[In
     return [np.array([i for i in meant if units[i].layer == layer], np.int64) for layer in layers]
 
 
+@dataclass(frozen=True)
+class _Share:
+    """Of a layer: its rows, what those of them cost that have no choice, and its share, by weights, of the rest."""
+
+    rows: IntArray
+    free: IntArray
+    fixed: int
+    share: float
+
+
 def layer_limits(problem: Problem, units: Sequence[Unit], total: int) -> tuple[Limit, ...]:
-    """A limit on the bytes of each layer: its share, by weights, of what the units outside layers leave at most."""
-    left = total - _outside_bytes(problem, units)
+    """A limit on the bytes of each layer: its units without a choice, and its share of what is left for the others.
+
+    Left is what units without a choice do not take, anywhere; units outside layers have a share of it, too. Layers that
+    are alike get alike limits; a layer without experts does not pay for its 4-bit attention out of a 2-bit share.
+    """
+    layers, fixed = _shares(problem, units)
     return tuple(
-        Limit("bytes", max(0, math.floor(left * share)), f"layer{layer}", rows)
-        for layer, (rows, share) in _shares(units).items()
+        Limit("bytes", layer.fixed + max(0, math.floor((total - fixed) * layer.share)), f"layer{number}", layer.rows)
+        for number, layer in layers.items()
     )
 
 
-def _shares(units: Sequence[Unit]) -> dict[int, tuple[IntArray, float]]:
-    """Layer -> (its rows, its share of the weights of all layers)."""
+def _shares(problem: Problem, units: Sequence[Unit]) -> tuple[dict[int, _Share], int]:
+    """(layer -> its share, bytes of all units without a choice)."""
+    costs, possible = problem.resource("bytes").costs(), np.isfinite(problem.loss)
+    single = possible.sum(axis=1) == 1
+    paid = np.where(single, np.where(possible, costs, 0).sum(axis=1), 0)
     rows: dict[int, list[int]] = {}
-    elements: dict[int, dict[str, int]] = {}
+    elements: dict[int | None, dict[str, int]] = {}
     for row, unit in enumerate(units):
         if unit.layer is not None:
             rows.setdefault(unit.layer, []).append(row)
+        if not single[row]:
             elements.setdefault(unit.layer, {})[unit.name] = unit.elements
     weights = {layer: sum(members.values()) for layer, members in elements.items()}
-    whole = sum(weights.values())
-    return {layer: (np.array(members, np.int64), weights[layer] / whole) for layer, members in sorted(rows.items())}
-
-
-def _outside_bytes(problem: Problem, units: Sequence[Unit]) -> int:
-    """The most that units outside layers can take, so that the layers' shares always fit beside them."""
-    rows = [row for row, unit in enumerate(units) if unit.layer is None]
-    costs = np.where(np.isfinite(problem.loss), problem.resource("bytes").costs(), 0)
-    return int(costs[rows].max(axis=1, initial=0).sum())
+    whole = max(1, sum(weights.values()))
+    found = {}
+    for layer, members in sorted(rows.items()):
+        every = np.array(members, np.int64)
+        share = weights.get(layer, 0) / whole
+        found[layer] = _Share(every, every[~single[every]], int(paid[every].sum()), share)
+    return found, int(paid.sum())
 
 
 def smallest_bytes(problem: Problem, recipe: Recipe, units: Sequence[Unit]) -> int | None:
@@ -155,8 +185,9 @@ def smallest_bytes(problem: Problem, recipe: Recipe, units: Sequence[Unit]) -> i
     taken = costs[np.arange(problem.n), cheapest.choice]
     if recipe.spread == "model":
         return int(taken.sum())
-    need = max(int(taken[rows].sum()) / share for rows, share in _shares(units).values())
-    least = math.ceil(need) + _outside_bytes(problem, units)
+    layers, fixed = _shares(problem, units)
+    need = max((int(taken[layer.free].sum()) / layer.share for layer in layers.values() if layer.share), default=0)
+    least = max(int(taken.sum()), math.ceil(need) + fixed)
     while any(limit.value < taken[limit.units].sum() for limit in layer_limits(problem, units, least)):
         least += 1
     return least
