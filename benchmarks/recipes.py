@@ -189,7 +189,7 @@ def main() -> None:
     bench = Bench(parser.parse_args())
     for seed in range(bench.args.seeds):
         bench.baselines(seed)
-        for recipe in bench.args.recipes.split(","):
+        for recipe in filter(None, bench.args.recipes.split(",")):
             for budget in bench.args.budgets.split(","):
                 bench.plan(recipe, budget, seed)
     print(markdown(bench))

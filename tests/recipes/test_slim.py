@@ -67,21 +67,24 @@ def test_counts_scores_and_bytes(bench: Bench, stressed: str, tmp_path: Path) ->
     assert {name: format.name for name, format in checkpoint.formats().items()} == plan.formats()
 
 
-def test_it_beats_uniform_gptq_and_the_plan_by_weight_error(bench: Bench, models_dir: Path) -> None:
-    """Short form of the table of docs/recipes/slim-llm.md: 2 bits, equal true bytes but for 4 a matrix, one seed."""
+@pytest.mark.parametrize("bits", [2, 3])
+def test_it_beats_uniform_gptq_and_the_plan_by_weight_error(bench: Bench, models_dir: Path, bits: int) -> None:
+    """Short form of the table of docs/recipes/slim-llm.md: equal true bytes but for 4 a matrix, one seed.
+
+    At 3 bits it was a tie until ranges competed row by row (quantizers.row_contest).
+    """
     model, more = str(models_dir / "llama-stdlib"), {"metric": "weight-mse", "recipe": "auto"}
-    slim, _ = planned(bench, model, "2.3bpw")
-    uniform, _ = planned(bench, model, "2.3bpw", quantizer="gptq", formats=["int2-g64"], **more)
-    error, _ = planned(
-        bench, model, "2.3bpw", granularity="column:64", quantizer="gptq",
-        formats=["sign-g64", "int2-g64", "int3-g64", "int4-g64"], **more,
-    )  # fmt: skip
+    budget = f"{bits}.3bpw"
+    slim, _ = planned(bench, model, budget)
+    uniform, _ = planned(bench, model, budget, quantizer="gptq", formats=[f"int{bits}-g64"], **more)
+    formats = ["sign-g64", "int2-g64", "int3-g64", "int4-g64", "int5-g64"]
+    error, _ = planned(bench, model, budget, granularity="column:64", quantizer="sqc", formats=formats, **more)
     assert slim.measured is not None
     assert uniform.measured is not None
     assert error.measured is not None
     assert slim.totals.bytes <= uniform.totals.bytes + 8 * len(slim.units)
-    assert slim.measured.kl < 0.98 * uniform.measured.kl
-    assert slim.measured.kl < 0.98 * error.measured.kl
+    assert slim.measured.kl < 0.9 * uniform.measured.kl
+    assert slim.measured.kl < 0.98 * error.measured.extra.get("mixed", {"kl": error.measured.kl})["kl"]
 
 
 def test_fewer_than_four_blocks_are_planned(bench: Bench, models_dir: Path) -> None:
