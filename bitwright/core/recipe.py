@@ -170,6 +170,7 @@ def line_of(text: str, location: Sequence[str | int]) -> int:
 
 
 def load_recipe(path: Path, *, known: Mapping[str, Collection[str]] | None = None) -> Recipe:
+    """The recipe in a TOML file. Raises InvalidInput for a file that is missing or not text, and as `parse_recipe`."""
     if not path.is_file():
         raise InvalidInput("there is no such recipe file", got=str(path))
     try:
