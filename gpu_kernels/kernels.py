@@ -178,6 +178,17 @@ def rtn_rows(
     return int(status) if status else (codes, scales, zeros)
 
 
+#: Words, scales and zero points of rows; each contiguous.
+Packed = tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.uint8] | None]
+
+
+def packed_rows(rows: int, columns: int, bits: int, symmetric: bool, group: int) -> Packed:
+    """Room for what `rtn_pack` makes of so many rows."""
+    scales = np.empty((rows, -(-columns // group)), dtype=np.float16)
+    zeros = None if symmetric else np.empty(scales.shape, dtype=np.uint8)
+    return np.empty((rows, words(columns, bits)), dtype=np.uint32), scales, zeros
+
+
 def rtn_pack(
     weight: NDArray[Any],
     bits: int,
@@ -186,11 +197,12 @@ def rtn_pack(
     correct: bool,
     *,
     signs: bool = False,
+    into: Packed | None = None,
     fast: bool = True,
-) -> tuple[NDArray[np.uint32], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:
+) -> Packed | int | None:
     """`rtn_rows` and `pack` in one pass: words, not codes. weight: float32, float16, or uint16 (bfloat16 bits).
 
-    One bit too, whose scales are always corrected; signs: that bit is the sign.
+    One bit too, whose scales are always corrected; signs: that bit is the sign. into: arrays to fill (`packed_rows`).
     """
     native = library()
     if native is None or not 1 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype not in _TYPES:
@@ -198,9 +210,7 @@ def rtn_pack(
     kind = 2 if signs else int(symmetric)
     weight = _dense(weight)
     rows, columns = weight.shape
-    out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
-    scales = np.empty((rows, -(-columns // group)), dtype=np.float16)
-    zeros = None if symmetric else np.empty(scales.shape, dtype=np.uint8)
+    out, scales, zeros = packed_rows(rows, columns, bits, symmetric, group) if into is None else into
 
     def work(start: int, stop: int) -> int:
         return int(

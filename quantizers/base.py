@@ -151,7 +151,8 @@ class Quantizer(Protocol):
     """What every member of the catalog offers.
 
     A member with the attribute `takes_stored = True` also takes weights as they are stored: float16, or uint16 that
-    holds bfloat16 bits. One with `stateless = True` may be called by several threads at once.
+    holds bfloat16 bits; one with a method `quantize_read` (see rtn) reads them itself, in pieces. A member with
+    `stateless = True` may be called by several threads at once.
     """
 
     @property

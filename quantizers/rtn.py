@@ -25,6 +25,7 @@ An all-zero group gets the smallest scale and the code of zero; scales are never
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidInput, Unsupported
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, GridFormat, IntFormat
 from gpu_kernels.blocks import largest_weight, quantize_blocks
-from gpu_kernels.kernels import absmax, rtn_pack, widen
+from gpu_kernels.kernels import absmax, packed_rows, rtn_pack, widen
 from gpu_kernels.reference_quantize import codes_of, lane_sum
 from quantizers.base import (
     BLOCK_ELEMENTS,
@@ -61,6 +62,10 @@ _MAX_HALF = np.float32(65504.0)
 TINY_WIDE, _MAX_WIDE = np.float32(2.0**-100), np.float32(2.0**100)
 #: numpy types of scales in memory, by the type they are stored in; bfloat16 is held in float32.
 SCALE_TYPES = {"F16": np.float16, "BF16": np.float32, "F32": np.float32}
+#: Weights read and packed at once by `quantize_read`: 2 MiB of 16-bit floats.
+PIECE = 1 << 20
+#: Rows [start, stop) of a matrix: float32, float16, or uint16 that holds bfloat16 bits.
+ReadRows = Callable[[int, int], NDArray[Any]]
 _Float32 = NDArray[np.float32]
 Scales = NDArray[Any]
 
@@ -102,6 +107,29 @@ class RoundToNearest:
         scales = np.repeat(flat.scales, weight.shape[0], axis=0)
         zeros = None if flat.zeros is None else np.repeat(flat.zeros, weight.shape[0], axis=0)
         return Quantized(flat.codes.reshape(weight.shape), scales, zeros, format)
+
+    def quantize_read(self, read: ReadRows, shape: tuple[int, int], format: Format) -> Stored | None:
+        """`quantize` of a matrix as it is stored, read in pieces that are packed while the cache holds them.
+
+        None: these weights or this format need the whole matrix, or its error.
+        """
+        rows, columns = shape
+        if not isinstance(format, IntFormat) or not (format.plain or format.centered) or not rows * columns:
+            return None
+        group, step = format.group or columns, max(1, PIECE // columns)
+        words, scales, zeros = packed_rows(rows, columns, format.width, format.symmetric, group)
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            into = words[part], scales[part], None if zeros is None else zeros[part]
+            piece = read(part.start, part.stop)
+            if piece.shape != (part.stop - part.start, columns):
+                return None
+            found = rtn_pack(
+                piece, format.width, format.symmetric, group, corrects(format), signs=format.centered, into=into
+            )
+            if not isinstance(found, tuple):
+                return None
+        return Quantized.packed(words, columns, scales, zeros, format)
 
 
 QUANTIZER = RoundToNearest()

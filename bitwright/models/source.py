@@ -75,9 +75,12 @@ class ModelSource:
             raise InvalidModel("the model has no such tensor", expected="a name of its header", got=name[:200])
         return found
 
-    def read(self, name: str, index: int | None = None) -> NDArray[Any]:
-        """The tensor (or matrix `index` of a stacked one) in its raw dtype; BF16 as uint16, 8-bit floats as uint8."""
-        return read_raw(self.info(name), index, beneath=self.beneath)
+    def read(self, name: str, index: int | None = None, rows: tuple[int, int] | None = None) -> NDArray[Any]:
+        """The tensor (or matrix `index` of a stacked one) in its raw dtype; BF16 as uint16, 8-bit floats as uint8.
+
+        rows: first and last but one, for a part of it.
+        """
+        return read_raw(self.info(name), index, rows, beneath=self.beneath)
 
     def read_float32(self, name: str, index: int | None = None) -> NDArray[np.float32]:
         """The tensor (or matrix `index` of a stacked one) as float32."""

@@ -21,10 +21,12 @@ RAW = {
 }  # fmt: skip
 
 
-def read_raw(info: TensorInfo, index: int | None = None, *, beneath: Path | None = None) -> NDArray[Any]:
-    """The stored array, or matrix `index` of a stacked one, in its raw dtype.
+def read_raw(
+    info: TensorInfo, index: int | None = None, rows: tuple[int, int] | None = None, *, beneath: Path | None = None
+) -> NDArray[Any]:
+    """The stored array, or matrix `index` of a stacked one, or [start, stop) of its rows, in its raw dtype.
 
-    Raises InvalidModel when the file has changed since its header was read, IndexError for a matrix that is not there.
+    Raises InvalidModel when the file has changed since its header was read, IndexError for what is not there.
     """
     shape, start, count = info.shape, info.start, info.elements
     dtype = np.dtype(RAW[info.dtype])
@@ -33,6 +35,12 @@ def read_raw(info: TensorInfo, index: int | None = None, *, beneath: Path | None
             raise IndexError(f"{info.name} has no matrix {index}; its shape is {shape}")
         shape, count = shape[1:], count // shape[0]
         start += index * count * dtype.itemsize
+    if rows is not None:
+        first, last = rows
+        if not shape or not 0 <= first <= last <= shape[0]:
+            raise IndexError(f"{info.name} has no rows {first} to {last}; its shape is {info.shape}")
+        each = count // shape[0] if shape[0] else 0
+        shape, count, start = (last - first, *shape[1:]), (last - first) * each, start + first * each * dtype.itemsize
     with open_regular(info.file, beneath) as file:
         file.seek(start)
         array = np.empty(count, dtype)

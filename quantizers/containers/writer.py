@@ -236,6 +236,9 @@ def _produce(
     request: WriteRequest, index: int, quantizer: Quantizer, context: Context | None
 ) -> tuple[dict[str, NDArray[Any]], int]:
     """Arrays of one group and a checksum of their meaning."""
+    value = _produce_in_pieces(request, index, quantizer) if context is None else None
+    if value is not None:
+        return request.container.encode(request.inventory.units[index], value), fingerprint(value)
     units, specs, stored = request.inventory.units, request.blueprint.groups[index], _read(request, index)
     if index >= len(units):
         if stored is None:
@@ -258,6 +261,20 @@ def _produce(
             f"{unit.name}: wrong format", expected=request.formats[index].label, got=value.format.label
         )
     return request.container.encode(unit, value), fingerprint(value)
+
+
+def _produce_in_pieces(request: WriteRequest, index: int, quantizer: Quantizer) -> Stored | None:
+    """A unit that its quantizer takes as it is read; None: it wants the whole matrix."""
+    units, take = request.inventory.units, getattr(quantizer, "quantize_read", None)
+    if take is None or index >= len(units) or units[index].dtype not in ("F16", "BF16", "F32"):
+        return None
+    unit = units[index]
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        return request.source.read(unit.tensor, unit.index, (start, stop))
+
+    made: Stored | None = take(read, unit.shape, request.formats[index])
+    return made
 
 
 def _verify(request: WriteRequest, partial: Path, journal: Journal, progress: Progress) -> None:

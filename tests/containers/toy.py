@@ -21,8 +21,9 @@ class ToySource:
     arrays: Mapping[str, np.ndarray]
     config: Mapping[str, Any] = field(default_factory=dict)
 
-    def read(self, name: str, index: int | None = None) -> np.ndarray:
-        return self.arrays[name] if index is None else self.arrays[name][index]
+    def read(self, name: str, index: int | None = None, rows: tuple[int, int] | None = None) -> np.ndarray:
+        array = self.arrays[name] if index is None else self.arrays[name][index]
+        return array if rows is None else array[slice(*rows)]
 
     def read_float32(self, name: str, index: int | None = None) -> np.ndarray:
         array = self.arrays[name] if index is None else self.arrays[name][index]

@@ -80,3 +80,14 @@ def test_opposite_infinities_do_not_cancel() -> None:
 def test_large_finite_values_are_fine() -> None:
     check_finite("w", np.full(1000, np.finfo(np.float64).max))
     check_finite("i", np.arange(3))
+
+
+def test_rows_of_a_matrix_are_those_of_the_whole(tmp_path: Path) -> None:
+    source = open_model(str(write(tmp_path, LAYOUTS["llama-gqa"])))
+    name = next(name for name, info in source.tensors.items() if len(info.shape) == 2)
+    whole = source.read(name)
+    for rows in ((0, len(whole)), (1, 3), (2, 2)):
+        assert np.array_equal(source.read(name, rows=rows), whole[slice(*rows)])
+    for bad in ((-1, 2), (3, 2), (0, len(whole) + 1)):
+        with pytest.raises(IndexError, match="has no rows"):
+            source.read(name, rows=bad)

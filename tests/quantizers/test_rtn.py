@@ -172,6 +172,32 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.array_equal(a.zeros, again.zeros)
 
 
+@settings(max_examples=40, deadline=None)
+@given(shapes(), format_names(), st.sampled_from(["f4", "f2", "u2"]), st.integers(1, 400), st.integers(0, 2**32 - 1))
+def test_a_matrix_read_in_pieces_is_the_whole_one(
+    shape: tuple[int, int], name: str, kind: str, piece: int, seed: int
+) -> None:
+    weight = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    stored = (weight.view(np.uint32) >> 16).astype(np.uint16) if kind == "u2" else weight.astype(kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantizers.rtn.PIECE", piece)
+        found = QUANTIZER.quantize_read(lambda start, stop: stored[start:stop], shape, parse_format(name))
+    if found is not None:
+        whole = QUANTIZER.quantize(stored, parse_format(name))
+        assert all(np.array_equal(a, b) for a, b in zip(found.arrays(), whole.arrays(), strict=True))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_pieces_leave_what_cannot_be_packed_to_the_whole_matrix(bad: float) -> None:
+    weight = np.ones((40, 64), np.float32)
+    weight[39, 63] = bad
+    read = {"int4-g64": weight, "nf4": weight[:8], "int4-tensor": weight[:8]}
+    for name, rows in read.items():
+        assert QUANTIZER.quantize_read(lambda a, b, m=rows: m[a:b], rows.shape, parse_format(name)) is None  # type: ignore[misc]
+    shrunk = QUANTIZER.quantize_read(lambda a, b: weight[a:b, :60], (8, 64), parse_format("int4-g64"))
+    assert shrunk is None
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["int4-g64", "int1-sym-g8", "fp16", "bf16"])
 def test_bad_weights_name_the_tensor(bad: float, name: str) -> None:
