@@ -7,13 +7,15 @@ old one. `bitwright keys create|list|revoke` keeps them.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import hmac
 import json
 import secrets
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -89,19 +91,29 @@ class KeyFile:
         text = f"{PREFIX}_{identity}_{secrets.token_hex(SECRET_BYTES)}"
         expires = None if days is None else now + 86_400 * days
         key = Key(identity, name, _hash(text), wanted, tenant, now, expires)
-        self._write([*self.all(), key])
+        with self._alone():
+            self._write([*self.all(), key])
         return text, key
 
     def revoke(self, identity: str) -> Key:
         """Raises NotFound."""
-        kept = [key for key in self.all() if key.id != identity]
-        gone = next((key for key in self.all() if key.id == identity), None)
-        if gone is None:
-            raise NotFound(
-                "there is no key of that id", got=ascii(identity)[:40], hint="list the keys to see their ids"
-            )
-        self._write(kept)
+        with self._alone():
+            kept = [key for key in self.all() if key.id != identity]
+            gone = next((key for key in self.all() if key.id == identity), None)
+            if gone is None:
+                raise NotFound(
+                    "there is no key of that id", got=ascii(identity)[:40], hint="list the keys to see their ids"
+                )
+            self._write(kept)
         return replace(gone, expires_at=time.time())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two who change the keys at once come one after the other, and none undoes what the other did."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _write(self, keys: list[Key]) -> None:
         write_json(self.path, {"bitwright_keys": 1, "keys": [asdict(key) for key in keys]})

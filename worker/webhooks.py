@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import time
+from email.utils import parsedate_to_datetime
 
 from bitwright.core.errors import BitwrightError
 from bitwright.jobs.failpoints import SENT_BEFORE_SETTLED, failpoint
@@ -17,6 +18,8 @@ from bitwright.settings import Settings
 
 #: A pause of the ladder is stretched by up to this part, so that receivers that failed together are not asked together.
 JITTER = 0.1
+#: A receiver may ask for a pause of at most so many seconds.
+LONGEST_ASKED = 86_400.0
 _log = logging.getLogger("bitwright.worker")
 
 
@@ -82,4 +85,16 @@ class Sender:
             return None, f"{type(error).__name__}: {error}"[:200], 0.0
         if 200 <= status < 300:
             return status, None, 0.0
-        return status, f"the receiver answered {status}", min(float(wait), 86_400.0) if wait.isdigit() else 0.0
+        return status, f"the receiver answered {status}", asked_seconds(wait, time.time())
+
+
+def asked_seconds(retry_after: str, now: float) -> float:
+    """Seconds that a `Retry-After` asks for, as a number or a date (RFC 9110 section 10.2.3), at most a day; 0 for none
+    and for what is neither."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return min(float(retry_after[:9]), LONGEST_ASKED)
+    try:
+        moment = parsedate_to_datetime(retry_after).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(0.0, moment - now), LONGEST_ASKED)

@@ -38,7 +38,7 @@ class NewJob:
     request: Mapping[str, Any]
     tenant: str = "default"
     key: str | None = None
-    queue: str = "cpu"
+    queue: str = states.QUEUES[0]
     priority: int = 0
     deadline: float | None = None
     run_after: float | None = None
@@ -52,6 +52,8 @@ class NewJob:
         members = {"request": self.request, "priority": self.priority, "deadline": self.deadline}
         if self.callback is not None:
             members["callback"] = self.callback
+        if self.queue != states.QUEUES[0]:
+            members["queue"] = self.queue
         return digest_json(members)
 
 

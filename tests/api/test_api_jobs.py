@@ -55,12 +55,16 @@ def test_quoted_and_bare_keys_are_one_key(api: Running) -> None:
     assert len(ids) == 1
 
 
-def test_same_key_with_another_body_is_422(api: Running) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [{"budget": "4bpw"}, {"queue": "gpu"}, {"priority": 1}, {"seed": 7}, {"callback": "https://hooks.example.com/x"},
+     {"deadline": "2099-01-01T00:00:00Z"}],
+)  # fmt: skip
+def test_same_key_with_another_body_is_422(api: Running, other: dict[str, object]) -> None:
+    """Every member counts; once `queue` did not."""
     headers = {"Idempotency-Key": f"m-{time.time_ns()}"}
     api.http.post("/v1/jobs", json=BODY, headers=headers)
-    assert_problem(
-        api.http.post("/v1/jobs", json={**BODY, "budget": "4bpw"}, headers=headers), 422, "idempotency-mismatch"
-    )
+    assert_problem(api.http.post("/v1/jobs", json={**BODY, **other}, headers=headers), 422, "idempotency-mismatch")
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 300, "käse"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -175,6 +177,17 @@ def test_key_file_holds_no_key_and_is_private(tmp_path: Path) -> None:
     keys.path.write_text("{")
     with pytest.raises(InvalidSetting):
         KeyFile(keys.path).all()
+
+
+def test_keys_made_at_once_are_all_there(tmp_path: Path) -> None:
+    """Once who wrote last undid what the others had made or revoked."""
+    code = (
+        "import sys; from service.keys import KeyFile; from pathlib import Path; KeyFile(Path(sys.argv[1])).create('k')"
+    )
+    path = tmp_path / "state" / "keys.json"
+    making = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(6)]
+    assert [process.wait(60) for process in making] == [0] * 6
+    assert len(KeyFile(path).all()) == 6
 
 
 def test_open_address_without_a_key_is_refused_and_with_one_it_is_asked_for(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from bitwright.jobs.store import open_store
 from bitwright.settings import Settings
 from tests.api.running import Running, assert_problem, running_server
 from worker import egress
-from worker.webhooks import Sender, send_until
+from worker.webhooks import Sender, asked_seconds, send_until
 
 
 class Receiver(ThreadingHTTPServer):
@@ -163,6 +163,15 @@ def test_what_the_receiver_answers_decides(api: Running, receiver: Receiver, ans
     assert "body" not in str(api.http.get(f"/v1/webhooks?job={job_id}").json())
     if "Retry-After" in answer[1]:
         assert after.due - time.time() > 800
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("900", 900), ("Wed, 21 Oct 2015 07:43:00 GMT", 900), ("Wed, 21 Oct 2015 07:00:00 GMT", 0), ("", 0), ("soon", 0),
+     ("-5", 0), ("9" * 400, 86_400), ("Wed, 21 Oct 9999 07:28:00 GMT", 86_400), ("١٢", 0)],
+)  # fmt: skip
+def test_a_pause_is_asked_for_in_seconds_or_as_a_date(text: str, seconds: float) -> None:
+    assert asked_seconds(text, 1445412480.0) == seconds  # Wed, 21 Oct 2015 07:28:00 GMT
 
 
 def test_a_receiver_that_does_not_answer_in_time_is_asked_again(api: Running, receiver: Receiver) -> None:
