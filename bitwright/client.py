@@ -175,6 +175,15 @@ class Client:
             data["ok"], tuple(data["failures"]), tuple(data["notes"]), Certificate.from_json(data["certificate"])
         )
 
+    def preflight(
+        self, plan: Plan, engine: str, *, device: str | None = None, table: str | None = None
+    ) -> dict[str, Any]:
+        """Whether an engine loads the plan, as JSON. table: digest of the sensitivity table that prices the answer;
+        None: the plan's own, where the server has it."""
+        asked = {"engine": engine, "device": device, "table": table}
+        params = {name: value for name, value in asked.items() if value is not None}
+        return self._json("POST", "/v1/plans:preflight", params=params, json=plan.to_json())
+
     # -- documents ----------------------------------------------------------------------------------------------------
 
     def plan(self, digest: str) -> Plan:

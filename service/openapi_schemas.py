@@ -310,7 +310,7 @@ def _preflight() -> Schema:
     reason = record({"unit": maybe(TEXT), "message": TEXT})
     return record(
         {
-            "engine": TEXT, "version": TEXT, "revision": TEXT, "loads": FLAG, "reasons": rows(reason),
+            "engine": TEXT, "title": TEXT, "version": TEXT, "revision": TEXT, "loads": FLAG, "reasons": rows(reason),
             "nearest": maybe(nearest), "best": maybe(best), "warnings": rows(TEXT),
         }
     )  # fmt: skip

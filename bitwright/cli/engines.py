@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bitwright.cli import render
 from bitwright.cli.output import emit, note
-from bitwright.cli.parser import command
-
-if TYPE_CHECKING:
-    from bitwright.engines.answer import Preflight
+from bitwright.cli.parser import add_server, command
 
 #: Reasons and changes shown on the screen; --json has all of them.
 SHOWN = 20
@@ -34,17 +31,37 @@ def add(commands: Any) -> None:
     )
     preflight.add_argument("--device", metavar="NAME", help="cpu, metal, cuda, or cuda:8.0 (compute capability)")
     preflight.add_argument("--model", metavar="MODEL", help="also compare with this model's digest and units")
-    preflight.add_argument("--table", metavar="TABLE", type=Path, help="sensitivity table, for the predicted loss")
+    preflight.add_argument(
+        "--table", metavar="TABLE", help="sensitivity table, for the predicted loss; with --server its digest"
+    )
+    add_server(preflight)
 
 
 def run_preflight(args: Namespace) -> int:
+    found = _remote(args) if args.server else _local(args)
+    emit(args, found, preflight_text(found))
+    if not found["loads"]:
+        note(f"{found['engine']} does not load this plan")
+    return 0 if found["loads"] else 1
+
+
+def _local(args: Namespace) -> dict[str, Any]:
     from bitwright import face
 
-    found = face.preflight(args.plan, args.engine, device=args.device, model=args.model, table=args.table)
-    emit(args, found.to_json(), preflight_text(found))
-    if not found.loads:
-        note(f"{found.engine} does not load this plan")
-    return 0 if found.loads else 1
+    return face.preflight(args.plan, args.engine, device=args.device, model=args.model, table=args.table).to_json()
+
+
+def _remote(args: Namespace) -> dict[str, Any]:
+    from bitwright.cli.running import client
+    from bitwright.core.errors import InvalidInput
+    from bitwright.core.plan import load_plan
+
+    if args.model is not None:
+        raise InvalidInput(
+            "a server compares a plan with no model", got="--model", hint="leave out --model or --server"
+        )
+    with client(args) as server:
+        return server.preflight(load_plan(args.plan), args.engine, device=args.device, table=args.table)
 
 
 def engines_text(rows: list[dict[str, Any]]) -> str:
@@ -64,31 +81,32 @@ def engines_text(rows: list[dict[str, Any]]) -> str:
     return render.table(titles, cells) + "\n\nrules, silent habits and the evidence of every line: --json"
 
 
-def preflight_text(found: Preflight) -> str:
-    """Yes, or the reasons and the nearest plan."""
+def preflight_text(found: dict[str, Any]) -> str:
+    """Yes, or the reasons and the nearest plan, of the JSON form."""
+    reasons, nearest, best = found["reasons"], found["nearest"], found["best"]
     head = render.facts([
-        ("engine", f"{found.title} ({found.version}), data of {found.revision}"),
-        ("loads", "yes" if found.loads else f"no, {len(found.reasons)} reasons"),
+        ("engine", f"{found['title']} ({found['version']}), data of {found['revision']}"),
+        ("loads", "yes" if found["loads"] else f"no, {len(reasons)} reasons"),
     ])  # fmt: skip
-    parts = [head, *(f"warning: {text}" for text in found.warnings)]
-    if found.reasons:
-        more = len(found.reasons) - SHOWN
-        lines = [f"  {reason}" for reason in found.reasons[:SHOWN]] + ([f"  and {more} more"] if more > 0 else [])
-        parts.append("\n".join(["reasons", *lines]))
-    if found.nearest is not None and found.nearest.changed:
-        nearest = found.nearest
-        rows = [list(change) for change in nearest.changed[:SHOWN]]
-        delta = "not known (add --table)" if nearest.loss_delta is None else f"{nearest.loss_delta:+.4g}"
+    parts = [head, *(f"warning: {text}" for text in found["warnings"])]
+    if reasons:
+        more = len(reasons) - SHOWN
+        shown = ["  " + ": ".join(filter(None, (reason["unit"], reason["message"]))) for reason in reasons[:SHOWN]]
+        parts.append("\n".join(["reasons", *shown, *([f"  and {more} more"] if more > 0 else [])]))
+    if nearest is not None and nearest["changed"]:
+        changed = nearest["changed"]
+        rows = [[change["unit"], change["before"], change["after"]] for change in changed[:SHOWN]]
+        delta = nearest["loss_delta"]
         facts = render.facts([
-            ("nearest", f"{len(nearest.changed)} units change, {nearest.bytes_delta:+,} B"),
-            ("predicted loss", delta),
+            ("nearest", f"{len(changed)} units change, {nearest['bytes_delta']:+,} B"),
+            ("predicted loss", "not known (add --table)" if delta is None else f"{delta:+.4g}"),
         ])  # fmt: skip
         parts.append(render.table(["unit", "before", "after"], rows) + "\n\n" + facts)
-        if found.best is not None:
+        if best is not None:
             parts.append(render.facts([
-                ("best that loads", f"{found.best.bytes:,} B, predicted loss {found.best.predicted_loss:.4g}"),
-                ("what loading costs", f"{found.best.loss_delta:+.4g} against this plan, in no more bytes"),
+                ("best that loads", f"{best['bytes']:,} B, predicted loss {best['predicted_loss']:.4g}"),
+                ("what loading costs", f"{best['loss_delta']:+.4g} against this plan, in no more bytes"),
             ]))  # fmt: skip
-    elif not found.loads:
+    elif not found["loads"]:
         parts.append("the engine loads some unit in no format that bitwright knows: see `bitwright engines --json`")
     return "\n\n".join(parts)

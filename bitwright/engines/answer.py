@@ -36,7 +36,8 @@ class Preflight:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "engine": self.engine, "version": self.version, "revision": self.revision, "loads": self.loads,
+            "engine": self.engine, "title": self.title, "version": self.version, "revision": self.revision,
+            "loads": self.loads,
             "reasons": [{"unit": reason.unit, "message": reason.message} for reason in self.reasons],
             "nearest": None if self.nearest is None else self.nearest.to_json(),
             "best": None if self.best is None else self.best.to_json(), "warnings": list(self.warnings),

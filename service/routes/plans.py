@@ -79,8 +79,10 @@ async def preflight_plan(
     As `bitwright preflight`: by the plan's own sensitivity table, where this server has it.
     """
     plan = await to_thread.run_sync(own_plan, state, tenant, digest)
-    table = str(plan.provenance.get("table", "")) if plan.provenance.get("table") else None
-    return json_reply(await to_thread.run_sync(_preflight, state, tenant, plan, engine, device, table, True))
+    found = await to_thread.run_sync(
+        lambda: _preflight(state, tenant, plan, engine, device, _table_of(plan), forgive=True)
+    )
+    return json_reply(found)
 
 
 @router.post(
@@ -92,19 +94,28 @@ async def preflight_given_plan(
     tenant: TenantOf,
     engine: Engine,
     device: Device = None,
-    table: Annotated[str | None, Query(max_length=80, description="digest of a table that prices the answer")] = None,
+    table: Annotated[
+        str | None,
+        Query(max_length=80, description="digest of a table that prices the answer; default: the plan's own"),
+    ] = None,
 ) -> Response:
     """Body: the plan document. `loads: false` is an answer (200). Nothing is stored."""
     data = await read_json(request)
 
     def work() -> dict[str, Any]:
-        return _preflight(state, tenant, plan_from_json(data), engine, device, table, False)
+        plan = plan_from_json(data)
+        return _preflight(state, tenant, plan, engine, device, table or _table_of(plan), forgive=table is None)
 
     return json_reply(await to_thread.run_sync(work))
 
 
+def _table_of(plan: Plan) -> str | None:
+    """Digest of the table that the plan says it was made from."""
+    return str(plan.provenance["table"]) if plan.provenance.get("table") else None
+
+
 def _preflight(
-    state: State, tenant: str, plan: Plan, engine: str, device: str | None, table: str | None, forgive: bool
+    state: State, tenant: str, plan: Plan, engine: str, device: str | None, table: str | None, *, forgive: bool
 ) -> dict[str, Any]:
     """forgive: a table that is not here leaves the nearest plan without its price, instead of NotFound."""
     try:

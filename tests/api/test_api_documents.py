@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bitwright import face
+from bitwright.cli import main
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
@@ -153,7 +155,9 @@ def test_preflight_over_http_is_that_of_the_library(
     assert alone["reasons"] == wanted["reasons"]
 
 
-def test_preflight_gives_the_best_plan_that_loads(api: Running) -> None:
+def test_preflight_gives_the_best_plan_that_loads(
+    api: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Found by a solver process; the library, which solves by itself, says the same."""
     model = inventory("mixtral-listed")
     formats = ("int2-sym-g32", "int4-sym-g32", "int8-sym-g32", "bf16")
@@ -167,6 +171,15 @@ def test_preflight_gives_the_best_plan_that_loads(api: Running) -> None:
     assert wanted["best"]["bytes"] <= mixed.totals.bytes
     params = {"engine": "vllm", "table": table.digest}
     assert api.http.post("/v1/plans:preflight", params=params, json=mixed.to_json()).json() == wanted
+    told = mixed.model_copy(update={"provenance": {**mixed.provenance, "table": table.digest}})
+    assert api.http.post("/v1/plans:preflight", params={"engine": "vllm"}, json=told.to_json()).json() == wanted
+    told.save(tmp_path / "plan.json")
+    words = ["preflight", str(tmp_path / "plan.json"), "--engine", "vllm", "--server", api.url]
+    assert main([*words, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == wanted
+    assert main(words) == 1
+    assert "what loading costs" in capsys.readouterr().out
+    assert main([*words, "--model", "x"]) == 2
 
 
 def test_preflight_of_what_is_not_there_is_told(api: Running, plan: Plan) -> None:
