@@ -260,7 +260,14 @@ template <class E> static void widen_small(const uint8_t *in, int64_t n, float s
 // The nibbles of a block of n codes; table: 16 values.
 static void widen_nibbles(const uint8_t *in, int64_t n, const float *table, float scale, float *out) {
     const int64_t upper = (n + 1) / 2;
-    for (int64_t j = 0; j < upper; j += 8) {
+    int64_t j = 0;
+    for (; j + 8 <= n - upper; j += 8) {
+        const I8 c = take_bytes(in + j);
+        const V8 low = look_up(table, c & 15) * scale, high = look_up(table, c >> 4) * scale;
+        std::memcpy(out + j, &low, sizeof low);
+        std::memcpy(out + upper + j, &high, sizeof high);
+    }
+    for (; j < upper; j += 8) {
         const int64_t lows = upper - j < 8 ? upper - j : 8, highs = n - upper - j < 8 ? n - upper - j : 8;
         uint8_t bytes[8] = {0};
         std::memcpy(bytes, in + j, lows);

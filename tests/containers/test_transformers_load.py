@@ -14,7 +14,7 @@ from bitwright.core.errors import VerificationFailed
 from bitwright.core.formats import IntFormat, parse_format
 from bitwright.core.inventory import Inventory
 from bitwright.engines.names import architecture_of, fused_experts, module_in_memory
-from bitwright.models import inspect, open_model
+from bitwright.models import ModelSource, inspect, open_model
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.containers.load_check import as_loaded, check_loaded
 from tests.consumers.fused import place
@@ -185,6 +185,15 @@ def spread(inventory: Inventory, how: str) -> list[Any]:
     return [menu[i % len(menu)] for i, _ in enumerate(inventory.units)]
 
 
+def spread_out(folder: Path, how: str) -> tuple[ModelSource, Inventory, list[Any]]:
+    """A small model of experts in `folder`/model, and its checkpoint in `folder`/out."""
+    source = open_model(str(tiny(folder / "model", experts=True)))
+    inventory = inspect(source)
+    formats = spread(inventory, how)
+    CONTAINER.write(source, inventory, formats, folder / "out")
+    return source, inventory, formats
+
+
 @pytest.mark.parametrize("how", ["by block", "by expert", "asymmetric"])
 def test_the_library_reads_mixed_experts_and_zero_points_as_we_mean_them(how: str, tmp_path: Path) -> None:
     """Each module's group is found by the library's own matching, and decoded by its own decompressor."""
@@ -193,10 +202,7 @@ def test_the_library_reads_mixed_experts_and_zero_points_as_we_mean_them(how: st
     from compressed_tensors.utils.match import is_match
     from safetensors.torch import load_file
 
-    source = open_model(str(tiny(tmp_path / "model", experts=True)))
-    inventory = inspect(source)
-    formats = spread(inventory, how)
-    CONTAINER.write(source, inventory, formats, tmp_path / "out")
+    _, inventory, formats = spread_out(tmp_path, how)
     checkpoint = CONTAINER.read(tmp_path / "out")
     raw = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     config = QuantizationConfig.model_validate(raw)
@@ -228,10 +234,7 @@ def test_transformers_never_talks_garbage_unnoticed(how: str, tmp_path: Path) ->
     from bitwright.engines import load_profile, preflight
     from worker.steps.served import file_words
 
-    source = open_model(str(tiny(tmp_path / "model", experts=True)))
-    inventory = inspect(source)
-    formats = spread(inventory, how)
-    CONTAINER.write(source, inventory, formats, tmp_path / "out")
+    source, inventory, formats = spread_out(tmp_path, how)
     choice = {unit.name: format.name for unit, format in zip(inventory.units, formats, strict=True)}
     assert preflight(choice, inventory, load_profile("transformers"))
     words = file_words(choice, inventory, "compressed-tensors")

@@ -8,25 +8,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.numpy import load_file, save_file
 
 from bitwright.core.errors import InvalidModel, JobFailed, NotFinite, OutOfResources, Unsupported
 from bitwright.models import inspect, open_model
 from sensitivity.evaluate import measure_variants
 from sensitivity.scoring import score
-from tests.sensitivity.tiny_models import DATA, Opened, calibrated, save_model, token_data
+from tests.sensitivity.tiny_models import DATA, Opened, calibrated, changed, token_data
 
 FORMATS = ("int3-g32", "int8-g32")
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["memory", "blocks"])
-
-
-def changed(folder: Path, name: str, value: float) -> Opened:
-    save_model("llama", folder)
-    tensors = load_file(folder / "model.safetensors")
-    tensors[name] = np.full_like(tensors[name], value)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    source = open_model(str(folder))
-    return source, inspect(source)
 
 
 @BOTH

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidModel, NotFinite, UnknownName, Unsupported
 from bitwright.core.formats import parse_format
 from bitwright.core.table import load_table
-from bitwright.models import inspect, open_model
 from quantizers.rtn import QUANTIZER
 from sensitivity.catalog import METRICS
 from sensitivity.deltas import Deltas, unit_weight
 from sensitivity.scoring import score
-from tests.sensitivity.tiny_models import DATA, Opened, calibrated, save_model, token_data
+from tests.sensitivity.tiny_models import DATA, Opened, calibrated, changed, token_data
 
 FORMATS = ("int2-g32", "int8-g32", "fp16")
 
@@ -105,18 +103,9 @@ def test_bad_requests(tiny: dict[str, Opened]) -> None:
         score(*tiny["llama"], FORMATS, calibration=calibrated(token_data(0, 4)))
 
 
-def _change(folder: Path, name: str, value: float) -> Opened:
-    save_model("llama", folder)
-    tensors = load_file(folder / "model.safetensors")
-    tensors[name] = np.full_like(tensors[name], value)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    source = open_model(str(folder))
-    return source, inspect(source)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_forward_of_nan_is_an_error(tmp_path: Path, value: float) -> None:
-    opened = _change(tmp_path / "m", "model.norm.weight", value)
+    opened = changed(tmp_path / "m", "model.norm.weight", value)
     with pytest.raises((NotFinite, InvalidModel)):
         score(*opened, FORMATS, calibration=calibrated(DATA["llama"]()))
 
@@ -124,13 +113,13 @@ def test_a_forward_of_nan_is_an_error(tmp_path: Path, value: float) -> None:
 def test_a_constant_model_cannot_be_scored(tmp_path: Path) -> None:
     from bitwright.core.errors import JobFailed
 
-    opened = _change(tmp_path / "m", "model.norm.weight", 0.0)
+    opened = changed(tmp_path / "m", "model.norm.weight", 0.0)
     with pytest.raises(JobFailed, match="no planned unit has any influence"):
         score(*opened, FORMATS, calibration=calibrated(DATA["llama"]()))
 
 
 def test_models_that_cannot_be_run_say_why(tmp_path: Path) -> None:
-    source, inventory = _change(tmp_path / "m", "model.norm.weight", 1.0)
+    source, inventory = changed(tmp_path / "m", "model.norm.weight", 1.0)
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "model_type": "brand-new", "auto_map": {}}))
     with pytest.raises(Unsupported, match="transformers cannot load"):

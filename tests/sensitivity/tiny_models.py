@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
 
 from bitwright.core.inventory import Inventory
-from bitwright.models import ModelSource
+from bitwright.models import ModelSource, inspect, open_model
 from sensitivity.data import Calibration, Data
 
 VOCABULARY = 50
@@ -146,3 +147,13 @@ DATA = {
 
 def calibrated(data: Data) -> Calibration:
     return Calibration(data.kind, data, data, data.digest, "test data")
+
+
+def changed(folder: Path, name: str, value: float) -> Opened:
+    """The tiny llama with every number of one tensor replaced."""
+    save_model("llama", folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = np.full_like(tensors[name], value)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    source = open_model(str(folder))
+    return source, inspect(source)
