@@ -57,7 +57,7 @@ class Capabilities:
 
     def keeps(self, change: str) -> bool:
         """Whether the solver declares that its loss stays the same under this change."""
-        return self.exact or change in self.steady
+        return change in self.steady
 
     def missing(self, features: Features) -> list[str]:
         """Every feature of the problem that is not supported, in words."""
@@ -79,6 +79,8 @@ class Capabilities:
 
 def traits(**declared: Any) -> dict[str, Any]:
     """Catalog traits of a solver: every capability by name, JSON-ready."""
+    if declared.get("exact"):
+        declared = {"steady": (ORDER, *UNITS, BUDGET), **declared}
     capabilities = Capabilities(**declared)
     values = {name: getattr(capabilities, name) for name in Capabilities.__dataclass_fields__}
     words = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -77,7 +77,7 @@ class Branch {
             loss_ += l[x];
             walk(l, c, count, g, x, 0.0, steps_);
         }
-        std::sort(steps_.begin(), steps_.end(), steeper);
+        std::sort(steps_.begin(), steps_.end(), Steeper());
         at_.resize(least_.size());
     }
 

@@ -16,12 +16,24 @@ inline bool has_avx512() {
 // Row of each lane after `columns16`.
 template <int K>
 constexpr int lane_row(int p) {
-    return K == 4 ? p % 4 * 4 + p / 4 : 8 * (p / 8) + p / 4 % 2 + 2 * (p % 4);
+    return K == 4 ? p : 8 * (p / 8) + p / 4 % 2 + 2 * (p % 4);
 }
 
 // Formats j of sixteen rows of K floats at `p`, in the order of `lane_row`.
 template <int K>
 BW_AVX512 __attribute__((always_inline)) inline void columns16(const float* p, __m512* l) {
+    if constexpr (K == 4) {   // formats 0 and 1, then 2 and 3, of eight rows at a time
+        const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+        const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(2));
+        const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16), c = _mm512_loadu_ps(p + 32), d = _mm512_loadu_ps(p + 48);
+        const __m512 ab0 = _mm512_permutex2var_ps(a, first, b), ab2 = _mm512_permutex2var_ps(a, second, b);
+        const __m512 cd0 = _mm512_permutex2var_ps(c, first, d), cd2 = _mm512_permutex2var_ps(c, second, d);
+        l[0] = _mm512_shuffle_f32x4(ab0, cd0, 0x44);
+        l[1] = _mm512_shuffle_f32x4(ab0, cd0, 0xEE);
+        l[2] = _mm512_shuffle_f32x4(ab2, cd2, 0x44);
+        l[3] = _mm512_shuffle_f32x4(ab2, cd2, 0xEE);
+        return;
+    }
     __m512 t[K];
     for (int g = 0; g < K / 4; ++g) {
         const float* q = p + 64 * g;
@@ -33,13 +45,9 @@ BW_AVX512 __attribute__((always_inline)) inline void columns16(const float* p, _
         t[4 * g + 2] = _mm512_shuffle_ps(ab1, cd1, 0x44);
         t[4 * g + 3] = _mm512_shuffle_ps(ab1, cd1, 0xEE);
     }
-    if constexpr (K == 4) {
-        for (int j = 0; j < 4; ++j) l[j] = t[j];
-    } else {
-        for (int j = 0; j < 4; ++j) {   // lanes: formats j and 4 + j of even rows, then of odd rows
-            l[j] = _mm512_shuffle_f32x4(t[j], t[4 + j], 0x88);
-            l[4 + j] = _mm512_shuffle_f32x4(t[j], t[4 + j], 0xDD);
-        }
+    for (int j = 0; j < K / 2; ++j) {   // lanes: formats j and 4 + j of even rows, then of odd rows
+        l[j] = _mm512_shuffle_f32x4(t[j], t[K / 2 + j], 0x88);
+        l[K / 2 + j] = _mm512_shuffle_f32x4(t[j], t[K / 2 + j], 0xDD);
     }
 }
 
@@ -64,7 +72,8 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
         columns16<K>(loss + static_cast<int64_t>(i) * K, l);
         if constexpr (!kEqual) {
             const __m256 a = _mm512_cvtepi64_ps(_mm512_loadu_si512(size + i)), b = _mm512_cvtepi64_ps(_mm512_loadu_si512(size + i + 8));
-            w = _mm512_permutexvar_ps(rows, _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1));
+            w = _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1);
+            if constexpr (K == 8) w = _mm512_permutexvar_ps(rows, w);
         }
         __m512 best = l[0], chosen = l[0];
         __m512i x = _mm512_setzero_si512();
@@ -93,14 +102,17 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
         if constexpr (kEqual) {
             spent = _mm512_add_epi32(spent, rates);   // at most 32 rates of 2^24 a lane
         } else {
-            const __m512i r = _mm512_permutexvar_epi32(lanes, rates);
+            const __m512i r = K == 8 ? _mm512_permutexvar_epi32(lanes, rates) : rates;
             const __m512i r0 = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(r)), r1 = _mm512_cvtepu32_epi64(_mm512_extracti32x8_epi32(r, 1));
             spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mul_epu32(_mm512_loadu_si512(size + i), r0),
                                                              _mm512_mul_epu32(_mm512_loadu_si512(size + i + 8), r1)));
         }
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(choice + i), _mm512_cvtepi32_epi8(_mm512_permutexvar_epi32(lanes, x)));
-        // The mask in the order of the rows.
-        masks[i / 16] = static_cast<uint16_t>(~_mm512_movepi32_mask(_mm512_permutexvar_epi32(lanes, _mm512_movm_epi32(sure))));
+        if constexpr (K == 8) {   // in the order of the rows
+            x = _mm512_permutexvar_epi32(lanes, x);
+            sure = _mm512_movepi32_mask(_mm512_permutexvar_epi32(lanes, _mm512_movm_epi32(sure)));
+        }
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(choice + i), _mm512_cvtepi32_epi8(x));
+        masks[i / 16] = static_cast<uint16_t>(~sure);
     }
     double sums[8];
     _mm512_storeu_pd(sums, total);

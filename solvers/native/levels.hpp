@@ -48,7 +48,8 @@ class Levels {
     int64_t listed() const { return listed_; }
 
   private:
-    static constexpr int kAttempts = 10;
+    static constexpr int kAttempts = 10, kBeside = 2;
+    static constexpr int64_t kPilot = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
     static constexpr size_t kDeepest = 64;
 
     int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
@@ -83,8 +84,11 @@ class Levels {
             brackets_.resize(level + 1);
             loss_ -= tally.loss;
             if (side > 0 ? b.high >= std::min(within.high, 0x1p800) : b.low <= within.low) return side;
-            const double wider = std::ldexp(1.0, std::min(2 << missed, 200));
-            if (side > 0) b = {b.high, std::min(within.high, missed + 2 < kAttempts ? b.high * wider : INFINITY)};
+            const double wider = std::ldexp(1.0, std::min(2 << missed, 200)), width = 2 * (b.high - b.low);
+            // A sample that missed has missed by little: twice the bracket beside it comes first.
+            if (side > 0 && missed < kBeside && width > 0 && b.high + width < within.high) b = {b.high, b.high + width};
+            else if (side < 0 && missed < kBeside && width > 0 && b.low - width > within.low) b = {b.low - width, b.low};
+            else if (side > 0) b = {b.high, std::min(within.high, missed + 2 < kAttempts ? b.high * wider : INFINITY)};
             else b = {std::max(within.low, missed >= 4 ? 0.0 : b.low / wider), b.low};
             ++missed;
         }
@@ -110,19 +114,24 @@ class Levels {
         if (i % chunk == 0 && i > 0) release(t, i - chunk, i);
     }
 
-    // One row from each of m equal stretches of the table.
+    // Rows drawn together: those of two lines of the cache, which cost little more to fetch than one row.
+    static int64_t together(const Table& t) { return std::max<int64_t>(1, 128 / t.row_bytes()); }
+
+    // `together` rows from each of equal stretches of the table, about m in all.
     Rows draw(const Table& t, int64_t m) {
         constexpr int ahead = 16;
+        const int64_t line = together(t), lines = t.n / line;
+        m = std::min(lines, (m + line - 1) / line);
         Rows rows;
-        rows.reserve(t, m);
-        const double stretch = static_cast<double>(t.n) / static_cast<double>(m);
+        rows.reserve(t, m * line);
+        const double stretch = static_cast<double>(lines) / static_cast<double>(m);
         int64_t next[ahead], given = 0;
         expect(t, true);
         for (int64_t q = 0; q < m + ahead; ++q) {
-            if (q >= ahead) rows.add(t, next[q % ahead], 0);
+            for (int64_t r = 0; q >= ahead && r < line; ++r) rows.add(t, next[q % ahead] + r, 0);
             if (q >= m) continue;
             const double share = static_cast<double>(random() >> 11) * 0x1p-53;
-            const int64_t i = std::min(t.n - 1, static_cast<int64_t>((static_cast<double>(q) + share) * stretch));
+            const int64_t i = line * std::min(lines - 1, static_cast<int64_t>((static_cast<double>(q) + share) * stretch));
             next[q % ahead] = i;
             if (q % 1024 == 1023 && i > given) {   // a fault maps the pages around it as well
                 release(t, given, next[(q + 1) % ahead]);
@@ -161,61 +170,83 @@ class Levels {
         return cost;
     }
 
-    // Slopes at the target +- three standard deviations of a sample of about n^(2/3) rows (Floyd-Rivest, on slopes). The
-    // sample itself is first bracketed by a pilot, so that only a part of its hulls is walked.
+    // Slopes at the target +- 2.5 standard deviations of a sample of about n^(2/3) rows (Floyd-Rivest, on slopes). The
+    // sample itself is bracketed by a sample of it, and so on, so that only a part of its hulls is walked.
     Bracket sampled(const Table& t, int64_t limit, Bracket within) {
-        const double root = std::cbrt(static_cast<double>(t.n)), sigmas = within.high < INFINITY ? 2.5 : 3.0;
+        const double root = std::cbrt(static_cast<double>(t.n)), sigmas = 2.5;
         // Below the first level rows lie in the cache, and a narrow bracket is worth more than a small sample.
-        const double share = t.size != nullptr ? 4 : 2;   // uneven sizes: twice the variance and more
+        const double share = t.size != nullptr ? 3 : 2;   // uneven sizes: twice the variance and more
         const int64_t wanted = std::max(static_cast<int64_t>(share * root * root) + 64, within.high < INFINITY ? t.n / 8 : 0);
         const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 16 : int64_t{1} << 21});
-        const int64_t pilot = std::min<int64_t>(m, 4096);
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
-        const Rows sample = draw(t, m);
-        const Table s = sample.view(t);
-        Rows first;
-        if (pilot < m) first = draw(s, pilot);
-        const Table f = pilot < m ? first.view(t) : s;
+        std::vector<Rows> drawn;
+        std::vector<Table> samples;
+        for (int64_t count = m;; count = std::max<int64_t>(kPilot, count / kThinned)) {
+            drawn.push_back(draw(samples.empty() ? t : samples.back(), count));
+            samples.push_back(drawn.back().view(t));
+            if (count <= kPilot) break;
+        }
+        const Spread spread = piloted(samples.back(), ratio, within);
+        Bracket b = within;
+        for (size_t at = samples.size(); at-- > 0;) {
+            double margin = 2 * spread.widest;   // what this sample and all it is drawn from may be off by
+            for (size_t q = 0; q <= at; ++q)
+                margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) / std::sqrt(static_cast<double>(samples[q].n));
+            b = refined(samples[at], ratio, margin, b, spread.above, at + 1 == samples.size());
+            if (at + 1 == samples.size())
+                b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
+        }
+        return b;
+    }
+
+    // Of a small sample: deviation of a row's part of the target, the dearest step, the steepest, and a slope above all.
+    struct Spread {
+        double deviation = 0.0, widest = 0.0, steepest = 0.0, above = 0.0;
+    };
+
+    Spread piloted(const Table& f, double ratio, Bracket within) const {
         std::vector<Step> steps;
         std::vector<uint8_t> from;
         const int64_t base = walk_rows(f, within, steps, from);
-        double steepest = 0.0, widest = 0.0, square = 0.0;
+        Spread out;
         for (const Step& step : steps) {
-            steepest = std::max(steepest, step.slope);
-            widest = std::max(widest, static_cast<double>(step.dcost));
+            out.steepest = std::max(out.steepest, step.slope);
+            out.widest = std::max(out.widest, static_cast<double>(step.dcost));
         }
-        const double above = std::isinf(within.high) ? (steepest > 0 ? std::ldexp(steepest, 20) : 1.0) : within.high;
+        out.above = std::isinf(within.high) ? (out.steepest > 0 ? std::ldexp(out.steepest, 20) : 1.0) : within.high;
         // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
         const double target = ratio * static_cast<double>(f.total_size) - static_cast<double>(base);
-        const double middle = slope_at(steps, target, above, within.low);
+        const double middle = slopes_around(steps, target, 0.0, out.above, within.low).low;
         std::vector<double> spent(static_cast<size_t>(f.n));
         for (int64_t i = 0; i < f.n; ++i)
-            spent[i] = (static_cast<double>(t.rate[from[i]]) - ratio) * static_cast<double>(f.weight(i));
+            spent[i] = (static_cast<double>(f.rate[from[i]]) - ratio) * static_cast<double>(f.weight(i));
         for (const Step& step : steps)
             if (step.slope > middle) spent[step.row] += static_cast<double>(step.dcost);
-        for (double v : spent) square += v * v;
-        const double deviation = std::sqrt(square / static_cast<double>(f.n)), many = static_cast<double>(m);
-        const double part = static_cast<double>(f.n) / many;
-        const double margin = sigmas * deviation * std::sqrt(many) * part + 2 * widest +
-                              (pilot < m ? sigmas * deviation * std::sqrt(static_cast<double>(f.n)) : 0.0);
-        Bracket b{slope_at(steps, target + margin, above, within.low), slope_at(steps, target - margin, above, within.low)};
-        b.high = std::max(b.high, steepest > 0 ? std::ldexp(steepest, -30) : above);   // the multiplier may well be zero
-        if (pilot == m) return b;
-        const double around = sigmas * deviation * std::sqrt(many) + 2 * widest;
-        return refined(s, ratio, around, b);
+        double square = 0.0;
+        // Rows drawn together may be alike: their sums count, not each alone.
+        for (int64_t i = 0; i < f.n; i += together(f)) {
+            const double sum = std::accumulate(spent.begin() + i, spent.begin() + std::min(f.n, i + together(f)), 0.0);
+            square += sum * sum;
+        }
+        out.deviation = std::sqrt(square / static_cast<double>(f.n));
+        return out;
     }
 
-    // The same from the whole sample, within the pilot's bracket.
-    Bracket refined(const Table& s, double ratio, double margin, Bracket b) const {
+    // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket (whole: from all).
+    Bracket refined(const Table& s, double ratio, double margin, Bracket b, double above, bool whole) const {
         Bracket wide = b;
-        widen(wide, false, {0.0, INFINITY});
-        const Tally tally = fused_pass(s, nullptr, wide, false, s.n, 1, nullptr);
-        const Table rest = tally.rows.view(s);
+        Tally tally;
+        if (!whole) {
+            widen(wide, false, {0.0, INFINITY});
+            tally = fused_pass(s, nullptr, wide, false, s.n, 1, nullptr);
+            above = b.high;
+        }
+        const Table rest = whole ? s : tally.rows.view(s);
         std::vector<Step> steps;
         std::vector<uint8_t> from;
         const int64_t base = walk_rows(rest, wide, steps, from);
         const double target = ratio * static_cast<double>(s.total_size) - static_cast<double>(tally.cost + base);
-        return {slope_at(steps, target + margin, b.high, b.low), slope_at(steps, target - margin, b.high, b.low)};
+        return slopes_around(steps, target, margin, above, b.low);
     }
 
     // The last level: every hull within the bracket is walked, and the steepest steps that fit are taken.

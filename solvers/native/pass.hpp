@@ -78,7 +78,10 @@ struct Rows {
 
     // Room must be reserved.
     void add(const Table& t, int64_t i, uint32_t number) {
-        std::memcpy(loss.data() + n * t.row_bytes(), t.row_at(i), static_cast<size_t>(t.row_bytes()));
+        char* to = loss.data() + n * t.row_bytes();
+        if (t.row_bytes() == 16) std::memcpy(to, t.row_at(i), 16);   // lengths known here cost a load and a store
+        else if (t.row_bytes() == 32) std::memcpy(to, t.row_at(i), 32);
+        else std::memcpy(to, t.row_at(i), static_cast<size_t>(t.row_bytes()));
         if (t.size != nullptr) size.data()[n] = t.weight(i);
         id.data()[n++] = number;
         total_size += t.weight(i);
@@ -103,10 +106,6 @@ struct Rows {
         v.mapped = false;
         return v;
     }
-};
-
-struct Bracket {
-    double low, high;
 };
 
 // What a pass gives: totals of the rows that have one best format in the bracket, and the other rows (at most `most`;

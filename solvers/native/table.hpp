@@ -105,6 +105,11 @@ inline int64_t cost_step(const Table& t) {
     return step;
 }
 
+// Multipliers from low to high.
+struct Bracket {
+    double low, high;
+};
+
 // One hull step of one row, the `order`-th of its walk: to format `after`, which costs dcost > 0 more and saves
 // slope * dcost.
 struct Step {

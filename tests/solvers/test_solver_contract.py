@@ -246,3 +246,9 @@ def test_pairs_inside_a_tie_group(name: str) -> None:
     solution = solve(problem, name)
     assert solution.choice.tolist() == [0, 0]
     assert solution.loss == 2.0
+
+
+def test_exact_solvers_say_that_nothing_moves_them() -> None:
+    """What `keeping` reads: a solver that declares too little would be held to too little."""
+    for name in EXACT:
+        assert set(capabilities(SOLVERS.get(name)).steady) == {ORDER, LOSS_UNIT, COST_UNIT, BUDGET}
