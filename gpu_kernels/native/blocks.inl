@@ -31,6 +31,9 @@ struct Block {
     bw_u16 d, m;
 };
 
+// A plane of single bits, code i at bit i of a word (q5_0, q5_1).
+static inline bool is_word(const Plane &p) { return p.bits == 1 && p.nruns == 32; }
+
 static void put(const Layout &l, const Block &b, uint8_t *__restrict out) {
     std::memset(out, 0, l.nbytes);
     for (int p = 0; p < l.nplanes; ++p) {
@@ -48,10 +51,17 @@ static void put(const Layout &l, const Block &b, uint8_t *__restrict out) {
 }
 
 static void take(const Layout &l, const uint8_t *__restrict in, Block *b) {
-    std::memset(b->fields, 0, sizeof b->fields);
+    std::memset(b->fields[CODES], 0, l.block);
+    if (l.scale_top) std::memset(b->fields[SCALES], 0, l.groups), std::memset(b->fields[MINS], 0, l.groups);
     for (int p = 0; p < l.nplanes; ++p) {
         const Plane &plane = l.planes[p];
         const int mask = (1 << plane.bits) - 1, low = plane.low;
+        if (is_word(plane)) {
+            uint32_t word;
+            std::memcpy(&word, in + plane.runs->at, 4);
+            for (int i = 0; i < 32; ++i) b->fields[plane.field][i] |= (uint8_t)(((word >> i) & 1) << low);
+            continue;
+        }
         for (int r = 0; r < plane.nruns; ++r) {
             const Run run = plane.runs[r];
             const uint8_t *__restrict from = in + run.at;
@@ -67,8 +77,6 @@ static void take(const Layout &l, const uint8_t *__restrict in, Block *b) {
 void blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, const float *table, float *out) {
     const Layout l = layout_of(spec, table);
     const int size = l.block / l.groups;
-    float level[256];
-    for (int c = 0; c < 256; ++c) level[c] = table ? table[c & 15] : l.sign == 1 ? (float)(int8_t)c : (float)c - (float)l.zero;
     Block b;
     for (int64_t n = 0; n < count; ++n) {
         take(l, in + n * l.nbytes, &b);
@@ -82,9 +90,13 @@ void blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, co
             }
             float *to = out + n * l.block + g * size;
             const uint8_t *codes = b.fields[CODES] + g * size;
-            for (int i = 0; i < size; ++i) to[i] = scale * level[codes[i]];
-            if (l.affine)
-                for (int i = 0; i < size; ++i) to[i] = to[i] + offset;
+            for (int i = 0; i < size; i += 8) {
+                I8 code = take_bytes(codes + i);
+                if (l.sign == 1) code = (code << 24) >> 24;
+                V8 value = (table ? look_up(table, code) : __builtin_convertvector(code, V8) - (float)l.zero) * scale;
+                if (l.affine) value = value + offset;
+                std::memcpy(to + i, &value, sizeof value);
+            }
         }
     }
 }
@@ -290,31 +302,49 @@ static void level_blocks8(const Layout &l, const float *x, int count, uint8_t *t
     }
 }
 
-// q4_0 to q8_0: codes from the range alone, exactly as ggml's reference makes them (block_reference.quantize_plain).
-static void plain_block(const Layout &l, const float *x, Block *b) {
-    V8 v[4], low, high, most;
+// q4_0 to q8_0: codes from the range alone, exactly as ggml's reference makes them (block_reference.quantize_plain). Their
+// bytes end with the codes: a byte each, or nibbles after a word of the fifth bits.
+static void plain_block(const Layout &l, const float *x, uint8_t *out) {
+    V8 v[4];
+    I8 code[4];
     std::memcpy(v, x, sizeof v);
-    low = high = v[0], most = v_abs(v[0]);
-    for (int i = 1; i < 4; ++i) low = v_min(low, v[i]), high = v_max(high, v[i]), most = v_max(most, v_abs(v[i]));
-    float lo = low[0], hi = high[0], top = (float)((1 << l.bits) - 1), amax = most[0];
-    for (int k = 1; k < 8; ++k) lo = low[k] < lo ? low[k] : lo, hi = high[k] > hi ? high[k] : hi, amax = most[k] > amax ? most[k] : amax;
-    lo = lo + 0.0f; // -0 becomes 0
-    float d = (hi - lo) / top + 0.0f, shift = 0.5f;
-    if (l.sign == 1) d = amax / 127.0f;
-    else if (!l.affine) {
-        int at = 0;
-        while (x[at] != amax && x[at] != -amax) ++at;
-        d = x[at] / -(float)l.zero, shift = (float)l.zero + 0.5f;
+    float d, lo = 0, shift = 0.5f;
+    const float top = (float)((1 << l.bits) - 1);
+    if (l.affine) {
+        lo = least(v_min(v_min(v[0], v[1]), v_min(v[2], v[3]))) + 0.0f; // -0 becomes 0
+        d = (-least(v_min(v_min(-v[0], -v[1]), v_min(-v[2], -v[3]))) - lo) / top + 0.0f;
+    } else {
+        I8 magnitude[4];
+        for (int i = 0; i < 4; ++i) magnitude[i] = (I8)v_abs(v[i]);
+        const float most = largest(i_max(i_max(magnitude[0], magnitude[1]), i_max(magnitude[2], magnitude[3])));
+        if (l.sign == 1) d = most / 127.0f;
+        else {
+            uint32_t extremes = 0;
+            for (int i = 0; i < 4; ++i) extremes |= top_bits((I8)(v_abs(v[i]) == most)) << (8 * i);
+            const int at = extremes ? __builtin_ctz(extremes) : 0; // the first
+            d = x[at] / -(float)l.zero, shift = (float)l.zero + 0.5f;
+        }
     }
     const float inverse = reciprocal(d);
     for (int i = 0; i < 4; ++i) {
         V8 scaled = l.affine ? (v[i] - lo) * inverse : v[i] * inverse;
         if (l.sign == 1) scaled = scaled + (V8)((I8)v_set(0.5f) | ((I8)scaled & (I8)v_set(-0.0f)));
         else scaled = v_min(scaled + shift, v_set(top));
-        const I8 code = __builtin_convertvector(scaled, I8); // towards zero
-        for (int k = 0; k < 8; ++k) b->fields[CODES][i * 8 + k] = (uint8_t)code[k];
+        code[i] = __builtin_convertvector(scaled, I8); // towards zero
     }
-    b->d = bw_to_half((double)d), b->m = l.affine ? bw_to_half((double)lo) : 0;
+    const bw_u16 half = bw_to_half((double)d), minimum = l.affine ? bw_to_half((double)lo) : 0;
+    std::memcpy(out + l.d, &half, 2);
+    if (l.affine) std::memcpy(out + l.m, &minimum, 2);
+    if (l.sign == 1) {
+        for (int i = 0; i < 4; ++i) put_bytes(code[i] & 255, out + l.nbytes - 32 + 8 * i);
+        return;
+    }
+    if (l.bits == 5) {
+        uint32_t word = 0;
+        for (int i = 0; i < 4; ++i) word |= top_bits(code[i] << 27) << (8 * i);
+        std::memcpy(out + l.nbytes - 20, &word, 4);
+    }
+    for (int i = 0; i < 2; ++i) put_nibbles(code[i] & 15, code[i + 2] & 15, out + l.nbytes - 16 + 8 * i);
 }
 
 // Blocks of any type.
@@ -323,10 +353,7 @@ void blocks_quantize(const float *x, int64_t count, const int32_t *spec, const f
     const bool wide = l.block / l.groups == 32;
     Block b;
     if (l.groups == 1 && !table) {
-        for (int64_t n = 0; n < count; ++n) {
-            plain_block(l, x + n * 32, &b);
-            put(l, b, out + n * l.nbytes);
-        }
+        for (int64_t n = 0; n < count; ++n) plain_block(l, x + n * 32, out + n * l.nbytes);
         return;
     }
     if (l.groups == 1) {

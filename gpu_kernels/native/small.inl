@@ -10,12 +10,6 @@ typedef Small<3, 7, 0x7e, 8> E4M3;
 typedef Small<2, 15, 0x7b, 8> E5M2;
 typedef Small<1, 1, 7, 4> E2M1;
 
-static inline I8 i_pick(I8 mask, I8 a, I8 b) { return (mask & a) | (~mask & b); }
-static inline V8 v_load(const float *x) {
-    V8 v;
-    std::memcpy(&v, x, sizeof v);
-    return v;
-}
 template <class E> static inline float last_value() { // digits after a leading one, under the largest exponent
     const int digits = E::LAST & ((1 << E::M) - 1), power = (E::LAST >> E::M) - E::BIAS;
     return (float)(1 << (power > 0 ? power : 0)) * (1.0f + (float)digits / (float)(1 << E::M));
@@ -52,42 +46,6 @@ static inline I8 nf4_codes(V8 x, const float *middles) {
     return at;
 #endif
 }
-static inline void put_bytes(I8 v, uint8_t *out) {
-#if defined(BW_AVX2)
-    const __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_setr_epi32(0x0c080400, -1, -1, -1, 0x0c080400, -1, -1, -1));
-    _mm_storel_epi64((__m128i *)out, _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
-#else
-    for (int k = 0; k < 8; ++k) out[k] = (uint8_t)v[k];
-#endif
-}
-static inline I8 take_bytes(const uint8_t *in) {
-#if defined(BW_AVX2)
-    return (I8)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)in));
-#else
-    I8 v;
-    for (int k = 0; k < 8; ++k) v[k] = in[k];
-    return v;
-#endif
-}
-#if defined(BW_AVX2)
-static inline I8 i_max(I8 a, I8 b) { return (I8)_mm256_max_epi32((__m256i)a, (__m256i)b); }
-#else
-static inline I8 i_max(I8 a, I8 b) { return i_pick(a > b, a, b); }
-#endif
-// The largest of eight magnitudes, as a number.
-static inline float largest(I8 m) {
-    bw_float_bits v;
-#if defined(BW_AVX2)
-    __m128i t = _mm_max_epi32(_mm256_castsi256_si128((__m256i)m), _mm256_extracti128_si256((__m256i)m, 1));
-    t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0x4e));
-    v.u = (bw_u32)_mm_cvtsi128_si32(_mm_max_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
-#else
-    int32_t most = m[0];
-    for (int k = 1; k < 8; ++k) most = m[k] > most ? m[k] : most;
-    v.u = (bw_u32)most;
-#endif
-    return v.f;
-}
 // Largest magnitude, read as integers: NaN is above infinity and infinity above all.
 float absmax(const float *x, int64_t n) {
     I8 most[4] = {};
@@ -116,9 +74,6 @@ static inline float sum32(const V8 *e) { // as reference_quantize.lane_sum
     const V8 t = (e[0] + e[2]) + (e[1] + e[3]);
     return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
 }
-// Byte j: code j below and code j + half above.
-static inline void put_nibbles(I8 low, I8 high, uint8_t *out) { put_bytes(low | (high << 4), out); }
-
 // 32 numbers under one power of two: the one for the largest, or the next where that loses less.
 template <class E, int TOP> static void mx_block(const float *from, uint8_t *out) {
     V8 x[4], magnitude[4];
@@ -230,17 +185,6 @@ void small_quantize(const float *data, int64_t rows, int64_t columns, int kind, 
     }
 }
 
-// Values of eight codes of a table of 16.
-static inline V8 look_up(const float *table, I8 at) {
-#if defined(BW_AVX2)
-    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)at), high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)at);
-    return (V8)_mm256_blendv_ps(low, high, (__m256)(at << 28));
-#else
-    V8 v;
-    for (int k = 0; k < 8; ++k) v[k] = table[at[k] & 15];
-    return v;
-#endif
-}
 template <class E> static inline V8 widened(I8 code) { // the exponent is moved to float's by a power of two, exactly
     const I8 magnitude = code & 0x7f, nan = magnitude > E::LAST;
     const V8 value = (V8)(magnitude << (23 - E::M)) * v_set(pow2(127 - E::BIAS));
