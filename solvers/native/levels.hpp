@@ -186,9 +186,11 @@ class Levels {
             samples.push_back(drawn.back().view(t));
             if (count <= kPilot) break;
         }
-        const Spread spread = piloted(samples.back(), ratio, within);
+        Spread spread = piloted(samples.back(), ratio, within);
         Bracket b = within;
         for (size_t at = samples.size(); at-- > 0;) {
+            // A few thousand rows say too little of a heavy tail.
+            if (at + 2 == samples.size()) spread.deviation = deviation(samples[at], ratio, spread.middle);
             double margin = 2 * spread.widest;   // what this sample and all it is drawn from may be off by
             for (size_t q = 0; q <= at; ++q)
                 margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) / std::sqrt(static_cast<double>(samples[q].n));
@@ -199,9 +201,9 @@ class Levels {
         return b;
     }
 
-    // Of a small sample: deviation of a row's part of the target, the dearest step, the steepest, and a slope above all.
+    // Of a small sample: deviation of a row's part of the target, the dearest step, the steepest, a slope above all, the critical one.
     struct Spread {
-        double deviation = 0.0, widest = 0.0, steepest = 0.0, above = 0.0;
+        double deviation = 0.0, widest = 0.0, steepest = 0.0, above = 0.0, middle = 0.0;
     };
 
     Spread piloted(const Table& f, double ratio, Bracket within) const {
@@ -216,20 +218,24 @@ class Levels {
         out.above = std::isinf(within.high) ? (out.steepest > 0 ? std::ldexp(out.steepest, 20) : 1.0) : within.high;
         // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
         const double target = ratio * static_cast<double>(f.total_size) - static_cast<double>(base);
-        const double middle = slopes_around(steps, target, 0.0, out.above, within.low).low;
-        std::vector<double> spent(static_cast<size_t>(f.n));
-        for (int64_t i = 0; i < f.n; ++i)
-            spent[i] = (static_cast<double>(f.rate[from[i]]) - ratio) * static_cast<double>(f.weight(i));
-        for (const Step& step : steps)
-            if (step.slope > middle) spent[step.row] += static_cast<double>(step.dcost);
-        double square = 0.0;
-        // Rows drawn together may be alike: their sums count, not each alone.
-        for (int64_t i = 0; i < f.n; i += together(f)) {
-            const double sum = std::accumulate(spent.begin() + i, spent.begin() + std::min(f.n, i + together(f)), 0.0);
-            square += sum * sum;
-        }
-        out.deviation = std::sqrt(square / static_cast<double>(f.n));
+        out.middle = slopes_around(steps, target, 0.0, out.above, within.low).low;
+        out.deviation = deviation(f, ratio, out.middle);
         return out;
+    }
+
+    // Of a row's part of the target at a multiplier. Rows drawn together may be alike: their sums count, not each alone.
+    static double deviation(const Table& f, double ratio, double slope) {
+        double l[kMaxFormats], square = 0.0, sum = 0.0;
+        int64_t c[kMaxFormats];
+        for (int64_t i = 0; i < f.n; ++i) {
+            f.row(i, l, c);
+            const int x = start(l, c, f.k, slope);
+            sum += (static_cast<double>(f.rate[x]) - ratio) * static_cast<double>(f.weight(i));
+            if ((i + 1) % together(f) != 0 && i + 1 != f.n) continue;
+            square += sum * sum;
+            sum = 0.0;
+        }
+        return std::sqrt(square / static_cast<double>(f.n));
     }
 
     // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket (whole: from all).
