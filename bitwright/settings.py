@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     shards: int = Field(
         default=0, ge=0, le=10_000, description="parts of scoring and executing; 0: 8 with a broker, else 1"
     )
+    cut_weights: int = Field(
+        default=20_000_000, ge=0, description="where shards is 0: models of fewer planned weights are not cut"
+    )
     tenant_active_jobs: int = Field(default=20, ge=1, description="jobs and steps of one tenant that run at once")
     tenant_queued_jobs: int = Field(default=1000, ge=1, description="jobs of one tenant that may wait")
     tenant_streams: int = Field(default=10, ge=1, description="open event streams of one tenant")
@@ -137,6 +140,10 @@ class Settings(BaseSettings):
     def parts(self) -> int:
         """Into how many parts scoring and executing are cut."""
         return self.shards or (8 if self.broker_url is not None else 1)
+
+    def for_child(self) -> Settings:
+        """With `shards` as they are here, for a child is told no broker; chosen ones hold for any model."""
+        return self.model_copy(update={"shards": self.parts, **({"cut_weights": 0} if self.shards else {})})
 
     @property
     def resident_limit(self) -> int:

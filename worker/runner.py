@@ -95,7 +95,7 @@ class Runner:
         scratch = scratch_folder(state, self.owner) / f"{job.id}-{job.attempt}"
         return Order(
             job.request,
-            self.settings.model_copy(update={"shards": self.settings.parts}),
+            self.settings.for_child(),
             self.steps,
             state / "logs" / f"{job.id}.log",
             scratch.absolute(),

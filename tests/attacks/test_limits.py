@@ -56,7 +56,7 @@ NO_LIMITS = {
     *("state_dir", "database_url", "broker_url", "model_roots", "host", "port", "api_key", "workers", "alive_file"),
     *("lease_seconds", "renew_seconds", "reaper_seconds", "poll_seconds", "relay_seconds", "heal_seconds"),
     *("cancel_seconds", "progress_seconds", "settle_seconds", "ping_seconds", "webhook_poll_seconds"),
-    *("database_connections", "solve_processes", "shards", "webhook_internal", "webhook_proxy"),
+    *("database_connections", "solve_processes", "shards", "cut_weights", "webhook_internal", "webhook_proxy"),
     *("json_logs", "otlp_endpoint"),
 }
 Check = Callable[[Running, Path], None]

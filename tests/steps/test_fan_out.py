@@ -40,7 +40,9 @@ def test_parts_over_workers_give_the_table_of_one_worker(tmp_path: Path, models_
     request = {"kind": "sensitivity", "model": MODEL, "metric": "weight-mse", "formats": ["int3-g64", "int4-g64"]}
     tables = {}
     for shards, turns in ((1, 1), (3, 1 + 3 + 1)):
-        settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
+        settings = Settings(
+            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0
+        )
         result, took = by_runner(settings, request)
         assert took == turns
         tables[shards] = result["table_digest"]
@@ -103,7 +105,9 @@ def test_parts_over_workers_write_the_checkpoint_of_one_worker(
     }  # fmt: skip
     found = {}
     for shards in (1, 3):
-        settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
+        settings = Settings(
+            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0
+        )
         result, stages = turn_by_turn(parse_request(request), Context(settings))
         assert stages == ([] if shards == 1 else [("score", 3), ("write", 3)])
         folder = Path(result["checkpoint"]["path"])
@@ -121,7 +125,9 @@ def test_variants_over_workers_measure_what_one_worker_measures(tmp_path: Path, 
     }  # fmt: skip
     found = {}
     for shards in (1, 3):
-        settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
+        settings = Settings(
+            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0
+        )
         result, stages = turn_by_turn(parse_request(request), Context(settings))
         found[shards] = result
         variants = 4
@@ -130,6 +136,17 @@ def test_variants_over_workers_measure_what_one_worker_measures(tmp_path: Path, 
     for member, value in found[1]["plan"].items():
         assert value == found[3]["plan"][member], member
     assert found[1]["plan"]["measured"]["extra"]["feasible_uniform"]
+
+
+def test_small_models_are_cut_only_where_that_was_asked_for(tmp_path: Path, models_dir: Path) -> None:
+    """With a broker and nothing said, parts of a small model would cost more to start than they save."""
+    common: dict[str, Any] = {"model_roots": {"models": models_dir}, "broker_url": "redis://127.0.0.1:1"}
+    request = parse_request({"kind": "sensitivity", "model": MODEL, "metric": "weight-mse", "formats": ["int3-g64"]})
+    for number, (chosen, parts) in enumerate(
+        [({}, []), ({"cut_weights": 1000}, [("score", 8)]), ({"shards": 2}, [("score", 2)])]
+    ):
+        settings = Settings(state_dir=tmp_path / str(number), **common, **chosen).for_child()
+        assert turn_by_turn(request, Context(settings))[1] == parts
 
 
 def turn_by_turn(request: JobRequest, context: Context) -> tuple[dict[str, Any], list[tuple[str, int]]]:
@@ -148,7 +165,9 @@ def parts_made(request: JobRequest, tmp_path: Path, models_dir: Path) -> int:
     """How many parts the table was made of; it must be the one of a single worker."""
     found = []
     for shards in (1, 4):
-        settings = Settings(state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards)
+        settings = Settings(
+            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0
+        )
         result, stages = turn_by_turn(request, Context(settings))
         found.append(result["table_digest"])
     assert found[0] == found[1]

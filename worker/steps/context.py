@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bitwright.core.errors import InvalidReference, NotFound
@@ -47,6 +47,12 @@ class Context:
         if not folder.is_dir():
             raise NotFound("there is no such checkpoint folder", got=reference)
         return folder
+
+    def for_model(self, inventory: Inventory) -> Context:
+        """Alone where a model is so small that starting parts of its work takes longer than the work."""
+        if inventory.weights >= self.settings.cut_weights:
+            return self
+        return replace(self, settings=self.settings.model_copy(update={"shards": 1}))
 
     @property
     def _limits(self) -> Limits:

@@ -22,6 +22,7 @@ from worker.steps.served import file_words
 def run(request: ExecuteRequest, context: Context) -> dict[str, Any]:
     plan = plan_from_json(request.plan)
     source, inventory = context.open(request.model)
+    context = context.for_model(inventory)
     maker = planned_quantizer(plan, request.calibration, source, inventory, context)
     checkpoint = write_checkpoint(source, inventory, plan, request.to, maker, context, request.calibration)
     return {"checkpoint": checkpoint, "plan_digest": plan.digest}

@@ -40,6 +40,7 @@ Planning = Study[PlanRequest]
 
 def run(request: PlanRequest, context: Context) -> dict[str, Any]:
     whole = open_study(request, context)
+    context = whole.context
     study = replace(whole, inventory=whole.menu.planned(whole.inventory))
     table = score(whole, target_bits(study))
 

@@ -40,6 +40,7 @@ class Study(Generic[Asked]):
 def open_study(request: Request, context: Context) -> Study[Request]:
     """Everything that is read and decided before the first score: headers, menu, calibration data, input moments."""
     source, inventory = context.open(request.model)
+    context = context.for_model(inventory)
     menu = resolve(request, inventory)
     calibration = _calibrate(request, menu, source, inventory, context)
     maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
