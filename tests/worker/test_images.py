@@ -143,6 +143,15 @@ def test_the_api_has_all_three_probes():
     assert all(f'"{path}"' in health for path in paths)
 
 
+def test_metrics_are_scraped_with_a_key_not_by_annotation():
+    """A scrape by annotation sends no key, would be answered 401, and nothing would ever be scaled."""
+    assert not [one for one in MANIFESTS if "prometheus.io/scrape" in str(one)]
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docker" / "README.md").read_text(), flags=re.DOTALL)
+    (told,) = [yaml.safe_load(block) for block in blocks]
+    assert "credentials_file" in told["scrape_configs"][0]["authorization"]
+    assert told["externalRules"][0]["seriesQuery"] in (ROOT / "service" / "metrics.py").read_text()
+
+
 def test_scaling_follows_a_metric_that_the_api_has():
     scalers = [document for document in MANIFESTS if document["kind"] == "HorizontalPodAutoscaler"]
     assert len(scalers) == 2
