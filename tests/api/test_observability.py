@@ -73,6 +73,22 @@ def test_one_trace_from_the_callers_request_to_the_child(tmp_path: Path, collect
     assert int(str(child["startTimeUnixNano"])) < int(str(child["endTimeUnixNano"]))
 
 
+def test_parts_of_a_job_belong_to_its_trace(tmp_path: Path, collector: Collector) -> None:
+    """Whoever does a part, and however often the job comes back: one trace, each child below its own attempt."""
+    settings = fast_settings(tmp_path, otlp_endpoint=f"http://127.0.0.1:{collector.server_port}", shards=3)
+    values = settings.model_dump(exclude={"state_dir", "host", "port"})
+    with running_server(tmp_path, **values) as api, embedded_worker(settings, slots=2, steps=FAKE_STEPS):
+        job = api.http.post("/v1/jobs", json=request_for("spread/3"), headers={"traceparent": CALLER}).json()
+        wait_for(lambda: api.store.get(job["id"]).done, 60, "the job did not end")
+        wait_for(lambda: len(collector.named("child")) == len(collector.named("attempt")) == 5, 30, "spans are missing")
+    attempts, children = collector.named("attempt"), collector.named("child")
+    assert [span["name"] for span in attempts].count("attempt step") == 3
+    assert {span["traceId"] for span in (*attempts, *children)} == {"ab" * 16}
+    assert {child["parentSpanId"] for child in children} == {attempt["spanId"] for attempt in attempts}
+    (request,) = collector.named("POST")
+    assert {attempt["parentSpanId"] for attempt in attempts} == {request["spanId"]}
+
+
 def test_a_collector_that_is_away_costs_nothing(tmp_path: Path) -> None:
     with running_server(tmp_path, otlp_endpoint="http://127.0.0.1:9") as api:
         assert api.submit()["state"] == "queued"
