@@ -1,10 +1,12 @@
 """What fewer label samples cost: plans of `fisher` with K = 1 and 2 samples an item against K = 4, by measured KL.
 
-Usage: python -m benchmarks.samples MODEL [--tokens 16384] [--test 8192] [--seeds 3] [--also fisher-token]
+Usage: python -m benchmarks.samples MODEL [--tokens 16384] [--test 8192] [--seeds 3] [--also fisher-token] [--plans 20]
+           [--text DIR]
 
 The tables of fewer samples are made from the signed samples that the table of four keeps, so all see the same text and
 labels. Budgets 2.5, 3, 3.5 and 4 code bits, RTN group 64; scored on valid.txt, measured on test.txt. --also: plans of
-another metric on the same text, against those of `fisher`.
+another metric on the same text, against those of `fisher`. --plans: Spearman's correlation of predicted and measured
+KL too, over so many random mixed plans at 2.5, 3 and 3.5 code bits. --text: a folder with valid.txt and test.txt.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from benchmarks.metric_plans import BUDGETS, FORMATS, optimum
+from benchmarks.metric_plans import BUDGETS, FORMATS, RANDOM_BUDGETS, Choice, bytes_at, optimum, random_choice
 from bitwright.core.table import SensitivityTable
 from bitwright.models import inspect, open_model
 from sensitivity import calibration
@@ -43,14 +46,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--also", default=None)
+    parser.add_argument("--plans", type=int, default=0)
+    parser.add_argument("--text", type=Path, default=TEXT)
     arguments = parser.parse_args()
     source = open_model(arguments.model)
     inventory = inspect(source)
     runner = load_runner(source, inventory)
-    test = calibration.load_data(str(TEXT / "test.txt"), source, inventory, tokens_wanted=arguments.test)
+    test = calibration.load_data(str(arguments.text / "test.txt"), source, inventory, tokens_wanted=arguments.test)
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         parts = calibration.load(
-            str(TEXT / "valid.txt"), source, inventory,
+            str(arguments.text / "valid.txt"), source, inventory,
             scoring_tokens=arguments.tokens, confirming_tokens=256, seed=seed,
         )  # fmt: skip
         whole = score(source, inventory, FORMATS, calibration=parts, seed=seed, samples=max(SAMPLES))
@@ -61,14 +66,28 @@ def main() -> None:
             )  # fmt: skip
         choices = {(name, bits): optimum(table, bits) for name, table in tables.items() for bits in BUDGETS}
         texts = {key: tuple(choice.tolist()) for key, choice in choices.items()}
-        variants = {str(text): [FORMATS[j] for j in text] for text in set(texts.values())}
+        rng, cost = np.random.default_rng(seed), whole.cost_bytes()
+        drawn = {
+            bits: [random_choice(bytes_at(bits, whole), cost, rng) for _ in range(arguments.plans)]
+            for bits in RANDOM_BUDGETS
+        }
+        everything = {*texts.values(), *(tuple(choice.tolist()) for some in drawn.values() for choice in some)}
+        variants = {str(text): [FORMATS[j] for j in text] for text in everything}
         kl = {name: quality.kl for name, quality in measure(source, inventory, variants, test, runner=runner).items()}
         base = [kl[str(texts[f"K={max(SAMPLES)}", bits])] for bits in BUDGETS]
         for name in tables:
             mine = [kl[str(texts[name, bits])] for bits in BUDGETS]
             ratios = " / ".join(f"{a / b:.3f}" for a, b in zip(mine, base, strict=True))
             mean = float(np.exp(np.mean(np.log(np.divide(mine, base)))))
-            print(f"{Path(arguments.model).name} seed {seed} {name}: {ratios}; {mean:.4f}", flush=True)
+            ranks = [_spearman(tables[name], some, kl) for some in drawn.values() if some]
+            told = "; Spearman " + " / ".join(f"{rank:.3f}" for rank in ranks) if ranks else ""
+            print(f"{Path(arguments.model).name} seed {seed} {name}: {ratios}; {mean:.4f}{told}", flush=True)
+
+
+def _spearman(table: SensitivityTable, plans: list[Choice], kl: dict[str, float]) -> float:
+    rows = np.arange(len(table.loss))
+    predicted = [float(table.loss[rows, plan].sum()) for plan in plans]
+    return float(spearmanr(predicted, [kl[str(tuple(plan.tolist()))] for plan in plans]).statistic)
 
 
 if __name__ == "__main__":

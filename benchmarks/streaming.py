@@ -1,14 +1,14 @@
 """A model several times larger than the memory of the process: scored, planned and measured block by block.
 
 Usage: python -m benchmarks.streaming MODEL [--copies 8] [--times 8] [--limit-mib 900] [--tokens 256] [--dtype float32]
-           [--store bfloat16] [--metric fisher] [--keep DIR]
+           [--store bfloat16] [--metric fisher] [--formats int2-g64,int3-g64,int4-g64] [--keep DIR]
 
 Makes a wide and deep checkpoint of a trained model (benchmarks/deep_models.py) in a temporary folder (or --keep), then,
 in a process whose data segment is limited by the kernel (RLIMIT_DATA) to --limit-mib: the metric's table (`fisher` with
-its response), a 3-bit plan, and its KL beside uniform, all as the library does it by itself for models that do not fit.
-Prints the bytes of the checkpoint, of its largest block in float32, the limit, and the peak resident memory (VmHWM),
-interpreter and torch included, against the promise 4 x largest block + activation budget + 1 GiB. So few tokens make no
-good plan of a large model: what is measured here is memory.
+its response), a plan of the bytes of the middle format, and its KL beside uniform, all as the library does it by itself
+for models that do not fit. Prints the bytes of the checkpoint, of its largest block in float32, the limit, and the peak
+resident memory (VmHWM), interpreter and torch included, against the promise 4 x largest block + activation budget +
+1 GiB. So few tokens make no good plan of a large model: what is measured here is memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 MIB = 1 << 20
 
 
-def child(model: str, metric: str, limit: int, tokens: int, options: dict[str, Any]) -> None:
+def child(model: str, metric: str, formats: tuple[str, ...], limit: int, tokens: int, options: dict[str, Any]) -> None:
     """In the limited process. Prints one JSON line."""
     import numpy as np
 
@@ -43,12 +43,12 @@ def child(model: str, metric: str, limit: int, tokens: int, options: dict[str, A
     inventory = inspect(source)
     parts = calibration.load(None, source, inventory, scoring_tokens=tokens, confirming_tokens=tokens)
     start = time.monotonic()
-    formats = ("int2-g64", "int3-g64", "int4-g64")
     table = score(source, inventory, formats, metric=metric, calibration=parts, samples=1, options=options)
     scored = time.monotonic() - start
-    limit_bytes = int(table.cost_bytes()[:, 1].sum())
+    middle = (len(formats) - 1) // 2
+    limit_bytes = int(table.cost_bytes()[:, middle].sum())
     choice = np.asarray(solve(table.problem(limit_bytes)).choice)
-    variants = {"plan": [formats[j] for j in choice], "uniform": [formats[1]] * len(choice)}
+    variants = {"plan": [formats[j] for j in choice], "uniform": [formats[middle]] * len(choice)}
     found = measure(source, inventory, variants, parts)
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = re.search(r"VmHWM:\s+(\d+)", status)
@@ -76,12 +76,14 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--store", default=None, choices=("float16", "bfloat16"))
     parser.add_argument("--metric", default="fisher")
+    parser.add_argument("--formats", default="int2-g64,int3-g64,int4-g64")
     parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         options = {"activation_mib": arguments.activation_mib, "dtype": arguments.dtype}
-        child(str(arguments.model), arguments.metric, arguments.limit_mib * MIB, arguments.tokens, options)
+        formats = tuple(arguments.formats.split(","))
+        child(str(arguments.model), arguments.metric, formats, arguments.limit_mib * MIB, arguments.tokens, options)
         return
     import torch
 
@@ -94,7 +96,7 @@ def main() -> None:
             make_deep(arguments.model, deep, arguments.copies, arguments.times, store)
         size = sum(path.stat().st_size for path in deep.glob("*.safetensors"))
         command = [sys.executable, "-m", "benchmarks.streaming", str(deep), "--child"]
-        for name in ("limit_mib", "activation_mib", "tokens", "dtype", "metric"):
+        for name in ("limit_mib", "activation_mib", "tokens", "dtype", "metric", "formats"):
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

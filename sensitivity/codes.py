@@ -53,21 +53,18 @@ class Codes:
 
     def error(self, unit: int, column: int) -> torch.Tensor:
         """float32 (out, in) error of the unit in one format."""
-        kept = self._kept.get(unit)
-        stored = kept[column] if kept else self._stored(unit, self.formats[column])
-        return torch.from_numpy(dequantize(stored)).sub_(self._weight(unit))
-
-    def _stored(self, unit: int, format: Format) -> Stored:
-        spec = self._task.inventory.units[unit]
-        return quantize(
-            self._task.deltas.quantizer, unit_weight(self._task.source, spec), format, name=spec.name
-        )  # fmt: skip
+        weight, kept = self._weight(unit), self._kept.get(unit)
+        stored = kept[column] if kept else self._stored(unit, weight, self.formats[column])
+        return torch.from_numpy(dequantize(stored)).sub_(weight)
 
     def _quantized(self, unit: int) -> Iterator[Stored]:
-        spec = self._task.inventory.units[unit]
-        weight = unit_weight(self._task.source, spec)
+        weight = self._weight(unit)
         for format in self.formats:
-            yield quantize(self._task.deltas.quantizer, weight, format, name=spec.name)
+            yield self._stored(unit, weight, format)
+
+    def _stored(self, unit: int, weight: torch.Tensor, format: Format) -> Stored:
+        values, name = np.ascontiguousarray(weight.numpy()), self._task.inventory.units[unit].name
+        return quantize(self._task.deltas.quantizer, values, format, name=name)
 
     def _weight(self, unit: int) -> torch.Tensor:
         if self._model.reader.dtype == torch.float32:
