@@ -5,13 +5,15 @@
 One dimension: Lloyd and Max's conditions, with the normal distribution's own integrals. Two: Lloyd's iteration over a
 fine lattice of nodes weighed by the normal density (no random numbers), from a sunflower of points at the density that
 is best for many points, proportional to the square root of the normal's (Zador; p^(d / (d + 2)) for d dimensions).
+Three and four: Lloyd's iteration over drawn numbers, 256 or more a point, from points of that density.
 Distortions, squared error a weight of N(0, 1), are compared in tests with those of research/01 section 2.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ Points = NDArray[np.float32]
 #: Half the side of the lattice in standard deviations, its nodes a side for the square root of the points, and Lloyd's
 #: iterations.
 REACH, NODES, ROUNDS = 6.0, 24, 50
+#: Numbers drawn for a point of a grid of three or four dimensions, and in all at least.
+DRAWN, LEAST_DRAWN = 256, 1 << 18
 
 
 @cache
@@ -80,6 +84,22 @@ def plane(bits: int) -> NDArray[np.float64]:
     return points[np.lexsort((points[:, 1], points[:, 0]))]
 
 
+def solid(bits: int, dimension: int) -> NDArray[np.float64]:
+    """(n, dimension) points, sorted by their first number. Zador's density is a normal of variance (d + 2) / d."""
+    from scipy.spatial import cKDTree
+
+    count, rng = 1 << bits, np.random.default_rng(dimension << 8 | bits)
+    points = rng.standard_normal((count, dimension)) * math.sqrt((dimension + 2) / dimension)
+    nodes = rng.standard_normal((max(LEAST_DRAWN, DRAWN * count) // 2, dimension))
+    nodes = np.concatenate([nodes, -nodes])
+    for _ in range(ROUNDS):
+        nearest = cKDTree(points).query(nodes)[1]
+        mass = np.bincount(nearest, minlength=count)
+        sums = np.stack([np.bincount(nearest, column, count) for column in nodes.T], axis=1)
+        points = np.divide(sums, mass[:, None], out=points, where=mass[:, None] > 0)
+    return points[np.argsort(points[:, 0], kind="stable")]
+
+
 def distortion(points: NDArray[np.floating], samples: int = 1 << 20, seed: int = 0) -> float:
     """Squared error a weight of independent N(0, 1) numbers, by `samples` drawn points."""
     from scipy.spatial import cKDTree
@@ -89,7 +109,8 @@ def distortion(points: NDArray[np.floating], samples: int = 1 << 20, seed: int =
 
 
 def main() -> None:
-    makers = {1: scalar, 2: plane}
+    makers: dict[int, Callable[[int], NDArray[np.float64]]]
+    makers = {1: scalar, 2: plane, 3: partial(solid, dimension=3), 4: partial(solid, dimension=4)}
     made = {f"higgs-p{p}-n{1 << b}": makers[p](b).astype(np.float32) for p, widths in GRIDS.items() for b in widths}
     lost = {name: distortion(points, 1 << 22) for name, points in made.items()}
     constants = {f"{name}.distortion": np.float64(value) for name, value in lost.items()}

@@ -38,8 +38,8 @@ GRAMMAR = (
     "int{1..8}[-sym]-{g{N}|channel|tensor}[-bf16|-fp32] (for example int4-g64, int3-sym-g128; -bf16, -fp32: type of "
     "the scales), int-l{LEVELS}... for 3 to 255 levels (int-l6-g128), "
     "sign-{g{N}|channel} for two levels +-scale, nf4-g{N}, "
-    "higgs-p1-n{4..256}[-g{N}], higgs-p2-n{8..4096}[-g{N}] (n a power of two), "
-    + ", ".join(name for name in NAMED if name not in GRID_FORMATS)
+    "higgs-p1-n{4..256}[-g{N}], higgs-p2-n{8..4096}[-g{N}], higgs-p3-n{64..1024}[-g{N}], higgs-p4-n{256..2048}[-g{N}] "
+    "(n a power of two), " + ", ".join(name for name in NAMED if name not in GRID_FORMATS)
 )
 
 #: The menu when nobody names one: research/08 measured these six widths at group 64 (asymmetric round to nearest).

@@ -21,9 +21,10 @@ from bitwright.core.format_base import Part, Shape, Storage, matrix
 #: Groups of the paper (research/01 section 5 b); a group is never longer than the row.
 HIGGS_GROUP = 1024
 SCALE_BYTES = 2
-#: log2 of the points of the shipped grids: one dimension, 2 to 8 bits; two dimensions, 1.5 to 6 bits in half bits.
-GRIDS = {1: range(2, 9), 2: range(3, 13)}
-_NAME = re.compile(r"higgs-p([12])-n([1-9][0-9]{0,3})(?:-g([1-9][0-9]{0,5}))?")
+#: log2 of the points of shipped grids: one dimension, 2 to 8 bits; two, 1.5 to 6 bits in half bits; three, 2 to 10/3
+#: in thirds; four, 2 to 2.75 in quarters.
+GRIDS = {1: range(2, 9), 2: range(3, 13), 3: range(6, 11), 4: range(8, 12)}
+_NAME = re.compile(r"higgs-p([1-4])-n([1-9][0-9]{0,3})(?:-g([1-9][0-9]{0,5}))?")
 
 
 @dataclass(frozen=True)

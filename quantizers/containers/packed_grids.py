@@ -15,7 +15,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 HERE = Path(__file__).parent
 GRIDS = HERE / "gaussian_grids.npz"
-NAME = re.compile(r"(higgs-p([12])-n([0-9]+))(?:-g([0-9]+))?")
+NAME = re.compile(r"(higgs-p([1-4])-n([0-9]+))(?:-g([0-9]+))?")
 
 
 def values(blocks: Array, name: str, columns: int) -> Array:

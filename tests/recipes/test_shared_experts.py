@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,14 @@ def test_shared_experts_can_have_a_menu_of_their_own(bench: Bench, shared: str, 
     plan = planned(bench, shared, tokens, str(own), "7bpw", tmp_path / "out")
     for unit in plan.units:
         assert (unit.format == "int8-g64") is ("shared_expert" in unit.name), unit.name
+
+
+@pytest.mark.parametrize("shared", ["qwen2-moe"], indirect=True)
+def test_the_tied_plan_of_the_warning_keeps_the_menus_of_the_recipe(
+    bench: Bench, shared: str, tokens: str, tmp_path: Path
+) -> None:
+    """Attention below its 4 bits had paid for it: ties seemed to gain where they can only cost."""
+    plan = planned(bench, shared, tokens, "quantmoe", "4.2bpw", tmp_path / "out")
+    words = next(words for words in plan.warnings if "tied by role" in words)
+    tied, own = (float(number) for number in re.findall(r"predicted to lose (\S+) instead of (\S+)", words)[0])
+    assert tied >= own

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 import solvers
 from bitwright.core.inventory import Inventory
 from bitwright.core.mixed_format import is_finer
@@ -45,17 +47,20 @@ def expert_words(
         return ()
     limit = next((limit.value for limit in problem.limits if limit.name == "bytes"), None)
     tied = solvers.solve(
-        table.problem(None if limit is None else int(limit), tie_kinds=(LOOSEST,)), "auto",
-        time_limit=min(request.time_limit, COMPARE_SECONDS), seed=request.seed,
+        # Of the formats that the plan could choose from: a recipe's menus hold for the tied plan, too.
+        table.problem(None if limit is None else int(limit), tie_kinds=(LOOSEST,), allowed=np.isfinite(problem.loss)),
+        "auto", time_limit=min(request.time_limit, COMPARE_SECONDS), seed=request.seed,
     )  # fmt: skip
     who = f"of the engines known here {' and '.join(fine)} alone" if fine else "no known engine"
     words = f"{who} serves this plan: experts differ within a role in {uneven} places"
     if not tied.feasible or tied.loss is None or solution.loss is None:
         return (f"{words}; tied by role, nothing fits the budget",)
     gain = float(tied.loss) - float(solution.loss)
+    # Rules of a recipe may cost more than the ties would.
+    gained = f" (uneven experts gain {gain:.4g})" if gain > 0 else ""
     return (
         f"{words}; tied by role, as llama.cpp and MLX load them, the best plan of the same bytes is predicted to lose "
-        f"{tied.loss:.4g} instead of {solution.loss:.4g} (uneven experts gain {gain:.4g}): plan with --engine",
+        f"{tied.loss:.4g} instead of {solution.loss:.4g}{gained}: plan with --engine",
     )
 
 
