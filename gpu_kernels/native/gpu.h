@@ -36,7 +36,7 @@ struct bw_args {
     bw_u8 *zeros;         // rtn: out; dequantize: in, or null for 2^(B-1)
     float *dense;         // dequantize: out
     int *status;          // rtn: 0, 1 (NaN or infinity), 2 (scale beyond half)
-    bw_i64 rows, columns, group, symmetric;
+    bw_i64 rows, columns, group, symmetric; // symmetric 2: with scales corrected for shrinkage
 };
 
 BW_HD bw_i64 bw_ceil(bw_i64 a, bw_i64 b) { return (a + b - 1) / b; }
@@ -135,7 +135,8 @@ template <int B> struct bw_dequantize {
     }
 };
 
-// Range, scale, codes and words in one pass over the values, without the correction for shrinkage. The group is 32, 64,
+// Range, scale, codes and words in one pass over the values; sums of the correction are whole numbers, so that the order in
+// which threads add them up does not matter. The group is 32, 64,
 // ..., 32 * BW_THREADS (a power of two) and divides the columns, so no group crosses a block.
 template <class T, int B> struct bw_rtn {
     struct shared {
@@ -143,6 +144,7 @@ template <class T, int B> struct bw_rtn {
         float low[BW_THREADS], high[BW_THREADS], inverse[BW_THREADS], zero[BW_THREADS];
         bw_u32 words[BW_THREADS * B];
         int bad[BW_THREADS];
+        bw_i64 along[BW_THREADS], norm[BW_THREADS];
     };
     static const int phases = 5;
     BW_METHOD void phase(int p, const bw_args &a, int thread, bw_i64 block, shared &s) {
@@ -181,10 +183,22 @@ template <class T, int B> struct bw_rtn {
         if (p == 3 && mine) {
             const int head = thread - (int)(thread % span);
             bw_u8 codes[32];
-            for (int i = 0; i < 32; ++i)
-                codes[i] = (bw_u8)bw_code(s.x[thread * BW_PITCH + i], s.inverse[head], s.zero[head], (float)((1 << B) - 1));
+            bw_i64 along = 0, norm = 0;
+            for (int i = 0; i < 32; ++i) {
+                const float x = s.x[thread * BW_PITCH + i];
+                codes[i] = (bw_u8)bw_code(x, s.inverse[head], s.zero[head], (float)((1 << B) - 1));
+                const bw_i64 fine = bw_fine(x, s.inverse[head]);
+                along += fine * ((int)codes[i] - (1 << (B - 1)));
+                norm += fine * fine;
+            }
+            s.along[thread] = along, s.norm[thread] = norm;
             bw_pack32<B>(codes, s.words + thread * B);
         }
         if (p == 4) bw_move_words<B>(a, thread, first, s.words, true);
+        if (p == 4 && mine && a.symmetric == 2 && thread % span == 0) {
+            bw_i64 along = 0, norm = 0;
+            for (int k = 0; k < span; ++k) along += s.along[thread + k], norm += s.norm[thread + k];
+            a.scales[unit / span] = bw_corrected(along, norm, a.scales[unit / span], true);
+        }
     }
 };

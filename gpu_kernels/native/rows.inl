@@ -146,9 +146,10 @@ static int rtn_pack_rows(const void *data, int64_t rows, int64_t columns, int64_
     const int64_t groups = (columns + group - 1) / group;
     if (B == 1) return one_bit_rows<T>((const typename T::type *)data, rows, columns, group, symmetric, out, nbytes, scales, zeros);
 #if defined(BW_AVX2)
-    if (columns % group == 0 && group % 32 == 0) {
+    // Positions in fine steps fit the 16 bits of a panel up to 4 bits: wider formats are not corrected by anyone yet.
+    if (columns % group == 0 && group % 32 == 0 && !(symmetric && correct && B > 4)) {
         const typename T::type *x = (const typename T::type *)data;
-        if (symmetric && correct) return panels<T, B, true>(x, rows * groups, group, true, out, scales, zeros);
+        if (symmetric && correct) return panels<T, B, (B <= 4)>(x, rows * groups, group, true, out, scales, zeros);
         return panels<T, B, false>(x, rows * groups, group, symmetric, out, scales, zeros);
     }
 #endif

@@ -30,7 +30,7 @@ def built() -> None:
 
 
 def twin(
-    kind: str, dtype: str, bits: int, rows: int, columns: int, group: int, symmetric: bool, **arrays: object
+    kind: str, dtype: str, bits: int, rows: int, columns: int, group: int, symmetric: int, **arrays: object
 ) -> None:
     pointers = {name: a.ctypes.data for name, a in arrays.items() if isinstance(a, np.ndarray)}
     arguments = cuda.Arguments(**pointers, rows=rows, columns=columns, group=group, symmetric=symmetric)
@@ -67,11 +67,12 @@ def test_the_twin_equals_numpy(bits: int, rows: int, columns: int, group: int, d
 @TWIN
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(2, 8), st.booleans(), st.integers(1, 5), st.integers(1, 6), st.sampled_from([32, 64, 128, 512]),
+    st.integers(2, 8), st.sampled_from([0, 1, 2]), st.integers(1, 5), st.integers(1, 6),
+    st.sampled_from([32, 64, 128, 512, 4096]),
     st.sampled_from(sorted(KINDS)), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_the_fused_twin_equals_the_cpu(
-    bits: int, symmetric: bool, rows: int, count: int, group: int, dtype: str, seed: int
+    bits: int, symmetric: int, rows: int, count: int, group: int, dtype: str, seed: int
 ) -> None:
     columns = group * count
     assert cuda.rtn_takes(columns, group)
@@ -79,7 +80,7 @@ def test_the_fused_twin_equals_the_cpu(
     weight = rng.standard_normal((rows, columns)).astype(np.float32)
     weight[rng.random(weight.shape) < 0.2] = 0
     stored = as_type(weight, dtype)
-    expected = kernels.rtn_pack(stored, bits, symmetric, group, False)
+    expected = kernels.rtn_pack(stored, bits, symmetric > 0, group, symmetric == 2)
     assert isinstance(expected, tuple)
     words = np.zeros_like(expected[0])
     scales, zeros = np.zeros((rows, count), np.float16), None if symmetric else np.zeros((rows, count), np.uint8)
