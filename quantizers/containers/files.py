@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,7 @@ class OutputFiles:
         self._folder, self._files = folder, files
         self._places = {name: (file.name, *span) for file in files for name, span in file.offsets.items()}
         self._handles: dict[str, int] = {}
+        self._disk = ThreadPoolExecutor(1)  # a disk whose queue is full keeps this thread waiting, not those that work
 
     def __enter__(self) -> OutputFiles:
         self._handles = {file.name: os.open(self._folder / file.name, os.O_WRONLY) for file in self._files}
@@ -49,6 +51,7 @@ class OutputFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._disk.shutdown(cancel_futures=True)
         for handle in self._handles.values():
             os.close(handle)
 
@@ -66,4 +69,4 @@ class OutputFiles:
         start_writing = _start_writing()
         if start_writing is not None and data.nbytes >= _WORTHWHILE:
             # The disk works while the next tensors are made. What goes wrong here is kept for the fsync, which decides.
-            start_writing(self._handles[file], start, data.nbytes, _WRITE)
+            self._disk.submit(start_writing, self._handles[file], start, data.nbytes, _WRITE)
