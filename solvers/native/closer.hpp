@@ -19,24 +19,25 @@ struct Cell {
 
 class Closer {
   public:
-    // cells: those that may matter, in any order.
-    Closer(const std::vector<Cell>& cells, double slope, int64_t slack) : cells_(cells), slope_(slope), slack_(slack) {}
+    // cells: those that may matter, in any order; end: when to stop, on the clock of `now`.
+    Closer(const std::vector<Cell>& cells, double slope, int64_t slack, double end)
+        : cells_(cells), slope_(slope), slack_(slack), end_(end) {}
 
     // Lower `gap` (that of `moves`) to `enough`, or as far as it goes. critical: cells of the row whose step is taken in part
     // by the relaxation: with one of them the limit is overrun by little, where without it much is left.
     void run(const std::vector<Cell>& critical, std::vector<Cell>& moves, double& gap, double enough) const {
         bool better = improve({}, false, moves, gap);
         for (const Cell& cell : critical)
-            if (gap > enough) better = improve({cell}, true, moves, gap) || better;
+            if (gap > enough && now() < end_) better = improve({cell}, true, moves, gap) || better;
         if (better) polish(moves, gap, enough);
     }
 
     // The same on top of moves in hand, and of all of them but one.
     void polish(std::vector<Cell>& moves, double& gap, double enough) const {
-        for (bool better = true; better && gap > enough;) {
+        for (bool better = true; better && gap > enough && now() < end_;) {
             better = improve(moves, true, moves, gap);
             if (moves.size() > kSwapped) better = better || improve(moves, false, moves, gap);
-            else for (size_t out = 0; out < moves.size() && !better; ++out) {
+            else for (size_t out = 0; out < moves.size() && !better && now() < end_; ++out) {
                 std::vector<Cell> base = moves;
                 base.erase(base.begin() + static_cast<std::ptrdiff_t>(out));
                 better = improve(base, true, moves, gap) || improve(base, false, moves, gap);
@@ -158,6 +159,7 @@ class Closer {
     const std::vector<Cell>& cells_;
     double slope_;
     int64_t slack_;
+    double end_;
 };
 
 }  // namespace bitwright

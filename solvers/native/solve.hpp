@@ -217,7 +217,7 @@ class Solve {
             least = rate;
             critical = row;
         }
-        const Closer closer(cells, answer_.slope, slack_);
+        const Closer closer(cells, answer_.slope, slack_, end_);
         std::vector<Cell> filled = moves_;
         double gap = answer_.gap;
         closer.run(critical, moves_, answer_.gap, enough);
@@ -277,7 +277,7 @@ class Solve {
         for (const auto& stage : stages) {
             const bool complete = search(stage[0], stage[1], tiny);
             if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
-            if (&stage == &stages[0]) combine(1, counted);
+            if (&stage == &stages[0] && !spent()) combine(1, counted);
             if (answer_.gap <= counted) return true;
             if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, kBranched >> 4) && answer_.gap <= reach(level)) return true;
             if (spent() || (answer_.gap <= small && t_.n >= kLong)) return false;
