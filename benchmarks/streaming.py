@@ -2,13 +2,14 @@
 
 Usage: python -m benchmarks.streaming MODEL [--copies 8] [--times 8] [--limit-mib 900] [--tokens 256] [--dtype float32]
            [--store bfloat16] [--metric fisher] [--formats int2-g64,int3-g64,int4-g64] [--keep DIR]
+           [--score-only]
 
 Makes a wide and deep checkpoint of a trained model (benchmarks/deep_models.py) in a temporary folder (or --keep), then,
 in a process whose data segment is limited by the kernel (RLIMIT_DATA) to --limit-mib: the metric's table (`fisher` with
 its response), a plan of the bytes of the middle format, and its KL beside uniform, all as the library does it by itself
 for models that do not fit. Prints the bytes of the checkpoint, of its largest block in float32, the limit, and the peak
 resident memory (VmHWM), interpreter and torch included, against the promise 4 x largest block + activation budget +
-1 GiB. So few tokens make no good plan of a large model: what is measured here is memory.
+1 GiB. So few tokens make no good plan of a large model: what is measured here is memory. --score-only: the table alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from typing import Any
 MIB = 1 << 20
 
 
-def child(model: str, metric: str, formats: tuple[str, ...], limit: int, tokens: int, options: dict[str, Any]) -> None:
+def child(
+    model: str, metric: str, formats: tuple[str, ...], limit: int, tokens: int, options: dict[str, Any],
+    measuring: bool,
+) -> None:  # fmt: skip
     """In the limited process. Prints one JSON line."""
     import numpy as np
 
@@ -50,7 +54,7 @@ def child(model: str, metric: str, formats: tuple[str, ...], limit: int, tokens:
     limit_bytes = int(table.cost_bytes()[:, middle].sum())
     choice = np.asarray(solve(table.problem(limit_bytes)).choice)
     variants = {"plan": [formats[j] for j in choice], "uniform": [formats[middle]] * len(choice)}
-    found = measure(source, inventory, variants, parts)
+    found = measure(source, inventory, variants, parts) if measuring else {}
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = re.search(r"VmHWM:\s+(\d+)", status)
     blocks: dict[int | None, int] = {}
@@ -61,7 +65,7 @@ def child(model: str, metric: str, formats: tuple[str, ...], limit: int, tokens:
         "block": max(blocks.values()), "units": len(inventory.units),
         "weights": inventory.weights, "scored": scored, "measured": time.monotonic() - start - scored,
         "streamed": bool(table.provenance["parameters"].get("streamed")), "tokens": parts.scoring.tokens,
-        "plan": found["plan"].kl, "uniform": found["uniform"].kl,
+        "kl": {name: quality.kl for name, quality in found.items()},
     }  # fmt: skip
     print(json.dumps(answer))
 
@@ -79,12 +83,14 @@ def main() -> None:
     parser.add_argument("--metric", default="fisher")
     parser.add_argument("--formats", default="int2-g64,int3-g64,int4-g64")
     parser.add_argument("--keep", type=Path, default=None)
+    parser.add_argument("--score-only", action="store_true")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         options = {"activation_mib": arguments.activation_mib, "dtype": arguments.dtype}
         formats = tuple(arguments.formats.split(","))
-        child(str(arguments.model), arguments.metric, formats, arguments.limit_mib * MIB, arguments.tokens, options)
+        limit, measuring = arguments.limit_mib * MIB, not arguments.score_only
+        child(str(arguments.model), arguments.metric, formats, limit, arguments.tokens, options, measuring)
         return
     import torch
 
@@ -99,6 +105,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.streaming", str(deep), "--child"]
         for name in ("limit_mib", "activation_mib", "tokens", "dtype", "metric", "formats"):
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
+        command += ["--score-only"] if arguments.score_only else []
         # BLAS sets 32 MiB aside for every thread: of no use here, and the limit counts it.
         alone = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
@@ -115,8 +122,8 @@ def main() -> None:
         f"limit on data {limit} MiB, of which interpreter and libraries take {found['data'] / MIB:.0f}: "
         f"the checkpoint is {size / MIB / limit:.1f} times larger\n"
         f"peak resident {found['peak'] / MIB:.0f} MiB; promised {promise / MIB:.0f} MiB; streamed: {found['streamed']}"
-        f"\n{found['tokens']} tokens scored in {found['scored']:.0f} s, plan and uniform measured in "
-        f"{found['measured']:.0f} s: KL {found['plan']:.4f} against {found['uniform']:.4f}"
+        f"\n{found['tokens']} tokens scored in {found['scored']:.0f} s, measured in {found['measured']:.0f} s: KL "
+        f"{found['kl']}"
     )
 
 

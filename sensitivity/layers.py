@@ -61,6 +61,7 @@ class Ran:
     directions: int
     positions: int = 0
     norm: int = 0
+    streamed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

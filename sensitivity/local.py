@@ -226,7 +226,10 @@ def finished(
     return Scores(
         loss=loss, stderr=stderr, loss_unit=loss_unit, tokens=0 if data is None else data.tokens,
         samples=items * measured.ran.directions, unmeasured=unmeasured, warnings=measured.ran.warnings,
-        parameters={"items": items, "directions_an_item": measured.ran.directions},
+        parameters={
+            "items": items, "directions_an_item": measured.ran.directions,
+            **({"streamed": True} if measured.ran.streamed else {}),
+        },
     )  # fmt: skip
 
 

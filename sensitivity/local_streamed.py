@@ -99,7 +99,7 @@ def opened(task: ScoringTask) -> Opened:
     task.deltas.keep_nothing()
     model = open_blocks(task.source, task.inventory, dtype_of(task))
     samples = model.head.default_samples if task.samples is None else task.samples
-    return Opened(task, model, samples, Ran(model.head, (), directions_of(model, samples)))
+    return Opened(task, model, samples, Ran(model.head, (), directions_of(model, samples), streamed=True))
 
 
 def measure(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
