@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from bitwright.core.bound import overflows
 from bitwright.core.certificate import certify, impossible, infeasible, total_loss, violations
 from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import AT_LEAST, IntArray, Problem
@@ -29,6 +31,10 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
 
     Raises OutOfResources when neither the method nor any uniform plan gives a feasible choice.
     """
+    # Without a multiplier the bound is weaker, but one.
+    beyond = [m.name for m in problem.limits if overflows(problem, m, outcome.multipliers.get(m.name, 0.0))]
+    if beyond:
+        outcome = replace(outcome, multipliers={k: v for k, v in outcome.multipliers.items() if k not in beyond})
     info = dict(outcome.info)
     if outcome.blame is not None:
         shown = infeasible(problem, outcome.blame, reachable=outcome.reachable, multipliers=outcome.multipliers)

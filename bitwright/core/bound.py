@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from bitwright.core.blocks import exact_sum, release, row_blocks
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.pair_bound import shifted
-from bitwright.core.problem import AT_LEAST, Problem
+from bitwright.core.problem import AT_LEAST, Limit, Problem
+from bitwright.core.problem_check import LARGEST
 
 #: Numbers priced at a time: they stay in the processor's cache.
 CACHED = 1 << 16
+#: Multipliers up to here overflow with no cost that int64 holds.
+LARGE = 1e200
 
 
 def lagrangian(
@@ -100,4 +103,23 @@ def _clean_multipliers(problem: Problem, multipliers: Mapping[str, float]) -> di
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise VerificationFailed(f"the multiplier of {name} must be finite and not negative", got=repr(value)[:40])
         clean[name] = float(value)
+    for limit in problem.limits:
+        if overflows(problem, limit, clean.get(limit.name, 0.0)):
+            raise VerificationFailed(
+                f"the multiplier of {limit.name} is too large: priced totals overflow float64",
+                got=repr(clean[limit.name]),
+            )
     return clean
+
+
+def overflows(problem: Problem, limit: Limit, price: float) -> bool:
+    """Whether totals priced with this multiplier leave float64: a bound of inf - inf is none."""
+    if price <= LARGE:
+        return False
+    resource = problem.resource(limit.resource)
+    if resource.matrix is not None:
+        top = float(problem.n) * float(resource.matrix.max())
+    else:
+        assert resource.rate is not None
+        top = float(resource.sizes.total) * float(resource.rate.max())
+    return price > LARGEST / max(top, abs(float(limit.value)), 1.0)

@@ -24,7 +24,7 @@ from bitwright.core.certificate import (
     violations,
 )
 from bitwright.core.errors import InvalidPlan, VerificationFailed
-from bitwright.core.problem import AT_LEAST, Problem
+from bitwright.core.problem import AT_LEAST, Limit, Problem, Resource
 from tests.strategies import choices, problems
 
 RICH = problems(units=(1, 5), formats=(1, 3), rules=True, pairs=True, resources=(1, 2), subsets=True)
@@ -184,3 +184,17 @@ def test_integer_costs_beyond_float53_are_summed_exactly() -> None:
     resource = Resource("bytes", matrix=np.array([[big], [1], [1]], np.int64))
     problem = Problem(np.zeros((3, 1)), (resource,)).with_limit("bytes", big + 1)
     assert violations(problem, np.zeros(3, np.int64)) == [f"limit bytes is broken: {big + 2} > {big + 1}"]
+
+
+@pytest.mark.parametrize("multiplier", [1e300, 1.7e308])
+def test_a_multiplier_that_overflows_is_refused(multiplier: float) -> None:
+    """It once ended in a warning and a bound of nan."""
+    problem = Problem(
+        np.array([[2.0, 1.0]] * 3),
+        (Resource("bytes", matrix=np.array([[10**9, 2 * 10**9]] * 3)),),
+        (Limit("bytes", 5 * 10**9),),
+    )
+    choice = np.array([0, 0, 1])
+    claimed = replace(certify(problem, choice, {"bytes": 0.0}), multipliers={"bytes": multiplier})
+    with pytest.raises(VerificationFailed, match="too large"):
+        verify(problem, choice, claimed)

@@ -154,3 +154,11 @@ def test_sixty_four_formats() -> None:
     solution = solve(given, "hull")
     assert solution.certificate.status == "optimal"
     assert verify(given, solution.choice, solution.certificate).ok
+
+
+def test_a_multiplier_beyond_float64_is_left_out() -> None:
+    """Losses near the end of float64 over steps of one in totals of 2^52: the plan stands, with a weaker bound."""
+    given = problem([[1e303, 5e302]] * 3, [[2**50, 2**50 + 1]] * 3, 3 * 2**50 + 2)
+    solution = solve(given, "hull")
+    assert solution.loss == pytest.approx(2e303)
+    assert verify(given, solution.choice, solution.certificate).ok
