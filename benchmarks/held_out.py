@@ -1,9 +1,9 @@
 """Small language models of other data than the tests' models, trained in minutes: does what was found there transfer?
 
-Usage: python -m benchmarks.held_out c-llama|man-mixtral|... --out DIR [--steps 1200]
+Usage: python -m benchmarks.held_out c-llama|c-mixtral|man-llama|man-mixtral --out DIR [--steps 1200]
 
-    c-headers   every .h file under /usr/include
-    man-pages   every manual page under /usr/share/man
+    c     C headers, every .h file under /usr/include
+    man   every manual page under /usr/share/man
 
 split by file into train, valid and test. Sizes are no powers of two and no multiples of the groups of 64, heads are
 shared (GQA), and the dense models tie their embeddings. Writes the model and valid.txt and test.txt beside it, for
