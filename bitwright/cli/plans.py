@@ -36,6 +36,7 @@ def _add_plan(commands: Any) -> None:
         "'24GiB device, 8192 context, batch 4' bounds a device: file, KV cache, activations and the\n"
         "engine's own needs, with the formats of weights and cache chosen together (needs --engine).",
         examples="  bitwright plan ./model --budget 3.5bpw --out plan.json\n"
+        "  bitwright plan ./model --budget 3.5bpw --recipe auto-gptq      slower, and a fraction of the loss\n"
         "  bitwright plan ./model --budget 4.2GiB --formats int2-g64,int4-g64,int8-g64 --calibration t.txt\n"
         "  bitwright plan hf:org/name --budget 120MB --to packed --checkpoint ./out --json > plan.json\n"
         "  bitwright plan file:models/llama --budget 3.5bpw --server http://localhost:8321",
