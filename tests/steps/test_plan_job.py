@@ -108,6 +108,15 @@ def test_an_infeasible_budget_is_an_answer_with_the_smallest_budget(
     assert {unit["format"] for unit in fits["plan"]["units"]} == {"int2-g64"}
 
 
+def test_a_budget_below_every_plan_is_refused_before_anything_is_scored(bench: Bench, llama: str) -> None:
+    bench.said.clear()
+    result = bench.run("plan", model=llama, budget="2.0bpw", quantizer="gptq", seed=977)
+    assert not result["feasible"]
+    assert result["table_digest"] is None
+    assert result["infeasible"]["smallest_budget"]["bpw"] > 2
+    assert not {"calibrate", "score"} & {stage for stage, _ in bench.said}
+
+
 def test_a_budget_in_bytes_bounds_the_whole_file(
     bench: Bench, llama: str, text: str, planned: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -10,19 +10,19 @@ from bitwright.core.requests import PlanRequest
 from quantizers.containers.catalog import CONTAINERS
 from sensitivity.catalog import METRICS
 from worker.steps.serving import Serving
-from worker.steps.study import Study
+from worker.steps.study import Opened
 
 #: Whole-file budgets leave room for this container's metadata when the request names none.
 DEFAULT_CONTAINER = "packed"
 
 
-def bytes_limit(study: Study[PlanRequest], found: Serving | None) -> int:
+def bytes_limit(study: Opened[PlanRequest], found: Serving | None) -> int:
     """The limit on the units' bytes (and the KV cache's, for a device) that the budget leaves."""
     other = other_bytes(study) + (found.reserved_bytes if found else 0)
     return parse_budget(study.request.budget).unit_bytes(weights=study.inventory.weights, other_bytes=other)
 
 
-def other_bytes(study: Study[PlanRequest]) -> int:
+def other_bytes(study: Opened[PlanRequest]) -> int:
     """What a whole-file budget pays for besides the units: the unquantized rest and, at most, the metadata."""
     if not parse_budget(study.request.budget).whole_file:
         return 0
@@ -34,7 +34,7 @@ def other_bytes(study: Study[PlanRequest]) -> int:
     return study.inventory.rest_bytes + overhead
 
 
-def target_bits(study: Study[PlanRequest]) -> float | None:
+def target_bits(study: Opened[PlanRequest]) -> float | None:
     """Stored bits a weight that the budget leaves, for metrics that look at one target only.
 
     Raises Unsupported for budgets that something else takes an unknown part of.

@@ -31,17 +31,21 @@ from worker.steps.score import publish, score
 from worker.steps.served import expert_words
 from worker.steps.serving import certify_joint, serving
 from worker.steps.spikes import spike_floors
-from worker.steps.study import Study, open_study
+from worker.steps.study import Study, open_model, study_of
 from worker.steps.terms import constrained
-from worker.steps.unreachable import unreachable
+from worker.steps.unreachable import beyond_reach, unreachable
 
 Planning = Study[PlanRequest]
 
 
 def run(request: PlanRequest, context: Context) -> dict[str, Any]:
-    whole = open_study(request, context)
-    context = whole.context
-    study = replace(whole, inventory=whole.menu.planned(whole.inventory))
+    opened = open_model(request, context)
+    inventory, context = opened.menu.planned(opened.inventory), opened.context
+    answer = beyond_reach(replace(opened, inventory=inventory)) if context.problem_out is None else None
+    if answer is not None:
+        return _result(None, context, feasible=False, infeasible=answer)
+    whole = study_of(opened)
+    study = replace(whole, inventory=inventory)
     table = score(whole, target_bits(study))
 
     def decide() -> dict[str, Any]:
@@ -108,10 +112,10 @@ def _decided(study: Planning, table: SensitivityTable) -> dict[str, Any]:
     return _result(table, context, feasible=True, plan_digest=digest, plan=plan.to_json())
 
 
-def _result(table: SensitivityTable, context: Context, **members: Any) -> dict[str, Any]:
+def _result(table: SensitivityTable | None, context: Context, **members: Any) -> dict[str, Any]:
     """What a plan job answers; what is not given is not there."""
     nothing = {"plan_digest": None, "plan": None, "checkpoint": None, "infeasible": None}
-    return {**nothing, "table_digest": publish(table, context), **members}
+    return {**nothing, "table_digest": None if table is None else publish(table, context), **members}
 
 
 def _solve(study: Planning, table: SensitivityTable, problem: Problem) -> Solution:

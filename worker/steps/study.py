@@ -25,26 +25,40 @@ Request = TypeVar("Request", bound=Scoring)
 
 
 @dataclass(frozen=True, eq=False)
-class Study(Generic[Asked]):
-    """inventory: of the units that are studied; calibration: None when nothing needs data."""
+class Opened(Generic[Asked]):
+    """What headers alone tell. inventory: of the units that are looked at."""
 
     request: Asked
     menu: Menu
     source: ModelSource
     inventory: Inventory
-    calibration: Calibration | None
-    maker: Maker
     context: Context
 
 
-def open_study(request: Request, context: Context) -> Study[Request]:
-    """Everything that is read and decided before the first score: headers, menu, calibration data, input moments."""
+@dataclass(frozen=True, eq=False)
+class Study(Opened[Asked]):
+    """With data: calibration is None when nothing needs any."""
+
+    calibration: Calibration | None
+    maker: Maker
+
+
+def open_model(request: Request, context: Context) -> Opened[Request]:
+    """Headers and menu: a moment's work."""
     source, inventory = context.open(request.model)
-    context = context.for_model(inventory)
-    menu = resolve(request, inventory)
-    calibration = _calibrate(request, menu, source, inventory, context)
+    return Opened(request, resolve(request, inventory), source, inventory, context.for_model(inventory))
+
+
+def study_of(found: Opened[Request]) -> Study[Request]:
+    """Everything that is read before the first score: calibration data, and input moments where codes need them."""
+    menu, source, inventory, context = found.menu, found.source, found.inventory, found.context
+    calibration = _calibrate(found.request, menu, source, inventory, context)
     maker = make_quantizer(menu.quantizer, source, inventory, calibration, context, menu.quantizer_options)
-    return Study(request, menu, source, inventory, calibration, maker, context)
+    return Study(found.request, menu, source, inventory, context, calibration, maker)
+
+
+def open_study(request: Request, context: Context) -> Study[Request]:
+    return study_of(open_model(request, context))
 
 
 def _calibrate(
