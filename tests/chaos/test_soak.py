@@ -19,6 +19,7 @@ JOBS = size(10_000, 80)
 WARM = JOBS // 5
 
 
+@pytest.mark.timeout(2400)
 def test_the_worker_neither_grows_nor_leaks_descriptors(tmp_path):
     settings = quick_settings(tmp_path, None)
     with fleet(settings, 1, steps=FAKE_STEPS, slots=2) as found:
