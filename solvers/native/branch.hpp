@@ -84,7 +84,7 @@ class Branch {
     int64_t option(const Step& s) const { return s.after == 0 ? -1 : start_[s.row] + s.after - 1; }
 
     // The relaxation with some rows fixed, its filled vertex as a plan. False when no plan there is better than the one in hand.
-    // Leaves in at_, slope_at_, room_ and value_ the vertex.
+    // Leaves in at_, slope_at_ and room_ the vertex.
     bool bound(Node& node, bool vertex_only = false) {
         int64_t room = slack_ - cost_;
         double value = slope_ * static_cast<double>(slack_) + loss_;
@@ -114,7 +114,6 @@ class Branch {
                 node.bound = value - s.slope * static_cast<double>(room);
                 slope_at_ = s.slope;
                 room_ = room;
-                value_ = value;
                 if (vertex_only || !(node.bound < result_.gap - effort_.tiny)) return false;
             }
             is_fixed_[s.row] = 2;   // later steps of the row do not fit either
@@ -192,7 +191,7 @@ class Branch {
     std::vector<char> is_fixed_;
     std::vector<Step> steps_;
     int64_t cost_ = 0, room_ = 0;
-    double loss_ = 0.0, slope_at_ = 0.0, value_ = 0.0;
+    double loss_ = 0.0, slope_at_ = 0.0;
     std::priority_queue<Node> open_;
 };
 

@@ -93,6 +93,12 @@ def test_a_model_that_does_not_fit_the_memory_is_streamed_by_every_worker(
     assert parts_made(request, tmp_path, models_dir) == 3
 
 
+def cut_into(shards: int, tmp_path: Path, models_dir: Path) -> Context:
+    """A state folder of its own, where work of any size is cut into so many parts."""
+    state = tmp_path / str(shards)
+    return Context(Settings(state_dir=state, model_roots={"models": models_dir}, shards=shards, cut_weights=0))
+
+
 @pytest.mark.parametrize(
     ("quantizer", "to"), [("rtn", "packed"), ("gptq", "packed"), ("rtn", "gguf"), ("rtn", "compressed-tensors")]
 )
@@ -105,10 +111,7 @@ def test_parts_over_workers_write_the_checkpoint_of_one_worker(
     }  # fmt: skip
     found = {}
     for shards in (1, 3):
-        settings = Settings(
-            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0
-        )
-        result, stages = turn_by_turn(parse_request(request), Context(settings))
+        result, stages = turn_by_turn(parse_request(request), cut_into(shards, tmp_path, models_dir))
         assert stages == ([] if shards == 1 else [("score", 3), ("write", 3)])
         folder = Path(result["checkpoint"]["path"])
         found[shards] = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -125,10 +128,7 @@ def test_variants_over_workers_measure_what_one_worker_measures(tmp_path: Path, 
     }  # fmt: skip
     found = {}
     for shards in (1, 3):
-        settings = Settings(
-            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0
-        )
-        result, stages = turn_by_turn(parse_request(request), Context(settings))
+        result, stages = turn_by_turn(parse_request(request), cut_into(shards, tmp_path, models_dir))
         found[shards] = result
         variants = 4
         assert stages == ([] if shards == 1 else [("score", 3), ("measure", variants)])
