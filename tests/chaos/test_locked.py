@@ -19,18 +19,22 @@ TRIALS = size(10_000, 300)
 BUSY = 0.4
 LONG = 2 * BUSY
 THREADS = 32
+FIRST = 60  # seconds: how long the first hold waits for somebody to be refused, on however slow a machine
 
 
-def hold_now_and_then(path: str, held: threading.Event, stop: threading.Event, chance: random.Random) -> None:
-    """Take the write lock for a while: much longer than a request waits at first and sometimes, mostly shorter."""
+def hold_now_and_then(
+    path: str, held: threading.Event, turned_away: threading.Event, stop: threading.Event, chance: random.Random
+) -> None:
+    """Take the write lock until a request has been refused, then again and again for a shorter or a longer while."""
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-    while not stop.is_set():
+    connection.execute("BEGIN IMMEDIATE")
+    held.set()
+    turned_away.wait(FIRST)
+    connection.execute("ROLLBACK")
+    while not stop.wait(chance.uniform(0.05, 0.3)):
         connection.execute("BEGIN IMMEDIATE")
-        length = chance.choice((0.01, 0.05, 0.2, LONG)) if held.is_set() else LONG
-        held.set()
-        time.sleep(length)
+        time.sleep(chance.choice((0.01, 0.05, 0.2, LONG)))
         connection.execute("ROLLBACK")
-        time.sleep(chance.uniform(0.05, 0.3))
     connection.close()
 
 
@@ -38,8 +42,9 @@ def hold_now_and_then(path: str, held: threading.Event, stop: threading.Event, c
 def test_no_202_without_a_row_while_the_database_is_locked(tmp_path):
     with running_server(tmp_path, busy_seconds=BUSY, tenant_queued_jobs=100_000) as server:
         path = server.store.database.url.database
-        held, stop = threading.Event(), threading.Event()
-        holder = threading.Thread(target=hold_now_and_then, args=(path, held, stop, random.Random(SEED)))
+        held, turned_away, stop = threading.Event(), threading.Event(), threading.Event()
+        chance = random.Random(SEED)
+        holder = threading.Thread(target=hold_now_and_then, args=(path, held, turned_away, stop, chance))
         holder.start()
 
         callers: queue.SimpleQueue[httpx.Client] = queue.SimpleQueue()  # a client each: one connection, one request
@@ -51,6 +56,8 @@ def test_no_202_without_a_row_while_the_database_is_locked(tmp_path):
             http = callers.get()
             answer = http.post("/v1/jobs", json=body)
             callers.put(http)
+            if answer.status_code == 503:
+                turned_away.set()
             retry = "retry-after" in answer.headers
             return answer.status_code, answer.json().get("id"), retry
 
