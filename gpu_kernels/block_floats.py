@@ -95,7 +95,7 @@ class FloatCodec:
     """The family `float` of gpu_kernels.blocks: native where that was built, numpy otherwise, the same bytes."""
 
     def quantize(
-        self, weight: _Float32, format: BlockFormat, *, fast: bool = True, **options: bool
+        self, weight: _Float32, format: BlockFormat, *, fast: int = 1, **options: bool
     ) -> tuple[Bytes, _Float32 | None]:
         native = library()
         if native is None or weight.size == 0:
@@ -103,7 +103,7 @@ class FloatCodec:
         return _native_quantize(native, weight, format, fast)
 
     def dequantize(
-        self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, *, fast: bool = True
+        self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, *, fast: int = 1
     ) -> _Float32:
         native = library()
         if native is None or blocks.size == 0:
@@ -146,13 +146,13 @@ def dequantize_reference(blocks: Bytes, scales: _Float32 | None, format: BlockFo
     return np.ascontiguousarray(values.reshape(rows, -1)[:, :columns])
 
 
-def _native_quantize(native: Any, weight: _Float32, format: BlockFormat, fast: bool) -> tuple[Bytes, _Float32 | None]:
+def _native_quantize(native: Any, weight: _Float32, format: BlockFormat, fast: int) -> tuple[Bytes, _Float32 | None]:
     rows, columns = weight.shape
     weight = np.require(weight, requirements=("C", "A"))
     out = np.empty((rows, format.row_bytes(columns)), np.uint8)
     outer = None
     if format.outer == "tensor":
-        top = np.float32(native.bw_absmax(weight.ctypes.data, weight.size, int(fast)))
+        top = np.float32(native.bw_absmax(weight.ctypes.data, weight.size, fast))
         outer = np.full((1, 1), np.maximum(top / np.float32(6 * 448), TINY), np.float32)
     elif format.outer:
         outer = np.empty((rows, 1), np.float32)
@@ -161,7 +161,7 @@ def _native_quantize(native: Any, weight: _Float32, format: BlockFormat, fast: b
         scales = None if outer is None else outer[start if len(outer) > 1 else 0 :].ctypes.data
         native.bw_small_quantize(
             weight[start:].ctypes.data, stop - start, columns, _KINDS[format.layout], format.block,
-            format.block_bytes, _NF4_MIDDLES.ctypes.data, scales, out[start:].ctypes.data, int(fast),
+            format.block_bytes, _NF4_MIDDLES.ctypes.data, scales, out[start:].ctypes.data, fast,
         )  # fmt: skip
         return 0
 
@@ -170,7 +170,7 @@ def _native_quantize(native: Any, weight: _Float32, format: BlockFormat, fast: b
 
 
 def _native_dequantize(
-    native: Any, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, fast: bool
+    native: Any, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, fast: int
 ) -> _Float32:
     blocks = np.ascontiguousarray(blocks)
     outer = None if scales is None else np.require(scales, requirements=("C", "A"))
@@ -179,7 +179,7 @@ def _native_dequantize(
     native.bw_small_dequantize(
         blocks.ctypes.data, blocks.shape[0], columns, _KINDS[format.layout], format.block, format.block_bytes,
         None if table is None else table.ctypes.data, None if outer is None else outer.ctypes.data, out.ctypes.data,
-        int(fast),
+        fast,
     )  # fmt: skip
     return out
 

@@ -31,9 +31,7 @@ class Codec(Protocol):
 class GgmlCodec:
     """ggml's types: native where that was built, numpy otherwise, the same bytes."""
 
-    def quantize(
-        self, weight: _Float32, format: BlockFormat, *, fast: bool = True, **options: bool
-    ) -> tuple[Bytes, None]:
+    def quantize(self, weight: _Float32, format: BlockFormat, *, fast: int = 1, **options: bool) -> tuple[Bytes, None]:
         layout, native = LAYOUTS[format.layout], library()
         x = block_reference.in_blocks(weight, layout.block)
         shape = weight.shape[0], format.blocks(weight.shape[1]) * layout.nbytes
@@ -44,11 +42,11 @@ class GgmlCodec:
         out = np.empty(shape, np.uint8)
         spec, table = _native_layout(format.layout)
         at = None if table is None else table.ctypes.data
-        native.bw_blocks_quantize(x.ctypes.data, x.shape[0], spec.ctypes.data, at, out.ctypes.data, int(fast))
+        native.bw_blocks_quantize(x.ctypes.data, x.shape[0], spec.ctypes.data, at, out.ctypes.data, fast)
         return out, None
 
     def dequantize(
-        self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, *, fast: bool = True
+        self, blocks: Bytes, scales: _Float32 | None, format: BlockFormat, columns: int, *, fast: int = 1
     ) -> _Float32:
         native = library()
         if native is None or blocks.size == 0:
@@ -58,7 +56,7 @@ class GgmlCodec:
         out = np.empty((rows, each * format.block), np.float32)
         spec, table = _native_layout(format.layout)
         at = None if table is None else table.ctypes.data
-        native.bw_blocks_dequantize(blocks.ctypes.data, rows * each, spec.ctypes.data, at, out.ctypes.data, int(fast))
+        native.bw_blocks_dequantize(blocks.ctypes.data, rows * each, spec.ctypes.data, at, out.ctypes.data, fast)
         return out if out.shape[1] == columns else np.ascontiguousarray(out[:, :columns])
 
     def largest(self, format: BlockFormat) -> float:

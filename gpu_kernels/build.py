@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bitwright.core.errors import JobFailed
@@ -23,7 +24,12 @@ OUTPUT = SOURCES / "build"
 #: Fixed float order: no contraction to fused multiply-add, no fast-math. Never -march=native.
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=off", "-fvisibility=default", "-Wall", "-Wextra", "-Wno-psabi")
 #: Translation units and what each may use beyond the baseline.
-UNITS = {"cpu.cpp": (), "cpu_scalar.cpp": (), "cpu_twin.cpp": (), "cpu_avx2.cpp": ("-mavx2", "-mf16c"), "gptq.cpp": ()}
+_AVX2 = ("-mavx2", "-mf16c")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=256")
+UNITS = {
+    "cpu.cpp": (), "cpu_scalar.cpp": (), "cpu_twin.cpp": (), "cpu_avx2.cpp": _AVX2, "cpu_avx512.cpp": _AVX512,
+    "gptq.cpp": (),
+}  # fmt: skip
 TIMEOUT_S = 300
 
 
@@ -55,11 +61,14 @@ def build(*, force: bool = False) -> Path | None:
         return None
     OUTPUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=OUTPUT) as folder:
-        objects = []
-        for unit, extra in UNITS.items():
-            objects.append(str(Path(folder) / f"{unit}.o"))
-            machine = extra if platform.machine() in ("x86_64", "AMD64") else ()
-            _run([cxx, *FLAGS, *machine, "-c", str(SOURCES / unit), "-o", objects[-1]])
+        objects = [str(Path(folder) / f"{unit}.o") for unit in UNITS]
+        x86 = platform.machine() in ("x86_64", "AMD64")
+        commands = [
+            [cxx, *FLAGS, *(extra if x86 else ()), "-c", str(SOURCES / unit), "-o", made]
+            for (unit, extra), made in zip(UNITS.items(), objects, strict=True)
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(_run, commands))
         made = Path(folder) / target.name
         _run([cxx, "-shared", *objects, "-o", str(made)])
         made.replace(target)

@@ -1,4 +1,7 @@
-"""The kernels that the rest of bitwright calls: native where it was built, numpy otherwise, the same bytes."""
+"""The kernels that the rest of bitwright calls: native where it was built, numpy otherwise, the same bytes.
+
+fast: 1 for the best that the processor has, 2 for AVX2 at most, 0 for the scalar build.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16):
 NOT_FINITE, SCALE_TOO_LARGE = 1, 2
 
 
-def pack(codes: NDArray[np.uint8], bits: int, *, fast: bool = True) -> NDArray[np.uint32]:
+def pack(codes: NDArray[np.uint8], bits: int, *, fast: int = 1) -> NDArray[np.uint32]:
     """See reference.pack."""
     native = library()
     if native is None or codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or codes.size == 0:
@@ -26,21 +29,19 @@ def pack(codes: NDArray[np.uint8], bits: int, *, fast: bool = True) -> NDArray[n
     codes = _dense(codes)
     rows, columns = codes.shape
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
-    if native.bw_pack(codes.ctypes.data, rows, columns, bits, out.ctypes.data, out.shape[1] * 4, int(fast)):
+    if native.bw_pack(codes.ctypes.data, rows, columns, bits, out.ctypes.data, out.shape[1] * 4, fast):
         raise InvalidInput("a code does not fit its width", expected=f"codes below {1 << bits}", got=str(codes.max()))
     return out
 
 
-def unpack(packed: NDArray[np.uint32], bits: int, columns: int, *, fast: bool = True) -> NDArray[np.uint8]:
+def unpack(packed: NDArray[np.uint32], bits: int, columns: int, *, fast: int = 1) -> NDArray[np.uint8]:
     """See reference.unpack."""
     native = library()
     if native is None or not _are_words(packed, bits, columns) or packed.size == 0:
         return reference.unpack(packed, bits, columns)
     packed = _dense(packed)
     out = np.empty((packed.shape[0], columns), dtype=np.uint8)
-    native.bw_unpack(
-        packed.ctypes.data, packed.shape[0], columns, bits, out.ctypes.data, packed.shape[1] * 4, int(fast)
-    )
+    native.bw_unpack(packed.ctypes.data, packed.shape[0], columns, bits, out.ctypes.data, packed.shape[1] * 4, fast)
     return out
 
 
@@ -51,7 +52,7 @@ def quantize_pack(
     bits: int,
     group: int,
     *,
-    fast: bool = True,
+    fast: int = 1,
 ) -> NDArray[np.uint32]:
     """Codes clip(rint(x * inverse) + zero) of (rows, columns) values, packed, in one pass.
 
@@ -68,7 +69,7 @@ def quantize_pack(
     out = np.empty((rows, words(columns, bits)), dtype=np.uint32)
     native.bw_quantize(
         values.ctypes.data, _TYPES[values.dtype], rows, columns, group, bits, inverse.ctypes.data, zero.ctypes.data,
-        out.ctypes.data, out.shape[1] * 4, int(fast),
+        out.ctypes.data, out.shape[1] * 4, fast,
     )  # fmt: skip
     return out
 
@@ -81,7 +82,7 @@ def unpack_dequantize(
     group: int,
     columns: int,
     *,
-    fast: bool = True,
+    fast: int = 1,
 ) -> NDArray[np.float32]:
     """float32 (rows, columns) weights (code - zero) * scale from words, float16 scales, and zero points or None."""
     if not _are_words(packed, bits, columns) or group < 1:
@@ -101,7 +102,7 @@ def unpack_dequantize(
     out = np.empty((packed.shape[0], columns), dtype=np.float32)
     native.bw_dequantize(
         packed.ctypes.data, out.shape[0], columns, group, bits, scales.ctypes.data,
-        None if zeros is None else zeros.ctypes.data, out.ctypes.data, packed.shape[1] * 4, int(fast),
+        None if zeros is None else zeros.ctypes.data, out.ctypes.data, packed.shape[1] * 4, fast,
     )  # fmt: skip
     return out
 
@@ -113,7 +114,7 @@ def dequantize_codes(
     bits: int,
     group: int,
     *,
-    fast: bool = True,
+    fast: int = 1,
 ) -> NDArray[np.float32]:
     """float32 (rows, columns) weights (code - zero) * scale from codes as bytes. Raises InvalidInput."""
     if codes.ndim != 2 or codes.dtype != np.uint8 or not 1 <= bits <= 8 or group < 1:
@@ -130,33 +131,33 @@ def dequantize_codes(
     out = np.empty((rows, columns), dtype=np.float32)
     native.bw_expand(
         codes.ctypes.data, rows, columns, group, bits, scales.ctypes.data,
-        None if zeros is None else zeros.ctypes.data, out.ctypes.data, int(fast),
+        None if zeros is None else zeros.ctypes.data, out.ctypes.data, fast,
     )  # fmt: skip
     return out
 
 
-def widen(values: NDArray[Any], *, fast: bool = True) -> NDArray[np.float32]:
+def widen(values: NDArray[Any], *, fast: int = 1) -> NDArray[np.float32]:
     """float32 of float32 (itself), float16, or uint16 holding bfloat16 bits; exact, any shape."""
     native = library()
     if native is None or values.size == 0 or values.dtype not in (np.float16, np.uint16):
         return reference_quantize.to_float32(values)
     values = _dense(values)
     out = np.empty(values.shape, dtype=np.float32)
-    native.bw_widen(values.ctypes.data, _TYPES[values.dtype], values.size, out.ctypes.data, int(fast))
+    native.bw_widen(values.ctypes.data, _TYPES[values.dtype], values.size, out.ctypes.data, fast)
     return out
 
 
-def absmax(values: NDArray[np.float32], *, fast: bool = True) -> float:
+def absmax(values: NDArray[np.float32], *, fast: int = 1) -> float:
     """Largest magnitude of float32 values of any shape, 0 without any; NaN or infinity where there is one."""
     native = library()
     if native is None or values.size == 0:
         return float(np.abs(values).max(initial=0))
     values = _dense(values)
-    return float(native.bw_absmax(values.ctypes.data, values.size, int(fast)))
+    return float(native.bw_absmax(values.ctypes.data, values.size, fast))
 
 
 def rtn_rows(
-    weight: NDArray[np.float32], bits: int, symmetric: bool, group: int, correct: bool, *, fast: bool = True
+    weight: NDArray[np.float32], bits: int, symmetric: bool, group: int, correct: bool, *, fast: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8] | None] | int | None:
     """Codes, scales and zero points as quantizers.rtn defines them for 2 to 8 bits; None when there is no native code.
 
@@ -173,7 +174,7 @@ def rtn_rows(
     zeros = None if symmetric else np.empty((rows, groups), dtype=np.uint8)
     status = native.bw_rtn(
         weight.ctypes.data, rows, columns, group, bits, int(symmetric), int(correct), codes.ctypes.data,
-        scales.ctypes.data, None if zeros is None else zeros.ctypes.data, int(fast),
+        scales.ctypes.data, None if zeros is None else zeros.ctypes.data, fast,
     )  # fmt: skip
     return int(status) if status else (codes, scales, zeros)
 
@@ -198,7 +199,7 @@ def rtn_pack(
     *,
     signs: bool = False,
     into: Packed | None = None,
-    fast: bool = True,
+    fast: int = 1,
 ) -> Packed | int | None:
     """`rtn_rows` and `pack` in one pass: words, not codes. weight: float32, float16, or uint16 (bfloat16 bits).
 
@@ -217,14 +218,14 @@ def rtn_pack(
             native.bw_rtn_pack(
                 weight[start:].ctypes.data, _TYPES[weight.dtype], stop - start, columns, group, bits, kind,
                 int(correct), out[start:].ctypes.data, out.shape[1] * 4, scales[start:].ctypes.data,
-                None if zeros is None else zeros[start:].ctypes.data, int(fast),
+                None if zeros is None else zeros[start:].ctypes.data, fast,
             )
         )  # fmt: skip
 
     return over_rows(rows, columns, work) or (out, scales, zeros)
 
 
-def checksum(data: NDArray[Any], mark: int = 0, *, fast: bool = True) -> int:
+def checksum(data: NDArray[Any], mark: int = 0, *, fast: int = 1) -> int:
     """A 64-bit checksum of an array's bytes, going on from `mark`: sum of 32-bit words times their odd positions.
 
     It finds damage (any change of one word), not malice.
@@ -232,7 +233,7 @@ def checksum(data: NDArray[Any], mark: int = 0, *, fast: bool = True) -> int:
     flat = _dense(data).reshape(-1).view(np.uint8)
     whole, native = flat.size // 4, library()
     total = reference.checksum(flat[: whole * 4]) if native is None else native.bw_checksum(
-        flat.ctypes.data, whole, int(fast)
+        flat.ctypes.data, whole, fast
     )  # fmt: skip
     rest = int.from_bytes(flat[whole * 4 :].tobytes(), "little") * ((2 * whole + 1) % 2**32)
     return (mark * 0x9E3779B97F4A7C15 + total + rest + flat.size) % 2**64

@@ -9,11 +9,13 @@ from typing import Any
 
 from gpu_kernels.build import library_path
 
-ABI = 7
+ABI = 8
+#: What the library calls its builds.
+LEVELS = ("scalar", "avx2", "avx512")
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_abi": (_I, []),
-    "bw_has_avx2": (_I, []),
+    "bw_level": (_I, []),
     "bw_pack": (_I, [_P, _N, _N, _I, _P, _N, _I]),
     "bw_unpack": (None, [_P, _N, _N, _I, _P, _N, _I]),
     "bw_quantize": (None, [_P, _I, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
@@ -37,7 +39,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 def library() -> Any | None:
     """The loaded library, or None: not built, not loadable here, or BITWRIGHT_NATIVE=0. numpy then does the work.
 
-    BITWRIGHT_NATIVE=scalar leaves AVX2 alone, as on a processor that has none.
+    BITWRIGHT_NATIVE=scalar leaves AVX2 alone, as on a processor that has none; =avx2 leaves AVX-512 alone.
     """
     if os.environ.get("BITWRIGHT_NATIVE", "1") == "0":
         return None
@@ -55,8 +57,8 @@ def library() -> Any | None:
 
 
 def backend() -> str:
-    """What does the work: `avx2`, `scalar` (native code without AVX2) or `numpy`."""
+    """What does the work: `avx512`, `avx2`, `scalar` (native code without either) or `numpy`."""
     native = library()
     if native is None:
         return "numpy"
-    return "avx2" if native.bw_has_avx2() else "scalar"
+    return LEVELS[native.bw_level()]

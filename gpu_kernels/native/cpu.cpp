@@ -1,4 +1,5 @@
-// The C interface. Buffers are checked by the caller (gpu_kernels/library.py); `fast` 0 asks for the scalar build.
+// The C interface. Buffers are checked by the caller (gpu_kernels/library.py); fast: 0 asks for the scalar build, 1 for the
+// best that the processor has, 2 for AVX2 at most.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -22,27 +23,36 @@ typedef unsigned short bw_u16;
 namespace bw_scalar { DECLARE }
 #if defined(__x86_64__)
 namespace bw_avx2 { DECLARE }
+namespace bw_avx512 { DECLARE }
 #endif
 
-static bool avx2() {
+enum { SCALAR, AVX2, AVX512 };
+static int find_level() {
 #if defined(__x86_64__)
-    static const char *named = std::getenv("BITWRIGHT_NATIVE");
-    static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && !(named && !std::strcmp(named, "scalar"));
-    return has;
+    const char *named = std::getenv("BITWRIGHT_NATIVE");
+    if ((named && !std::strcmp(named, "scalar")) || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("f16c")) return SCALAR;
+    if (named && !std::strcmp(named, "avx2")) return AVX2;
+    const bool more = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    return more ? AVX512 : AVX2;
 #else
-    return false;
+    return SCALAR;
 #endif
+}
+static int level() {
+    static const int found = find_level();
+    return found;
 }
 
 #if defined(__x86_64__)
-#define DISPATCH(CALL) (fast && avx2() ? bw_avx2::CALL : bw_scalar::CALL)
+#define DISPATCH(CALL) \
+    (!fast || level() == SCALAR ? bw_scalar::CALL : fast == 1 && level() == AVX512 ? bw_avx512::CALL : bw_avx2::CALL)
 #else
-#define DISPATCH(CALL) (bw_scalar::CALL)
+#define DISPATCH(CALL) ((void)fast, bw_scalar::CALL)
 #endif
 
 extern "C" {
-int bw_abi() { return 7; }
-int bw_has_avx2() { return avx2(); }
+int bw_abi() { return 8; }
+int bw_level() { return level(); }
 
 int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {
     return DISPATCH(pack(codes, rows, columns, bits, out, nbytes));

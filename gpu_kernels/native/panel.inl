@@ -2,20 +2,22 @@
 // For groups of whole 32s that follow each other without a gap, codes and words included. Same numbers as rtn.inl.
 #if defined(BW_AVX2)
 typedef __m256i Words;
+// Left to itself the compiler keeps some of these as calls, with their sums in memory: twice the time.
 #define BW_FLATTEN inline __attribute__((always_inline))
+BW_FLATTEN Words twice(__m128i v) { return _mm256_broadcastsi128_si256(v); }
 
-template <bool SIGNED> static inline Words larger32(Words a, Words b) { return SIGNED ? _mm256_max_epi32(a, b) : _mm256_max_epu32(a, b); }
-template <bool SIGNED> static inline Words larger16(Words a, Words b) { return SIGNED ? _mm256_max_epi16(a, b) : _mm256_max_epu16(a, b); }
-template <bool SIGNED> static inline Words larger_of_pairs(Words a, Words b) { return larger16<SIGNED>(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)); }
+template <bool SIGNED> BW_FLATTEN Words larger32(Words a, Words b) { return SIGNED ? _mm256_max_epi32(a, b) : _mm256_max_epu32(a, b); }
+template <bool SIGNED> BW_FLATTEN Words larger16(Words a, Words b) { return SIGNED ? _mm256_max_epi16(a, b) : _mm256_max_epu16(a, b); }
+template <bool SIGNED> BW_FLATTEN Words larger_of_pairs(Words a, Words b) { return larger16<SIGNED>(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)); }
 // Lane g of the result: the largest lane of v[g].
-template <bool SIGNED> static inline Words largest_of_each(const Words *v) {
+template <bool SIGNED> BW_FLATTEN Words largest_of_each(const Words *v) {
     Words pair[4], four[2];
     for (int k = 0; k < 4; ++k) pair[k] = larger32<SIGNED>(_mm256_unpacklo_epi32(v[2 * k], v[2 * k + 1]), _mm256_unpackhi_epi32(v[2 * k], v[2 * k + 1]));
     for (int k = 0; k < 2; ++k) four[k] = larger32<SIGNED>(_mm256_unpacklo_epi64(pair[2 * k], pair[2 * k + 1]), _mm256_unpackhi_epi64(pair[2 * k], pair[2 * k + 1]));
     return larger32<SIGNED>(_mm256_permute2x128_si256(four[0], four[1], 0x20), _mm256_permute2x128_si256(four[0], four[1], 0x31));
 }
 // The same of 16-bit lanes, in eight of them.
-template <bool SIGNED> static inline __m128i largest_of_each_16(const Words *v) {
+template <bool SIGNED> BW_FLATTEN __m128i largest_of_each_16(const Words *v) {
     Words pair[4], four[2];
     for (int k = 0; k < 4; ++k) pair[k] = larger_of_pairs<SIGNED>(v[2 * k], v[2 * k + 1]);
     for (int k = 0; k < 2; ++k) four[k] = larger16<SIGNED>(_mm256_unpacklo_epi32(pair[2 * k], pair[2 * k + 1]), _mm256_unpackhi_epi32(pair[2 * k], pair[2 * k + 1]));
@@ -62,18 +64,18 @@ template <> struct Extremes<F32> {
 
 static const float LEAST_NORMAL_HALF = 6.103515625e-05f; // 2^-14
 struct Panel {
-    alignas(32) float inverse[8], along[8], norm[8];
-    alignas(32) int32_t zero[8];
+    alignas(32) float inverse[8], fine[8], along[8], norm[8];
+    alignas(16) short zero[8];
     alignas(16) bw_u16 scale[8];
     Words sums[8][2]; // along and norm of a group, eight parts each
     bool coarse;      // a scale is subnormal: its rounding may put the largest weight beyond the last step
 };
 // bw_group_parameters of eight groups; 0, or why not.
-static inline int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Panel *p) {
+BW_FLATTEN int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Panel *p) {
     if (_mm256_movemask_ps((__m256)(v_finite(low) & v_finite(high))) != 255) return 1;
     const V8 top = v_set((float)((1 << bits) - 1)), half = v_set((float)(1 << (bits - 1))), zero = v_set(0);
-    V8 scale = high / top - low / top;
-    if (symmetric) scale = v_pick(high > -low, high, low) / -half + zero;
+    // Division by a power of two is multiplication by its inverse.
+    const V8 scale = symmetric ? v_pick(high > -low, high, low) * v_set(-2.0f / (float)(1 << bits)) + zero : high / top - low / top;
     const V8 magnitude = v_max(v_abs(scale), v_set(BW_TINY));
     if (_mm256_movemask_ps((__m256)(magnitude > v_set(BW_MAX_HALF)))) return 2;
     const __m128i stored = _mm256_cvtps_ph((__m256)v_pick(scale < zero, -magnitude, magnitude), _MM_FROUND_TO_NEAREST_INT);
@@ -81,12 +83,14 @@ static inline int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Pa
     const V8 inverse = 1.0f / (V8)_mm256_cvtph_ps(stored);
     _mm_store_si128((__m128i *)p->scale, stored);
     _mm256_store_ps(p->inverse, (__m256)inverse);
+    _mm256_store_ps(p->fine, (__m256)(inverse * BW_FINE));
     const V8 point = symmetric ? half : v_clamp(v_rint(-low * inverse), zero, top);
-    _mm256_store_si256((Words *)p->zero, _mm256_cvtps_epi32((__m256)point));
+    const Words whole = _mm256_cvtps_epi32((__m256)point);
+    _mm_store_si128((__m128i *)p->zero, _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
     return 0;
 }
 // bw_corrected of eight groups.
-static inline void panel_corrected(Panel *p) {
+BW_FLATTEN void panel_corrected(Panel *p) {
     const V8 along = (V8)_mm256_load_ps(p->along), norm = (V8)_mm256_load_ps(p->norm);
     const __m128i before = _mm_load_si128((const __m128i *)p->scale);
     const V8 gain = v_clamp(v_pick(along != v_set(0), norm / along * (1.0f / BW_FINE), v_set(1)), v_set(0.7f), v_set(1.5f));
@@ -97,67 +101,112 @@ static inline void panel_corrected(Panel *p) {
     _mm_store_si128((__m128i *)p->scale, _mm_blendv_epi8(before, after, mask));
 }
 
-// How to round: alone; with sums of a correction; the same where rounding may end below the least step.
+// How to round: alone; with sums of a correction (symmetric formats); the same where rounding may end below the least step.
 enum { PLAIN, SUMS, SUMS_FLOOR };
 // What one group is rounded with, and the sums of its correction: 32 bits a lane, in any order, as they are exact.
 struct Rounding {
-    __m256 inverse; // with sums in fine steps
-    Words zero, floor, ceiling, top; // floor, ceiling: the least and the largest step, 16 bits; top: bytes; zero: as it is added
-    Words along, norm;
+    __m256 inverse, fine; // for steps and fine ones
+    Words zero, along, norm; // zero: 16 bits, or bytes with sums
 };
 // 1.5 * 2^23: a number added to it leaves its rint in the lowest bits, halves to even; so do fine steps their whole ones
 // with BW_FINE times as much.
 static const float MAGIC = 12582912.0f;
-static inline Words lower_halves(Words even, Words odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
-// Codes of sixteen numbers in 16 bits, of both vectors in turn; with sums their steps. Steps are below 2^9, or 2^4 where there are sums: no
-// scale is rounded down by more than a third.
-template <int HOW> static inline Words sixteen_codes(__m256 even, __m256 odd, Rounding &r) {
-    const __m256 p = _mm256_mul_ps(even, r.inverse), q = _mm256_mul_ps(odd, r.inverse), magic = _mm256_set1_ps(HOW == PLAIN ? MAGIC : MAGIC * BW_FINE);
-    Words step = lower_halves(_mm256_castps_si256(_mm256_add_ps(p, magic)), _mm256_castps_si256(_mm256_add_ps(q, magic)));
-    if (HOW != PLAIN) {
-        const Words fine = lower_halves(_mm256_cvtps_epi32(p), _mm256_cvtps_epi32(q));
-        step = _mm256_min_epi16(step, r.ceiling);
-        if (HOW == SUMS_FLOOR) step = _mm256_max_epi16(step, r.floor);
-        r.along = _mm256_add_epi32(r.along, _mm256_madd_epi16(fine, step));
-        r.norm = _mm256_add_epi32(r.norm, _mm256_madd_epi16(fine, fine));
-        return step;
+#if defined(BW_AVX512)
+BW_FLATTEN Words lower_halves(Words even, Words odd) {
+    return _mm256_mask_shuffle_epi8(even, 0xccccccccu, odd, twice(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
+}
+BW_FLATTEN Words add_products(Words sum, Words a, Words b) { return _mm256_dpwssd_epi32(sum, a, b); }
+#else
+BW_FLATTEN Words lower_halves(Words even, Words odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
+BW_FLATTEN Words add_products(Words sum, Words a, Words b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+#endif
+BW_FLATTEN Words rint32(__m256 x, __m256 inverse) { return _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)); }
+// Steps of sixteen numbers, held to those that B bits have, added to the sums. Steps are below 2^4 before: no scale is
+// rounded down by more than a third.
+template <int B, int HOW> BW_FLATTEN Words summed(Words step, Words fine, Rounding &r) {
+    step = _mm256_min_epi16(step, _mm256_set1_epi16((1 << (B - 1)) - 1));
+    if (HOW == SUMS_FLOOR) step = _mm256_max_epi16(step, _mm256_set1_epi16(-(1 << (B - 1))));
+    r.along = add_products(r.along, fine, step);
+    r.norm = add_products(r.norm, fine, fine);
+    return step;
+}
+// Summed steps of sixteen numbers, of both vectors in turn.
+template <int B, int HOW> BW_FLATTEN Words alternating(__m256 even, __m256 odd, Rounding &r) {
+    const __m256 p = _mm256_mul_ps(even, r.fine), q = _mm256_mul_ps(odd, r.fine), magic = _mm256_set1_ps(MAGIC * BW_FINE);
+    const Words step = lower_halves((Words)_mm256_add_ps(p, magic), (Words)_mm256_add_ps(q, magic));
+    return summed<B, HOW>(step, lower_halves(_mm256_cvtps_epi32(p), _mm256_cvtps_epi32(q)), r);
+}
+// Codes of sixteen numbers (steps where there are sums) in 16 bits. Steps of plain rounding are below 2^9.
+// Each half holds two runs of four: 0-3, 8-11 and 4-7, 12-15.
+template <class T, int B, int HOW> struct Codes {
+    BW_FLATTEN static Words sixteen(const typename T::type *x, Rounding &r) {
+        const __m256 a = T::eight(x), b = T::eight(x + 8);
+#if defined(BW_AVX512)
+        if (HOW != PLAIN) return alternating<B, HOW>(a, b, r);
+#endif
+        const Words step = _mm256_packs_epi32(rint32(a, r.inverse), rint32(b, r.inverse));
+        if (HOW == PLAIN) return _mm256_add_epi16(step, r.zero);
+        return summed<B, HOW>(step, _mm256_packs_epi32(rint32(a, r.fine), rint32(b, r.fine)), r);
     }
-    return _mm256_add_epi16(step, r.zero);
-}
-// Steps (with sums) or codes in 16 bits to codes in bytes, each half of `a` before that of `b`.
-template <int HOW> static inline Words bytes_of(Words a, Words b, const Rounding &r) {
-    if (HOW == PLAIN) return _mm256_min_epu8(_mm256_packus_epi16(a, b), r.top);
-    return _mm256_add_epi8(_mm256_packs_epi16(a, b), r.zero);
-}
-// Codes of 32 numbers as bytes.
-template <class T, int HOW> struct Codes {
-    static inline Words rounded(__m256 x, const Rounding &r) { return _mm256_cvtps_epi32(_mm256_mul_ps(x, r.inverse)); }
-    static inline Words of(const typename T::type *x, Rounding &r) {
-        const Words turn = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        if (HOW == PLAIN) {
-            const Words a = _mm256_packs_epi32(rounded(T::eight(x), r), rounded(T::eight(x + 8), r)), b = _mm256_packs_epi32(rounded(T::eight(x + 16), r), rounded(T::eight(x + 24), r));
-            return _mm256_permutevar8x32_epi32(bytes_of<HOW>(_mm256_add_epi16(a, r.zero), _mm256_add_epi16(b, r.zero), r), turn);
-        }
-        const Words a = sixteen_codes<HOW>(T::eight(x), T::eight(x + 8), r), b = sixteen_codes<HOW>(T::eight(x + 16), T::eight(x + 24), r);
-        const Words order = _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-        return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(bytes_of<HOW>(a, b, r), order), turn);
+    BW_FLATTEN static Words ordered(Words bytes) {
+#if defined(BW_AVX512)
+        if (HOW != PLAIN) return _mm256_shuffle_epi8(bytes, twice(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)));
+#endif
+        return bytes;
+    }
+    BW_FLATTEN static Words settled(Words v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
+    BW_FLATTEN static Words settled_pairs(Words v) {
+        return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(v, 0xd8), twice(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15)));
     }
 };
-template <int HOW> struct Codes<BF16, HOW> { // even numbers are shifted into place, odd ones are there
-    static inline Words sixteen(const bw_u16 *x, Rounding &r) {
+template <int B, int HOW> struct Codes<BF16, B, HOW> { // even numbers are shifted into place, odd ones are there; in their order
+    BW_FLATTEN static Words sixteen(const bw_u16 *x, Rounding &r) {
         const Words v = _mm256_loadu_si256((const Words *)x);
-        return sixteen_codes<HOW>(_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u))), r);
+        const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), odd = _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u)));
+        if (HOW != PLAIN) return alternating<B, HOW>(even, odd, r);
+        const __m256 magic = _mm256_set1_ps(MAGIC);
+        const __m256 p = _mm256_add_ps(_mm256_mul_ps(even, r.inverse), magic), q = _mm256_add_ps(_mm256_mul_ps(odd, r.inverse), magic);
+        return _mm256_add_epi16(lower_halves((Words)p, (Words)q), r.zero);
     }
-    static inline Words of(const bw_u16 *x, Rounding &r) {
-        return _mm256_permute4x64_epi64(bytes_of<HOW>(sixteen(x, r), sixteen(x + 16, r), r), 0xd8);
-    }
+    BW_FLATTEN static Words ordered(Words bytes) { return bytes; }
+    BW_FLATTEN static Words settled(Words v) { return _mm256_permute4x64_epi64(v, 0xd8); }
+    BW_FLATTEN static Words settled_pairs(Words v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
 };
+// Codes of 32 numbers as bytes, still to be settled.
+template <class T, int B, int HOW> BW_FLATTEN Words thirty_two(const typename T::type *x, Rounding &r) {
+    const Words a = Codes<T, B, HOW>::sixteen(x, r), b = Codes<T, B, HOW>::sixteen(x + 16, r);
+    if (HOW == PLAIN) return _mm256_min_epu8(_mm256_packus_epi16(a, b), _mm256_set1_epi8((char)((1 << B) - 1)));
+    return Codes<T, B, HOW>::ordered(_mm256_add_epi8(_mm256_packs_epi16(a, b), r.zero));
+}
+// 64 codes of at most 4 bits, two a byte, to 8 B bytes; writes 32.
+template <int B> BW_FLATTEN void pack_pairs(Words v, uint8_t *out) {
+    if (B == 2) {
+        v = _mm256_maddubs_epi16(v, _mm256_set1_epi16(1 | 16 << 8));
+        v = _mm256_permute4x64_epi64(_mm256_packus_epi16(v, v), 0xd8);
+    } else if (B == 3) {
+        v = _mm256_madd_epi16(_mm256_maddubs_epi16(v, _mm256_set1_epi16(1 | 64 << 8)), _mm256_set1_epi32(1 | 4096 << 16));
+        const Words order = twice(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+        v = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(v, order), _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7));
+    }
+    _mm256_storeu_si256((Words *)out, v);
+}
+// 64 numbers, with one rounding for each half, to words; writes at most 24 bytes more than count.
+template <class T, int B, int HOW> BW_FLATTEN void words_of_64(const typename T::type *x, Rounding &r, Rounding &s, uint8_t *out, Words order) {
+    const Words a = thirty_two<T, B, HOW>(x, r), b = thirty_two<T, B, HOW>(x + 32, s);
+    if (B <= 4) {
+        const Words pair = _mm256_set1_epi16((short)(1 | 1 << (8 + (B & 7))));
+        const Words pairs = _mm256_packus_epi16(_mm256_maddubs_epi16(pair, a), _mm256_maddubs_epi16(pair, b));
+        return pack_pairs<B>(Codes<T, B, HOW>::settled_pairs(pairs), out);
+    }
+    pack_wide<B>(Codes<T, B, HOW>::settled(a), out, order);
+    pack_wide<B>(Codes<T, B, HOW>::settled(b), out + 4 * B, order);
+}
 // Groups up to this size have sums of 32 bits; parts of larger ones are added up in 64.
 static const int64_t SMALL_GROUP = 128, LARGE_PART = 1024;
-static inline Words add_pairs(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)); }
-static inline Words add_fours(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)); }
+BW_FLATTEN Words add_pairs(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)); }
+BW_FLATTEN Words add_fours(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)); }
 // Sums of eight small groups; at: 0 along, 1 norm.
-static inline __m256 panel_totals(const Words sums[8][2], int at) {
+BW_FLATTEN __m256 panel_totals(const Words sums[8][2], int at) {
     Words two[4];
     for (int k = 0; k < 4; ++k) two[k] = add_pairs(sums[2 * k][at], sums[2 * k + 1][at]);
     const Words a = add_fours(two[0], two[1]), b = add_fours(two[2], two[3]);
@@ -170,76 +219,103 @@ static inline bw_i64 total64(Words v) {
     for (int k = 0; k < 8; ++k) total += lane[k];
     return total;
 }
-// Codes and words of one group; SIZE: of n where the compiler may know it, or 0.
-template <class T, int B, int HOW, int SIZE>
-static inline void panel_group(const typename T::type *x, int64_t size, Panel &p, int g, uint8_t *out, const uint8_t *end, Words order) {
-    const int64_t n = SIZE ? SIZE : size;
-    const int zero = p.zero[g];
-    Rounding r{_mm256_set1_ps(HOW == PLAIN ? p.inverse[g] : p.inverse[g] * BW_FINE),
-               HOW == PLAIN ? _mm256_set1_epi16((short)zero) : _mm256_set1_epi8((char)zero),
-               _mm256_set1_epi16((short)-zero), _mm256_set1_epi16((short)((1 << B) - 1 - zero)),
-               _mm256_set1_epi8((char)((1 << B) - 1)), {}, {}};
-    bw_i64 along = 0, norm = 0;
-    for (int64_t base = 0; base < n; base += LARGE_PART) {
-        const int64_t stop = HOW != PLAIN && base + LARGE_PART < n ? base + LARGE_PART : n;
-        for (int64_t i = base; i < stop; i += 32, out += 4 * B) {
-            const Words v = Codes<T, HOW>::of(x + i, r);
-            if (out + 2 * B + 16 <= end) {
-                pack_wide<B>(v, out, order);
-                continue;
-            }
-            alignas(32) uint8_t w[64];
-            pack_wide<B>(v, w, order);
-            std::memcpy(out, w, 4 * B);
-        }
-        if (HOW == PLAIN) return;
-        if (n <= SMALL_GROUP) break;
-        along += total64(r.along), norm += total64(r.norm);
-        r.along = r.norm = _mm256_setzero_si256();
+// Codes and words of `n` numbers. SAFE: writes no byte beyond them.
+template <class T, int B, int HOW, bool SAFE>
+BW_FLATTEN void panel_part(const typename T::type *x, int64_t n, Rounding &r, uint8_t *out, Words order) {
+    alignas(32) uint8_t room[96];
+    int64_t i = 0;
+    for (; i + 64 <= n; i += 64, out += 8 * B) {
+        words_of_64<T, B, HOW>(x + i, r, r, SAFE ? room : out, order);
+        if (SAFE) std::memcpy(out, room, 8 * B);
     }
-    p.sums[g][0] = r.along, p.sums[g][1] = r.norm;
-    if (n > SMALL_GROUP) p.along[g] = (float)along, p.norm[g] = (float)norm;
+    if (i == n) return;
+    pack_wide<B>(Codes<T, B, HOW>::settled(thirty_two<T, B, HOW>(x + i, r)), SAFE ? room : out, order);
+    if (SAFE) std::memcpy(out, room, 4 * B);
 }
-// Range and parameters of `count` groups; 0, or why not. The usual sizes are constants to the compiler.
-template <class T>
-static int panel_begin(const typename T::type *x, int count, int64_t group, int bits, bool symmetric, Panel *p) {
+template <int B, int HOW> BW_FLATTEN Rounding rounding(const Panel &p, int g) {
+    const Words zero = HOW == PLAIN ? _mm256_set1_epi16(p.zero[g]) : _mm256_set1_epi8(1 << (B - 1));
+    const Words none = _mm256_setzero_si256();
+    return Rounding{_mm256_broadcast_ss(p.inverse + g), _mm256_broadcast_ss(p.fine + g), zero, none, none};
+}
+// Codes and words of one group of a panel; SIZE: of n where the compiler may know it, or 0.
+template <class T, int B, int HOW, int SIZE, bool SAFE>
+BW_FLATTEN void panel_group(const typename T::type *x, int64_t size, Panel &p, int g, uint8_t *out, Words order) {
+    const int64_t n = SIZE ? SIZE : size;
+    Rounding r = rounding<B, HOW>(p, g);
+    if (HOW == PLAIN || n <= SMALL_GROUP) {
+        panel_part<T, B, HOW, SAFE>(x, n, r, out, order);
+        p.sums[g][0] = r.along, p.sums[g][1] = r.norm;
+        return;
+    }
+    bw_i64 along = 0, norm = 0;
+    for (int64_t at = 0; at < n; at += LARGE_PART) {
+        r.along = r.norm = _mm256_setzero_si256();
+        panel_part<T, B, HOW, SAFE>(x + at, at + LARGE_PART < n ? LARGE_PART : n - at, r, out + at / 8 * B, order);
+        along += total64(r.along), norm += total64(r.norm);
+    }
+    p.along[g] = (float)along, p.norm[g] = (float)norm;
+}
+template <class T, int B, int HOW, int SIZE, bool SAFE>
+static void panel_groups(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, Words order) {
+    if (SIZE == 32) { // two groups at a time
+        for (int g = 0; g < count; g += 2) {
+            Rounding r = rounding<B, HOW>(p, g), s = rounding<B, HOW>(p, g + 1);
+            words_of_64<T, B, HOW>(x + 32 * g, r, s, out + 4 * B * g, order);
+            p.sums[g][0] = r.along, p.sums[g][1] = r.norm, p.sums[g + 1][0] = s.along, p.sums[g + 1][1] = s.norm;
+        }
+        return;
+    }
+    for (int g = 0; g < count; ++g) panel_group<T, B, HOW, SIZE, SAFE>(x + g * size, size, p, g, out + g * (size / 8 * B), order);
+}
+template <class T, int B, int HOW, int SIZE>
+BW_FLATTEN void panel_codes(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, const uint8_t *end, Words order) {
+    if (end - out < count * (size / 8 * B) + 32) panel_groups<T, B, HOW, 0, true>(x, count, size, p, out, order);
+    else if (SIZE && count == 8) panel_groups<T, B, HOW, SIZE, false>(x, 8, SIZE, p, out, order);
+    else panel_groups<T, B, HOW, 0, false>(x, count, size, p, out, order);
+}
+// Range and parameters of `count` groups; 0, or why not.
+template <class T, int SIZE>
+BW_FLATTEN int panel_begin(const typename T::type *x, int64_t count, int64_t group, int bits, bool symmetric, Panel *p) {
     V8 low, high;
-    if (count == 8 && group == 64) Extremes<T>::of(x, 8, 64, &low, &high);
-    else if (count == 8 && group == 128) Extremes<T>::of(x, 8, 128, &low, &high);
-    else if (count == 8 && group == 32) Extremes<T>::of(x, 8, 32, &low, &high);
-    else Extremes<T>::of(x, count, group, &low, &high);
+    if (SIZE && count >= 8) Extremes<T>::of(x, 8, SIZE, &low, &high);
+    else Extremes<T>::of(x, count < 8 ? (int)count : 8, group, &low, &high);
     return panel_parameters(low, high, bits, symmetric, p);
 }
-// All groups of a matrix; 0, or why not. The next panel's divisions run while this one is rounded.
-template <class T, int B, bool FIX>
-static int panels(const typename T::type *x, int64_t groups, int64_t group, bool symmetric, uint8_t *out, bw_u16 *scales, uint8_t *zeros) {
+// All groups of a matrix; 0, or why not. SIZE: their size, or 0. The next panel's divisions run while this one is rounded.
+template <class T, int B, bool FIX, int SIZE>
+static int panels_of(const typename T::type *x, int64_t groups, int64_t group, bool symmetric, uint8_t *out, bw_u16 *scales, uint8_t *zeros) {
     const int64_t bytes = group / 8 * B;
     const uint8_t *end = out + groups * bytes;
     const Words order = gather_order<B>(false);
-    Panel both[2] = {};
-    int status = groups ? panel_begin<T>(x, groups < 8 ? (int)groups : 8, group, B, symmetric, both) : 0;
+    Panel both[2];
+    int status = groups ? panel_begin<T, SIZE>(x, groups, group, B, FIX || symmetric, both) : 0;
     for (int64_t first = 0; first < groups && !status; first += 8) {
         Panel &p = both[first / 8 & 1];
         const int64_t next = first + 8, left = groups - next;
         const int count = left >= 0 ? 8 : (int)(groups - first);
-        if (left > 0) status = panel_begin<T>(x + next * group, left < 8 ? (int)left : 8, group, B, symmetric, both + (next / 8 & 1));
-        for (int g = 0; g < count; ++g) {
-            const typename T::type *from = x + (first + g) * group;
-            uint8_t *to = out + (first + g) * bytes;
-            if (!FIX) panel_group<T, B, PLAIN, 0>(from, group, p, g, to, end, order);
-            else if (p.coarse) panel_group<T, B, FIX ? SUMS_FLOOR : PLAIN, 0>(from, group, p, g, to, end, order);
-            else if (group == 64) panel_group<T, B, FIX ? SUMS : PLAIN, 64>(from, group, p, g, to, end, order);
-            else if (group == 128) panel_group<T, B, FIX ? SUMS : PLAIN, 128>(from, group, p, g, to, end, order);
-            else panel_group<T, B, FIX ? SUMS : PLAIN, 0>(from, group, p, g, to, end, order);
-        }
+        if (left > 0) status = panel_begin<T, SIZE>(x + next * group, left, group, B, FIX || symmetric, both + (next / 8 & 1));
+        const typename T::type *from = x + first * group;
+        uint8_t *to = out + first * bytes;
+        if (!FIX) panel_codes<T, B, PLAIN, SIZE>(from, count, group, p, to, end, order);
+        else if (p.coarse) panel_codes<T, B, FIX ? SUMS_FLOOR : PLAIN, 0>(from, count, group, p, to, end, order);
+        else panel_codes<T, B, FIX ? SUMS : PLAIN, SIZE>(from, count, group, p, to, end, order);
         if (FIX && group <= SMALL_GROUP) {
             _mm256_store_ps(p.along, panel_totals(p.sums, 0));
             _mm256_store_ps(p.norm, panel_totals(p.sums, 1));
         }
         if (FIX) panel_corrected(&p);
-        std::memcpy(scales + first, p.scale, 2 * count);
+        if (count == 8) _mm_storeu_si128((__m128i *)(scales + first), _mm_load_si128((const __m128i *)p.scale));
+        else std::memcpy(scales + first, p.scale, 2 * count);
         for (int g = 0; zeros && g < count; ++g) zeros[first + g] = (uint8_t)p.zero[g];
     }
     return status;
+}
+// The usual sizes are constants to the compiler.
+template <class T, int B, bool FIX>
+static int panels(const typename T::type *x, int64_t groups, int64_t group, bool symmetric, uint8_t *out, bw_u16 *scales, uint8_t *zeros) {
+    if (group == 32) return panels_of<T, B, FIX, 32>(x, groups, 32, symmetric, out, scales, zeros);
+    if (group == 64) return panels_of<T, B, FIX, 64>(x, groups, 64, symmetric, out, scales, zeros);
+    if (group == 128) return panels_of<T, B, FIX, 128>(x, groups, 128, symmetric, out, scales, zeros);
+    return panels_of<T, B, FIX, 0>(x, groups, group, symmetric, out, scales, zeros);
 }
 #endif

@@ -28,6 +28,7 @@ from gpu_kernels.kernels import absmax
 from quantizers.base import Blocks
 from quantizers.containers.packed_blocks import values as plain_values
 from quantizers.rtn import QUANTIZER
+from tests.kernels.test_native import SPEEDS
 
 NAMES = ("fp8-e4m3", "fp8-e5m2", "mxfp8", "mxfp4", "nvfp4", "nf4", "nf4-g1", "nf4-g7", "nf4-g128")
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -137,12 +138,12 @@ def _extremes(kind: int, rows: int, columns: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
-@pytest.mark.parametrize("fast", [False, True], ids=["scalar", "avx2"])
+@pytest.mark.parametrize("fast", SPEEDS, ids=["scalar", "avx2", "best"])
 @pytest.mark.parametrize("name", [*NAMES, "nf4-g17"])
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 150), st.integers(0, 2**32 - 1))
 def test_native_small_floats_are_those_of_numpy(
-    name: str, fast: bool, kind: int, rows: int, columns: int, seed: int
+    name: str, fast: int, kind: int, rows: int, columns: int, seed: int
 ) -> None:
     format, codec = parse_format(name), FloatCodec()
     assert isinstance(format, BlockFormat)
@@ -157,8 +158,8 @@ def test_native_small_floats_are_those_of_numpy(
         assert np.array_equal(dense, dequantize_reference(blocks, scales, format, columns), equal_nan=True)
 
 
-@pytest.mark.parametrize("fast", [False, True], ids=["scalar", "avx2"])
-def test_largest_magnitude_of_any_length_and_address(fast: bool) -> None:
+@pytest.mark.parametrize("fast", SPEEDS, ids=["scalar", "avx2", "best"])
+def test_largest_magnitude_of_any_length_and_address(fast: int) -> None:
     rng = np.random.default_rng(0)
     for n in range(70):
         for at in range(3):

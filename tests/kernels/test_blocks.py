@@ -21,6 +21,7 @@ from gpu_kernels.library import library
 from quantizers.base import Blocks
 from quantizers.containers.packed_blocks import values as plain_values
 from quantizers.rtn import QUANTIZER
+from tests.kernels.test_native import SPEEDS
 
 NATIVE = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
 EVERY = pytest.mark.parametrize("name", sorted(GGML_FORMATS))
@@ -128,7 +129,7 @@ def test_native_blocks_equal_numpy(name: str, rows: int, columns: int, spread: f
     expected = made.reshape(rows, -1)
     raw = random_blocks(name, rows, -(-columns // layout.block), seed)
     dense = dequantize_numpy(raw, name, columns)
-    for fast in (False, True):
+    for fast in SPEEDS:
         assert np.array_equal(codec.quantize(weight, format, fast=fast)[0], expected)
         again = codec.dequantize(raw, None, format, columns, fast=fast)
         assert np.array_equal(again.view(np.uint32), dense.view(np.uint32))

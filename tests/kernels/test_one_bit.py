@@ -12,6 +12,7 @@ from gpu_kernels import build, kernels, reference_quantize
 from gpu_kernels.library import library
 from quantizers import rtn
 from quantizers.base import Quantized
+from tests.kernels.test_native import SPEEDS
 from tests.kernels.test_panels import KINDS, NATIVE, weights
 
 
@@ -40,7 +41,7 @@ def test_one_bit_equals_numpy(kind: str, rows: int, columns: int, group: int, dt
     assert isinstance(format, IntFormat)
     stored = weights(np.random.default_rng(seed), (rows, columns), columns, dtype)
     expected = in_numpy(reference_quantize.to_float32(stored), format)
-    for fast in (False, True):
+    for fast in SPEEDS:
         found = kernels.rtn_pack(
             stored, 1, format.symmetric, group or columns, rtn.corrects(format), signs=format.centered, fast=fast
         )
@@ -64,8 +65,8 @@ def test_signs_of_long_groups_add_up_in_the_same_order() -> None:
 
 @NATIVE
 @pytest.mark.parametrize("signs", [False, True])
-@pytest.mark.parametrize("fast", [False, True])
-def test_one_bit_says_what_is_no_number_or_no_scale(signs: bool, fast: bool) -> None:
+@pytest.mark.parametrize("fast", SPEEDS)
+def test_one_bit_says_what_is_no_number_or_no_scale(signs: bool, fast: int) -> None:
     weight = np.ones((2, 40), np.float32)
     for bad, status in ((np.nan, kernels.NOT_FINITE), (-np.inf, kernels.NOT_FINITE), (3e38, kernels.SCALE_TOO_LARGE)):
         weight[1, 39] = bad

@@ -12,6 +12,7 @@ from gpu_kernels import build, kernels, reference, reference_quantize
 from gpu_kernels.library import library
 from quantizers import rtn
 from quantizers.base import Quantized
+from tests.kernels.test_native import SPEEDS
 
 NATIVE = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
 KINDS = ("float32", "float16", "bf16")
@@ -55,7 +56,7 @@ def test_panels_equal_numpy(bits: int, symmetric: bool, rows: int, each: int, gr
         patch.setattr(rtn, "rtn_pack", lambda *a, **k: None)
         expected = rtn.QUANTIZER.quantize(weight, format)
     assert isinstance(expected, Quantized)
-    for fast in (False, True):
+    for fast in SPEEDS:
         found = kernels.rtn_pack(stored, bits, symmetric, group, rtn.corrects(format), fast=fast)
         assert isinstance(found, tuple)
         assert np.array_equal(found[0], reference.pack(expected.codes, bits))
@@ -71,7 +72,7 @@ def test_panels_see_every_number_that_is_none(kind: str, bad: float, at: int) ->
     values = np.random.default_rng(at).standard_normal((3, 1024)).astype(np.float32)
     values[2, at] = bad
     stored = (values.view(np.uint32) >> 16).astype(np.uint16) if kind == "bf16" else values.astype(kind)
-    for fast in (False, True):
+    for fast in SPEEDS:
         assert kernels.rtn_pack(stored, 4, True, 64, True, fast=fast) == kernels.NOT_FINITE
         assert kernels.rtn_pack(stored, 3, False, 128, False, fast=fast) == kernels.NOT_FINITE
 
@@ -81,7 +82,7 @@ def test_panels_see_every_number_that_is_none(kind: str, bad: float, at: int) ->
 def test_panels_refuse_scales_beyond_half(symmetric: bool) -> None:
     values = np.ones((9, 64), np.float32)
     values[8, 5] = -1e9
-    for fast in (False, True):
+    for fast in SPEEDS:
         assert kernels.rtn_pack(values, 4, symmetric, 64, False, fast=fast) == kernels.SCALE_TOO_LARGE
 
 
