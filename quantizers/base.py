@@ -152,7 +152,8 @@ class Quantizer(Protocol):
 
     A member with the attribute `takes_stored = True` also takes weights as they are stored: float16, or uint16 that
     holds bfloat16 bits; one with a method `quantize_read` (see rtn) reads them itself, in pieces. A member with
-    `stateless = True` may be called by several threads at once.
+    `stateless = True` may be called by several threads at once. One with a method `bias_shift` (see compensation) also
+    moves the bias of the layer, where it has one.
     """
 
     @property

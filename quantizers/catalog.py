@@ -43,5 +43,17 @@ QUANTIZERS = Catalog(
             "rtn, then ERQ's ridge correction in rows where it helps on held-out tokens",
             traits={"data": "hessian", "held_out": True},
         ),
+        Entry(
+            "rtn-bias",
+            "quantizers.compensation:RTN_BIAS",
+            "rtn, then biases take over the mean output error where that helps on held-out tokens",
+            traits={"data": "hessian", "held_out": True},
+        ),
+        Entry(
+            "gptq-bias",
+            "quantizers.compensation:GPTQ_BIAS",
+            "gptq, then biases take over the mean output error where that helps on held-out tokens",
+            traits={"data": "hessian", "held_out": True},
+        ),
     ),
 )

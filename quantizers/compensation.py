@@ -4,7 +4,8 @@ A quantizer rounds, and a compensator makes another proposal from the moments H 
 fit what is peculiar to a few tokens (`judged`), a gate keeps of every output row what has the smaller error dw H' dw'
 under moments H' of other tokens (`held_out`): rows are independent, so the result is never worse than the quantizer's
 own there, and without such moments nothing is compensated. One number a row (`gain`) needs no gate: the tokens that a
-gate would take from GPTQ cost more than the correction brings (docs/benchmarks.md).
+gate would take from GPTQ cost more than the correction brings (docs/benchmarks.md). Bias correction (`bias`) leaves the
+matrix alone and moves the layer's bias, output by output behind the same gate.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.formats import Format, MixedFormat
 from quantizers.base import Float32Matrix, Mixed, Quantized, Quantizer, Stored
+from quantizers.bias import mean_shift
 from quantizers.gain import Gain
 from quantizers.gptq import Gptq
 from quantizers.hessian import Float64, checked_hessian, damped
@@ -81,6 +83,30 @@ class Compensated:
         return made
 
 
+class BiasCorrected:
+    """A quantizer, and what is to be added to the bias of a layer that it made."""
+
+    def __init__(self, name: str, base: Quantizer) -> None:
+        self.name, self._base = name, base
+
+    def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
+        """See quantizers.base.Quantizer."""
+        return self._base.quantize(weight, format, name=name, **context)
+
+    def quantize_mixed(
+        self, weight: Float32Matrix, format: MixedFormat, *, name: str = "weight", **context: Any
+    ) -> Stored:
+        """See quantizers.mixed."""
+        return quantize(self._base, weight, format, name=name, **context)
+
+    def bias_shift(
+        self, weight: Float32Matrix, value: Stored, *, name: str = "weight", mean: NDArray[Any] | None = None,
+        held_out_mean: NDArray[Any] | None = None, **context: Any,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """float64 (out,) for the bias, 0 in outputs that it would not help on held-out tokens. See quantizers.bias."""
+        return mean_shift(weight, value.dequantize(), mean, held_out_mean, name)
+
+
 def kept(weight: Float32Matrix, value: Quantized, proposal: Quantized, held_out: Float64) -> Quantized:
     """Of every row the matrix that has the smaller error under the held-out moments; `value` where they are equal.
 
@@ -107,5 +133,7 @@ def row_errors(weight: Float32Matrix, made: Quantized, moments: Float64) -> NDAr
     return errors
 
 
+RTN_BIAS = BiasCorrected("rtn-bias", RoundToNearest())
+GPTQ_BIAS = BiasCorrected("gptq-bias", Gptq())
 ERQ = Compensated("erq", RoundToNearest(), Ridge(), judged=True)
 GPTQ_GAIN = Compensated("gptq-gain", Gptq(), Gain(), judged=False)

@@ -36,7 +36,7 @@ from quantizers.base import (
     pass_through,
 )
 from quantizers.block_sweep import sweep_blocks
-from quantizers.clip import RATIOS, search
+from quantizers.clip import RATIOS, by_moments, search
 from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.mixed import by_lines
 from quantizers.mixed_sweep import sweep_mixed
@@ -195,8 +195,8 @@ class _Parameters:
             return np.repeat(scale, len(group)), np.repeat(zero, len(group))
         if self.moments is not None and self.format.plain:
             start, stop = span
-            block = self.moments[start:stop, start:stop].astype(np.float32)
-            _, scale, zero = search(np.ascontiguousarray(group), self.format, block, RATIOS, self.name)
+            pull = by_moments(self.moments[start:stop, start:stop])
+            _, scale, zero = search(np.ascontiguousarray(group), self.format, pull, RATIOS, self.name)
             return scale, zero
         grouped = group[:, None, :]
         low, high = grouped.min(axis=-1), grouped.max(axis=-1)

@@ -100,6 +100,11 @@ class BlockModel:
         place = self.places[unit]
         return place.view({place.parameter: self.parameter(place.parameter)})
 
+    def bias_view(self, unit: int) -> torch.Tensor:
+        """(out,) bias of a unit whose block is loaded: a view, writable in place. Raises Unsupported."""
+        place = self.places[unit]
+        return place.bias_view(self.parameters_of(self.of_block[place.parameter]))
+
     def parameter(self, name: str) -> torch.nn.Parameter:
         return self.slots[self.of_block[name]][name].get()
 

@@ -12,6 +12,7 @@ from bitwright.core.inventory import Inventory, Unit
 from bitwright.models import ModelSource
 from gpu_kernels.kernels import widen
 from quantizers.base import Quantizer, dequantize
+from quantizers.bias import bias_shift, shifted
 from quantizers.mixed import quantize
 
 Float32 = NDArray[np.float32]
@@ -45,6 +46,19 @@ def unit_weight(source: ModelSource, unit: Unit) -> Float32:
 def quantized_weight(quantizer: Quantizer, weight: Float32, format: Format, unit: Unit) -> Float32:
     """float32 (out, in): what the unit's weights are once stored in `format`. Raises InvalidModel, Unsupported."""
     return dequantize(quantize(quantizer, weight, format, name=unit.name))
+
+
+def quantized_layer(
+    quantizer: Quantizer, source: ModelSource, inventory: Inventory, unit: Unit, format: Format
+) -> Float32 | tuple[Float32, Float32]:
+    """The same of a unit of the model, with the float32 (out,) bias of its layer where the quantizer moves it."""
+    weight, bias = unit_weight(source, unit), inventory.bias_of(unit)
+    value = quantize(quantizer, weight, format, name=unit.name)
+    shift = None if bias is None else bias_shift(quantizer, weight, value, name=unit.name)
+    if bias is None or shift is None:
+        return dequantize(value)
+    moved = shifted(source.read(bias.name), shift, unit.name)
+    return dequantize(value), widen(moved) if moved.dtype in (np.float16, np.uint16) else moved
 
 
 class Deltas:

@@ -17,12 +17,13 @@ from bitwright.models import ModelSource
 from quantizers.base import Quantizer
 from sensitivity.base import Progress, silent
 from sensitivity.data import Calibration, Data
-from sensitivity.deltas import load_quantizer, quantized_weight, unit_weight
+from sensitivity.deltas import load_quantizer, quantized_layer, read_weight
 from sensitivity.memory import too_large
 from sensitivity.partial import FORGETFUL, Partial, State
 from sensitivity.quality import COMPARISONS, Comparison, Quality
 from sensitivity.runner import Runner, load_runner
 from sensitivity.stream_measure import Variant, stream_measure, whole
+from sensitivity.units_map import Changed
 
 __all__ = ["Quality", "measure", "measure_checkpoint", "measure_variants", "measure_weights"]
 
@@ -65,10 +66,10 @@ def measure(
         chosen = variants[name]
         names = None if chosen is None else {u.name: f for u, f in zip(inventory.units, chosen, strict=True)}
 
-        def weights(unit: Unit) -> NDArray[np.float32] | None:
+        def weights(unit: Unit) -> Changed | None:
             if names is None:
                 return None
-            return quantized_weight(maker, unit_weight(source, unit), parse_format(names[unit.name]), unit)
+            return quantized_layer(maker, source, inventory, unit, parse_format(names[unit.name]))
 
         return weights
 
@@ -138,8 +139,12 @@ def measure_checkpoint(
             got=f"{len(stored)} units of {checkpoint.model_digest}", hint="name the model it was made from",
         )  # fmt: skip
 
-    def weights(unit: Unit) -> NDArray[np.float32]:
-        return np.asarray(checkpoint.dequantized(unit.name), np.float32)
+    def weights(unit: Unit) -> Changed:
+        weight, bias = np.asarray(checkpoint.dequantized(unit.name), np.float32), inventory.bias_of(unit)
+        if bias is None or not checkpoint.holds(bias.name):
+            return weight
+        stored = checkpoint.read_float32(bias.name)
+        return weight if np.array_equal(stored, read_weight(source, bias.name)) else (weight, stored)
 
     makers = {"checkpoint": weights}
     return measure_variants(source, inventory, makers, data, progress=progress, runner=runner, partial=partial)[

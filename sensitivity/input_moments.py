@@ -124,6 +124,26 @@ class MomentSink:
         return {names[unit]: total.numpy().astype(np.float32) for unit, total in self._sums.items()}
 
 
+class MeanSink:
+    """The mean of a unit's inputs."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, torch.Tensor] = {}
+        self._counts: dict[int, int] = {}
+
+    def add(self, unit: int, rows: torch.Tensor) -> None:
+        total = rows.double().sum(dim=0)
+        self._sums[unit] = total if unit not in self._sums else self._sums[unit] + total
+        self._counts[unit] = self._counts.get(unit, 0) + len(rows)
+
+    def found(self, names: Sequence[str]) -> Moments:
+        """float32 (in,) by unit name."""
+        return {
+            names[unit]: (total / max(1, self._counts[unit])).numpy().astype(np.float32)
+            for unit, total in self._sums.items()
+        }
+
+
 class RowSink:
     """About `count` of a unit's inputs: every so many-th row of each batch, the first one always; an expert has its
     share."""
@@ -154,15 +174,17 @@ def gather_into(
     return watcher.leader
 
 
-def gather(runner: Runner, data: Data, units: Sequence[int], progress: Progress) -> tuple[dict[str, str], Moments]:
-    """(unit name -> name of the unit that holds its H, H by unit name: float32 (in, in)).
+def gather(
+    runner: Runner, data: Data, units: Sequence[int], progress: Progress
+) -> tuple[dict[str, str], Moments, Moments]:
+    """(unit name -> name of the unit that holds its H, H by unit name: float32 (in, in), mean inputs: float32 (in,)).
 
     Units that no token reached, or that are used in ways nobody listens to, are in neither. Raises NotFinite.
     """
-    sink, names = MomentSink(), [unit.name for unit in runner.inventory.units]
+    sink, means, names = MomentSink(), MeanSink(), [unit.name for unit in runner.inventory.units]
     words = f"second moments of the inputs of {len(units)} units"
-    leaders = gather_into(runner, data, units, (sink,), progress, words)
-    return {names[unit]: names[leader] for unit, leader in leaders.items()}, sink.found(names)
+    leaders = gather_into(runner, data, units, (sink, means), progress, words)
+    return {names[unit]: names[leader] for unit, leader in leaders.items()}, sink.found(names), means.found(names)
 
 
 def _watched(runner: Runner, units: Sequence[int]) -> dict[Key, tuple[int, ...]]:

@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from bitwright.core.errors import Unsupported
@@ -30,6 +29,7 @@ from bitwright.core.recipe import Pruning
 from sensitivity.data import Data
 from sensitivity.routing import find_blocks, run_hooked
 from sensitivity.runner import Runner
+from sensitivity.units_map import Changed
 
 #: Each gate's output ends with (tokens, routes) weights and expert numbers; transformers' routers since version 5.
 ROUTES = 2
@@ -67,7 +67,7 @@ class PruningRunner(Runner):
     counts: Counts = field(default_factory=Counts)
 
     @contextmanager
-    def replaced(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[None]:
+    def replaced(self, weights: Mapping[str, Changed]) -> Iterator[None]:
         """See sensitivity.runner.Runner."""
         with super().replaced(weights), ExitStack() as stack:
             for name, place in _places(self).items():

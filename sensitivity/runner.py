@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from bitwright.core.errors import InvalidModel, NotFinite, OutOfResources, Unsupported
@@ -21,7 +20,7 @@ from sensitivity.data import Data
 from sensitivity.heads import Head, head_for
 from sensitivity.memory import TIGHT, ran_out
 from sensitivity.quiet import quiet
-from sensitivity.units_map import Slice, map_units
+from sensitivity.units_map import Changed, Slice, map_units, put
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +59,22 @@ class Runner:
         return result
 
     @contextmanager
-    def replaced(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[None]:
-        """The model with the weights of some units (float32 (out, in) by unit name) replaced; put back at the end."""
+    def replaced(self, weights: Mapping[str, Changed]) -> Iterator[None]:
+        """The model with the weights of some units (by unit name) replaced, and biases that come with them; put back
+        at the end.
+        """
         parameters = self.parameters
-        views = {name: self.slices[name].view(parameters) for name in weights}
-        kept = {name: view.clone() for name, view in views.items()}
+        places = {name: self.slices[name] for name in weights}
+        views = [place.view(parameters) for place in places.values()]
+        views += [places[name].bias_view(parameters) for name, one in weights.items() if isinstance(one, tuple)]
+        kept = [view.clone() for view in views]
         try:
-            for name, view in views.items():
-                view.copy_(torch.from_numpy(np.ascontiguousarray(weights[name], dtype=np.float32)))
+            for name, place in places.items():
+                put(place.view(parameters), partial(place.bias_view, parameters), weights[name])
             yield
         finally:
-            for name, view in views.items():
-                view.copy_(kept[name])
+            for view, before in zip(views, kept, strict=True):
+                view.copy_(before)
 
 
 def load_runner(source: ModelSource, inventory: Inventory) -> Runner:

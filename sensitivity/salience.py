@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, Unsupported
 from bitwright.core.mixed_format import cut
-from quantizers.hessian import damped
+from quantizers.hessian import column_costs as compensated_costs
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
@@ -41,10 +41,7 @@ Floats = NDArray[np.float64]
 
 def column_costs(hessian: NDArray[np.float32], tokens: int) -> Floats:
     """1 / U_jj^2 of every input column. hessian: (in, in) sum of x x' over the tokens. Dead inputs: as damped."""
-    inverse = np.linalg.inv(damped(np.asarray(hessian, np.float64) * (2.0 / max(1, tokens)), DAMPING))
-    # L L' = H^-1 has L = U' for the upper U of GPTQ; the diagonals agree.
-    diagonal = np.diag(np.linalg.cholesky((inverse + inverse.T) / 2))
-    return np.asarray(1.0 / diagonal**2, np.float64)
+    return compensated_costs(np.asarray(hessian, np.float64) * (2.0 / max(1, tokens)), DAMPING)
 
 
 def block_sums(columns: NDArray[np.float64], block: int) -> Floats:

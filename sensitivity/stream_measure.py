@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,14 @@ from sensitivity.deltas import unit_weight
 from sensitivity.quality import Comparison
 from sensitivity.shelf import Shelf
 from sensitivity.stream import ACTIVATION_BYTES, Stream, cut
+from sensitivity.units_map import Changed, put
 
-#: float32 (out, in) weights of a unit in a variant; None: the original's.
-Variant = Callable[[Unit], NDArray[np.float32] | None]
+#: What a unit is in a variant; None: the original's.
+Variant = Callable[[Unit], Changed | None]
 #: Tokens (items of image models) that go through the whole model at a time.
 GROUP_TOKENS = 16_384
+#: The original biases of a loaded block, of the units that some variant gave others.
+Biases = dict[int, torch.Tensor]
 ORIGINAL = "original"
 
 
@@ -72,8 +76,9 @@ def _through(stream: Stream, variants: Mapping[str, Variant]) -> Iterator[int]:
     for block in range(len(stream.model.blocks)):
         with stream.model.loaded(block):
             stream.advance(ORIGINAL, block, keep=False)
+            biases: Biases = {}
             for name, variant in variants.items():
-                _put(stream.model, block, variant)
+                _put(stream.model, block, variant, biases)
                 stream.advance(_key(name), block, keep=False)
         yield block
 
@@ -92,22 +97,30 @@ def _compare(
             held = sum(output.numel() * output.element_size() for output in outputs.values())
             if held < activation_bytes // 4 and number + 1 < len(stream.batches):
                 continue
+            biases: Biases = {}
             for name, variant in variants.items():
-                _put(stream.model, OUTSIDE, variant)
+                _put(stream.model, OUTSIDE, variant, biases)
                 for one in kept:
                     changed = stream.finish(one, stream.shelf.get((_key(name), end, one)))
                     comparisons[name].add(outputs[one], changed, stream.batches[one])
-            _put(stream.model, OUTSIDE, lambda unit: None)
+            _put(stream.model, OUTSIDE, lambda unit: None, biases)
             kept, outputs = [], {}
 
 
-def _put(model: BlockModel, block: int, variant: Variant) -> None:
-    """A variant's weights in a block that is loaded; units that it leaves alone get their own back."""
+def _put(model: BlockModel, block: int, variant: Variant, biases: Biases) -> None:
+    """A variant's weights in a block that is loaded; units that it leaves alone get their own back, and their bias."""
     for unit in model.units_of(block):
         spec = model.inventory.units[unit]
-        weight = variant(spec)
-        weight = unit_weight(model.source, spec) if weight is None else weight
-        model.view(unit).copy_(torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)))
+        changed = variant(spec)
+        if isinstance(changed, tuple):
+            biases.setdefault(unit, model.bias_view(unit).clone())
+        elif unit in biases:
+            model.bias_view(unit).copy_(biases[unit])
+        put(
+            model.view(unit),
+            partial(model.bias_view, unit),
+            unit_weight(model.source, spec) if changed is None else changed,
+        )
 
 
 def _key(name: str) -> str:
@@ -115,7 +128,7 @@ def _key(name: str) -> str:
     return "variant " + name
 
 
-def whole(variant: Variant, units: Sequence[Unit]) -> dict[str, NDArray[np.float32]]:
+def whole(variant: Variant, units: Sequence[Unit]) -> dict[str, Changed]:
     """All of a variant's weights at once, by unit name."""
     found = {unit.name: variant(unit) for unit in units}
     return {name: weight for name, weight in found.items() if weight is not None}

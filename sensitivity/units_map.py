@@ -8,18 +8,20 @@ checked by comparing all values. A unit that is nowhere raises InvalidModel; not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidModel
+from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.models import ModelSource
 from sensitivity.deltas import unit_weight
 
+#: What a unit is changed to: float32 (out, in) weights, or these and the float32 (out,) bias of its layer.
+Changed = NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]]
 #: Leading numbers of the first row that a lookup by content goes by; all values are compared afterwards.
 FINGERPRINT = 64
 
@@ -39,6 +41,29 @@ class Slice:
         matrix = parameters[self.parameter].data
         matrix = matrix if self.index is None else matrix[self.index]
         return (matrix.T if self.transposed else matrix)[self.start : self.stop]
+
+    @property
+    def bias(self) -> str:
+        """Name of the parameter that a linear layer with these weights adds to its outputs, if it has one."""
+        return self.parameter.removesuffix("weight") + "bias"
+
+    def bias_view(self, parameters: Mapping[str, torch.nn.Parameter]) -> torch.Tensor:
+        """The (out,) biases of the unit's rows: a view, writable in place. Raises Unsupported."""
+        found = parameters.get(self.bias)
+        if found is None or found.ndim != 1 or self.index is not None or self.transposed:
+            raise Unsupported(
+                f"the bias of {self.parameter} is not where the loaded model keeps its weights",
+                expected=self.bias, got="none", hint="use a quantizer that leaves biases alone",
+            )  # fmt: skip
+        return found.data[self.start : self.stop]
+
+
+def put(weights: torch.Tensor, bias: Callable[[], torch.Tensor], changed: Changed) -> None:
+    """Writes a change into the views of a unit's weights and of its bias, which is asked for when it changes."""
+    weight, moved = changed if isinstance(changed, tuple) else (changed, None)
+    weights.copy_(torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)))
+    if moved is not None:
+        bias().copy_(torch.from_numpy(np.ascontiguousarray(moved, dtype=np.float32)))
 
 
 def map_units(

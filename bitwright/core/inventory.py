@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from bitwright.core.errors import Unsupported
@@ -16,6 +17,8 @@ DTYPE_BYTES = {
 }  # fmt: skip
 
 
+#: Types in which a bias can be corrected.
+BIAS_DTYPES = ("F32", "F16", "BF16")
 #: Role of rest tensors that could be units, but stay unquantized because an engine asks for it.
 KEPT = "kept"
 #: Families of units that can be tied (Unit.families says what each is).
@@ -118,6 +121,21 @@ class Inventory:
                     a, b = find(first.setdefault((kind, key), i)), find(i)
                     parent[max(a, b)] = min(a, b)
         return tuple(find(i) for i in range(len(self.units)))
+
+    def bias_of(self, unit: Unit) -> RestTensor | None:
+        """The tensor that holds the bias of a unit's layer, one 16- or 32-bit float an output; None: it has none.
+
+        Matrices of a stacked tensor have none of their own.
+        """
+        if unit.index is not None or not unit.tensor.endswith(".weight"):
+            return None
+        found = self._rest_by_name.get(unit.tensor.removesuffix("weight") + "bias")
+        fits = found is not None and found.shape == unit.shape[:1] and found.dtype in BIAS_DTYPES
+        return found if fits else None
+
+    @cached_property
+    def _rest_by_name(self) -> dict[str, RestTensor]:
+        return {tensor.name: tensor for tensor in self.rest}
 
     def keep(self, names: Collection[str], reason: str) -> Inventory:
         """The same model with these units left unquantized: they join the rest, for `reason`.

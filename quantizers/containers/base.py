@@ -6,6 +6,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,6 +129,10 @@ class Container(ABC):
     def encode_rest(self, tensor: RestTensor, data: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The arrays for `rest_tensors`, by name, from the stored array."""
         return {self.rest_name(tensor.name): data}
+
+    def decode_rest(self, name: str, data: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `encode_rest` for the tensor `name`, but for a wider type: its rows in the model's order."""
+        return data
 
     def rest_name(self, name: str) -> str:
         """The stored name of a tensor that is no unit."""
@@ -309,6 +314,12 @@ class WriteRequest:
     quantizer: str
     plan_json: Mapping[str, Any] | None
     context_key: str
+
+    @cached_property
+    def unit_of_bias(self) -> dict[str, int]:
+        """Names of biases -> numbers of the units of their layers."""
+        biases = [(self.inventory.bias_of(unit), number) for number, unit in enumerate(self.inventory.units)]
+        return {bias.name: number for bias, number in biases if bias is not None}
 
 
 def arrange(

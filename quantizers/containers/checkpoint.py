@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.errors import BitwrightError, InvalidModel, UnknownName
+from bitwright.core.errors import BitwrightError, InvalidModel, UnknownName, Unsupported
 from bitwright.core.formats import Format, parse_format
 from bitwright.core.inventory import Unit
 from gpu_kernels.kernels import widen
@@ -76,12 +76,20 @@ class Checkpoint:
         }
         return tuple(name for name in self.tensors if name not in used)
 
+    def holds(self, name: str) -> bool:
+        """Whether the model's tensor `name`, which is no unit, is in the checkpoint."""
+        try:
+            return self.container.rest_name(name) in self.tensors
+        except Unsupported:  # a name that this container has no word for
+            return False
+
     def read_float32(self, name: str) -> NDArray[np.float32]:
         """A whole model tensor in float32 by its original name: units dequantized, stacked experts put together."""
         mine = [unit for unit in self.units if unit.tensor == name]
         if not mine:
             stored = self.container.rest_name(name)
-            return _float32(self.raw(stored), self.tensors[stored].dtype)
+            data = _float32(self.raw(stored), self.tensors[stored].dtype)
+            return self.container.decode_rest(name, data)
         if mine[0].index is None:
             return self.dequantized(mine[0].name)
         return np.stack([self.dequantized(u.name) for u in sorted(mine, key=lambda u: u.index or 0)])

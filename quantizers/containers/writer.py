@@ -21,12 +21,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bitwright.core.canonical import canonical_json, digest_json, write_json
-from bitwright.core.errors import BitwrightError, InvalidInput, InvalidModel, OutOfResources, VerificationFailed
+from bitwright.core.errors import (
+    BitwrightError,
+    InvalidInput,
+    InvalidModel,
+    OutOfResources,
+    Unsupported,
+    VerificationFailed,
+)
 from bitwright.core.formats import Format
 from bitwright.core.inventory import DTYPE_BYTES, Unit
 from bitwright.models import check_stored
 from gpu_kernels.kernels import checksum, widen
 from quantizers.base import Quantizer, Stored
+from quantizers.bias import bias_shift, shifted
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.base import MANIFEST, ContainerReport, Made, Progress, WriteRequest
 from quantizers.containers.companions import copy_companions
@@ -210,9 +218,10 @@ def _sizes(request: WriteRequest, quantizer: Quantizer | None = None) -> Callabl
 
     def size(index: int) -> int:
         stored = sum(spec.nbytes for spec in groups[index])
-        if index >= len(units):
+        number = index if index < len(units) or quantizer is None else _corrected(request, index, quantizer)
+        if number is None or number >= len(units):
             return stored
-        return stored + units[index].elements * (DTYPE_BYTES[units[index].dtype] + between)
+        return stored + units[number].elements * (DTYPE_BYTES[units[number].dtype] + between)
 
     return size
 
@@ -239,28 +248,73 @@ def _produce(
     value = _produce_in_pieces(request, index, quantizer) if context is None else None
     if value is not None:
         return request.container.encode(request.inventory.units[index], value), fingerprint(value)
-    units, specs, stored = request.inventory.units, request.blueprint.groups[index], _read(request, index)
+    units, specs = request.inventory.units, request.blueprint.groups[index]
     if index >= len(units):
+        stored = _read(request, index)
         if stored is None:
+            if _corrected(request, index, quantizer) is not None:
+                raise _no_room_for(request, index)
             return {}, 0
         tensor = request.inventory.rest[index - len(units)]
         check_stored(tensor.name, stored, tensor.dtype)
+        number = _corrected(request, index, quantizer)
+        if number is not None:
+            stored = _with_bias_shift(request, number, stored, quantizer, context)
         arrays = request.container.encode_rest(tensor, stored)
         return arrays, _checksum(arrays[spec.name] for spec in specs)
-    unit = units[index]
+    value = _quantized(request, index, _weight(request, index, quantizer), quantizer, context)
+    return request.container.encode(units[index], value), fingerprint(value)
+
+
+def _weight(request: WriteRequest, index: int, quantizer: Quantizer) -> NDArray[Any]:
+    """A unit's weights as its quantizer takes them."""
+    unit, stored = request.inventory.units[index], _read(request, index)
     if stored is None:
         weight: NDArray[Any] = request.source.read_float32(unit.tensor, unit.index)
     else:  # the kernels widen 16-bit floats many times faster than numpy
         weight = stored if getattr(quantizer, "takes_stored", False) else widen(stored)
     if weight.shape != unit.shape:
         raise InvalidModel(f"{unit.name} changed its shape", expected=str(unit.shape), got=str(weight.shape))
+    return weight
+
+
+def _quantized(
+    request: WriteRequest, index: int, weight: NDArray[Any], quantizer: Quantizer, context: Context | None
+) -> Stored:
+    unit = request.inventory.units[index]
     more = context(unit) if context else {}
     value = quantize(quantizer, weight, request.formats[index], name=unit.name, **more)
     if value.format != request.formats[index]:
         raise VerificationFailed(
             f"{unit.name}: wrong format", expected=request.formats[index].label, got=value.format.label
         )
-    return request.container.encode(unit, value), fingerprint(value)
+    return value
+
+
+def _corrected(request: WriteRequest, index: int, quantizer: Quantizer) -> int | None:
+    """The unit whose bias this group of the rest is, when the quantizer moves biases."""
+    if not hasattr(quantizer, "bias_shift"):
+        return None
+    return request.unit_of_bias.get(request.inventory.rest[index - len(request.inventory.units)].name)
+
+
+def _with_bias_shift(
+    request: WriteRequest, number: int, stored: NDArray[Any], quantizer: Quantizer, context: Context | None
+) -> NDArray[Any]:
+    """The bias of unit `number`, moved. The unit is made again: no tensor waits for another, so that any may resume."""
+    unit = request.inventory.units[number]
+    weight = _weight(request, number, quantizer)
+    value = _quantized(request, number, weight, quantizer, context)
+    shift = bias_shift(quantizer, weight, value, name=unit.name, **(context(unit) if context else {}))
+    return stored if shift is None else shifted(stored, shift, unit.name)
+
+
+def _no_room_for(request: WriteRequest, index: int) -> BitwrightError:
+    tensor = request.inventory.rest[index - len(request.inventory.units)]
+    return Unsupported(
+        f"the {request.container.name} container leaves out {tensor.name}, which {request.quantizer} corrects",
+        expected="a container that stores biases", got="none of them", hint="use the packed container",
+    )  # fmt: skip
 
 
 def _produce_in_pieces(request: WriteRequest, index: int, quantizer: Quantizer) -> Stored | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitwright.core.errors import InvalidCalibration
+from bitwright.core.errors import InvalidCalibration, InvalidInput
 from bitwright.core.formats import IntFormat, parse_format
 from quantizers.base import group_spans
 from quantizers.clip import QUANTIZER, RATIOS
@@ -54,6 +54,35 @@ def test_the_search_finds_what_trying_everything_finds(name: str, calibrated: bo
             delta = (weight[row, start:stop] - dense[row, start:stop]).astype(np.float64)
             found, least = float(delta @ h @ delta), by_hand(weight[row, start:stop].astype(np.float64), format, h)
             assert found <= least * 1.02 + 1e-9
+
+
+@pytest.mark.parametrize("name", ["int2-g32", "int3-sym-g32", "int4-channel"])
+@pytest.mark.parametrize("error", ["plain", "salience"])
+def test_the_error_that_is_asked_for_is_the_one_that_is_least(name: str, error: str) -> None:
+    """Oracle: every ratio by hand, with SliM-LLM's salience of the paper's definition as the weights' own weights."""
+    format = parse_format(name)
+    assert isinstance(format, IntFormat)
+    weight, hessian = weights(5, 50), moments(50)
+    damping = 0.01 * np.diag(hessian).mean() * np.eye(50)
+    # The factor by its definition: the upper triangle U with U'U = H^-1.
+    upper = np.linalg.cholesky(np.linalg.inv(hessian + damping)).T
+    salience = weight.astype(np.float64) ** 2 / np.diag(upper) ** 2 if error == "salience" else np.ones((5, 50))
+    dense = QUANTIZER.quantize(weight, format, hessian=hessian, error=error).dequantize()
+    for start, stop in group_spans(50, format):
+        for row in range(5):
+            h = np.diag(salience[row, start:stop])
+            delta = (weight[row, start:stop] - dense[row, start:stop]).astype(np.float64)
+            found, least = float(delta @ h @ delta), by_hand(weight[row, start:stop].astype(np.float64), format, h)
+            assert found <= least * 1.02 + 1e-9
+
+
+def test_errors_that_cannot_be_weighed_are_refused() -> None:
+    weight = weights(2, 8)
+    with pytest.raises(InvalidInput, match="option error"):
+        QUANTIZER.quantize(weight, parse_format("int4-g4"), error="fisher")
+    for error in ("hessian", "salience"):
+        with pytest.raises(InvalidCalibration, match="second moments"):
+            QUANTIZER.quantize(weight, parse_format("int4-g4"), error=error)
 
 
 @pytest.mark.parametrize("name", ["int2-g64", "int3-g64", "int3-sym-g64", "int4-sym-g64"])

@@ -17,7 +17,12 @@ from quantizers.ridge import Ridge
 from quantizers.rtn import QUANTIZER as RTN
 from tests.strategies import format_names
 
-COMPENSATED = [entry.name for entry in QUANTIZERS if entry.traits.get("held_out")]
+#: Those that make another matrix; who moves biases leaves it alone (test_bias.py).
+COMPENSATED = [
+    entry.name
+    for entry in QUANTIZERS
+    if entry.traits.get("held_out") and not hasattr(QUANTIZERS.load(entry.name), "bias_shift")
+]
 
 
 def inputs(rng: np.random.Generator, columns: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from tests.sensitivity.tiny_models import DATA, Opened
 def test_moments_are_the_sums_of_what_a_hook_sees(tiny: dict[str, Opened], name: str, module: str) -> None:
     source, inventory = tiny[name]
     data, runner = DATA[name](), load_runner(source, inventory)
-    leaders, moments = gather(runner, data, range(len(inventory.units)), silent)
+    leaders, moments, _ = gather(runner, data, range(len(inventory.units)), silent)
     mask = data.inputs.get("attention_mask")
     target = next(unit.name for unit in inventory.units if module in unit.name)
     layer = next(m for n, m in runner.model.named_modules() if n and target.removesuffix(".weight").endswith(n))
@@ -32,7 +32,7 @@ def test_moments_are_the_sums_of_what_a_hook_sees(tiny: dict[str, Opened], name:
 
 def test_layers_that_read_one_tensor_share_their_moments(tiny: dict[str, Opened]) -> None:
     source, inventory = tiny["llama"]
-    leaders, moments = gather(load_runner(source, inventory), DATA["llama"](), range(len(inventory.units)), silent)
+    leaders, moments, _ = gather(load_runner(source, inventory), DATA["llama"](), range(len(inventory.units)), silent)
     of = {
         role: leaders[f"model.layers.1.{role}.weight"]
         for role in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")
@@ -46,7 +46,7 @@ def test_an_expert_has_its_own_tokens_only(tiny: dict[str, Opened]) -> None:
     source, inventory = tiny["mixtral"]
     units = [n for n, unit in enumerate(inventory.units) if unit.layer == 0 and unit.expert is not None]
     data, runner = DATA["mixtral"](), load_runner(source, inventory)
-    leaders, moments = gather(runner, data, units, silent)
+    leaders, moments, _ = gather(runner, data, units, silent)
     traces = {leader: float(np.trace(moments[leader])) for leader in set(leaders.values())}
     gates = [leaders[inventory.units[n].name] for n in units if "w1" in inventory.units[n].name]
     assert len(set(gates)) == len(gates)
@@ -65,6 +65,6 @@ def test_a_pass_holds_whole_blocks_within_its_limit(tiny: dict[str, Opened]) -> 
 def test_weights_that_no_linear_uses_have_no_moments(tiny: dict[str, Opened]) -> None:
     """GPT-2's Conv1D keeps its weight as (in, out): x x' runs along rows, and once stood for columns of square ones."""
     source, inventory = tiny["gpt2"]
-    leaders, moments = gather(load_runner(source, inventory), DATA["gpt2"](), range(len(inventory.units)), silent)
+    leaders, moments, _ = gather(load_runner(source, inventory), DATA["gpt2"](), range(len(inventory.units)), silent)
     assert not any("c_" in name for name in leaders)
     assert moments.keys() <= set(leaders.values())

@@ -97,3 +97,34 @@ def test_a_model_that_cannot_be_run_has_no_gptq(bench: Bench, llama: str, tmp_pa
     (tmp_path / "model.safetensors").write_bytes((Path(llama) / "model.safetensors").read_bytes())
     with pytest.raises(InvalidCalibration, match="needs calibration data"):
         bench.run("plan", model=str(tmp_path), budget="3bpw", quantizer="gptq")
+
+
+def test_corrected_biases_are_measured_written_and_read_back(bench: Bench, models_dir: Path, tmp_path: Path) -> None:
+    """On the model of images, whose layers all have a bias: less KL than rounding, in not one byte more."""
+    vit, few = str(models_dir / "vit-digits"), {"calibration_tokens": 64, "confirm_tokens": 200}
+    asked = {"model": vit, "budget": "3.3bpw", "formats": ["int3-g64"], "metric": "weight-mse", **few}
+    result = bench.run("plan", quantizer="rtn-bias", to="packed", out=tmp_path / "moved", **asked)
+    plain = bench.run("plan", quantizer="rtn", to="packed", out=tmp_path / "plain", **asked)
+    assert result["plan"]["measured"]["kl"] < plain["plan"]["measured"]["kl"]
+    assert result["plan"]["warnings"] == plain["plan"]["warnings"]
+    assert result["checkpoint"]["file_bytes"] == plain["checkpoint"]["file_bytes"]
+    moved, kept = (CONTAINERS.load("packed").read(tmp_path / name) for name in ("moved", "plain"))
+    unit = result["plan"]["units"][0]["name"]
+    assert np.array_equal(moved.quantized(unit).codes, kept.quantized(unit).codes)
+    bias = unit.removesuffix("weight") + "bias"
+    assert not np.array_equal(moved.raw(bias), kept.raw(bias))
+    kl = [
+        bench.run("evaluate", model=vit, tokens=100, **of)["quality"]["kl"]
+        for of in ({"checkpoint": str(tmp_path / "moved")}, {"plan": result["plan"]})
+    ]
+    assert kl[0] == pytest.approx(kl[1], rel=1e-6)
+
+
+def test_layers_without_a_bias_are_named(bench: Bench, llama: str, text: str) -> None:
+    result = bench.run(
+        "plan", model=llama, budget="3bpw", formats=["int2-g64", "int4-g64"], quantizer="rtn-bias",
+        metric="weight-mse", confirm=False, calibration=text, calibration_tokens=64,
+    )  # fmt: skip
+    said = [words for words in result["plan"]["warnings"] if "no bias" in words]
+    assert len(said) == 1
+    assert "rtn-bias" in said[0]

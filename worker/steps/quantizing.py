@@ -21,6 +21,7 @@ from bitwright.core.plan import Plan
 from bitwright.core.requests import PlanRequest
 from bitwright.models import ModelSource
 from quantizers.base import Float32Matrix, Quantizer, Stored
+from quantizers.bias import bias_shift
 from quantizers.catalog import QUANTIZERS
 from quantizers.mixed import quantize
 from sensitivity import calibration as calibrations
@@ -31,6 +32,8 @@ from worker.steps.texts import locate_text
 
 #: What quantizers call the moments that they fit to.
 MOMENTS = "hessian"
+#: And what they call the mean inputs of the same tokens, those that move biases.
+MEANS = {MOMENTS: "mean", "held_out": "held_out_mean"}
 #: Of how many items one is kept apart for quantizers that judge what they fitted.
 HELD_OUT = 8
 
@@ -82,7 +85,29 @@ class Maker:
         """What the quantizer gets for a unit of so many inputs. Units that no token reached get moments of zero."""
         if self.data is None:
             return self.options
-        return {**self.options, **{name: self._moments(name, unit, inputs) for name in self.folders}}
+        found: dict[str, Any] = {name: self._moments(name, unit, inputs) for name in self.folders}
+        if self.moves_biases:
+            found |= {MEANS[name]: self._mean(name, unit, inputs) for name in self.folders}
+        return {**self.options, **found}
+
+    @property
+    def moves_biases(self) -> bool:
+        return hasattr(self.quantizer, "bias_shift")
+
+    def bias_shift(
+        self, weight: Float32Matrix, value: Stored, *, name: str = "weight", **context: Any
+    ) -> NDArray[np.float64] | None:
+        """float64 (out,) for the bias of the unit `name`; None from quantizers that move none."""
+        return bias_shift(
+            self.quantizer, weight, value, name=name, **{**self.context(name, weight.shape[1]), **context}
+        )
+
+    def _mean(self, name: str, unit: str, inputs: int) -> NDArray[np.float32]:
+        path = self._places[name].get(unit)
+        if path is None:
+            return np.zeros(inputs, np.float32)
+        found: NDArray[np.float32] = np.load(path.with_suffix(".mean.npy"))
+        return found
 
     def _moments(self, name: str, unit: str, inputs: int) -> NDArray[np.float32]:
         path = self._places[name].get(unit)
@@ -96,14 +121,22 @@ class Maker:
         return last[1]
 
     def warnings(self, inventory: Inventory) -> tuple[str, ...]:
-        """What fell back: units that no calibration token reached are quantized without data."""
-        seen = self._places[MOMENTS] if self.data else {}
-        bare = [unit.name for unit in inventory.units if unit.name not in seen] if self.data else []
-        if not bare:
+        """What fell back: units that no calibration token reached are quantized without data, or have no bias."""
+        if not self.data:
             return ()
-        return (
-            f"{self.name} saw no calibration token of {len(bare)} units (first: {bare[0]}): quantized without data",
-        )
+        seen, found = self._places[MOMENTS], []
+        bare = [unit.name for unit in inventory.units if unit.name not in seen]
+        if bare:
+            found.append(
+                f"{self.name} saw no calibration token of {len(bare)} units (first: {bare[0]}): quantized without data"
+            )
+        without = [unit.name for unit in inventory.units if inventory.bias_of(unit) is None]
+        if self.moves_biases and without:
+            found.append(
+                f"{len(without)} of {len(inventory.units)} units (first: {without[0]}) have no bias that {self.name} "
+                "could correct: nothing is done there"
+            )
+        return tuple(found)
 
     def provenance(self, request: PlanRequest, calibration: Calibration | None) -> dict[str, Any] | None:
         """What `planned_quantizer` needs to find the same data again."""
@@ -208,8 +241,8 @@ def planned_quantizer(
     return make_quantizer(name, source, inventory, calibration, context, options)
 
 
-#: 2: weights that no linear layer uses have no moments.
-MOMENTS_VERSION = 2
+#: 2: weights that no linear layer uses have no moments. 3: means beside them.
+MOMENTS_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,11 +279,12 @@ class _Gatherer:
     def _gather(self, path: Path, units: tuple[int, ...]) -> None:
         from sensitivity.input_moments import gather
 
-        leaders, moments = gather(self.runner.loaded, self.data, units, self.context.progress)
+        leaders, moments, means = gather(self.runner.loaded, self.data, units, self.context.progress)
         path.mkdir()
         numbers = {unit: number for number, unit in enumerate(moments)}
         for unit, number in numbers.items():
             np.save(path / f"{number}.npy", moments[unit])
+            np.save(path / f"{number}.mean.npy", means[unit])
         (path / "index.json").write_bytes(canonical_json({unit: numbers[leader] for unit, leader in leaders.items()}))
 
 

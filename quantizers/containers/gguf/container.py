@@ -143,6 +143,9 @@ class GgufContainer(Container):
         array = to_float32(data, tensor.dtype) if spec.dtype == "F32" else data
         return {spec.name: self._reordered(array, GgufPlace(spec.name), back=False)}
 
+    def decode_rest(self, name: str, data: NDArray[Any]) -> NDArray[Any]:
+        return self._reordered(data, GgufPlace(self.rest_name(name)), back=True)
+
     def rest_name(self, name: str) -> str:
         places = gguf_places(name)
         if len(places) != 1 or places[0].expert is not None:
