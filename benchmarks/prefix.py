@@ -5,7 +5,8 @@ Usage: python -m benchmarks.prefix MODEL --calibration FILE --test FILE [--forma
 
 KL on the test text with every unit in one format. `none`: moments of the unquantized model's inputs, as in plans.
 `block`: a block's moments are gathered with all earlier blocks quantized (GPTQ's own way). `layer`: and with the
-earlier layers of the block quantized too. A seed draws the calibration.
+earlier layers of the block quantized too. A seed draws the calibration. The quantizer `gain+gate` is gptq-gain behind
+the gate of `erq`: an eighth of the tokens judges the gain of every row, the rest make it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from bitwright.core.formats import Format, parse_format
 from bitwright.models import inspect, open_model
 from quantizers.base import Quantizer, dequantize
 from quantizers.catalog import QUANTIZERS
+from quantizers.compensation import Compensated
+from quantizers.gain import Gain
+from quantizers.gptq import Gptq
 from quantizers.mixed import quantize
 from sensitivity import calibration as calibrations
 from sensitivity.base import silent
@@ -32,8 +36,10 @@ from sensitivity.evaluate import measure_weights
 from sensitivity.input_moments import gather
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import blocks_of
+from worker.steps.quantizing import with_held_out
 
 Weights = dict[str, NDArray[np.float32]]
+GATED = Compensated("gain+gate", Gptq(), Gain(), judged=True)
 
 
 def steps(runner: Runner, data: Data, prefix: str) -> Iterator[tuple[int, ...]]:
@@ -59,15 +65,18 @@ def steps(runner: Runner, data: Data, prefix: str) -> Iterator[tuple[int, ...]]:
 
 def made(runner: Runner, data: Data, quantizer: Quantizer, formats: Mapping[str, Format], prefix: str) -> Weights:
     """Every unit's weights, calibrated step by step."""
-    weights: Weights = {}
+    parts, weights = {"hessian": data} if quantizer is not GATED else with_held_out(data), Weights()
     for group in steps(runner, data, prefix):
         with runner.replaced(weights):
-            leaders, moments, _ = gather(runner, data, group, silent)
+            found = {key: gather(runner, part, group, silent) for key, part in parts.items()}
         for number in group:
             unit = runner.inventory.units[number]
-            hessian = moments.get(leaders.get(unit.name, ""), np.zeros((unit.shape[1],) * 2, np.float32))
+            none = np.zeros((unit.shape[1],) * 2, np.float32)
+            context = {
+                key: moments.get(leaders.get(unit.name, ""), none) for key, (leaders, moments, _) in found.items()
+            }
             weight = unit_weight(runner.source, unit)
-            value = quantize(quantizer, weight, formats[unit.name], name=unit.name, hessian=hessian)
+            value = quantize(quantizer, weight, formats[unit.name], name=unit.name, **context)
             weights[unit.name] = dequantize(value)
     return weights
 
@@ -100,7 +109,9 @@ def main() -> None:
                 formats = dict.fromkeys((unit.name for unit in inventory.units), parse_format(format))
                 base: float | None = None
                 for prefix in args.prefix.split(","):
-                    weights = made(runner, data, QUANTIZERS.load(quantizer), formats, prefix)
+                    weights = made(
+                        runner, data, GATED if quantizer == GATED.name else QUANTIZERS.load(quantizer), formats, prefix
+                    )
                     kl = measure_weights(runner, {"made": lambda w=weights: w}, test)["made"].kl
                     base = kl if base is None else base
                     found.append({"seed": seed, "quantizer": quantizer, "format": format, "prefix": prefix, "kl": kl})

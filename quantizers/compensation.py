@@ -3,9 +3,9 @@
 A quantizer rounds, and a compensator makes another proposal from the moments H of the inputs. Where a compensator could
 fit what is peculiar to a few tokens (`judged`), a gate keeps of every output row what has the smaller error dw H' dw'
 under moments H' of other tokens (`held_out`): rows are independent, so the result is never worse than the quantizer's
-own there, and without such moments nothing is compensated. One number a row (`gain`) needs no gate: the tokens that a
-gate would take from GPTQ cost more than the correction brings (docs/benchmarks.md). Bias correction (`bias`) leaves the
-matrix alone and moves the layer's bias, output by output behind the same gate.
+own there, and without such moments nothing is compensated. One number a row (`gain`) needs no gate: it raises the
+errors of rows and lowers the model's, and a gate takes half of that away (docs/benchmarks.md). Bias correction (`bias`)
+leaves the matrix alone and moves the layer's bias, output by output behind the same gate.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def add_scoring(parser: Any) -> None:
     parser.add_argument(
         "--quantizer",
         metavar="NAME",
-        help="rtn, clip, gptq, gptq-gain, erq, sqc, rtn-bias or gptq-bias: what makes the codes (default: the recipe's)",
+        help="rtn, clip, gptq, gptq-gain, erq, sqc, rtn-bias or gptq-bias: what makes the codes "
+        "(default: the recipe's)",
     )
     parser.add_argument(
         "--calibration", metavar="FILE", help="text or data to score on, or `random`, or `self` (default: bundled)"

@@ -34,12 +34,26 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
         *predicted_facts(plan.provenance.get("prediction"), unit),
         ("certificate", render.certificate(plan.certificate)),
         *(measured_facts(plan.measured) if plan.measured is not None else [("measured", "not measured")]),
+        ("for less loss", lower_loss(plan)),
         ("plan", plan.digest),
     ])  # fmt: skip
     parts = [render.table(["unit", "format", "bytes", "predicted loss"], rows), facts]
     if checkpoint is not None:
         parts.append(checkpoint_text(checkpoint))
     return "\n\n".join([*parts, *(f"warning: {text}" for text in plan.warnings)])
+
+
+#: Stored bits from which rounding to nearest loses too little to speak of.
+AMPLE_BITS = 6
+
+
+def lower_loss(plan: Plan) -> str | None:
+    """What to add to the command of a default plan, where data was read: docs/recipes/README.md has the figures."""
+    made = plan.provenance
+    plain = made.get("recipe") == "auto" and made.get("quantizer") == "rtn"
+    if not plain or plan.measured is None or plan.totals.bits_per_weight >= AMPLE_BITS:
+        return None
+    return "--recipe auto-gptq usually measures a third to a sixth of this KL in as many bytes, slower"
 
 
 def short_format(name: str | None) -> str | None:

@@ -67,7 +67,8 @@ class Scoring(_Request):
     )
     quantizer: Name | None = Field(
         default=None,
-        description="what makes the codes: rtn, clip, gptq, gptq-gain, erq, sqc, rtn-bias or gptq-bias; default: the recipe's (rtn)",
+        description="what makes the codes: rtn, clip, gptq, gptq-gain, erq, sqc, rtn-bias or gptq-bias; "
+        "default: the recipe's (rtn)",
     )
     calibration: Text | None = Field(
         default=None, description="a text file (local), a stored text (sha256:...), random or self; default: bundled"

@@ -191,13 +191,13 @@ def make_quantizer(
     from sensitivity.input_moments import passes
 
     data, runner = calibration.scoring, _Runner(source, inventory)
-    parts = {MOMENTS: data} if not QUANTIZERS.get(name).traits.get("held_out") else _with_held_out(data)
+    parts = {MOMENTS: data} if not QUANTIZERS.get(name).traits.get("held_out") else with_held_out(data)
     gatherers = {key: _Gatherer(runner, inventory, part, context) for key, part in parts.items()}
     folders = {key: tuple(made.folder(units) for units in passes(inventory)) for key, made in gatherers.items()}
     return Maker(quantizer, folders, data.digest, asked)
 
 
-def _with_held_out(data: Data) -> dict[str, Data]:
+def with_held_out(data: Data) -> dict[str, Data]:
     """Items to fit to, and an eighth of them (of two items or more) to judge by; items come in no order already."""
     first = data.items - data.items // HELD_OUT if data.items >= HELD_OUT else max(1, data.items - 1)
     rows = np.arange(data.items)
