@@ -12,7 +12,7 @@ from bitwright.jobs.engine import Database, Transaction
 from bitwright.jobs.tables import schema_floor
 
 #: The newest revision under migrations/versions (a test holds the two together).
-HEAD = "0002"
+HEAD = "0003"
 #: Any fixed number: names the PostgreSQL advisory lock that lets one process migrate at a time.
 _LOCK = 0x62697477
 #: Seconds. SQLite says "locked" at once, without its busy wait, when several processes switch a new file to WAL.

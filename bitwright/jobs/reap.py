@@ -84,9 +84,10 @@ def lost_problem(reason: str) -> dict[str, object]:
 
 
 def _fail_overdue(tx: Transaction) -> int:
+    # Queued or parked, said so that SQLite takes the index `jobs_deadline`: naming a state, it would read all of that.
     overdue = (
         select(jobs.c.id)
-        .where(or_(jobs.c.state == states.QUEUED, PARKED), jobs.c.deadline <= tx.now)
+        .where(jobs.c.deadline <= tx.now, jobs.c.finished_at.is_(None), jobs.c.owner.is_(None))
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )

@@ -86,6 +86,7 @@ jobs = Table(
     Index("jobs_parent", "parent_id", **_only("parent_id IS NOT NULL")),
     Index("jobs_batch", "batch_id", **_only("batch_id IS NOT NULL")),
     Index("jobs_finished", "finished_at", **_only("finished_at IS NOT NULL")),
+    Index("jobs_deadline", "deadline", **_only("deadline IS NOT NULL AND finished_at IS NULL")),
 )
 
 events = Table(

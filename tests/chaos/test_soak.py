@@ -8,6 +8,7 @@ import threading
 import psutil
 import pytest
 
+from bitwright.jobs.create import NewJob
 from bitwright.jobs.store import open_store
 from tests.api.running import running_server
 from tests.chaos.fleet import fleet, quick_settings, wait_for
@@ -26,8 +27,7 @@ def test_the_worker_neither_grows_nor_leaks_descriptors(tmp_path):
         process = psutil.Process(found.workers[0].pid)
 
         def work(count: int) -> tuple[int, int]:
-            for _ in range(count):
-                found.store.create({"kind": "inspect", "model": "file:do/answer"})
+            found.store.create_many([NewJob({"kind": "inspect", "model": "file:do/answer"}) for _ in range(count)])
             wait_for(lambda: found.left == 0, 60 + count, "the jobs did not end")
             return process.memory_info().rss, process.num_fds()
 
