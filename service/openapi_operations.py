@@ -13,6 +13,8 @@ from service.openapi_schemas import Schema, ref
 JSON, EVENTS, PLAIN, NPZ = "application/json", "text/event-stream", "text/plain", "application/octet-stream"
 #: Problems that any route with a body can answer.
 BODY_PROBLEMS = (413, 415, 422)
+#: Of routes that write below the state folder, caches of what they answer among it.
+FULL = 507
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ OPERATIONS: Mapping[str, Operation] = {
                 JSON,
             ),
         },
-        (409, 429, 503, *BODY_PROBLEMS),
+        (409, 429, 503, FULL, *BODY_PROBLEMS),
         _json_body("JobBody", "plan", "inspect"),
         {
             202: {
@@ -88,7 +90,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "cancelJob": Operation(
         {202: ("Cancelling: the worker has been told", ref("Job"), JSON), 200: ("The job has ended", ref("Job"), JSON)},
-        (404, 412, 413, 415, 503),
+        (404, 412, 413, 415, 503, FULL),
     ),
     "watchJob": Operation(
         {
@@ -107,24 +109,24 @@ OPERATIONS: Mapping[str, Operation] = {
             202: ("Accepted: every job is on disk", ref("Batch"), JSON),
             200: ("Every job is valid (validate_only)", ref("ValidatedBatch"), JSON),
         },
-        (404, 429, 503, *BODY_PROBLEMS),
+        (404, 429, 503, FULL, *BODY_PROBLEMS),
         _json_body("BatchBody", "batch"),
         {202: {"Location": "address of the batch"}},
     ),
     "getBatch": Operation(_ok("Batch"), (404, 503)),
     "listBatchJobs": Operation(_ok("JobList"), (404, 422, 503)),
-    "cancelBatch": Operation(_ok("Batch"), (404, 413, 415, 503)),
+    "cancelBatch": Operation(_ok("Batch"), (404, 413, 415, 503, FULL)),
     "listWebhooks": Operation(_ok("WebhookList"), (422, 503)),
     "getWebhook": Operation(_ok("Webhook"), (404, 503)),
-    "resendWebhook": Operation(_ok("Webhook"), (404, 413, 415, 503)),
+    "resendWebhook": Operation(_ok("Webhook"), (404, 413, 415, 503, FULL)),
     "webhookSecrets": Operation(_ok("WebhookSecrets"), (413, 415)),
     "storeProblem": Operation(
-        {201: ("Stored", ref("StoredProblem"), JSON)}, (404, 409, 503, *BODY_PROBLEMS), {**_NPZ_BODY}
+        {201: ("Stored", ref("StoredProblem"), JSON)}, (404, 409, 503, FULL, *BODY_PROBLEMS), {**_NPZ_BODY}
     ),
     "listProblems": Operation(_ok("StoredProblems")),
     "deleteProblem": _DELETED,
     "storeText": Operation(
-        {201: ("Stored", ref("StoredText"), JSON)}, (409, *BODY_PROBLEMS), {PLAIN: {"schema": {"type": "string"}}}
+        {201: ("Stored", ref("StoredText"), JSON)}, (409, FULL, *BODY_PROBLEMS), {PLAIN: {"schema": {"type": "string"}}}
     ),
     "listTexts": Operation(_ok("StoredTexts")),
     "deleteText": _DELETED,
@@ -154,10 +156,10 @@ OPERATIONS: Mapping[str, Operation] = {
         {200: ("The exported text", {"type": "string"}, PLAIN)}, BODY_PROBLEMS, {JSON: {"schema": ref("Plan")}}
     ),
     "getSensitivities": Operation(
-        {**_ok("Table"), **_UNCHANGED}, (404,), headers={200: _TAG}, others={200: {NPZ: _FILE, COLUMNS: _FILE}}
+        {**_ok("Table"), **_UNCHANGED}, (404, FULL), headers={200: _TAG}, others={200: {NPZ: _FILE, COLUMNS: _FILE}}
     ),
-    "getPlanMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404, 422), headers={200: _TAG}),
-    "getMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404,), headers={200: _TAG}),
+    "getPlanMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404, 422, FULL), headers={200: _TAG}),
+    "getMenus": Operation({**_ok("Menus"), **_UNCHANGED}, (404, FULL), headers={200: _TAG}),
     "listSolvers": _CATALOG,
     "listMetrics": _CATALOG,
     "listFormats": _CATALOG,

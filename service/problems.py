@@ -19,6 +19,8 @@ from bitwright.core.requests import got_text
 MEDIA_TYPE = "application/problem+json"
 #: Seconds a client is asked to wait when an error may pass by itself and nothing better is known.
 RETRY_AFTER = 1
+#: The same where somebody must free room first.
+FULL_RETRY_AFTER = 60
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 log = logging.getLogger("bitwright.service")
 
@@ -37,8 +39,9 @@ def problem_response(error: BitwrightError, request_id: str, headers: Mapping[st
     extra = dict(headers or {})
     if error.status == 401:
         extra.setdefault("WWW-Authenticate", "Bearer")
-    if error.status in (429, 503) or error.slug == "result-not-ready":
-        extra.setdefault("Retry-After", str(error.extra.get("retry_after", RETRY_AFTER)))
+    if error.status in (429, 503, 507) or error.slug == "result-not-ready":
+        usual = FULL_RETRY_AFTER if error.status == 507 else RETRY_AFTER
+        extra.setdefault("Retry-After", str(error.extra.get("retry_after", usual)))
     extra.setdefault("Cache-Control", "no-store")
     body = json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "replace")
     return Response(body, status_code=error.status, headers=extra, media_type=MEDIA_TYPE)

@@ -7,7 +7,6 @@ code in its parent.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
@@ -107,7 +106,8 @@ def _problem(error: BaseException) -> dict[str, Any]:
     """Typed errors as they are, anything else without its internals. The traceback goes to the job's log."""
     import traceback
 
-    from bitwright.core.errors import BitwrightError, JobFailed, OutOfResources
+    from bitwright.core.canonical import FULL
+    from bitwright.core.errors import BitwrightError, DiskFull, JobFailed, OutOfResources
 
     traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, BitwrightError):
@@ -117,8 +117,8 @@ def _problem(error: BaseException) -> dict[str, Any]:
             "the job ran out of memory",
             hint="raise BITWRIGHT_JOB_MEMORY_BYTES, score fewer tokens, or use a larger machine",
         ).to_problem()
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutOfResources(
+    if isinstance(error, OSError) and error.errno in FULL:
+        return DiskFull(
             f"the job cannot write: {error.strerror}", hint="free disk space and submit the job again"
         ).to_problem()
     return JobFailed(

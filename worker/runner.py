@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitwright.core.errors import BitwrightError, Internal, OutOfResources, Temporary
+from bitwright.core.errors import BitwrightError, Internal, OutOfResources, Temporary, from_problem
 from bitwright.jobs.failpoints import CLAIMED_BEFORE_CHILD, DONE_BEFORE_STORED, STORED_BEFORE_NEXT, failpoint
 from bitwright.jobs.logs import log_job
 from bitwright.jobs.reap import lost_problem
@@ -29,7 +29,7 @@ TICK = 0.25
 #: A stopping worker tries no longer than this to store the end of its job, in seconds.
 STOP_PATIENCE = 5.0
 #: Problems that may pass by themselves: the job is tried again.
-PASSING = frozenset({Temporary.slug, OutOfResources.slug})
+PASSING = (Temporary, OutOfResources)
 #: Writes the end of a job; False when the job is no longer ours.
 Verdict = Callable[[], bool]
 _log = logging.getLogger("bitwright.worker")
@@ -163,7 +163,7 @@ class Runner:
             return partial(self.store.fan_out, job.id, job.attempt, stage, parts)
         if "problem" in report:
             problem = report["problem"]
-            if str(problem.get("type", "")).rpartition("/")[2] in PASSING:
+            if isinstance(from_problem(problem), PASSING):
                 return self._again(job, problem)
             return partial(self.store.fail, job.id, job.attempt, problem)
         return None

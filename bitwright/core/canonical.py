@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bitwright.core.errors import BitwrightError, InvalidInput, OutOfResources
+from bitwright.core.errors import BitwrightError, DiskFull, InvalidInput, OutOfResources
 
 
 def canonical_json(value: Any) -> bytes:
@@ -33,15 +33,17 @@ def digest_file(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-#: What a full disk (or quota, or a failing one) says; every other refusal is about the place that was named.
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+#: What a full disk, a used-up quota and a limit on the size of files say.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What a failing disk or a machine at its limits says; every other refusal is about the place that was named.
+_NO_MEANS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write beside `path` and rename on success: the final name holds the whole content or does not exist.
 
-    Raises OutOfResources when the disk is full, InvalidInput when the place cannot be written to.
+    Raises DiskFull, or InvalidInput when the place cannot be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,12 +67,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_error(path: Path, error: OSError) -> BitwrightError:
-    """The typed error of a write that the system refused: OutOfResources without room, else InvalidInput."""
+    """The typed error of a write that the system refused: DiskFull, OutOfResources, else InvalidInput."""
     words = f"cannot write {path.name[:120]}: {error.strerror or error}"
-    if error.errno in _NO_ROOM:
-        return OutOfResources(
-            words, hint="free disk space or choose another output folder, then run the same command again"
-        )
+    if error.errno in FULL | _NO_MEANS:
+        kind = DiskFull if error.errno in FULL else OutOfResources
+        return kind(words, hint="free disk space or choose another output folder, then run the same command again")
     return InvalidInput(
         words, expected="a place where a file of that name can be written", got=str(path)[:300],
         hint="choose another output file or folder, or give yourself the right to write there",

@@ -16,7 +16,8 @@
     ├── JobFailed                  exit 1, HTTP 500   the work itself went wrong
     │   ├── NotFinite              NaN or infinity came out of the model
     │   ├── VerificationFailed     a plan, certificate or checkpoint is not what it claims to be
-    │   ├── OutOfResources         disk full, out of memory, limits of the sandbox
+    │   ├── OutOfResources         out of memory or time, limits of the sandbox
+    │   │   └── DiskFull           HTTP 507           nothing can be written until there is room
     │   └── WorkerLost             the process died three times
     ├── Temporary                  exit 75, HTTP 503  try again
     ├── Cancelled                  exit 130
@@ -147,6 +148,12 @@ class VerificationFailed(JobFailed):
 
 class OutOfResources(JobFailed):
     slug, title = "out-of-resources", "Disk, memory or time ran out"
+
+
+class DiskFull(OutOfResources):
+    """What was accepted before is safe; the request itself was right (RFC 4918 section 11.5)."""
+
+    slug, title, status = "disk-full", "The disk is full", 507
 
 
 class WorkerLost(JobFailed):

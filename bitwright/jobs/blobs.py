@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.core.canonical import atomic_write, canonical_json, digest_bytes, write_error
-from bitwright.core.errors import NotFound, OutOfResources
+from bitwright.core.errors import NotFound
 from bitwright.core.plan import Plan
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -77,7 +77,7 @@ class BlobStore:
                 (holder / "blob").rename(path)
             except OSError as error:
                 if not path.exists():  # another process finished the same blob first: equal by construction
-                    raise OutOfResources(f"cannot store a {kind} blob: {error.strerror}") from error
+                    raise write_error(path, error) from error
         finally:
             shutil.rmtree(holder, ignore_errors=True)
         return path

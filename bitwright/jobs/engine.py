@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy import exc as sql
 from sqlalchemy.engine import URL, make_url
 
-from bitwright.core.errors import BitwrightError, InvalidSetting, OutOfResources, Temporary
+from bitwright.core.errors import BitwrightError, DiskFull, InvalidSetting, Temporary
 from bitwright.jobs.filesystem import refuse_network_filesystem
 
 #: Seconds that a writer waits for the SQLite write lock before the request is answered 503.
@@ -165,7 +165,7 @@ def _dump_json(value: Any) -> str:
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Trouble of the database as typed errors: locked or unreachable is Temporary, a full disk is OutOfResources."""
+    """Trouble of the database as typed errors: locked or unreachable is Temporary, a full disk is DiskFull."""
     try:
         yield
     except BitwrightError:
@@ -177,9 +177,7 @@ def typed_errors() -> Iterator[None]:
 def _typed(error: Exception) -> BitwrightError:
     reason = str(getattr(error, "orig", None) or error).splitlines()[0]
     if "disk is full" in reason or "No space left" in reason or "could not extend" in reason:
-        return OutOfResources(
-            "the disk of the job database is full", got=reason, hint="free space; accepted jobs are safe"
-        )
+        return DiskFull("the disk of the job database is full", got=reason, hint="free space; accepted jobs are safe")
     if "readonly" in reason or "unable to open" in reason:
         return InvalidSetting(
             "the job database cannot be written", got=reason, hint="check BITWRIGHT_STATE_DIR and its permissions"

@@ -7,7 +7,6 @@ same reader that users have, compared with the checksums and the plan, and the f
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,9 +19,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bitwright.core.canonical import canonical_json, digest_json, write_json
+from bitwright.core.canonical import FULL, canonical_json, digest_json, write_json
 from bitwright.core.errors import (
     BitwrightError,
+    DiskFull,
     InvalidInput,
     InvalidModel,
     OutOfResources,
@@ -143,9 +143,10 @@ def _disk_errors(partial: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        full = error.errno in FULL
+        if full:
             shutil.rmtree(partial, ignore_errors=True)
-        raise OutOfResources(
+        raise (DiskFull if full else OutOfResources)(
             f"cannot write the checkpoint: {error.strerror or error}",
             hint="free disk space or choose another output folder, then run the same command again",
         ) from error
@@ -160,7 +161,7 @@ def _fill(
     if not journal.done:
         free = shutil.disk_usage(partial).free
         if free < blueprint.report.file_bytes:
-            raise OutOfResources(
+            raise DiskFull(
                 "the disk has not enough room for the checkpoint",
                 expected=f"{blueprint.report.file_bytes} free bytes",
                 got=str(free),
