@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     )
     tenant_active_jobs: int = Field(default=20, ge=1, description="jobs and steps of one tenant that run at once")
     tenant_queued_jobs: int = Field(default=1000, ge=1, description="jobs of one tenant that may wait")
+    tenant_writing_jobs: int = Field(
+        default=256, ge=1, description="jobs of one tenant that write checkpoints, waiting and running together"
+    )
     tenant_streams: int = Field(default=10, ge=1, description="open event streams of one tenant")
     tenant_waits: int = Field(default=20, ge=1, description="requests of one tenant that wait for a job at once")
     tenant_uploads: int = Field(default=1000, ge=1, description="texts and problem files that one tenant keeps")

@@ -42,9 +42,9 @@ def _checked(prepare: Prepare) -> NewJob | BitwrightError:
 class Acceptor:
     """Used from the event loop only; the database work is done in a worker thread."""
 
-    def __init__(self, store: JobStore, queued_limit: int) -> None:
+    def __init__(self, store: JobStore, queued_limit: int, writing_limit: int) -> None:
         self._store = store
-        self._limit = queued_limit
+        self._limits = queued_limit, writing_limit
         self._waiting: deque[tuple[Prepare, asyncio.Future[Answer]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
@@ -79,7 +79,7 @@ class Acceptor:
         if not news:
             return []
         try:
-            answers = self._store.create_many(news, self._limit)
+            answers = self._store.create_many(news, *self._limits)
         except BitwrightError as error:
             return [error for _ in news]
         except Exception:

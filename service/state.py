@@ -56,7 +56,7 @@ class State:
             busy_seconds=self.settings.busy_seconds,
             pool_size=self.settings.database_connections,
         )
-        self._acceptor = Acceptor(self._store, self.settings.tenant_queued_jobs)
+        self._acceptor = Acceptor(self._store, self.settings.tenant_queued_jobs, self.settings.tenant_writing_jobs)
         self.pool.warm()
         self.ready = True
 

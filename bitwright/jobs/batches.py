@@ -59,7 +59,7 @@ class Batch:
 
 def create_batch(
     tx: Transaction, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int,
-    rooms: Rooms,
+    rooms: Rooms, writing_limit: int | None = None,
 ) -> Batch:  # fmt: skip
     """All of its jobs or none; an id that is there already (a repeat) is given as it is.
 
@@ -69,7 +69,7 @@ def create_batch(
     if known is None:
         values = {"id": batch_id, "tenant": tenant, "request": dict(request), "created_at": tx.now, "total": len(news)}
         tx.connection.execute(insert(batches).values(**values))
-        for answer in create_many(tx, news, queued_limit, rooms):
+        for answer in create_many(tx, news, queued_limit, rooms, writing_limit):
             if isinstance(answer, BitwrightError):
                 raise answer
     return get_batch(tx, batch_id, tenant)

@@ -21,7 +21,7 @@ from bitwright.jobs.bulk import insert_rows
 from bitwright.jobs.deliveries import announce
 from bitwright.jobs.engine import Transaction
 from bitwright.jobs.ids import new_id
-from bitwright.jobs.rooms import Rooms
+from bitwright.jobs.rooms import Rooms, writing
 from bitwright.jobs.tables import events, idempotency, jobs, outbox
 from bitwright.jobs.values import Created, Job, job_of
 
@@ -48,6 +48,11 @@ class NewJob:
     batch_id: str | None = None
 
     @property
+    def writes(self) -> bool:
+        """Whether it writes a checkpoint."""
+        return self.request.get("to") is not None
+
+    @property
     def fingerprint(self) -> str:
         members = {"request": self.request, "priority": self.priority, "deadline": self.deadline}
         if self.callback is not None:
@@ -58,11 +63,13 @@ class NewJob:
 
 
 def create_many(
-    tx: Transaction, news: Sequence[NewJob], queued_limit: int | None = None, rooms: Rooms | None = None
-) -> list[Answer]:
+    tx: Transaction, news: Sequence[NewJob], queued_limit: int | None = None, rooms: Rooms | None = None,
+    writing_limit: int | None = None,
+) -> list[Answer]:  # fmt: skip
     """The answer to each, in order: the job, or what refuses it.
 
-    queued_limit: jobs of one tenant that may wait; rooms: what the process knows of how many do. Refused with
+    queued_limit: jobs of one tenant that may wait; rooms: what the process knows of how many do; writing_limit: jobs of
+    one tenant that write checkpoints, waiting and running. Refused with
     IdempotencyMismatch (the key came with another request), InvalidInput (a key that is none), Conflict (its job was
     removed) or TooManyRequests.
     """
@@ -70,11 +77,20 @@ def create_many(
     answers = _answers_by_key(tx, news, ids)
     rooms, tenants = rooms or Rooms(), {new.tenant for new in news}
     room = Counter[str]() if queued_limit is None else rooms.left(tx, tenants, queued_limit)
+    busy = Counter({new.tenant: 0 for new in news if new.writes})
+    if writing_limit is not None:
+        busy = Counter({tenant: writing(tx, tenant) for tenant in busy})
     rows: list[dict[str, Any]] = []
     for number, new in enumerate(news):
         if number in answers:
             continue
         earlier = find_finished(tx, new.tenant, new.work_digest)
+        if new.writes and writing_limit is not None:
+            busy[new.tenant] += 1
+            if busy[new.tenant] > writing_limit:
+                answers[number] = _too_much_writing(writing_limit)
+                _forget_key(tx, new, ids[number])
+                continue
         if earlier is None and queued_limit is not None:
             room[new.tenant] -= 1
             rooms.took(new.tenant, 1)
@@ -248,10 +264,18 @@ def _removed(key: str) -> Conflict:
     return Conflict(f"the job of idempotency key {key!r} has been removed", hint="use a new key")
 
 
+def _too_much_writing(limit: int) -> TooManyRequests:
+    return _too_many("jobs of this tenant that write checkpoints have not ended", limit, "WRITING", 60)
+
+
 def _no_room(limit: int) -> TooManyRequests:
+    return _too_many("jobs of this tenant are waiting", limit, "QUEUED", 10)
+
+
+def _too_many(words: str, limit: int, setting: str, seconds: int) -> TooManyRequests:
     return TooManyRequests(
-        "too many jobs of this tenant are waiting",
-        expected=f"at most {limit} waiting jobs",
-        hint="wait until some have run, cancel some, or ask the operator to raise BITWRIGHT_TENANT_QUEUED_JOBS",
-        retry_after=10,
+        f"too many {words}",
+        expected=f"at most {limit} of them",
+        hint=f"wait until some have ended, cancel some, or ask the operator to raise BITWRIGHT_TENANT_{setting}_JOBS",
+        retry_after=seconds,
     )

@@ -1,5 +1,6 @@
-"""How many more jobs of a tenant may wait. Counting costs more than accepting, so while there is plenty, the last count
-is used for a moment."""
+"""How many more jobs of a tenant may wait, or write checkpoints.
+
+Counting those that wait costs more than accepting one; while there is plenty, the last count is used for a moment."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from bitwright.jobs.engine import Transaction
+from bitwright.jobs.states import RUNNING
 from bitwright.jobs.tables import jobs
 from bitwright.jobs.turns import WAITING
 
@@ -55,6 +57,14 @@ class Rooms:
         with self._lock:
             if tenant in self._known:
                 self._known[tenant].left -= count
+
+
+def writing(tx: Transaction, tenant: str) -> int:
+    """Jobs of a tenant that write checkpoints (their requests name a container) and have not ended, by two indexes: of
+    what waits and of what runs."""
+    mine = (jobs.c.tenant == tenant, jobs.c.parent_id.is_(None), jobs.c.request["to"].as_string().is_not(None))
+    counts = (select(func.count()).where(state, *mine) for state in (WAITING, jobs.c.state == RUNNING))
+    return sum(int(tx.connection.execute(count).scalar_one()) for count in counts)
 
 
 def _count(tx: Transaction, tenant: str, limit: int) -> int:

@@ -35,16 +35,19 @@ class JobStore:
         with self.database.write() as tx:
             return create(tx, NewJob(request, **options))
 
-    def create_many(self, news: Sequence[NewJob], queued_limit: int | None = None) -> list[Answer]:
+    def create_many(
+        self, news: Sequence[NewJob], queued_limit: int | None = None, writing_limit: int | None = None
+    ) -> list[Answer]:
         """Accept jobs together: one answer each, one wait for the disk for all."""
         with self.database.write() as tx:
-            return create_many(tx, news, queued_limit, self._rooms)
+            return create_many(tx, news, queued_limit, self._rooms, writing_limit)
 
     def create_batch(
-        self, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int
-    ) -> Batch:
+        self, batch_id: str, tenant: str, request: Mapping[str, Any], news: Sequence[NewJob], queued_limit: int,
+        writing_limit: int | None = None,
+    ) -> Batch:  # fmt: skip
         with self.database.write() as tx:
-            return batches.create_batch(tx, batch_id, tenant, request, news, queued_limit, self._rooms)
+            return batches.create_batch(tx, batch_id, tenant, request, news, queued_limit, self._rooms, writing_limit)
 
     def get_batch(self, batch_id: str, tenant: str) -> Batch:
         with self.database.read() as tx:

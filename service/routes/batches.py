@@ -59,8 +59,8 @@ async def create_batch(
     if validate_only:
         return json_reply({"valid": True, "jobs": [dict(new.request) for new in news]})
     plain = body.model_dump(mode="json")
-    limit = state.settings.tenant_queued_jobs
-    batch = await to_thread.run_sync(lambda: state.store.create_batch(batch_id, tenant, plain, news, limit))
+    limits = state.settings.tenant_queued_jobs, state.settings.tenant_writing_jobs
+    batch = await to_thread.run_sync(lambda: state.store.create_batch(batch_id, tenant, plain, news, *limits))
     if batch.request != plain:
         raise InvalidInput("this idempotency key was used with another batch", hint="use a new key for a new batch")
     return json_reply(_document(batch), status=202, headers={"Location": f"/v1/batches/{batch.id}"})
