@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from bitwright.core.errors import BitwrightError, Temporary
+from bitwright.jobs.migrate import is_current
 from service.auth import METRICS, require
 from service.metrics import exposition
 from service.replies import json_reply, tagged_json
@@ -23,7 +24,7 @@ async def livez() -> Response:
 
 @router.get("/readyz", summary="Requests can be served", operation_id="readyz")
 async def readyz(state: StateOf) -> Response:
-    """200 when the job database answers, else 503."""
+    """200 when the job database answers and its schema serves this program, else 503."""
     await to_thread.run_sync(_check, state)
     return json_reply({"status": "ok"})
 
@@ -49,6 +50,8 @@ async def openapi(request: Request) -> Response:
 
 def _check(state: State) -> None:
     try:
-        state.store.statistics()
+        serves = is_current(state.store.database)
     except BitwrightError as error:
         raise Temporary("the job database does not answer", got=error.detail) from error
+    if not serves:
+        raise Temporary("the schema of the job database no longer serves this program", hint="upgrade bitwright here")

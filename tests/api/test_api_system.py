@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from bitwright.core.plan import Plan
 from bitwright.core.table import SensitivityTable
@@ -106,3 +107,13 @@ def test_menus_are_served_for_tables_and_plans(api: Running, tables: list[Sensit
     assert sum(row["units"] for row in found["classes"]) == len(plan.units)
     assert_problem(api.http.get(f"/v1/plans/sha256:{'0' * 64}/engines"), 404, "not-found")
     assert_problem(api.http.get(f"/v1/sensitivities/sha256:{'0' * 64}/engines"), 404, "not-found")
+
+
+def test_a_server_whose_schema_was_outgrown_is_not_ready(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        assert server.http.get("/readyz").status_code == 200
+        with server.store.database.write() as tx:
+            tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            tx.connection.execute(text("UPDATE schema_floor SET oldest = '9998'"))
+        assert_problem(server.http.get("/readyz"), 503, "temporary")
+        assert server.http.get("/livez").status_code == 200
