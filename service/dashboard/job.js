@@ -83,7 +83,8 @@ function estimate(job, events, usual) {
 
 function outcome(job) {
   const result = job.result;
-  if (result.infeasible) return card("No plan fits this budget", h("p", {}, result.infeasible.hint ?? result.infeasible.detail), result.table_digest && h("a", { href: `#/frontier/${result.table_digest}` }, "See every budget that can be met"));
+  if (result.infeasible) return card("No plan fits this budget", h("p", {}, result.infeasible.hint ?? result.infeasible.detail), result.table_digest ? h("a", { href: `#/frontier/${result.table_digest}` }, "See every budget that can be met")
+    : h("p", { class: "muted" }, "It was refused before anything was scored, so there is no frontier to look at yet: a plan within the limit above makes one."));
   const links = h("div", { class: "row" },
     result.plan_digest && h("a", { class: "button primary", href: `#/plans/${result.plan_digest}` }, "Open the plan"),
     result.table_digest && h("a", { class: "button", href: `#/frontier/${result.table_digest}` }, "Open the frontier"));

@@ -259,7 +259,9 @@ def test_search_asks_the_server_for_jobs_that_are_not_on_the_page(site: Site, br
     server.store.cancel(wanted.id)
 
 
-def test_plan_that_does_not_fit_is_told_in_the_list(site: Site, browser: Browser) -> None:
+@pytest.mark.parametrize("scored", [True, False])
+def test_plan_that_does_not_fit_is_told_in_the_list_and_on_its_page(site: Site, browser: Browser, scored: bool) -> None:
+    """With a way to every budget; where it was refused before anything was scored, with a word why there is none."""
     server, made = site
     job = server.submit(kind="plan", model="hf:org/tight", budget="2bpw")
     claim = server.claim(job["id"])
@@ -267,11 +269,16 @@ def test_plan_that_does_not_fit_is_told_in_the_list(site: Site, browser: Browser
         "feasible": False,
         "infeasible": {"detail": "no"},
         "plan_digest": None,
-        "table_digest": made["llama_table"],
+        "table_digest": made["llama_table"] if scored else None,
     }
     server.store.succeed(job["id"], claim.attempt, result)
     browser.open(f"{server.url}/#/jobs?q={job['id']}")
     browser.wait("document.body.innerText.includes('No plan fits the budget')")
+    browser.open(f"{server.url}/#/jobs/{job['id']}")
+    browser.wait("document.body.innerText.includes('No plan fits this budget')")
+    text = browser.evaluate("document.body.innerText")
+    assert ("See every budget that can be met" in text) == scored
+    assert ("refused before anything was scored" in text) != scored
 
 
 def test_numbers_of_loss_carry_their_unit(site: Site, browser: Browser) -> None:
