@@ -12,6 +12,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for the tests that do not mind each other's jobs."""
     folder = tmp_path_factory.mktemp("api-state")
     with running_server(
-        folder, max_request_bytes=2**20, max_text_bytes=2**20, ping_seconds=0.2, wait_seconds=5, max_solve_units=500
+        folder, max_request_bytes=2**20, max_text_bytes=2**20, ping_seconds=0.2, wait_seconds=30, max_solve_units=500
     ) as server:
         yield server

@@ -166,7 +166,7 @@ def test_killed_solver_process_is_replaced(tmp_path: Path) -> None:
 
 
 def test_solver_past_its_wall_limit_is_stopped_and_the_next_request_is_served(tmp_path: Path) -> None:
-    with running_server(tmp_path, solve_seconds=3) as server:
+    with running_server(tmp_path, solve_seconds=5) as server:
         assert server.http.post("/v1/solve", json={"problem": PROBLEM}).status_code == 200
         (process,) = server.state.pool._all
         os.kill(process._child.pid, signal.SIGSTOP)
@@ -189,7 +189,7 @@ def test_solver_processes_have_limits_and_end_with_the_server(tmp_path: Path) ->
         environment = Path(f"/proc/{pids[0]}/environ").read_bytes()
         assert b"HF_TOKEN" not in environment
         assert b"HOME=" not in environment
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -22,7 +22,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+from sqlalchemy import select
+
+from bitwright.jobs import tables
 from bitwright.jobs.create import NewJob
+from bitwright.jobs.states import RUNNING
 from bitwright.jobs.values import Created
 from tests.chaos.fleet import Fleet, bury, children, faults_of_history, quick_settings
 from tests.servers import postgresql_server
@@ -64,7 +69,7 @@ class Chaos:
         """Submit, kill and stop in step with the jobs that end, and wait for every job to end."""
         start, report = time.monotonic(), self.report
         ids = self._submit(0, jobs)
-        while (left := self.fleet.left) or report.stops < stops:
+        while (left := self.fleet.left) or report.stops < stops or report.kills < kills:
             if time.monotonic() - start > seconds:
                 report.faults.append(f"{left} jobs had not ended after {seconds:.0f} s")
                 break
@@ -73,7 +78,7 @@ class Chaos:
                 self._strike()
             elif report.stops < stops and ended >= report.stops / stops:
                 self._freeze()
-            if report.stops < stops and left < 2 * self.fleet.slots:  # too few left to stop anybody at
+            if (report.stops < stops or report.kills < kills) and left < 2 * self.fleet.slots:  # too few to strike at
                 ids |= self._submit(len(ids), 10)
             self._thaw()
             time.sleep(0.02 if report.kills < kills or report.stops < stops else 0.2)
@@ -114,14 +119,29 @@ class Chaos:
             return
         process = self.random.choice(busy)
         os.kill(process.pid, signal.SIGSTOP)
+        if not self._holds(process):  # its job had just ended: a stop that tests nothing
+            os.kill(process.pid, signal.SIGCONT)
+            return
         self.fleet.workers.remove(process)
         self._frozen.append((time.monotonic() + self.settings.lease_seconds * 1.5, process))
         self.report.stops += 1
         self.fleet.start()
 
+    def _holds(self, process: subprocess.Popen[str]) -> bool:
+        """Whether the table says that a job is that worker's, once it is really stopped (`worker.pool.new_owner`)."""
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        with self.store.database.read() as tx:
+            found = select(tables.jobs.c.owner).where(tables.jobs.c.state == RUNNING)
+            owners = tx.connection.execute(found).scalars().all()
+        return any(f"-{process.pid}-" in owner for owner in owners if owner)
+
     def _thaw(self) -> None:
+        """Wake those whose jobs have been taken back; one that was stopped inside a write of SQLite keeps everybody
+        from taking anything back, so none sleeps for ever."""
         for until, process in list(self._frozen):
-            if time.monotonic() > until:
+            late = time.monotonic() - until
+            if late > 3 * self.settings.lease_seconds or (late > 0 and not self._holds(process)):
                 self._frozen.remove((until, process))
                 self._wake(process)
 

@@ -62,16 +62,16 @@ def test_cancels_are_quick_and_kill_the_child(database_url, tmp_path):
     with fleet(settings, 1, steps=FAKE_STEPS, slots=2) as found:
         waits = []
         for _ in range(RUNNING):
-            job_id, queued = (found.store.create(request_for("hang")).job.id for _ in range(2))
             (tmp_path / "hanging").unlink(missing_ok=True)
-            wait_for(lambda: _text(tmp_path / "hanging"), 60, "the job did not start")
+            job_id, queued = (found.store.create(request_for("hang")).job.id for _ in range(2))
+            wait_for(lambda: _text(tmp_path / "hanging"), 120, "the job did not start")
             late = found.store.create(request_for("hang"), run_after=time.time() + 600).job.id
             begin = time.monotonic()
             assert found.store.cancel(late).state == "cancelled"
             assert time.monotonic() - begin <= within(1.0)
             for one in (job_id, queued):
                 found.store.cancel(one)
-            wait_for(lambda: found.left == 0, 60, "the jobs were not cancelled")
+            wait_for(lambda: found.left == 0, 120, "the jobs were not cancelled")
             waits.append(time.monotonic() - begin)
             assert not alive(int((tmp_path / "hanging").read_text()))
         print(f"running jobs cancelled after {min(waits):.2f} to {max(waits):.2f} s")

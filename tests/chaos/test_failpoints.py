@@ -22,6 +22,8 @@ from tests.servers import redis_server
 from tests.worker.conftest import FAKE_STEPS, request_for
 
 JOBS = size(20, 2)
+#: Seconds after a restart until what was accepted has started.
+DISPATCHED = 5.0
 SERVE = """
 import sys, json
 from bitwright.settings import Settings
@@ -62,6 +64,11 @@ def program(code, settings, *words, failpoint=None, **more):
             process.stdout.close()
 
 
+def last_start(store, ids) -> float:
+    """When the last of these jobs was first started."""
+    return max(next(e.at for e in store.events_after(i) if e.type == "started") for i in ids)
+
+
 @pytest.mark.parametrize("name", failpoints.API)
 def test_an_api_that_dies_after_its_commit_orphans_nothing(database_url, tmp_path, name):
     settings = quick_settings(tmp_path, database_url)
@@ -72,7 +79,8 @@ def test_an_api_that_dies_after_its_commit_orphans_nothing(database_url, tmp_pat
             port = int(process.stdout.readline())
             with pytest.raises(httpx.TransportError):
                 httpx.post(f"http://127.0.0.1:{port}/v1/jobs", json=body, headers=key)
-            process.wait(30)
+            process.wait(120)
+    moment = time.time()
     with program(SERVE, settings, stdout=subprocess.PIPE) as process, fleet(settings, 1, steps=FAKE_STEPS) as workers:
         port = int(process.stdout.readline())
         accepted = {job.id for job in workers.store.page(limit=1000)}
@@ -82,7 +90,8 @@ def test_an_api_that_dies_after_its_commit_orphans_nothing(database_url, tmp_pat
                 f"http://127.0.0.1:{port}/v1/jobs", json=body, headers={"Idempotency-Key": f"run-{number}"}
             )
             assert answer.json()["id"] in accepted, "the repeat of a request made a second job"
-        wait_for(lambda: workers.left == 0, 60, "accepted jobs were orphaned")
+        wait_for(lambda: workers.left == 0, 120, "accepted jobs were orphaned")
+        assert last_start(workers.store, accepted) - moment <= within(DISPATCHED), "from the start of both programs"
 
 
 @pytest.mark.parametrize("name", failpoints.WORKER)
@@ -92,11 +101,11 @@ def test_a_worker_that_dies_there_orphans_nothing(database_url, tmp_path, name):
         ids = [workers.store.create(request_for("answer")).job.id for _ in range(JOBS)]
         for _ in range(JOBS):
             process = workers.start(failpoint=name)
-            process.wait(60)
+            process.wait(120)
             workers.kill(process)
         moment = time.time()
         workers.start()
-        wait_for(lambda: workers.left == 0, 60, "jobs were orphaned")
+        wait_for(lambda: workers.left == 0, 120, "jobs were orphaned")
         for job_id in ids:
             assert faults_of_history(workers.store, job_id) == []
         running = [e.at for i in ids for e in workers.store.events_after(i) if e.type == "started" and e.at > moment]
@@ -113,9 +122,11 @@ def test_a_relay_that_dies_before_or_after_publishing_loses_no_job(postgresql, t
         store = open_store(settings.resolved_database_url)
         ids = [store.create(request_for("answer")).job.id for _ in range(3)]
         with program(RELAY, settings, FAKE_STEPS, failpoint=name) as process:
-            process.wait(60)
+            process.wait(120)
+        moment = time.time()
         with program(RELAY, settings, FAKE_STEPS):
-            wait_for(lambda: all(store.get(i).state == "succeeded" for i in ids), 60, "jobs were orphaned")
+            wait_for(lambda: all(store.get(i).state == "succeeded" for i in ids), 120, "jobs were orphaned")
+        assert last_start(store, ids) - moment <= within(DISPATCHED), "from the start of the program, Celery's included"
         for job_id in ids:
             assert faults_of_history(store, job_id) == []
         store.close()
@@ -149,13 +160,13 @@ def test_a_webhook_sent_by_a_worker_that_dies_is_sent_again_under_the_same_id(tm
     with fleet(settings, 0, steps=FAKE_STEPS) as workers:
         workers.store.create(request_for("answer"), callback=f"http://{address}/hook")
         process = workers.start(failpoint=failpoints.SENT_BEFORE_SETTLED)
-        process.wait(60)
+        process.wait(120)
         workers.kill(process)
         (found,) = workers.store.deliveries("default")
         assert (found.state, receiver.seen) == ("pending", [found.id])
         workers.store.resend_delivery(found.id, "default")
         workers.start()
-        wait_for(lambda: workers.store.get_delivery(found.id, "default").state == "delivered", 30, "not delivered")
+        wait_for(lambda: workers.store.get_delivery(found.id, "default").state == "delivered", 120, "not delivered")
     assert receiver.seen == [found.id, found.id]
     receiver.shutdown()
     receiver.server_close()

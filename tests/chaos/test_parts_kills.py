@@ -37,16 +37,19 @@ def test_killed_workers_change_no_byte_of_a_plan_and_its_checkpoint(database_url
     with fleet(settings, 2, steps="worker.work:run", slots=1) as found:
         job_id, kills, end = found.store.create(REQUEST).job.id, 0, time.monotonic() + 1500
         ended: dict[str, int] = {}
+        due = 0.0
         while found.left and time.monotonic() < end:
             busy = [process for process in found.workers if children(process)]
             # One kill more for each part that has ended: killed at its start alone, a job waits longer and longer.
             job = found.store.get(job_id)
             if job.parked:
                 ended[job.stage] = job.steps_total - job.steps_left
-            if kills < min(KILLS, 1 + sum(ended.values())) and busy and chance.random() < 0.1:
-                found.kill(chance.choice(busy))
-                found.start()
-                kills += 1
+            if kills < min(KILLS, 1 + sum(ended.values())) and busy:
+                due = due or time.monotonic() + chance.uniform(0.0, 2.0 if FULL else 0.5)
+                if time.monotonic() >= due:
+                    found.kill(chance.choice(busy))
+                    found.start()
+                    kills, due = kills + 1, 0.0
             time.sleep(0.1)
         how = f"{kills} kills; {reproduce('tests/chaos/test_parts_kills.py')}"
         print(how)

@@ -37,7 +37,7 @@ def restarts(found, how: signal.Signals) -> list[float]:
     waits = [started_at(found.store, job_id, attempts[job_id] + 1) - moment for job_id in ids]
     for job_id in ids:
         found.store.cancel(job_id)
-    wait_for(lambda: found.left == 0, 60, "the jobs were not cancelled")
+    wait_for(lambda: found.left == 0, 120, "the jobs were not cancelled")
     found.kill(found.workers[0])
     return waits
 

@@ -66,7 +66,7 @@ def test_old_and_new_workers_do_one_queue_together(database_url, tmp_path):
     before.workers = []
     before.start(2)
     log = settings.state_dir / "workers.log"
-    wait_for(lambda: "started" in log.read_text(), 60, "the old workers do not start")
+    wait_for(lambda: "started" in log.read_text(), 120, "the old workers do not start")
     after = Fleet(settings, slots=1)  # migrates, while the old ones work
     try:
         after.start(2)

@@ -63,7 +63,7 @@ def test_four_processes_claim_every_job_exactly_once(live_store, database_url):
     made = submit(live_store, 140)
     command = [sys.executable, "-c", CLAIM_ALL, database_url]
     processes = [subprocess.Popen([*command, f"w{n}"], stdout=subprocess.PIPE, text=True, cwd=ROOT) for n in range(4)]
-    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    outputs = [process.communicate(timeout=250)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
     lines = [line.split() for output in outputs for line in output.splitlines()]
     assert Counter(job_id for job_id, _ in lines) == Counter(made)

@@ -30,7 +30,7 @@ def request_for(work: str) -> dict[str, object]:
     return {"kind": "inspect", "model": f"file:do/{work}"}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Until the condition holds; fails the test after a time that only a fault can take."""
     end = time.monotonic() + seconds
     while not condition():

@@ -47,6 +47,13 @@ def sleep(_: Any, seconds: str) -> str:
     return seconds
 
 
+def until(context: Any, name: str) -> str:
+    """Work until a file of that name lies in the state folder: a test says when, not a clock."""
+    while not (context.state / name).exists():
+        time.sleep(0.02)
+    return name
+
+
 def hang(context: Any) -> None:
     (context.state / "hanging").write_text(str(os.getpid()))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -83,19 +90,21 @@ def memory(_: Any) -> int:
     return len(bytearray(1 << 43))
 
 
-def grow(_: Any, megabytes: str) -> int:
+def grow(_: Any, megabytes: str, seconds: str = "0") -> int:
+    """Take so much, in pieces, and keep it for so long."""
     held = []
     for _number in range(int(megabytes) // 20):
         held.append(b"x" * (20 * 2**20))
         time.sleep(0.1)
+    time.sleep(float(seconds))
     return len(held)
 
 
-def hold(_: Any, megabytes: str) -> int:
+def hold(_: Any, megabytes: str, seconds: str = "1") -> int:
     """Resident bytes of this process while it holds so much, long enough to be looked at."""
     held = b"x" * (int(megabytes) << 20)
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    time.sleep(1.0)
+    time.sleep(float(seconds))
     return resident + 0 * len(held)
 
 
@@ -191,7 +200,7 @@ def fail_until(context: Any, attempts: str) -> str:
 
 VERBS: dict[str, Verb] = {
     "descriptors": descriptors, "address-space": address_space,
-    "grow": grow, "hold": hold, "connect": connect, "spread": spread_out,
+    "until": until, "grow": grow, "hold": hold, "connect": connect, "spread": spread_out,
     "answer": answer, "sleep": sleep, "hang": hang, "exit": exit_with, "crash": crash, "typed": typed, "disk": disk,
     "temporary": temporary, "untyped": untyped, "memory": memory, "big-file": big_file, "burn": burn, "talk": talk,
     "oversized": oversized, "nan": not_a_number, "environment": environment, "scratch": scratch,

@@ -47,11 +47,12 @@ def submit(store, work: str) -> str:
     return store.create(request_for(work)).job.id
 
 
-def test_a_killed_child_costs_one_try(embedded, store):
-    job_id = submit(store, "sleep/1")
+def test_a_killed_child_costs_one_try(embedded, store, settings):
+    job_id = submit(store, "until/go")
     wait_until(lambda: store.get(job_id).stage == "working")
     for pid in children_of(embedded.pid):
         os.kill(pid, signal.SIGKILL)
+    (settings.state_dir / "go").touch()
     wait_until(lambda: store.get(job_id).done)
     job = store.get(job_id)
     assert (job.state, job.tries, ends(store, job_id)) == ("succeeded", 1, ["succeeded"])
@@ -104,12 +105,15 @@ def test_a_killed_api_leaves_no_process_behind_and_its_successor_ends_the_job(st
 def test_a_stopped_pool_that_wakes_after_its_lease_changes_nothing(store, settings):
     """SIGSTOP beyond the lease: another worker takes the job; what the first one says after SIGCONT is rejected."""
     with embedded_worker(settings, slots=1, steps=FAKE_STEPS) as first:
-        job_id = submit(store, "sleep/1.5")
+        job_id = submit(store, "until/go")
         wait_until(lambda: store.get(job_id).stage == "working")
         frozen = first.pid
         os.kill(frozen, signal.SIGSTOP)
+        (stale,) = children_of(frozen)
         with embedded_worker(settings, slots=1, steps=FAKE_STEPS):
             wait_until(lambda: store.get(job_id).attempt == 2)
+            (settings.state_dir / "go").touch()
+            wait_until(lambda: not alive(stale))  # its answer waits in the pipe of the stopped pool
             os.kill(frozen, signal.SIGCONT)
             wait_until(lambda: store.get(job_id).done)
     job = store.get(job_id)

@@ -110,22 +110,24 @@ def test_a_broker_that_restarts_loses_no_job(store, start_worker, servers):
     wait_until(lambda: all_in(store, ids))
 
 
-def test_a_database_that_restarts_loses_no_job(store, start_worker, servers):
+def test_a_database_that_restarts_loses_no_job(store, start_worker, servers, settings):
     start_worker("cpu")
-    running = submit(store, "sleep/3", 2)
+    running = submit(store, "until/go", 2)
     wait_until(lambda: all_in(store, running, "running"))
     servers[0].restart(signal.SIGQUIT)
+    (settings.state_dir / "go").touch()
     wait_until(lambda: all_in(store, running))
     later = submit(store, "answer", 3)
     wait_until(lambda: all_in(store, later))
 
 
-def test_a_killed_worker_loses_no_job(store, start_worker):
+def test_a_killed_worker_loses_no_job(store, start_worker, settings):
     doomed = start_worker("cpu")
-    ids = submit(store, "sleep/2", 2)
+    ids = submit(store, "until/go", 2)
     wait_until(lambda: all_in(store, ids, "running"))
     doomed.kill()
     doomed.wait()
+    (settings.state_dir / "go").touch()
     start_worker("cpu")
     wait_until(lambda: all_in(store, ids))
     assert {store.get(job_id).tries for job_id in ids} == {1}
