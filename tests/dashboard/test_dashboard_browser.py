@@ -273,7 +273,7 @@ def test_plan_that_does_not_fit_is_told_in_the_list_and_on_its_page(site: Site, 
     }
     server.store.succeed(job["id"], claim.attempt, result)
     browser.open(f"{server.url}/#/jobs?q={job['id']}")
-    browser.wait("document.body.innerText.includes('No plan fits the budget')")
+    browser.wait("document.body.innerText.toLowerCase().includes('no plan fits the budget')")
     browser.open(f"{server.url}/#/jobs/{job['id']}")
     browser.wait("document.body.innerText.includes('No plan fits this budget')")
     text = browser.evaluate("document.body.innerText")
