@@ -45,28 +45,36 @@ class Uniform:
 class Frontier:
     """cost (m,) rising, loss (m,) falling: plans that attain the LP bound; gain (m,): loss saved per unit of
     cost by the next step (0 at the last point). Costs in the units of the limit `limit`. complete: no breakpoint of the
-    relaxation is left out.
+    relaxation is left out. long: where the points are those of one pass over a large table, their multipliers.
     """
 
     limit: str
     cost: NDArray[Any]
     loss: NDArray[np.float64]
     gain: NDArray[np.float64]
-    uniform: tuple[Uniform, ...]
+    uniforms: Callable[[], tuple[Uniform, ...]]
     plan: Callable[[int | float, float], Solution]
     complete: bool = True
+    long: long_frontier.Points | None = None
 
     def __len__(self) -> int:
         return len(self.cost)
+
+    @cached_property
+    def uniform(self) -> tuple[Uniform, ...]:
+        """The uniform plans; of a large table they cost a pass of their own."""
+        return self.uniforms()
 
     def at(self, value: int | float, *, time_limit: float = 10.0) -> Solution:
         """The certified integral plan at one value of the limit: hulls, scaling and validation are not repeated."""
         return self.plan(value, time_limit)
 
     def bound(self, value: int | float) -> float:
-        """LP value at one limit: no plan of at most this cost has less loss. inf below the smallest cost."""
+        """LP value at one limit, or a little less: no plan of at most this cost has less loss. inf below the smallest."""
         if value < self.cost[0]:
             return math.inf
+        if self.long is not None:
+            return self.long.bound(value)
         cost = self.cost.astype(np.float64)
         if self.complete or value >= cost[-1]:
             return float(np.interp(value, cost, self.loss))
@@ -136,9 +144,8 @@ def frontier(problem: Problem, limit: str | None = None, points: int | None = No
         )
     if long_frontier.serves(problem):
         got = long_frontier.points(problem)
-        plan = partial(long_frontier.plan_at, problem)
-        uniform = _long_uniform(problem, got.uniform)
-        return _thinned(Frontier(name, got.cost, got.loss, got.gain, uniform, plan, False), points)
+        uniforms = partial(_long_uniform, problem, got)
+        return _thinned(Frontier(name, got.cost, got.loss, got.gain, uniforms, got.plan, False, got), points)
     reduced = reduce_problem(problem)
     row = reduced.limits[0]
     hulls = build_hulls(reduced.loss, row.weight)
@@ -150,7 +157,7 @@ def frontier(problem: Problem, limit: str | None = None, points: int | None = No
     loss = np.ldexp(np.append(0.0, np.cumsum(gains))[::-1] + last, reduced.exponent)
     gain = np.ldexp(np.append(hulls.steps.slope, 0.0), reduced.exponent + row.shift)
     plan = partial(_plan_at, reduced, hulls)
-    return _thinned(Frontier(name, cost, loss, gain, _uniform(problem), plan), points)
+    return _thinned(Frontier(name, cost, loss, gain, partial(_uniform, problem), plan), points)
 
 
 def _thinned(found: Frontier, points: int | None) -> Frontier:
@@ -196,12 +203,12 @@ def _uniform(problem: Problem) -> tuple[Uniform, ...]:
     )
 
 
-def _long_uniform(problem: Problem, loss: NDArray[np.float64]) -> tuple[Uniform, ...]:
+def _long_uniform(problem: Problem, points: long_frontier.Points) -> tuple[Uniform, ...]:
     resource = problem.resource(problem.limits[0].resource)
     assert resource.rate is not None
     names = problem.format_names or tuple(str(j) for j in range(problem.k))
     total = resource.sizes.total
-    return tuple(Uniform(j, names[j], total * int(r), float(loss[j])) for j, r in enumerate(resource.rate))
+    return tuple(Uniform(j, names[j], total * int(r), float(points.uniform[j])) for j, r in enumerate(resource.rate))
 
 
 def draw(found: Frontier, path: str) -> None:

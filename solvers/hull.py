@@ -76,7 +76,13 @@ class HullSolver(Solver):
     def solve(self, problem: Problem, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
         if not stream.streams(problem):
             return super().solve(problem, time_limit=time_limit, seed=seed)
-        answer = stream.run(problem, Deadline.after(time_limit), seed)
+        return self.streamed(problem, time_limit, seed)
+
+    def streamed(
+        self, problem: Problem, time_limit: float, seed: int = 0, near: tuple[float, float] = (0.0, np.inf)
+    ) -> Solution:
+        """A problem that streams. near: where the multiplier is looked for first."""
+        answer = stream.run(problem, Deadline.after(time_limit), seed, near)
         limit = problem.limits[0].name
         outcome = _outcome(answer, problem, limit, answer.slope)
         if problem.n > stream.CHECKED and answer.status != native.INFEASIBLE:

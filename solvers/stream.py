@@ -42,8 +42,10 @@ def _moderate(problem: Problem) -> bool:
     return top == 0.0 or 1e-90 < top < 1e90
 
 
-def run(problem: Problem, deadline: Deadline, seed: int) -> native.TableAnswer:
-    """The compiled solver over the table of a problem that `streams`."""
+def run(
+    problem: Problem, deadline: Deadline, seed: int, near: tuple[float, float] = (0.0, np.inf)
+) -> native.TableAnswer:
+    """The compiled solver over the table of a problem that `streams`. near: where the multiplier is looked for first."""
     limit = problem.limits[0]
     resource = problem.resource(limit.resource)
     return native.solve_table(
@@ -56,6 +58,7 @@ def run(problem: Problem, deadline: Deadline, seed: int) -> native.TableAnswer:
         seconds=deadline.left,
         seed=seed,
         threads=threads(problem),
+        near=near,
     )
 
 

@@ -42,16 +42,16 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bw_core_search.restype = i32
     found.bw_solve_table.argtypes = [
-        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i32, i64, i32, i64,
-        i64, real,
-        ctypes.c_uint64, pointer, pointer, pointer,
+        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i32, i64, real, real, i32, i64,
+        i64, real, ctypes.c_uint64, pointer, pointer, pointer,
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
     found.bw_frontier.argtypes = [
-        pointer, i32, i64, i32, pointer, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _INTS, _REALS,
-        _REALS,
+        pointer, i32, i64, i32, pointer, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _REALS,
     ]  # fmt: skip
     found.bw_frontier.restype = i32
+    found.bw_uniform.argtypes = [pointer, i32, i64, i32, i32, _REALS]
+    found.bw_uniform.restype = None
     found.bw_read.argtypes = [pointer, i64, i32]
     found.bw_read.restype = real
     return found
@@ -107,11 +107,12 @@ def solve_table(
     seed: int = 0,
     threads: int = 1,
     full_rows: int = FULL_ROWS,
+    near: tuple[float, float] = (0.0, np.inf),
 ) -> TableAnswer:
     """One limit over a whole table, resident or memory-mapped: loss (n, k) float32 or float64, costs as in `Resource`.
 
     sizes: what is known of `size` (else it is scanned once more). mapped: the arrays lie in read-only files, whose
-    pages are given back once read. Raises OutOfResources when memory ran out. The library must be there.
+    pages are given back once read. near: where the multiplier is looked for first (elsewhere if it is not there). Raises OutOfResources when memory ran out. The library must be there.
     """
     native = library()
     assert native is not None
@@ -126,8 +127,8 @@ def solve_table(
     single = int(loss.dtype == np.float32)
     status = native.bw_solve_table(
         loss.ctypes.data, single, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total, known.most,
-        known.divisor, int(mapped), limit, threads, full_rows, WORK, seconds, seed & (2**64 - 1), choice.ctypes.data,
-        reals, ints,
+        known.divisor, int(mapped), limit, *near, threads, full_rows, WORK, seconds, seed & (2**64 - 1),
+        choice.ctypes.data, reals, ints,
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
@@ -138,14 +139,19 @@ def solve_table(
 class Slopes:
     """cost, saved: of the hull steps of all rows in each stretch of slopes, by rising slope.
 
-    first_cost: total of the cheapest formats; last: loss of the last vertices; uniform: losses of the uniform plans.
+    edge: (m + 1,) slopes between the stretches; last: loss of the last vertices. Slopes, and what they save, are right to
+    a share SINGLE; costs are exact.
     """
 
     cost: NDArray[np.int64]
     saved: NDArray[np.float64]
-    first_cost: int
+    edge: NDArray[np.float64]
     last: float
-    uniform: NDArray[np.float64]
+
+
+#: A slope of single precision is a difference times an inverse, three roundings of 2^-24; it errs twice: in what it saves,
+#: and in the side of an edge that it is on.
+SINGLE = 2.0**-21
 
 
 def frontier(
@@ -170,18 +176,27 @@ def frontier(
     same = sizes.least == sizes.most or size is None
     wide = None if same else np.ascontiguousarray(size, np.int64)
     stretches = native.bw_stretches()
-    cost, saved = np.zeros(stretches, np.int64), np.zeros(stretches)
-    first, last, column = np.zeros(1, np.int64), np.zeros(1), np.zeros(k)
+    cost, saved, last = np.zeros(stretches, np.int64), np.zeros(stretches), np.zeros(1)
     failed = native.bw_frontier(
         loss.ctypes.data, int(loss.dtype == np.float32), n, k, None if wide is None else wide.ctypes.data, sizes.most,
-        rate.ctypes.data, order.ctypes.data, scale, int(mapped), threads, cost, saved, first, last,
-        column,
+        rate.ctypes.data, order.ctypes.data, scale, int(mapped), threads, cost, saved, last,
     )  # fmt: skip
     if failed:
         raise OutOfResources("memory ran out in the frontier", got=f"{n} units, {k} formats")
-    uniform = np.empty(k)
-    uniform[order] = column
-    return Slopes(cost, saved, int(first[0]), float(last[0]), uniform)
+    # A stretch is the leading bits of a float.
+    bits = (np.arange(stretches + 1, dtype=np.uint32) << np.uint32(23 - native.bw_share())).clip(max=0x7F800000)
+    edge = bits.view(np.float32).astype(np.float64) / scale
+    return Slopes(cost, saved, edge, float(last[0]))
+
+
+def uniform_losses(loss: NDArray[Any], mapped: bool = False) -> NDArray[np.float64]:
+    """Loss of each uniform plan, (k,), in one pass. The library must be there."""
+    native = library()
+    assert native is not None
+    loss = np.ascontiguousarray(loss)
+    sums = np.zeros(loss.shape[1])
+    native.bw_uniform(loss.ctypes.data, int(loss.dtype == np.float32), *loss.shape, int(mapped), sums)
+    return sums
 
 
 def read_seconds(array: NDArray[Any], threads: int = 1) -> float:

@@ -2,19 +2,23 @@
 //
 // With formats by rising rate, format j is a vertex of a row's lower hull when the least slope from any cheaper format
 // into j exceeds the greatest slope from j on to any dearer one (and zero). So the hulls of a block of rows are found
-// without branches, and each step is added to the stretch of slopes it falls into: 2^kShare stretches an octave.
+// without branches, and each step is added to the stretch of slopes it falls into: 2^kShare stretches an octave. Tables
+// that frontier_fast.hpp serves take its way, with slopes of single precision.
 #pragma once
 
 #include <cstring>
 #include <memory>
 #include <thread>
 
-#include "frontier512.hpp"
+#include "frontier_fast.hpp"
 #include "pass.hpp"
 
 namespace bitwright {
 
-constexpr int kShare = 6, kStretches = 256 << kShare, kRows = 128;
+#if !BW_FAST
+constexpr int kShare = 4, kStretches = 256 << kShare;
+#endif
+constexpr int kRows = 128;
 
 struct Stretch {
     int64_t cost = 0;
@@ -23,9 +27,7 @@ struct Stretch {
 
 struct Whole {
     std::vector<Stretch> stretch;   // by rising slope
-    int64_t cost = 0;               // of the cheapest formats
     double last = 0.0;              // loss of the last vertices
-    double column[16] = {};         // losses of the uniform plans, formats by rising rate
 };
 
 // Steps of up to kRows rows: at[j][i] stretch of the step into format j of row i (or -1), before[j][i] the vertex before.
@@ -112,13 +114,6 @@ void add_rows(const Table& t, const int* order, double scale, int64_t begin, int
         for (int i = 0; i < count; ++i) w[i] = static_cast<float>(scale / static_cast<double>(t.weight(at + i)));
         find(loss + at * t.k, order, inverse, w, count, *h);
         double last = 0.0;
-        int64_t cost = 0;
-        for (int i = 0; i < count; ++i) cost += t.weight(at + i);
-        for (int j = 0; j < t.k; ++j) {
-            double sum = 0.0;
-            for (int i = 0; i < count; ++i) sum += h->loss[j][i];
-            out.column[j] += sum;
-        }
         for (int i = 0; i < count; ++i) {
             const int j = t.k - 1;
             last += h->loss[h->at[j][i] >= 0 ? j : h->before[j][i]][i];
@@ -131,78 +126,128 @@ void add_rows(const Table& t, const int* order, double scale, int64_t begin, int
                 s.cost += t.weight(at + i) * (rate[j] - rate[a]);
                 s.loss += static_cast<double>(h->loss[a][i]) - static_cast<double>(h->loss[j][i]);
             }
-        out.cost += cost * rate[0];
         out.last += last;
     }
 }
 
 #if BW_FAST
-// Rows in chunks of sixteen where the processor, the formats and the costs allow; returns how many were added.
-template <int K>
-int64_t add_fast(const Table& t, const int* order, double scale, int64_t begin, int64_t end, Pair* stretch, Whole& out) {
-    Plane<K> p{};
-    Pair sum[K + 1] = {};
-    p.order = order;
-    for (int j = 0; j < K; ++j) p.rate[j] = static_cast<float>(t.rate[order[j]]);
-    for (int a = 0; a < K; ++a)
-        for (int b = a + 1; b < K; ++b)
-            p.inverse[a][b] = static_cast<float>(1.0 / static_cast<double>(t.rate[order[b]] - t.rate[order[a]]));
-    p.one_size = t.one_size;
-    p.scale = static_cast<float>(t.size == nullptr ? scale / static_cast<double>(t.one_size) : scale);
-    p.shift = 23 - kShare;
-    p.stretches = kStretches;
-    p.stretch = stretch;
-    p.sum = sum;
-    const int64_t count = (end - begin) / 16 * 16;
-    const float* loss = static_cast<const float*>(t.loss) + begin * K;
-    if (t.size == nullptr) add_rows16<K, true>(loss, nullptr, count, p);
-    else add_rows16<K, false>(loss, t.size + begin, count, p);
-    for (int j = 0; j < K; ++j) out.column[j] += sum[j].loss;
-    out.cost += sum[K].cost * t.rate[order[0]];
-    out.last += sum[K].loss;
-    return count;
-}
+// Single precision holds rates, sizes and the scale; sums of sizes stay whole in a double for kFlushed rows at least.
+constexpr int64_t kFlushed = int64_t{1} << 17;
 
-// Rates that single precision holds, and the instructions.
-inline bool fast_frontier(const Table& t) {
+inline bool fast_frontier(const Table& t, double scale) {
     const int64_t top = *std::max_element(t.rate, t.rate + t.k);
-    return t.single && (t.k == 4 || t.k == 8) && has_avx512() && !flushes() && top < (1 << 24);
+    const double per = scale / static_cast<double>(t.one_size);
+    return t.single && (t.k == 4 || t.k == 8) && BW_HAS_AVX2 && !flushes() && top < (1 << 24) &&
+           t.one_size <= (int64_t{1} << 53) / kFlushed && per > 0x1p-90 && per < 0x1p90;
+}
+
+template <int K>
+class FastFrontier {
+  public:
+    // one_size: the largest where sizes differ.
+    FastFrontier(const Table& t, const int* order, double scale) : t_(t), order_(order), per_(scale / static_cast<double>(t.one_size)) {
+        sums_->order = order;
+        sums_->mean = static_cast<float>(t.one_size);
+        for (int a = 0; a < K; ++a)
+            for (int b = a + 1; b < K; ++b) sums_->inverse[a][b] = static_cast<float>(per_ / static_cast<double>(rate(b) - rate(a)));
+        if (t.size == nullptr) sums_->count.assign(K * kTable, 0);
+        else sums_->pair.assign(K * kTable, {0.0, 0.0});
+        const bool sorted = std::is_sorted(order, order + K);
+        if (t.size == nullptr) find_ = sorted ? slopes8<K, true, true> : slopes8<K, true, false>;
+        else find_ = sorted ? slopes8<K, false, true> : slopes8<K, false, false>;
+    }
+
+    // Whole groups of the rows begin..end (at most kFlushed); returns how many.
+    int64_t add(int64_t begin, int64_t end, Whole& out) {
+        const int group = t_.size == nullptr ? kGroup<K, true> : kGroup<K, false>;
+        const float* loss = static_cast<const float*>(t_.loss);
+        const int64_t stop = begin + (end - begin) / group * group;
+        for (int64_t at = begin; at < stop; at += group) {
+            if (t_.size == nullptr) {
+                find_(loss + at * K, nullptr, *sums_);
+                add_counts<K>(*sums_);
+            } else {
+                find_(loss + at * K, t_.size + at, *sums_);
+                add_pairs<K>(*sums_);
+            }
+        }
+        since_ += stop - begin;
+        if (since_ + kFlushed > std::min(kMost, (int64_t{1} << 53) / t_.one_size)) flush(out);
+        return stop - begin;
+    }
+
+    void flush(Whole& out) {
+        since_ = 0;
+        out.last += sums_->last;
+        sums_->last = 0.0;
+        for (int j = 1; j < K; ++j) {
+            const int64_t more = rate(j) - rate(j - 1);
+            for (int q = 1 << kShare; q < kStretches; ++q) {   // below: no slope, or one next to none
+                double size, slopes;
+                if (t_.size == nullptr) {
+                    uint64_t& sum = sums_->count[j * kTable + q];
+                    if (sum == 0) continue;
+                    counted(sum, q, size, slopes);
+                    size *= static_cast<double>(t_.one_size);   // whole: below 2^53
+                    sum = 0;
+                } else {
+                    Pair& sum = sums_->pair[j * kTable + q];
+                    size = sum.size;
+                    slopes = sum.slope;
+                    sum = {0.0, 0.0};
+                }
+                out.stretch[q].cost += static_cast<int64_t>(size) * more;
+                out.stretch[q].loss += slopes * static_cast<double>(more) / per_;
+            }
+        }
+    }
+
+  private:
+    int64_t rate(int j) const { return t_.rate[order_[j]]; }
+
+    Table t_;
+    const int* order_;
+    double per_;
+    int64_t since_ = 0;
+    using Find = void (*)(const float*, const int64_t*, Sums<K>&);
+    Find find_;
+    std::unique_ptr<Sums<K>> sums_ = std::make_unique<Sums<K>>();
+};
+
+template <int K>
+void fast_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
+    FastFrontier<K> fast(t, order, scale);
+    for (int64_t begin = first; begin < last; begin += kFlushed) {
+        const int64_t end = std::min(last, begin + kFlushed);
+        add_rows<float>(t, order, scale, begin + fast.add(begin, end, out), end, out);
+        release(t, begin, end);
+    }
+    fast.flush(out);
 }
 #endif
 
-// Formats by rising rate (all different), at most 16; every loss finite, every size positive. scale: brings slopes into
-// the range of single precision.
-inline Whole whole_frontier(const Table& t, const int* order, double scale, int threads) {
+inline void plain_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
     constexpr int64_t chunk = 1 << 17;
+    for (int64_t begin = first; begin < last; begin += chunk) {
+        const int64_t end = std::min(last, begin + chunk);
+        if (t.single) add_rows<float>(t, order, scale, begin, end, out);
+        else add_rows<double>(t, order, scale, begin, end, out);
+        release(t, begin, end);
+    }
+}
+
+// Formats by rising rate (all different), at most 16; every loss finite, every size positive (one_size: all of them, or the
+// largest). scale: brings slopes into the range of single precision.
+inline Whole whole_frontier(const Table& t, const int* order, double scale, int threads) {
     std::vector<Whole> parts(static_cast<size_t>(threads));
-#if BW_FAST
-    const bool fast = fast_frontier(t);
-#else
-    const bool fast = false;
-#endif
     auto work = [&](int me) {
-        parts[me].stretch.resize(kStretches);
-#if BW_FAST
-        std::vector<Pair> pairs(fast ? kStretches + 16 : 0);
-#endif
+        Whole& out = parts[me];
+        out.stretch.resize(kStretches);
         const int64_t first = t.n * me / threads, last = t.n * (me + 1) / threads;
-        for (int64_t begin = first; begin < last; begin += chunk) {
-            const int64_t end = std::min(last, begin + chunk);
-            int64_t at = begin;
 #if BW_FAST
-            if (fast) at += t.k == 4 ? add_fast<4>(t, order, scale, begin, end, pairs.data(), parts[me])
-                                     : add_fast<8>(t, order, scale, begin, end, pairs.data(), parts[me]);
+        if (fast_frontier(t, scale)) return t.k == 4 ? fast_rows<4>(t, order, scale, first, last, out) : fast_rows<8>(t, order, scale, first, last, out);
 #endif
-            if (t.single) add_rows<float>(t, order, scale, at, end, parts[me]);
-            else add_rows<double>(t, order, scale, at, end, parts[me]);
-            release(t, begin, end);
-        }
-#if BW_FAST
-        for (int q = 0; fast && q < kStretches; ++q) {
-            parts[me].stretch[q].cost += pairs[q].cost;
-            parts[me].stretch[q].loss += pairs[q].loss;
-        }
-#endif
+        plain_rows(t, order, scale, first, last, out);
     };
     std::vector<std::thread> crew;
     for (int me = 1; me < threads; ++me) crew.emplace_back(work, me);
@@ -213,11 +258,37 @@ inline Whole whole_frontier(const Table& t, const int* order, double scale, int 
             parts[0].stretch[q].cost += parts[me].stretch[q].cost;
             parts[0].stretch[q].loss += parts[me].stretch[q].loss;
         }
-        parts[0].cost += parts[me].cost;
-        for (int j = 0; j < t.k; ++j) parts[0].column[j] += parts[me].column[j];
         parts[0].last += parts[me].last;
     }
     return std::move(parts[0]);
+}
+
+// Sum of each format's losses, in double precision.
+template <class T, int K>
+void add_columns(const Table& t, int64_t begin, int64_t end, double* sums) {
+    double part[K] = {};
+    const T* loss = static_cast<const T*>(t.loss);
+    for (int64_t i = begin; i < end; ++i)
+        for (int j = 0; j < K; ++j) part[j] += static_cast<double>(load(loss + i * K + j));
+    for (int j = 0; j < K; ++j) sums[j] += part[j];
+}
+
+inline void uniform_losses(const Table& t, double* sums) {
+    constexpr int64_t chunk = 1 << 17;
+    std::fill(sums, sums + t.k, 0.0);
+    for (int64_t begin = 0; begin < t.n; begin += chunk) {
+        const int64_t end = std::min(t.n, begin + chunk);
+        switch (t.k) {
+#define BW_CASE(K) \
+    case K: \
+        t.single ? add_columns<float, K>(t, begin, end, sums) : add_columns<double, K>(t, begin, end, sums); \
+        break;
+            BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8) BW_CASE(9) BW_CASE(10)
+            BW_CASE(11) BW_CASE(12) BW_CASE(13) BW_CASE(14) BW_CASE(15) BW_CASE(16)
+#undef BW_CASE
+        }
+        release(t, begin, end);
+    }
 }
 
 }  // namespace bitwright

@@ -30,15 +30,16 @@ int32_t bw_core_search(int64_t rows, const int64_t* start, const int64_t* dcost,
 
 // Solve a whole table. loss: float (single != 0) or double, (n, k) row-major. matrix (n, k) or null; then size (n) or
 // null (all one_size) and rate (k). total_size, top_size, divisor: of `size`, or 0 when the caller does not know them. mapped:
-// the arrays lie in read-only files. choice: n bytes. reals: slope, gap, bound, loss; ints: cost, passes, listed, core,
+// the arrays lie in read-only files. low, high: where the multiplier is looked for first, or 0 and inf. choice: n bytes. reals: slope, gap, bound, loss; ints: cost, passes, listed, core,
 // states. Returns 0 optimal, 1 bounded, 2 infeasible, 4 when memory ran out.
 int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* matrix, const int64_t* size,
                        int64_t one_size, const int64_t* rate, int64_t total_size, int64_t top_size,
-                       int64_t divisor, int32_t mapped, int64_t limit, int32_t threads, int64_t full_rows, int64_t work, double seconds, uint64_t seed,
+                       int64_t divisor, int32_t mapped, int64_t limit, double low, double high, int32_t threads,
+                       int64_t full_rows, int64_t work, double seconds, uint64_t seed,
                        uint8_t* choice, double* reals, int64_t* ints) {
     try {
         Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate, total_size, top_size, divisor, mapped != 0},
-                    {limit, threads, full_rows, work, seconds, seed}, choice);
+                    {limit, threads, full_rows, work, seconds, seed, {low, high}}, choice);
         const Answer a = solve.run();
         const double values[] = {a.slope, a.gap, a.bound, a.loss};
         const int64_t counts[] = {a.cost, a.passes, a.listed, a.core, a.states};
@@ -50,28 +51,33 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
     }
 }
 
-// Every budget at once: cost and loss of the hull steps in each of bw_stretches() stretches of slopes, by rising slope.
-// order: formats by rising rate. column: losses of the uniform plans in that order. Returns 0, or 4.
-int32_t bw_frontier(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* size, int64_t one_size,
+// Every budget at once: cost and loss of the hull steps in each of bw_stretches() stretches of slopes, by rising slope: stretch
+// q holds slopes times `scale` whose bits as a float begin with q. order: formats by rising rate. most: the largest size.
+// last: loss of the last vertices. Returns 0, or 4.
+int32_t bw_frontier(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* size, int64_t most,
                     const int64_t* rate, const int32_t* order, double scale, int32_t mapped, int32_t threads, int64_t* cost,
-                    double* saved, int64_t* first_cost, double* last, double* column) {
+                    double* saved, double* last) {
     try {
-        const Table t{loss, single != 0, n, k, nullptr, size, one_size, rate, 0, 0, 0, mapped != 0};
+        const Table t{loss, single != 0, n, k, nullptr, size, most, rate, 0, 0, 0, mapped != 0};
         const Whole whole = whole_frontier(t, order, scale, threads);
         for (int q = 0; q < kStretches; ++q) {
             cost[q] = whole.stretch[q].cost;
             saved[q] = whole.stretch[q].loss;
         }
-        *first_cost = whole.cost;
         *last = whole.last;
-        std::copy(whole.column, whole.column + k, column);
         return 0;
     } catch (const std::exception&) {
         return 4;
     }
 }
 
+// Loss of each uniform plan of a table of 2 to 16 formats.
+void bw_uniform(const void* loss, int32_t single, int64_t n, int32_t k, int32_t mapped, double* sums) {
+    uniform_losses({loss, single != 0, n, k, nullptr, nullptr, 1, nullptr, 0, 0, 0, mapped != 0}, sums);
+}
+
 int32_t bw_stretches() { return kStretches; }
+int32_t bw_share() { return kShare; }   // 2^bw_share() of them an octave
 
 // One streaming read of a table: the physical limit that the solver is measured against.
 double bw_read(const double* words, int64_t count, int32_t threads) {

@@ -17,6 +17,7 @@ struct Plan {
     int64_t walk_rows;   // at most this many rows have their hulls walked
     uint64_t seed;
     uint8_t* choice;
+    Bracket first;   // of a caller that knows better than a sample; else 0 to inf
 };
 
 // The last level: its rows, their steps inside the bracket, and the LP vertex. slope: critical; loss: of the vertex.
@@ -58,7 +59,8 @@ class Levels {
     int descend(size_t level, int64_t limit, Bracket within) {
         const Table& t = tables_[level];
         if (t.n <= p_.walk_rows || level + 2 >= kDeepest) return walk_all(level, limit, within);
-        Bracket b = sampled(t, limit, within);
+        const bool told = level == 0 && p_.first.high < INFINITY;
+        Bracket b = told ? p_.first : sampled(t, limit, within);
         bool precise = false;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {

@@ -16,15 +16,6 @@
 #include <unistd.h>
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define BW_AVX2 __attribute__((target("avx2")))
-#define BW_HAS_AVX2 __builtin_cpu_supports("avx2")
-#else
-#define BW_AVX2
-#define BW_HAS_AVX2 false
-#endif
-#define BW_INLINE inline __attribute__((always_inline))
-
 namespace bitwright {
 
 // An array that grows in place (realloc moves pages, it does not copy large ones).

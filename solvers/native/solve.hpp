@@ -17,6 +17,7 @@ struct Options {
     int64_t work;        // states expanded in all
     double seconds;
     uint64_t seed;
+    Bracket first{0.0, INFINITY};   // where the multiplier is looked for first, where that is narrower
 };
 
 enum class Status : int32_t { kOptimal = 0, kBounded = 1, kInfeasible = 2 };
@@ -61,7 +62,7 @@ class Solve {
     }
 
     bool by_levels() {
-        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_});
+        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first});
         const bool found = levels_->find();
         answer_.passes = levels_->passes();
         answer_.listed = levels_->listed();

@@ -117,15 +117,21 @@ def test_the_long_frontier_is_part_of_the_whole_one(
     monkeypatch.setattr(long_frontier, "LONG", 0)
     ours = frontier(one)
     assert 50 < len(ours) < len(whole)
+    assert ours.long is not None
     assert ours.cost[0] == whole.cost[0]
     assert ours.cost[-1] == whole.cost[-1]
     assert (np.diff(ours.cost) > 0).all()
     for cost, loss in zip(ours.cost[::7].tolist(), ours.loss[::7].tolist(), strict=True):
-        # Slopes are told apart in single precision: a point may lie a hair above the relaxation.
-        assert whole.bound(cost) * (1 - 1e-12) <= loss <= whole.bound(cost) * (1 + 1e-6)
-    for cost in np.linspace(ours.cost[0], ours.cost[-1], 40):
-        assert whole.bound(cost) * 0.98 <= ours.bound(cost) <= whole.bound(cost) * (1 + 1e-9)
+        # Slopes are found and told apart in single precision.
+        hair = native.SINGLE * (whole.bound(cost) - float(whole.loss[-1])) + 1e-12 * loss
+        assert whole.bound(cost) - hair <= loss <= whole.bound(cost) * (1 + 1e-6)
+    for cost in np.append(np.linspace(ours.cost[0], ours.cost[-1], 200), ours.cost):
+        assert whole.bound(cost) * 0.99 <= ours.bound(cost) <= whole.bound(cost) * (1 + 1e-13)
     assert [u.cost for u in ours.uniform] == [u.cost for u in whole.uniform]
     assert [u.loss for u in ours.uniform] == pytest.approx([u.loss for u in whole.uniform], rel=1e-12)
-    value = int(ours.cost[len(ours) // 2]) + 1
-    assert ours.at(value).loss == pytest.approx(whole.at(value).loss, rel=1e-9)
+    for value in (int(ours.cost[len(ours) // 2]) + 1, int(ours.cost[0]), int(ours.cost[-1]) - 1):
+        moved = one.with_limit("bits", value)
+        solution = ours.at(value)
+        assert verify(moved, solution.choice, solution.certificate).ok
+        assert solution.loss == pytest.approx(whole.at(value).loss, rel=1e-9)
+        assert ours.bound(value) <= solution.loss
