@@ -74,8 +74,10 @@ fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged o
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)
 	$(BIN)/python -W error -m tests.solvers.fuzz --count 20000 --seed $(or $(SEED),1)
 
-sweeps: native   ## the contract suite of the solvers over 1,000 random problems a claim (250 for programs of others)
-	HYPOTHESIS_PROFILE=sweeps $(BIN)/python -m pytest -q -n $(JOBS) tests/solvers/test_solver_contract.py tests/solvers/test_frontier.py
+sweeps: native   ## the solvers' contract over EXAMPLES random problems a claim, 2,000 problems against enumeration, 2,000 damaged ones
+	HYPOTHESIS_PROFILE=sweeps BITWRIGHT_TEST_EXAMPLES=$(or $(EXAMPLES),160) $(BIN)/python -m pytest -q -n $(JOBS) tests/solvers/test_solver_contract.py tests/solvers/test_frontier.py
+	$(BIN)/python -m tests.solvers.random_problems --count 2000 --seed $(or $(SEED),1)
+	$(BIN)/python -m tests.solvers.fuzz --count 2000 --seed $(or $(SEED),1)
 
 bench: native    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing

@@ -1,6 +1,7 @@
 """Solver benchmarks: every peer on the same instances, one process a peer, CPU seconds and gaps in one table.
 
     python -m benchmarks.solvers ladder --families hetero,layers --sizes 224,2000 --formats 4,8 --seeds 3
+    python -m benchmarks.solvers proved --families similar,tails --sizes 45000 --formats 4,8 --seeds 8    hull alone
     python -m benchmarks.solvers stream --sizes 1e7 --formats 4,8          against one streaming read of the table
     python -m benchmarks.solvers disk --sizes 2e8 --folder /var/tmp        a file that is mapped, not read
     python -m benchmarks.solvers limits --sizes 2000,45000                 two binding limits
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def _spent() -> float:
 
 
 def ladder(options: argparse.Namespace) -> list[dict[str, Any]]:
-    families, sizes = options.families.split(","), [int(float(n)) for n in options.sizes.split(",")]
+    families, sizes = options.families.split(","), _sizes(options)
     cases = [
         (f, n, k, s) for n in sizes for f in families for k in _ints(options.formats) for s in range(options.seeds)
     ]
@@ -120,6 +122,30 @@ def limits(options: argparse.Namespace) -> None:
                 )
 
 
+def proved(options: argparse.Namespace) -> None:
+    """`hull` alone, with its Python and the independent checker: proofs, the worst gap, CPU milliseconds."""
+    print("| family | n | k | proved | largest relative gap | CPU ms median / max |\n|" + "---|" * 6)
+    for n, family, k in product(_sizes(options), options.families.split(","), _ints(options.formats)):
+        times, gaps, optimal = [], [], 0
+        for seed in range(options.seeds):
+            problem = instance(family, n, k, seed)
+            begin = _spent()
+            solution = solve(problem, "hull", time_limit=options.limit)
+            assert verify(problem, solution.choice, solution.certificate).ok
+            times.append((_spent() - begin) * 1e3)
+            optimal += solution.certificate.status == "optimal"
+            gaps.append(0.0 if solution.certificate.status == "optimal" else solution.certificate.relative_gap or 0.0)
+        print(
+            f"| {family} | {n} | {k} | {optimal}/{options.seeds} | {max(gaps):.0e} "
+            f"| {np.median(times):.1f} / {max(times):.1f} |",
+            flush=True,
+        )
+
+
+def _sizes(options: argparse.Namespace) -> list[int]:
+    return [int(float(n)) for n in options.sizes.split(",")]
+
+
 def plot(rows: list[dict[str, Any]], path: str) -> None:
     """CPU time and gap against n, one line a peer (medians over families and seeds)."""
     from matplotlib.figure import Figure
@@ -149,7 +175,7 @@ def main(arguments: list[str]) -> None:
         one_peer(arguments[1], json.loads(arguments[2]), float(arguments[3]))
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["ladder", "stream", "disk", "limits"])
+    parser.add_argument("what", choices=["ladder", "proved", "stream", "disk", "limits"])
     parser.add_argument("--families", default="layers,hetero,oddsize,experts")
     parser.add_argument("--sizes", default="224,2000")
     parser.add_argument("--formats", default="4,8")
@@ -165,8 +191,10 @@ def main(arguments: list[str]) -> None:
     if unknown:
         parser.error(f"unknown families: {', '.join(sorted(unknown))}")
     if options.what != "ladder":
-        sizes = [int(float(n)) for n in options.sizes.split(",")]
-        if options.what == "stream":
+        sizes = _sizes(options)
+        if options.what == "proved":
+            proved(options)
+        elif options.what == "stream":
             solver_scale.stream(sizes, _ints(options.formats))
         elif options.what == "disk":
             solver_scale.disk(sizes, options.folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright.core.catalog import Catalog, Entry
-from solvers.capabilities import MANY, ORDER, UNITS, traits
+from solvers.capabilities import BUDGET, MANY, ORDER, UNITS, traits
 
 SOLVERS = Catalog(
     "solver",
@@ -97,14 +97,14 @@ SOLVERS = Catalog(
         Entry(
             "greedy",
             "solvers.greedy:SOLVER",
-            "steepest hull steps first, what fits: a baseline",
-            traits=traits(steady=(ORDER, *UNITS)),
+            "steepest hull steps first, smaller ones in what is left: a baseline",
+            traits=traits(steady=(ORDER, *UNITS, BUDGET)),
         ),
         Entry(
             "positional",
             "solvers.positional:SOLVER",
             "first and last layers high, the rest uniform: a baseline",
-            traits=traits(steady=UNITS),
+            traits=traits(steady=(*UNITS, BUDGET)),
         ),
     ),
 )

@@ -41,7 +41,8 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
         return Solution(np.zeros(0, np.int64), None, shown, name, info)
     proof, made = outcome.proof, partial(certify, problem, messages=outcome.messages)
     certificate = None if choice is None else made(choice, outcome.multipliers, proof=proof)
-    better = best_uniform(problem, None if certificate is None else certificate.loss)
+    closed = certificate is not None and certificate.gap == 0  # by its own bound: no plan has less loss
+    better = None if closed else best_uniform(problem, None if certificate is None else certificate.loss)
     if better is not None:
         info["uniform"] = int(better[0])
         proof = None if choice is None else proof

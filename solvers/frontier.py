@@ -70,7 +70,7 @@ class Frontier:
         return self.plan(value, time_limit)
 
     def bound(self, value: int | float) -> float:
-        """LP value at one limit, or a little less: no plan of at most this cost has less loss. inf below the smallest."""
+        """LP value at one limit, or a little less: no plan of at most this cost has less loss. inf below the least."""
         if value < self.cost[0]:
             return math.inf
         if self.long is not None:
@@ -161,6 +161,10 @@ def frontier(problem: Problem, limit: str | None = None, points: int | None = No
 
 
 def _thinned(found: Frontier, points: int | None) -> Frontier:
+    falls = np.append(True, np.diff(found.loss) < 0)
+    if not falls.all():  # steps that save less than the rounding of the total lead nowhere
+        gain = np.append(found.gain[falls][:-1], 0.0)
+        found = replace(found, cost=found.cost[falls], loss=found.loss[falls], gain=gain)
     if points is None:
         return found
     keep = found.thin(points)

@@ -1,4 +1,12 @@
-"""`greedy`: steepest hull steps first, skipping what does not fit. The baseline that others use, here with a bound."""
+"""`greedy`: steepest hull steps first, then smaller and smaller ones where the next does not fit. The baseline that
+others use, here with a bound, and never worse with a larger limit.
+
+Skipping each step that does not fit, as others do, is not monotone: a little more room lets in one step that shuts out
+several better ones. Here each level takes the steepest steps of those let in, up to the first that does not fit: first
+of all steps, then of those of at most a power of two, then of half of it, and so on. What a level leaves over is less
+than the cost of that first step, and what smaller levels do with it is no steeper, so they save less than that step
+does: by induction over the levels, more room is never worse.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +14,7 @@ import numpy as np
 
 from bitwright.core.problem import IntArray
 from solvers.base import Deadline, Outcome, Solver
-from solvers.hulls import Hulls, build_hulls, relax
+from solvers.hulls import Hulls, Steps, build_hulls, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced
 
@@ -20,23 +28,40 @@ def greedy(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     vertex = relax(hulls, row.bound)
     if vertex is None:
         return Outcome(None, blame=limit_blame(reduced.problem, row.name))
-    choice = fill(hulls, vertex.choice, vertex.slack, vertex.taken)
-    return Outcome(choice, {row.name: reduced.multiplier(row, vertex.slope)})
+    return Outcome(_filled(hulls, row.bound), {row.name: reduced.multiplier(row, vertex.slope)})
 
 
-def fill(hulls: Hulls, choice: IntArray, room: int, taken: int) -> IntArray:
-    """Further steps in order of slope wherever they still fit; a group whose step was skipped takes no later one."""
-    steps = hulls.steps
-    choice = choice.copy()
-    candidates = taken + np.flatnonzero(steps.dcost[taken:] <= room)
-    for q in candidates.tolist():
-        group = steps.group[q]
-        if steps.dcost[q] <= room and choice[group] == steps.before[q]:
-            choice[group] = steps.after[q]
-            room -= int(steps.dcost[q])
-            if room == 0:
-                break
+def _filled(hulls: Hulls, bound: int) -> IntArray:
+    """Level by level: the steepest steps of those let in, while they fit."""
+    choice, room = hulls.cheapest.copy(), bound - hulls.cost
+    # Smaller steps first among equally steep ones: the order of the groups must not matter.
+    steps = _picked(hulls.steps, np.lexsort((hulls.steps.dcost, -hulls.steps.slope)))
+    while len(steps):
+        taken = int(np.searchsorted(np.cumsum(steps.dcost), room, side="right"))
+        choice[steps.group[:taken]] = steps.after[:taken]
+        room -= int(steps.dcost[:taken].sum())
+        steps = _picked(steps, np.arange(taken, len(steps)))
+        dearest = _dearest(steps)
+        # The next smaller power of two that shuts something out: the levels between would take nothing.
+        most = 1 << ((int(dearest.max(initial=1)) - 1).bit_length() - 1) if dearest.max(initial=1) > 1 else 0
+        steps = _picked(steps, np.flatnonzero(dearest <= most))
     return choice
+
+
+def _dearest(steps: Steps) -> IntArray:
+    """The dearest step of the same group so far, itself included: one that is not let in shuts out the later ones."""
+    order = np.argsort(steps.group, kind="stable")
+    group, dearest = steps.group[order], steps.dcost[order]
+    for gap in range(1, int(np.bincount(group).max(initial=1))):
+        same = group[gap:] == group[:-gap]
+        dearest[gap:] = np.where(same, np.maximum(dearest[gap:], steps.dcost[order][:-gap]), dearest[gap:])
+    found = np.empty_like(dearest)
+    found[order] = dearest
+    return found
+
+
+def _picked(steps: Steps, which: IntArray) -> Steps:
+    return Steps(*(getattr(steps, name)[which] for name in ("group", "before", "after", "dcost", "dloss", "slope")))
 
 
 SOLVER = Solver("greedy", greedy)

@@ -2,9 +2,9 @@
 
 At the edge between two stretches of slopes every unit takes its best format for that multiplier, so each point is a
 plan of known cost and loss, and the line through it with that multiplier lies below the frontier everywhere. Two such
-lines meet within a share (1/16)^2 / 8 of the loss saved between two points below their chord. Costs are exact. Slopes are told
-apart, and what they save is summed (in float64), in single precision: a loss is known to a share `native.SINGLE` of what
-the rest of the frontier saves, and every bound is lowered by that.
+lines meet within a share (1/16)^2 / 8 of the loss saved between two points below their chord. Costs are exact. Slopes
+are told apart, and what they save is summed (in float64), in single precision: a loss is known to a share
+`native.SINGLE` of what the rest of the frontier saves, and every bound is lowered by that.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from solvers import native, stream
 #: Smaller tables get every breakpoint.
 LONG = 1 << 18
 MOST_FORMATS = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Points:
@@ -60,7 +61,7 @@ class Points:
         return float(max(left, right))
 
     def plan(self, value: int | float, time_limit: float) -> Any:
-        """The certified plan at one value: one pass, in which the segment brackets the multiplier: no sample is drawn."""
+        """The certified plan at one value: one pass. The segment brackets the multiplier, so no sample is drawn."""
         from solvers.hull import SOLVER
 
         moved = self.problem.with_limit(self.problem.limits[0].name, value)

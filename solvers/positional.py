@@ -1,8 +1,15 @@
-"""`positional`: the rule of thumb 'first and last layers high, the rest uniform'. A baseline without sensitivities."""
+"""`positional`: the rule of thumb 'first and last layers high, the rest uniform'. A baseline without sensitivities.
+
+Its plans form one ladder: a uniform plan, then the next dearer format for groups from both ends inward, up to the next
+uniform plan. Of the plans of the ladder that fit, the one of least loss is given, so that more room is never worse.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.base import Deadline, Outcome, Solver
 from solvers.hulls import build_hulls, relax
@@ -11,9 +18,10 @@ from solvers.reduce import Reduced
 
 
 def positional(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
-    """The dearest uniform format that fits; then groups from both ends inward take the next dearer one while it fits.
+    """The plan of the ladder that fits and has least loss, the first of equals.
 
-    Where a uniform format is forbidden in a group, or none fits, that group starts from its cheapest allowed format.
+    Where a uniform format is forbidden in a group, that group keeps its cheapest allowed format; the ladder begins with
+    all of those.
     """
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
@@ -24,21 +32,24 @@ def positional(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return Outcome(None, blame=limit_blame(reduced.problem, row.name))
     allowed, rows = np.isfinite(reduced.loss), np.arange(reduced.groups)
     plans = np.where(allowed, np.arange(reduced.k)[None, :], hulls.cheapest[:, None])
-    totals = np.array([row.total(plans[:, j]) for j in range(reduced.k)])
-    ladder = np.argsort(totals, kind="stable")
-    fits = [int(j) for j in ladder if totals[j] <= row.bound]
-    choice = plans[:, fits[-1]].copy() if fits else hulls.cheapest.copy()
-    room = row.bound - row.total(choice)
-    dearer = ladder[len(fits) :]
-    if len(dearer):
-        high = plans[:, dearer[0]]
-        extra = row.weight[rows, high] - row.weight[rows, choice]
-        for group in _from_both_ends(reduced.groups):
-            if extra[group] > room:
-                break
-            choice[group] = high[group]
-            room -= int(extra[group])
-    return Outcome(choice, {row.name: reduced.multiplier(row, vertex.slope)})
+    ladder = np.argsort([row.total(plans[:, j]) for j in range(reduced.k)], kind="stable")
+    inward = np.array(_from_both_ends(reduced.groups))
+    here, best, least = hulls.cheapest, hulls.cheapest, np.inf
+    for there in (plans[:, j] for j in ladder.tolist()):
+        cost = row.total(here) + _sums((row.weight[rows, there] - row.weight[rows, here])[inward])
+        loss = reduced.loss[rows, here].sum() + _sums((reduced.loss[rows, there] - reduced.loss[rows, here])[inward])
+        fitting = np.where(cost <= row.bound, loss, np.inf)
+        count = int(fitting.argmin())
+        if fitting[count] < least:
+            least, best = float(fitting[count]), here.copy()
+            best[inward[:count]] = there[inward[:count]]
+        here = there
+    return Outcome(best, {row.name: reduced.multiplier(row, vertex.slope)})
+
+
+def _sums(parts: NDArray[Any]) -> NDArray[Any]:
+    """Of the first 0, 1, ... of them."""
+    return np.append(parts[:1] * 0, np.cumsum(parts))
 
 
 def _from_both_ends(count: int) -> list[int]:

@@ -45,7 +45,7 @@ def _moderate(problem: Problem) -> bool:
 def run(
     problem: Problem, deadline: Deadline, seed: int, near: tuple[float, float] = (0.0, np.inf)
 ) -> native.TableAnswer:
-    """The compiled solver over the table of a problem that `streams`. near: where the multiplier is looked for first."""
+    """The compiled solver over a problem that `streams`. near: where the multiplier is looked for first."""
     limit = problem.limits[0]
     resource = problem.resource(limit.resource)
     return native.solve_table(

@@ -22,7 +22,9 @@ _UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=40, **_UNTIMED)
 settings.register_profile("ci", max_examples=40, derandomize=True, print_blob=True, **_UNTIMED)
 settings.register_profile("nightly", max_examples=2000, **_UNTIMED)
-settings.register_profile("sweeps", max_examples=1000, print_blob=True, **_UNTIMED)
+#: 160 examples a claim take about ten minutes of one core.
+_SWEEP = int(os.environ.get("BITWRIGHT_TEST_EXAMPLES", "160"))
+settings.register_profile("sweeps", max_examples=_SWEEP, print_blob=True, **_UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).resolve().parent.parent

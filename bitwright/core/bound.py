@@ -16,6 +16,7 @@ from bitwright.core.problem_check import LARGEST
 
 #: Numbers priced at a time: they stay in the processor's cache.
 CACHED = 1 << 16
+NOTHING = np.zeros(0)
 #: Multipliers up to here overflow with no cost that int64 holds.
 LARGE = 1e200
 
@@ -30,7 +31,7 @@ def lagrangian(
         sign = -1.0 if rule.sense == AT_LEAST else 1.0
         constant.append(-sign * m.get(f"rule:{index}", 0.0) * rule.count)
     simple = problem.tie is None and not problem.rules and all(limit.units is None for limit in problem.limits)
-    rest = problem.pairs.loss[problem.pairs.loss < 0]
+    rest = problem.pairs.loss[problem.pairs.loss < 0] if len(problem.pairs) else NOTHING
     if simple and messages is None:
         parts = [_least(problem, m, rows) for rows in row_blocks(problem.n)]
     else:

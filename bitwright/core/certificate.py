@@ -116,7 +116,8 @@ def total_loss(problem: Problem, choice: IntArray) -> float:
     """Exact loss of a choice, pair terms included."""
     parts = [_chosen(problem, choice, rows) for rows in row_blocks(problem.n)]
     if problem.n <= 1_000_000:
-        return math.fsum((exact_sum(np.concatenate(parts)), problem.pairs.total(choice)))
+        alone = exact_sum(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        return math.fsum((alone, problem.pairs.total(choice))) if len(problem.pairs) else alone
     return float(sum(part.astype(np.longdouble).sum() for part in parts) + problem.pairs.total(choice))
 
 
@@ -144,7 +145,8 @@ def violations(problem: Problem, choice: NDArray[Any]) -> list[str]:
 def _misshapen(problem: Problem, choice: NDArray[Any]) -> list[str]:
     if choice.shape != (problem.n,) or choice.dtype.kind not in "iu":
         return [f"the choice must hold one integer for each of {problem.n} units, got {choice.dtype} {choice.shape}"]
-    if len(choice) and (choice.min() < 0 or choice.max() >= problem.k):
+    # As unsigned numbers negative ones are larger than any format: one look is enough.
+    if len(choice) and choice.view(choice.dtype.str.replace("i", "u")).max() >= problem.k:
         return [f"a choice is outside 0 .. {problem.k - 1}"]
     return []
 

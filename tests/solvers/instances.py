@@ -6,7 +6,9 @@ import numpy as np
 
 from bitwright.core.problem import Limit, Problem, compact_bits
 
-FAMILIES = ("layers", "experts", "groups", "hetero", "oddsize", "correlated")
+FAMILIES = ("layers", "experts", "groups", "hetero", "oddsize", "correlated", "similar", "tails")
+#: Spread of the sizes' logarithm: in `tails` a few units outweigh all others.
+SPREAD = {"tails": 3.0}
 #: q, k, v, o, gate, up, down of an 8B model.
 LAYERS = 4096 * np.array([4096, 1024, 1024, 4096, 14336, 14336, 14336])
 #: Sixteenths of a bit, as in the k-quants.
@@ -22,16 +24,22 @@ def sizes(family: str, n: int, rng: np.random.Generator) -> np.ndarray:
         return LAYERS[np.arange(n) % len(LAYERS)]
     if family in ("experts", "groups"):
         return np.full(n, 44_000_000 if family == "experts" else 128)
-    spread = np.exp(rng.normal(6 if family == "hetero" else 15, 1.2, n))
+    spread = np.exp(rng.normal(6 if family == "hetero" else 15, SPREAD.get(family, 1.2), n))
     return np.maximum(1, np.rint(spread)).astype(np.int64) * (16384 if family == "hetero" else 1)
 
 
 def instance(family: str, n: int, k: int, seed: int, *, bits: float = 3.5, dtype: type = np.float64) -> Problem:
-    """loss = importance * 4^-bits with noise, a tenth of the rows spoiled in one format; `correlated`: equal slopes."""
+    """loss = importance * 4^-bits with noise, a tenth of rows spoiled in one format; `correlated`, `similar`: slopes
+    equal but for 1e-7 of a loss, 1e-3 of a slope. Of uneven sizes only those of `hetero` have a common divisor."""
     rng = np.random.default_rng([seed, n, k, FAMILIES.index(family)])
     rate, size = np.array(RATES[k]), sizes(family, n, rng)
     if family == "correlated":
         loss = size[:, None] * (20 - rate / 16) * (1 + 1e-7 * rng.normal(size=(n, k)))
+    elif family == "similar":
+        save = np.diff(rate) / 16 * (1 + 1e-3 * rng.normal(size=(n, k - 1)))
+        loss = size[:, None] * (
+            20 - rate[-1] / 16 + np.pad(np.cumsum(save[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+        )
     else:
         importance = size * np.exp(rng.normal(0, 1.5, n))
         loss = importance[:, None] * 4.0 ** -(rate / 16) * np.exp(0.15 * rng.normal(size=(n, k)))

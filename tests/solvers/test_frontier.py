@@ -70,6 +70,16 @@ def test_a_limit_need_not_be_there() -> None:
     assert [u.name for u in found.uniform] == ["a", "b"]
 
 
+def test_a_step_below_the_rounding_of_the_total_is_no_point() -> None:
+    """Found by `make sweeps`: 1e-31 saved of a loss of 1 made two points of one loss."""
+    cost = Resource("bytes", matrix=np.array([[0, 0], [0, 1]]))
+    found = frontier(Problem(np.array([[-1.0, 0.0], [3e-31, 0.0]]), (cost,), (Limit("bytes", 0),)))
+    assert found.cost.tolist() == [0]
+    assert found.loss.tolist() == [-1.0]
+    assert found.gain.tolist() == [0.0]
+    assert found.bound(1) == -1.0
+
+
 def test_float_resource() -> None:
     cost = Resource("latency_us", matrix=np.array([[0.1, 0.35], [0.2, 0.3]]))
     found = frontier(Problem(np.array([[3.0, 1.0], [3.0, 2.0]]), (cost,)))
