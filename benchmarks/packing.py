@@ -78,6 +78,8 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
         for name, array in data.items():
             steps[f"rtn+pack {name}"] = partial(kernels.rtn_pack, array, bits, False, GROUP, False)
             steps[f"rtn+pack sym {name}"] = partial(kernels.rtn_pack, array, bits, True, GROUP, bits <= 4)
+            if bits == 1:
+                steps[f"rtn+pack sign {name}"] = partial(kernels.rtn_pack, array, 1, True, GROUP, True, signs=True)
         times = interleaved(steps, repeats)
         rows.append({"bits": bits, "gb_s_copy": data["fp32"].nbytes / times["copy fp32"] / 1e9, **ratios(times)})
     return rows
@@ -86,7 +88,7 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
 def ratios(times: dict[str, float]) -> dict[str, float]:
     """memcpy time over the step's time."""
     base = {"pack": "codes", "unpack": "codes", "unpack+dequantize": "dense"}
-    for step in ("quantize+pack", "rtn+pack", "rtn+pack sym"):
+    for step in ("quantize+pack", "rtn+pack", "rtn+pack sym", "rtn+pack sign"):
         base |= {f"{step} {name}": name for name in ("fp32", "fp16", "bf16")}
     return {step: times[f"copy {base[step]}"] / times[step] for step in base if step in times}
 
@@ -180,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     threads.threads = lambda: 1  # type: ignore[assignment]  # the clock counts one thread
     with kept_memory():  # as in `execute`: the results' pages are there, as those of the copies are
         rows = measure(options.size, options.repeats)
-    names = [name for name in rows[-1] if name not in ("bits", "gb_s_copy")]
+    names = [name for name in rows[0] if name not in ("bits", "gb_s_copy")]  # those of one bit: signs too
     print(f"{backend()}, {options.size} x {options.size}, groups of {GROUP}; speed over memcpy of the same buffer")
     print("bits  " + "  ".join(names))
     for row in rows:

@@ -27,7 +27,7 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=off", "-fvisibility=defaul
 _AVX2 = ("-mavx2", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=256")
 UNITS = {
-    "cpu.cpp": (), "cpu_scalar.cpp": (), "cpu_twin.cpp": (), "cpu_avx2.cpp": _AVX2, "cpu_avx512.cpp": _AVX512,
+    "cpu_avx512.cpp": _AVX512, "cpu_avx2.cpp": _AVX2, "cpu_scalar.cpp": (), "cpu_twin.cpp": (), "cpu.cpp": (),
     "gptq.cpp": (),
 }  # fmt: skip
 TIMEOUT_S = 300

@@ -204,6 +204,7 @@ def rtn_pack(
     """`rtn_rows` and `pack` in one pass: words, not codes. weight: float32, float16, or uint16 (bfloat16 bits).
 
     One bit too, whose scales are always corrected; signs: that bit is the sign. into: arrays to fill (`packed_rows`).
+    Raises InvalidInput for arrays of other sizes.
     """
     native = library()
     if native is None or not 1 <= bits <= 8 or group < 1 or weight.size == 0 or weight.dtype not in _TYPES:
@@ -211,6 +212,8 @@ def rtn_pack(
     kind = 2 if signs else int(symmetric)
     weight = _dense(weight)
     rows, columns = weight.shape
+    if into is not None:
+        _check_room(into, rows, columns, bits, symmetric, group)
     out, scales, zeros = packed_rows(rows, columns, bits, symmetric, group) if into is None else into
 
     def work(start: int, stop: int) -> int:
@@ -247,6 +250,14 @@ def _dense(array: NDArray[Any]) -> NDArray[Any]:
 def _are_words(packed: NDArray[Any], bits: int, columns: int) -> bool:
     kind = packed.dtype.kind in "ui" and packed.dtype.itemsize == 4 and packed.dtype.isnative
     return kind and packed.ndim == 2 and 1 <= bits <= 8 and packed.shape[1] == words(columns, bits)
+
+
+def _check_room(into: Packed, rows: int, columns: int, bits: int, symmetric: bool, group: int) -> None:
+    shape = rows, -(-columns // group)
+    expected = [("uint32", (rows, words(columns, bits))), ("float16", shape), None if symmetric else ("uint8", shape)]
+    found = [a if a is None else (str(a.dtype), a.shape) for a in into]
+    if found != expected or not all(a is None or (a.flags.c_contiguous and a.flags.aligned) for a in into):
+        raise InvalidInput("there is no room for these codes", expected=f"contiguous {expected}", got=str(found))
 
 
 def _check_values(values: NDArray[Any], bits: int, group: int) -> tuple[int, int]:

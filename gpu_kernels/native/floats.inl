@@ -4,28 +4,28 @@ struct F32 {
     typedef float type;
     static inline float one(const type *p) { return *p; }
 #if defined(BW_AVX2)
-    static inline __attribute__((always_inline)) __m256 eight(const type *p) { return _mm256_loadu_ps(p); }
+    static BW_INLINE __m256 eight(const type *p) { return _mm256_loadu_ps(p); }
 #endif
 };
 struct F16 {
     typedef bw_u16 type;
     static inline float one(const type *p) { return bw_from_half(*p); }
 #if defined(BW_AVX2)
-    static inline __attribute__((always_inline)) __m256 widened(__m128i v) { return _mm256_cvtph_ps(v); }
-    static inline __attribute__((always_inline)) __m256 eight(const type *p) { return widened(_mm_loadu_si128((const __m128i *)p)); }
+    static BW_INLINE __m256 widened(__m128i v) { return _mm256_cvtph_ps(v); }
+    static BW_INLINE __m256 eight(const type *p) { return widened(_mm_loadu_si128((const __m128i *)p)); }
 #endif
 };
 struct BF16 {
     typedef bw_u16 type;
     static inline float one(const type *p) { return bw_from_bf16(*p); }
 #if defined(BW_AVX2)
-    static inline __attribute__((always_inline)) __m256 widened(__m128i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }
-    static inline __attribute__((always_inline)) __m256 eight(const type *p) { return widened(_mm_loadu_si128((const __m128i *)p)); }
+    static BW_INLINE __m256 widened(__m128i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }
+    static BW_INLINE __m256 eight(const type *p) { return widened(_mm_loadu_si128((const __m128i *)p)); }
 #endif
 };
 
 #if defined(BW_AVX2)
-template <class T> static inline __attribute__((always_inline)) __m256i eight_codes(const typename T::type *x, __m256 inverse, __m256 zero, __m256 top) {
+template <class T> static BW_INLINE __m256i eight_codes(const typename T::type *x, __m256 inverse, __m256 zero, __m256 top) {
     __m256 q = _mm256_add_ps(_mm256_round_ps(_mm256_mul_ps(T::eight(x), inverse), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), zero);
     q = _mm256_min_ps(_mm256_max_ps(_mm256_setzero_ps(), q), top); // max and min give their second operand for NaN
     return _mm256_cvtps_epi32(q);
@@ -65,4 +65,19 @@ static inline void dequantize_run(const uint8_t *codes, int64_t n, float zero, f
     }
 #endif
     for (; i < n; ++i) out[i] = ((float)codes[i] - zero) * scale;
+}
+
+// Numbers as float32.
+template <class T> static void widen_all(const typename T::type *x, int64_t n, float *out) {
+    int64_t i = 0;
+#if defined(BW_AVX2)
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, T::eight(x + i));
+#endif
+    for (; i < n; ++i) out[i] = T::one(x + i);
+}
+// The numbers themselves where they are float32, else in `room`.
+template <class T> static const float *floats_of(const typename T::type *x, int64_t n, float *room) {
+    if (sizeof(typename T::type) == 4) return (const float *)x;
+    widen_all<T>(x, n, room);
+    return room;
 }

@@ -66,6 +66,27 @@ static inline float least(V8 a) {
     return x;
 #endif
 }
+// The sum of eight numbers, as reference_quantize.lane_sum ends.
+static inline float sum8(V8 t) {
+#if defined(BW_AVX2)
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)t), _mm256_extractf128_ps((__m256)t, 1)), two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
+    return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
+#endif
+}
+// bw_half_scale, by the processor's own conversion where it has one.
+static inline bool half_scale(float scale, bw_u16 *out) {
+#if defined(BW_AVX2)
+    float magnitude = scale < 0 ? -scale : scale;
+    magnitude = magnitude > BW_TINY ? magnitude : BW_TINY;
+    if (magnitude > BW_MAX_HALF) return false;
+    *out = (bw_u16)_cvtss_sh(scale < 0 ? -magnitude : magnitude, _MM_FROUND_TO_NEAREST_INT);
+    return true;
+#else
+    return bw_half_scale(scale, out);
+#endif
+}
 // The highest bits of eight numbers, one each.
 static inline uint32_t top_bits(I8 v) {
 #if defined(BW_AVX2)

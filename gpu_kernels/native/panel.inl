@@ -2,22 +2,20 @@
 // For groups of whole 32s that follow each other without a gap, codes and words included. Same numbers as rtn.inl.
 #if defined(BW_AVX2)
 typedef __m256i Words;
-// Left to itself the compiler keeps some of these as calls, with their sums in memory: twice the time.
-#define BW_FLATTEN inline __attribute__((always_inline))
-BW_FLATTEN Words twice(__m128i v) { return _mm256_broadcastsi128_si256(v); }
+static BW_INLINE Words twice(__m128i v) { return _mm256_broadcastsi128_si256(v); }
 
-template <bool SIGNED> BW_FLATTEN Words larger32(Words a, Words b) { return SIGNED ? _mm256_max_epi32(a, b) : _mm256_max_epu32(a, b); }
-template <bool SIGNED> BW_FLATTEN Words larger16(Words a, Words b) { return SIGNED ? _mm256_max_epi16(a, b) : _mm256_max_epu16(a, b); }
-template <bool SIGNED> BW_FLATTEN Words larger_of_pairs(Words a, Words b) { return larger16<SIGNED>(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)); }
+template <bool SIGNED> static BW_INLINE Words larger32(Words a, Words b) { return SIGNED ? _mm256_max_epi32(a, b) : _mm256_max_epu32(a, b); }
+template <bool SIGNED> static BW_INLINE Words larger16(Words a, Words b) { return SIGNED ? _mm256_max_epi16(a, b) : _mm256_max_epu16(a, b); }
+template <bool SIGNED> static BW_INLINE Words larger_of_pairs(Words a, Words b) { return larger16<SIGNED>(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)); }
 // Lane g of the result: the largest lane of v[g].
-template <bool SIGNED> BW_FLATTEN Words largest_of_each(const Words *v) {
+template <bool SIGNED> static BW_INLINE Words largest_of_each(const Words *v) {
     Words pair[4], four[2];
     for (int k = 0; k < 4; ++k) pair[k] = larger32<SIGNED>(_mm256_unpacklo_epi32(v[2 * k], v[2 * k + 1]), _mm256_unpackhi_epi32(v[2 * k], v[2 * k + 1]));
     for (int k = 0; k < 2; ++k) four[k] = larger32<SIGNED>(_mm256_unpacklo_epi64(pair[2 * k], pair[2 * k + 1]), _mm256_unpackhi_epi64(pair[2 * k], pair[2 * k + 1]));
     return larger32<SIGNED>(_mm256_permute2x128_si256(four[0], four[1], 0x20), _mm256_permute2x128_si256(four[0], four[1], 0x31));
 }
 // The same of 16-bit lanes, in eight of them.
-template <bool SIGNED> BW_FLATTEN __m128i largest_of_each_16(const Words *v) {
+template <bool SIGNED> static BW_INLINE __m128i largest_of_each_16(const Words *v) {
     Words pair[4], four[2];
     for (int k = 0; k < 4; ++k) pair[k] = larger_of_pairs<SIGNED>(v[2 * k], v[2 * k + 1]);
     for (int k = 0; k < 2; ++k) four[k] = larger16<SIGNED>(_mm256_unpacklo_epi32(pair[2 * k], pair[2 * k + 1]), _mm256_unpackhi_epi32(pair[2 * k], pair[2 * k + 1]));
@@ -28,7 +26,7 @@ template <bool SIGNED> BW_FLATTEN __m128i largest_of_each_16(const Words *v) {
 
 // Extremes of `count` groups (see range_of), one a lane.
 template <class T> struct Extremes { // 16-bit floats: sixteen at a time
-    BW_FLATTEN static void of(const bw_u16 *x, int count, int64_t n, V8 *low, V8 *high) {
+    static BW_INLINE void of(const bw_u16 *x, int count, int64_t n, V8 *low, V8 *high) {
         Words s[8], u[8];
         for (int g = 0; g < 8; ++g) {
             s[g] = u[g] = _mm256_setzero_si256();
@@ -45,7 +43,7 @@ template <class T> struct Extremes { // 16-bit floats: sixteen at a time
     }
 };
 template <> struct Extremes<F32> {
-    BW_FLATTEN static void of(const float *x, int count, int64_t n, V8 *low, V8 *high) {
+    static BW_INLINE void of(const float *x, int count, int64_t n, V8 *low, V8 *high) {
         Words s[8], u[8];
         for (int g = 0; g < 8; ++g) {
             s[g] = u[g] = _mm256_setzero_si256();
@@ -71,7 +69,7 @@ struct Panel {
     bool coarse;      // a scale is subnormal: its rounding may put the largest weight beyond the last step
 };
 // bw_group_parameters of eight groups; 0, or why not.
-BW_FLATTEN int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Panel *p) {
+static BW_INLINE int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Panel *p) {
     if (_mm256_movemask_ps((__m256)(v_finite(low) & v_finite(high))) != 255) return 1;
     const V8 top = v_set((float)((1 << bits) - 1)), half = v_set((float)(1 << (bits - 1))), zero = v_set(0);
     // Division by a power of two is multiplication by its inverse.
@@ -90,7 +88,7 @@ BW_FLATTEN int panel_parameters(V8 low, V8 high, int bits, bool symmetric, Panel
     return 0;
 }
 // bw_corrected of eight groups.
-BW_FLATTEN void panel_corrected(Panel *p) {
+static BW_INLINE void panel_corrected(Panel *p) {
     const V8 along = (V8)_mm256_load_ps(p->along), norm = (V8)_mm256_load_ps(p->norm);
     const __m128i before = _mm_load_si128((const __m128i *)p->scale);
     const V8 gain = v_clamp(v_pick(along != v_set(0), norm / along * (1.0f / BW_FINE), v_set(1)), v_set(0.7f), v_set(1.5f));
@@ -112,18 +110,18 @@ struct Rounding {
 // with BW_FINE times as much.
 static const float MAGIC = 12582912.0f;
 #if defined(BW_AVX512)
-BW_FLATTEN Words lower_halves(Words even, Words odd) {
+static BW_INLINE Words lower_halves(Words even, Words odd) {
     return _mm256_mask_shuffle_epi8(even, 0xccccccccu, odd, twice(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
 }
-BW_FLATTEN Words add_products(Words sum, Words a, Words b) { return _mm256_dpwssd_epi32(sum, a, b); }
+static BW_INLINE Words add_products(Words sum, Words a, Words b) { return _mm256_dpwssd_epi32(sum, a, b); }
 #else
-BW_FLATTEN Words lower_halves(Words even, Words odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
-BW_FLATTEN Words add_products(Words sum, Words a, Words b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+static BW_INLINE Words lower_halves(Words even, Words odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
+static BW_INLINE Words add_products(Words sum, Words a, Words b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 #endif
-BW_FLATTEN Words rint32(__m256 x, __m256 inverse) { return _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)); }
+static BW_INLINE Words rint32(__m256 x, __m256 inverse) { return _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)); }
 // Steps of sixteen numbers, held to those that B bits have, added to the sums. Steps are below 2^4 before: no scale is
 // rounded down by more than a third.
-template <int B, int HOW> BW_FLATTEN Words summed(Words step, Words fine, Rounding &r) {
+template <int B, int HOW> static BW_INLINE Words summed(Words step, Words fine, Rounding &r) {
     step = _mm256_min_epi16(step, _mm256_set1_epi16((1 << (B - 1)) - 1));
     if (HOW == SUMS_FLOOR) step = _mm256_max_epi16(step, _mm256_set1_epi16(-(1 << (B - 1))));
     r.along = add_products(r.along, fine, step);
@@ -131,7 +129,7 @@ template <int B, int HOW> BW_FLATTEN Words summed(Words step, Words fine, Roundi
     return step;
 }
 // Summed steps of sixteen numbers, of both vectors in turn.
-template <int B, int HOW> BW_FLATTEN Words alternating(__m256 even, __m256 odd, Rounding &r) {
+template <int B, int HOW> static BW_INLINE Words alternating(__m256 even, __m256 odd, Rounding &r) {
     const __m256 p = _mm256_mul_ps(even, r.fine), q = _mm256_mul_ps(odd, r.fine), magic = _mm256_set1_ps(MAGIC * BW_FINE);
     const Words step = lower_halves((Words)_mm256_add_ps(p, magic), (Words)_mm256_add_ps(q, magic));
     return summed<B, HOW>(step, lower_halves(_mm256_cvtps_epi32(p), _mm256_cvtps_epi32(q)), r);
@@ -139,7 +137,7 @@ template <int B, int HOW> BW_FLATTEN Words alternating(__m256 even, __m256 odd, 
 // Codes of sixteen numbers (steps where there are sums) in 16 bits. Steps of plain rounding are below 2^9.
 // Each half holds two runs of four: 0-3, 8-11 and 4-7, 12-15.
 template <class T, int B, int HOW> struct Codes {
-    BW_FLATTEN static Words sixteen(const typename T::type *x, Rounding &r) {
+    static BW_INLINE Words sixteen(const typename T::type *x, Rounding &r) {
         const __m256 a = T::eight(x), b = T::eight(x + 8);
 #if defined(BW_AVX512)
         if (HOW != PLAIN) return alternating<B, HOW>(a, b, r);
@@ -148,19 +146,19 @@ template <class T, int B, int HOW> struct Codes {
         if (HOW == PLAIN) return _mm256_add_epi16(step, r.zero);
         return summed<B, HOW>(step, _mm256_packs_epi32(rint32(a, r.fine), rint32(b, r.fine)), r);
     }
-    BW_FLATTEN static Words ordered(Words bytes) {
+    static BW_INLINE Words ordered(Words bytes) {
 #if defined(BW_AVX512)
         if (HOW != PLAIN) return _mm256_shuffle_epi8(bytes, twice(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)));
 #endif
         return bytes;
     }
-    BW_FLATTEN static Words settled(Words v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
-    BW_FLATTEN static Words settled_pairs(Words v) {
+    static BW_INLINE Words settled(Words v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
+    static BW_INLINE Words settled_pairs(Words v) {
         return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(v, 0xd8), twice(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15)));
     }
 };
 template <int B, int HOW> struct Codes<BF16, B, HOW> { // even numbers are shifted into place, odd ones are there; in their order
-    BW_FLATTEN static Words sixteen(const bw_u16 *x, Rounding &r) {
+    static BW_INLINE Words sixteen(const bw_u16 *x, Rounding &r) {
         const Words v = _mm256_loadu_si256((const Words *)x);
         const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)), odd = _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u)));
         if (HOW != PLAIN) return alternating<B, HOW>(even, odd, r);
@@ -168,18 +166,18 @@ template <int B, int HOW> struct Codes<BF16, B, HOW> { // even numbers are shift
         const __m256 p = _mm256_add_ps(_mm256_mul_ps(even, r.inverse), magic), q = _mm256_add_ps(_mm256_mul_ps(odd, r.inverse), magic);
         return _mm256_add_epi16(lower_halves((Words)p, (Words)q), r.zero);
     }
-    BW_FLATTEN static Words ordered(Words bytes) { return bytes; }
-    BW_FLATTEN static Words settled(Words v) { return _mm256_permute4x64_epi64(v, 0xd8); }
-    BW_FLATTEN static Words settled_pairs(Words v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
+    static BW_INLINE Words ordered(Words bytes) { return bytes; }
+    static BW_INLINE Words settled(Words v) { return _mm256_permute4x64_epi64(v, 0xd8); }
+    static BW_INLINE Words settled_pairs(Words v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
 };
 // Codes of 32 numbers as bytes, still to be settled.
-template <class T, int B, int HOW> BW_FLATTEN Words thirty_two(const typename T::type *x, Rounding &r) {
+template <class T, int B, int HOW> static BW_INLINE Words thirty_two(const typename T::type *x, Rounding &r) {
     const Words a = Codes<T, B, HOW>::sixteen(x, r), b = Codes<T, B, HOW>::sixteen(x + 16, r);
     if (HOW == PLAIN) return _mm256_min_epu8(_mm256_packus_epi16(a, b), _mm256_set1_epi8((char)((1 << B) - 1)));
     return Codes<T, B, HOW>::ordered(_mm256_add_epi8(_mm256_packs_epi16(a, b), r.zero));
 }
 // 64 codes of at most 4 bits, two a byte, to 8 B bytes; writes 32.
-template <int B> BW_FLATTEN void pack_pairs(Words v, uint8_t *out) {
+template <int B> static BW_INLINE void pack_pairs(Words v, uint8_t *out) {
     if (B == 2) {
         v = _mm256_maddubs_epi16(v, _mm256_set1_epi16(1 | 16 << 8));
         v = _mm256_permute4x64_epi64(_mm256_packus_epi16(v, v), 0xd8);
@@ -191,7 +189,7 @@ template <int B> BW_FLATTEN void pack_pairs(Words v, uint8_t *out) {
     _mm256_storeu_si256((Words *)out, v);
 }
 // 64 numbers, with one rounding for each half, to words; writes at most 24 bytes more than count.
-template <class T, int B, int HOW> BW_FLATTEN void words_of_64(const typename T::type *x, Rounding &r, Rounding &s, uint8_t *out, Words order) {
+template <class T, int B, int HOW> static BW_INLINE void words_of_64(const typename T::type *x, Rounding &r, Rounding &s, uint8_t *out, Words order) {
     const Words a = thirty_two<T, B, HOW>(x, r), b = thirty_two<T, B, HOW>(x + 32, s);
     if (B <= 4) {
         const Words pair = _mm256_set1_epi16((short)(1 | 1 << (8 + (B & 7))));
@@ -203,10 +201,10 @@ template <class T, int B, int HOW> BW_FLATTEN void words_of_64(const typename T:
 }
 // Groups up to this size have sums of 32 bits; parts of larger ones are added up in 64.
 static const int64_t SMALL_GROUP = 128, LARGE_PART = 1024;
-BW_FLATTEN Words add_pairs(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)); }
-BW_FLATTEN Words add_fours(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)); }
+static BW_INLINE Words add_pairs(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)); }
+static BW_INLINE Words add_fours(Words a, Words b) { return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)); }
 // Sums of eight small groups; at: 0 along, 1 norm.
-BW_FLATTEN __m256 panel_totals(const Words sums[8][2], int at) {
+static BW_INLINE __m256 panel_totals(const Words sums[8][2], int at) {
     Words two[4];
     for (int k = 0; k < 4; ++k) two[k] = add_pairs(sums[2 * k][at], sums[2 * k + 1][at]);
     const Words a = add_fours(two[0], two[1]), b = add_fours(two[2], two[3]);
@@ -221,7 +219,7 @@ static inline bw_i64 total64(Words v) {
 }
 // Codes and words of `n` numbers. SAFE: writes no byte beyond them.
 template <class T, int B, int HOW, bool SAFE>
-BW_FLATTEN void panel_part(const typename T::type *x, int64_t n, Rounding &r, uint8_t *out, Words order) {
+static BW_INLINE void panel_part(const typename T::type *x, int64_t n, Rounding &r, uint8_t *out, Words order) {
     alignas(32) uint8_t room[96];
     int64_t i = 0;
     for (; i + 64 <= n; i += 64, out += 8 * B) {
@@ -232,14 +230,14 @@ BW_FLATTEN void panel_part(const typename T::type *x, int64_t n, Rounding &r, ui
     pack_wide<B>(Codes<T, B, HOW>::settled(thirty_two<T, B, HOW>(x + i, r)), SAFE ? room : out, order);
     if (SAFE) std::memcpy(out, room, 4 * B);
 }
-template <int B, int HOW> BW_FLATTEN Rounding rounding(const Panel &p, int g) {
+template <int B, int HOW> static BW_INLINE Rounding rounding(const Panel &p, int g) {
     const Words zero = HOW == PLAIN ? _mm256_set1_epi16(p.zero[g]) : _mm256_set1_epi8(1 << (B - 1));
     const Words none = _mm256_setzero_si256();
     return Rounding{_mm256_broadcast_ss(p.inverse + g), _mm256_broadcast_ss(p.fine + g), zero, none, none};
 }
 // Codes and words of one group of a panel; SIZE: of n where the compiler may know it, or 0.
 template <class T, int B, int HOW, int SIZE, bool SAFE>
-BW_FLATTEN void panel_group(const typename T::type *x, int64_t size, Panel &p, int g, uint8_t *out, Words order) {
+static BW_INLINE void panel_group(const typename T::type *x, int64_t size, Panel &p, int g, uint8_t *out, Words order) {
     const int64_t n = SIZE ? SIZE : size;
     Rounding r = rounding<B, HOW>(p, g);
     if (HOW == PLAIN || n <= SMALL_GROUP) {
@@ -268,14 +266,14 @@ static void panel_groups(const typename T::type *x, int count, int64_t size, Pan
     for (int g = 0; g < count; ++g) panel_group<T, B, HOW, SIZE, SAFE>(x + g * size, size, p, g, out + g * (size / 8 * B), order);
 }
 template <class T, int B, int HOW, int SIZE>
-BW_FLATTEN void panel_codes(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, const uint8_t *end, Words order) {
+static BW_INLINE void panel_codes(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, const uint8_t *end, Words order) {
     if (end - out < count * (size / 8 * B) + 32) panel_groups<T, B, HOW, 0, true>(x, count, size, p, out, order);
     else if (SIZE && count == 8) panel_groups<T, B, HOW, SIZE, false>(x, 8, SIZE, p, out, order);
     else panel_groups<T, B, HOW, 0, false>(x, count, size, p, out, order);
 }
 // Range and parameters of `count` groups; 0, or why not.
 template <class T, int SIZE>
-BW_FLATTEN int panel_begin(const typename T::type *x, int64_t count, int64_t group, int bits, bool symmetric, Panel *p) {
+static BW_INLINE int panel_begin(const typename T::type *x, int64_t count, int64_t group, int bits, bool symmetric, Panel *p) {
     V8 low, high;
     if (SIZE && count >= 8) Extremes<T>::of(x, 8, SIZE, &low, &high);
     else Extremes<T>::of(x, count < 8 ? (int)count : 8, group, &low, &high);

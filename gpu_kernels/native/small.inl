@@ -19,33 +19,75 @@ static inline float pow2(int power) { // -127 .. 127
     v.u = power == -127 ? 0x400000u : (bw_u32)(power + 127) << 23;
     return v.f;
 }
-// Codes of eight finite numbers: nearest, halves to even, saturating. value: the magnitudes that they stand for.
-template <class E> static inline I8 small_codes(V8 x, V8 *value) {
-    const int drop = 23 - E::M;
-    const int32_t gap = (127 - E::BIAS) << E::M, most = E::LAST + gap;
-    const float steps_of_one = (float)(1 << (E::BIAS - 1 + E::M));
-    const I8 magnitude = (I8)x & 0x7fffffff, small = magnitude < ((128 - E::BIAS) << 23);
-    I8 whole = (magnitude + ((magnitude >> drop) & 1) + ((1 << (drop - 1)) - 1)) >> drop;
-    whole = i_pick(whole > most, I8{most, most, most, most, most, most, most, most}, whole);
-    const V8 steps = v_rint((V8)(magnitude & small) * v_set(steps_of_one)); // of the numbers without a leading one
-    *value = v_pick(small, steps * v_set(1.0f / steps_of_one), (V8)(whole << drop));
-    return i_pick(small, __builtin_convertvector(steps, I8), whole - gap) | (((I8)x >> (32 - E::WIDTH)) & (1 << (E::WIDTH - 1)));
+// Codes, without their signs, of eight magnitudes: nearest, halves to even, saturating. value: what they stand for.
+// A number is rounded by adding the power of two whose last digit is its own last one that is kept, at least that of the
+// numbers without a leading one; the digits of the sum and the exponent make the code.
+template <class E> static BW_INLINE I8 magnitude_codes(V8 magnitude, V8 *value) {
+    const int32_t drop = 23 - E::M, least = (128 - E::BIAS) << 23;
+    magnitude = v_min(magnitude, v_set(last_value<E>()));
+    const I8 exponent = i_max((I8)magnitude & 0x7f800000, I8{} + least), power = exponent + (drop << 23);
+    const V8 sum = magnitude + (V8)power;
+    *value = sum - (V8)power;
+    return (I8)sum - power + ((exponent - least) >> drop);
 }
-// The number of nf4's middles below each of eight numbers: four steps down a tree of the middles.
-static inline I8 nf4_codes(V8 x, const float *middles) {
+template <class E> static BW_INLINE I8 small_codes(V8 x, V8 *value) {
+    return magnitude_codes<E>(v_abs(x), value) | (((I8)x >> (32 - E::WIDTH)) & (1 << (E::WIDTH - 1)));
+}
 #if defined(BW_AVX2)
-    const float *m = middles;
-    const __m256 second = _mm256_setr_ps(m[3], m[11], 0, 0, 0, 0, 0, 0), third = _mm256_setr_ps(m[1], m[5], m[9], m[13], 0, 0, 0, 0);
-    const __m256 fourth = _mm256_setr_ps(m[0], m[2], m[4], m[6], m[8], m[10], m[12], m[14]);
-    I8 at = -(x > v_set(m[7]));
-    for (const __m256 &level : {second, third, fourth}) at = at + at - (x > (V8)_mm256_permutevar8x32_ps(level, (__m256i)at));
-    return at;
+// Numbers below 128 of four vectors as bytes in their order; of larger ones, or below 0, only the highest bit is right.
+static BW_INLINE __m256i as_bytes(I8 a, I8 b, I8 c, I8 d) { return _mm256_packs_epi16(_mm256_packs_epi32((__m256i)a, (__m256i)b), _mm256_packs_epi32((__m256i)c, (__m256i)d)); }
+static BW_INLINE __m256i in_order(__m256i v) { return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
+#endif
+// Codes of 32 numbers, a byte each.
+template <class E> static BW_INLINE void small_bytes(const V8 *x, uint8_t *out) {
+    V8 unused;
+#if defined(BW_AVX2)
+    I8 c[4];
+    for (int k = 0; k < 4; ++k) c[k] = magnitude_codes<E>(v_abs(x[k]), &unused);
+    const __m256i signs = as_bytes((I8)x[0], (I8)x[1], (I8)x[2], (I8)x[3]), last = _mm256_set1_epi8((char)(1 << (E::WIDTH - 1)));
+    const __m256i moved = E::WIDTH == 8 ? signs : _mm256_srli_epi16(signs, 8 - E::WIDTH);
+    _mm256_storeu_si256((__m256i *)out, in_order(_mm256_or_si256(as_bytes(c[0], c[1], c[2], c[3]), _mm256_and_si256(moved, last))));
 #else
-    I8 at = {0};
-    for (int t = 0; t < 15; ++t) at -= x > v_set(middles[t]);
-    return at;
+    for (int k = 0; k < 4; ++k) put_bytes(small_codes<E>(x[k], &unused), out + 8 * k);
 #endif
 }
+static BW_INLINE void load32(const float *x, float by, V8 *v) {
+    for (int k = 0; k < 4; ++k) v[k] = v_load(x + 8 * k) * by;
+}
+// n codes below 16 as bytes, to nibbles: byte j holds code j below and code j + n / 2 above; n a multiple of 16.
+static BW_INLINE void nibbles_of(const uint8_t *codes, int n, uint8_t *out) {
+    for (int j = 0; j < n / 2; j += 8) {
+        uint64_t low, high;
+        std::memcpy(&low, codes + j, 8);
+        std::memcpy(&high, codes + n / 2 + j, 8);
+        low |= high << 4;
+        std::memcpy(out + j, &low, 8);
+    }
+}
+// The number of nf4's middles below each of eight numbers: four steps down a tree of the middles.
+struct Nf4Tree {
+#if defined(BW_AVX2)
+    __m256 first, level[3];
+    explicit Nf4Tree(const float *m) {
+        first = _mm256_set1_ps(m[7]);
+        level[0] = _mm256_setr_ps(m[3], m[11], 0, 0, 0, 0, 0, 0), level[1] = _mm256_setr_ps(m[1], m[5], m[9], m[13], 0, 0, 0, 0);
+        level[2] = _mm256_setr_ps(m[0], m[2], m[4], m[6], m[8], m[10], m[12], m[14]);
+    }
+    BW_INLINE I8 codes(V8 x) const {
+        I8 at = -(x > (V8)first);
+        for (int k = 0; k < 3; ++k) at = at + at - (x > (V8)_mm256_permutevar8x32_ps(level[k], (__m256i)at));
+        return at;
+    }
+#else
+    const float *middles;
+    explicit Nf4Tree(const float *m) : middles(m) {}
+    inline I8 codes(V8 x) const {
+        I8 at = {0};
+        for (int t = 0; t < 15; ++t) at -= x > v_set(middles[t]);
+        return at;
+    }
+#endif
+};
 // Largest magnitude, read as integers: NaN is above infinity and infinity above all.
 float absmax(const float *x, int64_t n) {
     I8 most[4] = {};
@@ -53,104 +95,175 @@ float absmax(const float *x, int64_t n) {
     for (; i + 32 <= n; i += 32)
         for (int k = 0; k < 4; ++k) most[k] = i_max(most[k], (I8)v_load(x + i + 8 * k) & 0x7fffffff);
     for (; i + 8 <= n; i += 8) most[0] = i_max(most[0], (I8)v_load(x + i) & 0x7fffffff);
-    float rest[8] = {0};
-    std::memcpy(rest, x + i, (n - i) * sizeof(float));
-    most[1] = i_max(most[1], (I8)v_load(rest) & 0x7fffffff);
+    if (i < n) {
+        float rest[8] = {0};
+        std::memcpy(rest, x + i, (n - i) * sizeof(float));
+        most[1] = i_max(most[1], (I8)v_load(rest) & 0x7fffffff);
+    }
     return largest(i_max(i_max(most[0], most[1]), i_max(most[2], most[3])));
 }
 
 // A row of floats, eight at a time, the last ones filled up with zeros.
 template <class E> static void small_row(const float *x, int64_t n, float inverse, uint8_t *out) {
-    V8 unused;
+    V8 unused, v[4];
     int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        load32(x + i, inverse, v);
+        small_bytes<E>(v, out + i);
+    }
     for (; i + 8 <= n; i += 8) put_bytes(small_codes<E>(v_load(x + i) * inverse, &unused), out + i);
+    if (i == n) return;
     float rest[8] = {0};
     uint8_t codes[8];
     std::memcpy(rest, x + i, (n - i) * sizeof(float));
     put_bytes(small_codes<E>(v_load(rest) * inverse, &unused), codes);
     std::memcpy(out + i, codes, n - i);
 }
-static inline float sum32(const V8 *e) { // as reference_quantize.lane_sum
-    const V8 t = (e[0] + e[2]) + (e[1] + e[3]);
-    return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
-}
-// 32 numbers under one power of two: the one for the largest, or the next where that loses less.
-template <class E, int TOP> static void mx_block(const float *from, uint8_t *out) {
-    V8 x[4], magnitude[4];
-    for (int k = 0; k < 4; ++k) x[k] = v_load(from + 8 * k), magnitude[k] = v_abs(x[k]);
-    bw_float_bits top;
-    top.f = largest(i_max(i_max((I8)magnitude[0], (I8)magnitude[1]), i_max((I8)magnitude[2], (I8)magnitude[3])));
-    const int first = top.u >> 23 ? (int)(top.u >> 23) - 127 - TOP : top.u ? 31 - __builtin_clz(top.u) - 149 - TOP : -128;
-    I8 codes[2][4];
-    int power[2], best = 0;
-    float error[2];
-    for (int more = 0; more < 2; ++more) {
-        const int p = first + more;
-        power[more] = p < -127 || !top.u ? -127 : p > 127 ? 127 : p;
-        const float scale = pow2(power[more]), inverse = pow2(-power[more]);
-        V8 off[4];
-        for (int k = 0; k < 4; ++k) {
-            V8 value;
-            codes[more][k] = small_codes<E>(x[k] * inverse, &value);
-            off[k] = value * scale - magnitude[k];
-            off[k] = off[k] * off[k];
-        }
-        // Without a number beyond the last value, every value of the next grid is one of this: it cannot lose less.
-        if (!more && top.f * inverse <= last_value<E>()) break;
-        error[more] = sum32(off);
-        best = more && error[1] < error[0];
-    }
-    *out++ = (uint8_t)(power[best] + 127);
-    const I8 *c = codes[best];
-    if (E::WIDTH == 8)
-        for (int k = 0; k < 4; ++k) put_bytes(c[k], out + 8 * k);
-    else
-        for (int k = 0; k < 2; ++k) put_nibbles(c[k], c[k + 2], out + 8 * k);
-}
-// Blocks of 16 with an e4m3 scale: eight scales at a time.
-static void nvfp4_blocks(const float *x, int64_t count, float outer, uint8_t *out) {
-    const float unit = 1.0f / (6.0f * outer);
-    for (int64_t first = 0; first < count; first += 8) {
-        const int here = count - first < 8 ? (int)(count - first) : 8;
-        V8 top = v_set(0), value;
-        for (int b = 0; b < here; ++b) {
-            const float *from = x + (first + b) * 16;
-            top[b] = largest(i_max((I8)v_abs(v_load(from)), (I8)v_abs(v_load(from + 8))));
-        }
-        const I8 stored = small_codes<E4M3>(top * unit, &value);
-        const V8 scale = value * outer, inverse = v_pick(scale != v_set(0), 1.0f / scale, v_set(0));
-        for (int b = 0; b < here; ++b, out += 9) {
-            const float *from = x + (first + b) * 16;
-            *out = (uint8_t)stored[b];
-            put_nibbles(small_codes<E2M1>(v_load(from) * inverse[b], &value), small_codes<E2M1>(v_load(from + 8) * inverse[b], &value), out + 1);
-        }
-    }
-}
-static inline bw_u16 half_of_largest(float x) {
+static inline float sum32(const V8 *e) { return sum8((e[0] + e[2]) + (e[1] + e[3])); } // as reference_quantize.lane_sum
+// Largest magnitudes of `count` <= 8 blocks of n numbers, a multiple of 8 or any number.
+static BW_INLINE void tops_of(const float *x, int count, int64_t n, float *tops) {
 #if defined(BW_AVX2)
-    return (bw_u16)_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+    if (n % 8 == 0) {
+        __m256i most[8];
+        for (int b = 0; b < 8; ++b) {
+            most[b] = _mm256_setzero_si256();
+            for (int64_t i = 0; b < count && i < n; i += 8) most[b] = _mm256_max_epi32(most[b], (__m256i)((I8)v_load(x + b * n + i) & 0x7fffffff));
+        }
+        _mm256_storeu_si256((__m256i *)tops, largest_of_each<true>(most));
+        return;
+    }
+#endif
+    for (int b = 0; b < 8; ++b) tops[b] = b < count ? absmax(x + b * n, n) : 0;
+}
+// The squared error of 32 numbers under a power of two.
+template <class E> static BW_INLINE float mx_error(const float *from, float scale, float inverse) {
+    V8 off[4];
+    for (int k = 0; k < 4; ++k) {
+        V8 value;
+        const V8 magnitude = v_abs(v_load(from + 8 * k));
+        magnitude_codes<E>(magnitude * inverse, &value);
+        off[k] = value * scale - magnitude;
+        off[k] = off[k] * off[k];
+    }
+    return sum32(off);
+}
+// Blocks of 32 numbers under one power of two each: the one for the largest, or the next where that loses less.
+template <class E, int TOP> static void mx_blocks(const float *x, int count, uint8_t *out) {
+    alignas(32) float tops[8];
+    tops_of(x, count, 32, tops);
+    int power[8], next[8];
+    unsigned clipped = 0;
+    for (int b = 0; b < count; ++b) {
+        bw_float_bits top;
+        top.f = tops[b];
+        const int first = top.u >> 23 ? (int)(top.u >> 23) - 127 - TOP : top.u ? 31 - __builtin_clz(top.u) - 149 - TOP : -200;
+        power[b] = first < -127 ? -127 : first > 127 ? 127 : first;
+        next[b] = first < -128 ? -127 : first > 126 ? 127 : first + 1;
+        // Without a number beyond the last value, every value of the next grid is one of this: it cannot lose less.
+        clipped |= (unsigned)(top.f * pow2(-power[b]) > last_value<E>()) << b;
+    }
+    for (; clipped; clipped &= clipped - 1) {
+        const int b = __builtin_ctz(clipped);
+        const float here = mx_error<E>(x + 32 * b, pow2(power[b]), pow2(-power[b])), there = mx_error<E>(x + 32 * b, pow2(next[b]), pow2(-next[b]));
+        power[b] = there < here ? next[b] : power[b];
+    }
+    for (int b = 0; b < count; ++b) {
+        V8 v[4];
+        load32(x + 32 * b, pow2(-power[b]), v);
+        *out++ = (uint8_t)(power[b] + 127);
+        if (E::WIDTH == 8) small_bytes<E>(v, out);
+        else {
+            uint8_t codes[32];
+            small_bytes<E>(v, codes);
+            nibbles_of(codes, 32, out);
+        }
+        out += 4 * E::WIDTH;
+    }
+}
+// Blocks of 16 with an e4m3 scale.
+static void nvfp4_blocks(const float *x, int count, float unit, float outer, uint8_t *out) {
+    alignas(32) float each[8];
+    alignas(32) int32_t scales[8];
+    tops_of(x, count, 16, each);
+    V8 value;
+    const I8 stored = small_codes<E4M3>(v_load(each) * unit, &value);
+    const V8 scale = value * outer, inverse = v_pick(scale != v_set(0), 1.0f / scale, v_set(0));
+    std::memcpy(each, &inverse, sizeof each);
+    std::memcpy(scales, &stored, sizeof scales);
+    for (int b = 0; b < count; b += 2, out += 18) { // two blocks at a time, of which the second may not be there
+        const bool two = b + 1 < count;
+        const float *from = x + b * 16;
+        V8 v[4] = {v_load(from) * each[b], v_load(from + 8) * each[b], v_set(0), v_set(0)};
+        if (two) v[2] = v_load(from + 16) * each[b + 1], v[3] = v_load(from + 24) * each[b + 1];
+        alignas(32) uint8_t codes[32];
+        small_bytes<E2M1>(v, codes);
+        out[0] = (uint8_t)scales[b];
+#if defined(BW_AVX2)
+        const __m256i c = _mm256_load_si256((const __m256i *)codes), pairs = _mm256_or_si256(c, _mm256_slli_epi16(_mm256_srli_si256(c, 8), 4));
+        _mm_storel_epi64((__m128i *)(out + 1), _mm256_castsi256_si128(pairs));
+        if (!two) continue;
+        _mm_storel_epi64((__m128i *)(out + 10), _mm256_extracti128_si256(pairs, 1));
 #else
-    return x >= 65520.0f ? 0x7c00 : bw_to_half((double)(x > 65504.0f ? 65504.0f : x));
+        nibbles_of(codes, 16, out + 1);
+        if (!two) continue;
+        nibbles_of(codes + 16, 16, out + 10);
+#endif
+        out[9] = (uint8_t)scales[b + 1];
+    }
+}
+// Eight magnitudes rounded to halves, and those as numbers.
+static BW_INLINE V8 rounded_halves(V8 x, bw_u16 *halves) {
+#if defined(BW_AVX2)
+    const __m128i found = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128((__m128i *)halves, found);
+    return (V8)_mm256_cvtph_ps(found);
+#else
+    V8 back;
+    for (int k = 0; k < 8; ++k) {
+        halves[k] = x[k] >= 65520.0f ? 0x7c00 : bw_to_half((double)(x[k] > 65504.0f ? 65504.0f : x[k]));
+        back[k] = bw_from_half(halves[k]);
+    }
+    return back;
 #endif
 }
-static void nf4_block(const float *x, int64_t n, const float *middles, uint8_t *out) {
-    const bw_u16 half = half_of_largest(absmax(x, n));
-    std::memcpy(out, &half, 2);
-    out += 2;
-    const float scale = bw_from_half(half), inverse = scale != 0 ? 1.0f / scale : 0.0f;
+static BW_INLINE void nf4_codes(const float *x, int64_t n, float inverse, const Nf4Tree &tree, uint8_t *out) {
     const int64_t upper = (n + 1) / 2;
     int64_t j = 0;
-    for (; j + 8 <= n - upper; j += 8) put_nibbles(nf4_codes(v_load(x + j) * inverse, middles), nf4_codes(v_load(x + upper + j) * inverse, middles), out + j);
+#if defined(BW_AVX2)
+    for (; j + 32 <= n - upper; j += 32) {
+        __m256i c[2];
+        for (int side = 0; side < 2; ++side) {
+            I8 at[4];
+            for (int k = 0; k < 4; ++k) at[k] = tree.codes(v_load(x + side * upper + j + 8 * k) * inverse);
+            c[side] = as_bytes(at[0], at[1], at[2], at[3]);
+        }
+        _mm256_storeu_si256((__m256i *)(out + j), in_order(_mm256_or_si256(c[0], _mm256_slli_epi16(c[1], 4))));
+    }
+#endif
+    for (; j + 8 <= n - upper; j += 8) put_nibbles(tree.codes(v_load(x + j) * inverse), tree.codes(v_load(x + upper + j) * inverse), out + j);
     for (; j < upper; j += 8) {
         float low[8] = {0}, high[8] = {0};
         uint8_t bytes[8];
         const int64_t lows = upper - j < 8 ? upper - j : 8, highs = n - upper - j < 8 ? n - upper - j : 8;
         std::memcpy(low, x + j, lows * sizeof(float));
         std::memcpy(high, x + upper + j, highs * sizeof(float));
-        I8 above = nf4_codes(v_load(high) * inverse, middles);
+        I8 above = tree.codes(v_load(high) * inverse);
         for (int64_t k = highs; k < 8; ++k) above[k] = 0; // no number, no code
-        put_nibbles(nf4_codes(v_load(low) * inverse, middles), above, bytes);
+        put_nibbles(tree.codes(v_load(low) * inverse), above, bytes);
         std::memcpy(out + j, bytes, lows);
+    }
+}
+template <int SIZE> static void nf4_blocks(const float *x, int count, int64_t size, const Nf4Tree &tree, uint8_t *out) {
+    const int64_t n = SIZE ? SIZE : size, bytes = 2 + (n + 1) / 2;
+    alignas(32) float tops[8], inverse[8];
+    tops_of(x, count, n, tops);
+    bw_u16 halves[8];
+    const V8 scale = rounded_halves(v_load(tops), halves), found = v_pick(scale != v_set(0), 1.0f / scale, v_set(0));
+    std::memcpy(inverse, &found, sizeof inverse);
+    const Nf4Tree here = tree;
+    for (int b = 0; b < count; ++b, out += bytes) {
+        std::memcpy(out, halves + b, 2);
+        nf4_codes(x + b * n, n, inverse[b], here, out + 2);
     }
 }
 
@@ -159,12 +272,16 @@ static void nf4_block(const float *x, int64_t n, const float *middles, uint8_t *
 void small_quantize(const float *data, int64_t rows, int64_t columns, int kind, int64_t block, int64_t block_bytes, const float *table, float *outer, uint8_t *out) {
     const int64_t whole = columns / block, rest = columns - whole * block, bytes = (whole + (rest > 0)) * block_bytes;
     std::vector<float> last(block);
-    const auto blocks = [&](const float *x, int64_t count, uint8_t *to) {
-        if (kind == NVFP4) return nvfp4_blocks(x, count, *outer, to);
-        for (int64_t b = 0; b < count; ++b, x += block, to += block_bytes) {
-            if (kind == MXFP8) mx_block<E4M3, 8>(x, to);
-            else if (kind == MXFP4) mx_block<E2M1, 2>(x, to);
-            else nf4_block(x, block, table, to);
+    const Nf4Tree tree(table);
+    const float unit = kind == NVFP4 ? 1.0f / (6.0f * *outer) : 0;
+    const auto blocks = [&](const float *x, int64_t number, uint8_t *to) {
+        for (int64_t first = 0; first < number; first += 8, x += 8 * block, to += 8 * block_bytes) {
+            const int count = number - first < 8 ? (int)(number - first) : 8;
+            if (kind == NVFP4) nvfp4_blocks(x, count, unit, *outer, to);
+            else if (kind == MXFP8) mx_blocks<E4M3, 8>(x, count, to);
+            else if (kind == MXFP4) mx_blocks<E2M1, 2>(x, count, to);
+            else if (block == 64) nf4_blocks<64>(x, count, 64, tree, to);
+            else nf4_blocks<0>(x, count, block, tree, to);
         }
     };
     for (int64_t r = 0; r < rows; ++r) {

@@ -1,27 +1,27 @@
 // ---- 32 codes <-> B words ---------------------------------------------------------------------------------------
 #if defined(BW_AVX2)
 // Lane masks of the spread 64 -> 32 -> 16 -> 8 bits (see gpu_kernels/reference.py).
-template <int LANE, int USED> static inline __attribute__((always_inline)) __m256i low_mask() {
+template <int LANE, int USED> static BW_INLINE __m256i low_mask() {
     uint64_t m = 0;
     for (int at = 0; at < 64; at += 2 * LANE) m |= (USED >= 64 ? ~0ull : ((1ull << USED) - 1)) << at;
     return _mm256_set1_epi64x((long long)m);
 }
 // Codes of B < 8 bits side by side until they end on a byte (two of 4 bits, four of 2 or 6) or are eight in 64 bits: a + b *
 // 2^B by one multiply-add of bytes, the same of words, then of dwords by shifts.
-template <int B> static inline __attribute__((always_inline)) __m256i squeeze(__m256i v) {
+template <int B> static BW_INLINE __m256i squeeze(__m256i v) {
     v = _mm256_maddubs_epi16(_mm256_set1_epi16((short)(1 | 1 << (8 + B))), v);
     if (B == 4) return v;
     v = _mm256_madd_epi16(v, _mm256_set1_epi32(1 | 1 << (16 + 2 * B)));
     if (B % 2 == 0) return v;
     return _mm256_srli_epi64(_mm256_sllv_epi32(v, _mm256_set1_epi64x(32 - 4 * B)), 32 - 4 * B);
 }
-template <int LANE, int USED> static inline __attribute__((always_inline)) __m256i spread(__m256i v) {
+template <int LANE, int USED> static BW_INLINE __m256i spread(__m256i v) {
     const __m256i low = low_mask<LANE, USED>();
     return _mm256_or_si256(_mm256_and_si256(v, low), _mm256_and_si256(_mm256_slli_epi64(v, LANE - USED), _mm256_slli_epi64(low, LANE)));
 }
 // Byte order that puts the low bytes that `squeeze` left in each of its numbers side by side, 2B of a half; and the order
 // that spreads them over 64-bit lanes.
-template <int B> static inline __attribute__((always_inline)) __m256i gather_order(bool back) {
+template <int B> static BW_INLINE __m256i gather_order(bool back) {
     alignas(32) int8_t order[32];
     const int number = B == 4 ? 2 : B % 2 ? 8 : 4, used = number * B / 8; // bytes of a number, and those that count
     for (int half = 0; half < 2; ++half)
@@ -34,7 +34,7 @@ template <int B> static inline __attribute__((always_inline)) __m256i gather_ord
     return _mm256_load_si256((const __m256i *)order);
 }
 // Writes 16 + 2B bytes or less at `out`; only the first 4B count.
-template <int B> static inline __attribute__((always_inline)) void pack_wide(__m256i v, uint8_t *out, __m256i order) {
+template <int B> static BW_INLINE void pack_wide(__m256i v, uint8_t *out, __m256i order) {
     if (B == 8) { _mm256_storeu_si256((__m256i *)out, v); return; }
     if (B == 1) {
         const uint32_t bits = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(v, 7));
@@ -46,7 +46,7 @@ template <int B> static inline __attribute__((always_inline)) void pack_wide(__m
     _mm_storeu_si128((__m128i *)(out + 2 * B), _mm256_extracti128_si256(v, 1));
 }
 // Reads 16 + 2B bytes or less at `in`.
-template <int B> static inline __attribute__((always_inline)) __m256i unpack_wide(const uint8_t *in, __m256i order) {
+template <int B> static BW_INLINE __m256i unpack_wide(const uint8_t *in, __m256i order) {
     if (B == 8) return _mm256_loadu_si256((const __m256i *)in);
     __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)in)),
                                         _mm_loadu_si128((const __m128i *)(in + 2 * B)), 1);

@@ -186,6 +186,28 @@ def test_wrong_words_are_refused() -> None:
             kernels.unpack_dequantize(packed, s, None, bits, 64, columns)
 
 
+@NATIVE
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_room_of_another_size_type_or_stride_is_refused_and_left_alone(symmetric: bool) -> None:
+    weight = np.ones((4, 96), np.float32)
+    words, scales, zeros = kernels.packed_rows(4, 96, 3, symmetric, 32)
+    for room in (
+        (words[:3], scales, zeros),
+        (words[:, :8], scales, zeros),
+        (words.view(np.int32), scales, zeros),
+        (words, scales[:, :2], zeros),
+        (np.repeat(words, 2, axis=0)[::2], scales, zeros),
+        (words, scales, np.zeros((4, 3), np.uint8) if symmetric else None),
+    ):
+        for array in room:
+            if array is not None:
+                array[...] = 7
+        with pytest.raises(InvalidInput, match="no room"):
+            kernels.rtn_pack(weight, 3, symmetric, 32, False, into=room)
+        assert all(array is None or (array == 7).all() for array in room)
+    assert kernels.rtn_pack(weight, 3, symmetric, 32, False, into=(words, scales, zeros)) == (words, scales, zeros)
+
+
 def test_a_group_far_longer_than_the_row_costs_nothing() -> None:
     one = np.ones((2, 1), np.float32)
     expected = reference_quantize.quantize_pack(ONES, one, one, 4, 10**9)
