@@ -132,11 +132,11 @@ def _finished(task: ScoringTask, rows: list[Floats], reached: NDArray[np.bool_],
         for i, row in enumerate(rows)
     ])  # fmt: skip
     stderr = np.full(loss.shape, np.nan)
-    loss, stderr, unmeasured = fill_unmeasured_parts(task, energy, unit_of, loss, stderr, reached[unit_of])
+    loss, stderr, unmeasured = fill_unmeasured_parts(task, energy, unit_of, loss, stderr, reached)
     assert task.data is not None
     return Scores(
         loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens, samples=task.data.items,
-        unmeasured=tuple(dict.fromkeys(unmeasured)), warnings=warnings, parameters={"target": task.target},
+        unmeasured=unmeasured, warnings=warnings, parameters={"target": task.target},
     )  # fmt: skip
 
 

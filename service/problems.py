@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from bitwright.core.errors import BitwrightError, HttpError, Internal, InvalidInput, MethodNotAllowed, NotFound
+from bitwright.core.errors import (
+    BitwrightError,
+    HttpError,
+    Internal,
+    InvalidInput,
+    InvalidSetting,
+    MethodNotAllowed,
+    NotFound,
+)
 from bitwright.core.requests import got_text
 
 MEDIA_TYPE = "application/problem+json"
@@ -95,7 +103,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(BitwrightError)
     async def typed(request: Request, error: BitwrightError) -> Response:
-        if error.status >= 500:
+        if isinstance(error, InvalidSetting):  # the operator's affair: no request can put it right, none sees its paths
+            log.error("%s %s: %s", request_id(request), error.slug, error)
+            error = Internal("the server is not set up as it should be; it is logged with the request id")
+        elif error.status >= 500:
             log.warning("%s %s: %s", request_id(request), error.slug, error.detail)
         return problem_response(error, request_id(request))
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bitwright.core.canonical import digest_bytes, write_json
-from bitwright.core.errors import Conflict, InvalidInput, NotFound
+from bitwright.core.errors import Conflict, InvalidInput, NotFound, OutOfResources
 from bitwright.jobs.blobs import BlobStore
 from bitwright.jobs.values import timestamp
 from bitwright.settings import Settings
@@ -47,9 +48,10 @@ class Uploads:
                     "too many uploaded files of this tenant are kept", expected=f"at most {self._limit}",
                     hint="delete some, or ask the operator to raise BITWRIGHT_TENANT_UPLOADS",
                 )  # fmt: skip
-            self._blobs.put(kind, body)
             record = {"digest": digest, "name": name, "bytes": len(body), "created_at": timestamp(time.time()), **told}
-            write_json(path, record)
+            with _our_place():
+                self._blobs.put(kind, body)
+                write_json(path, record)
         return record
 
     def kept(self, tenant: str, kind: str, digest: str) -> bool:
@@ -83,6 +85,17 @@ class Uploads:
     def _record(self, tenant: str, kind: str, digest: str) -> Path:
         """Raises NotFound for a text that is no digest."""
         return self._folder(tenant) / f"{kind}-{self._blobs.path(kind, digest).name}.json"
+
+
+@contextmanager
+def _our_place() -> Iterator[None]:
+    """Where the state folder cannot be written to, that is no mistake of whoever asked, nor theirs to know where it is.
+
+    Raises OutOfResources for what says otherwise."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise OutOfResources("the server cannot store files", hint="its operator checks BITWRIGHT_STATE_DIR") from error
 
 
 def check_name(name: str) -> None:

@@ -1,9 +1,12 @@
-"""A disk without room over HTTP: 507 and when to come again, nothing half kept, and the same request works later."""
+"""A disk without room over HTTP: 507 and when to come again, nothing half kept, and the same request works later.
+
+A disk that cannot be written to is no mistake of whoever asks."""
 
 from __future__ import annotations
 
 import io
 import resource
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,21 +30,19 @@ def api(tmp_path: Path) -> Iterator[Running]:
 
 
 @contextmanager
-def full_database(api: Running) -> Iterator[None]:
-    """SQLite finds no room for another page: the limit is that of each connection, so all are made anew with it."""
+def pragma(api: Running, words: str) -> Iterator[None]:
+    """It holds for each connection alone, so all are made anew with it."""
     engine = api.store.database.engine
 
-    def limit(connection: object, _record: object) -> None:
-        connection.execute(f"PRAGMA max_page_count={pages}")  # type: ignore[attr-defined]
+    def tell(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute(f"PRAGMA {words}")
 
-    with api.store.database.read() as tx:
-        pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    event.listen(engine, "connect", limit)
+    event.listen(engine, "connect", tell)
     engine.dispose()
     try:
         yield
     finally:
-        event.remove(engine, "connect", limit)
+        event.remove(engine, "connect", tell)
         engine.dispose()
 
 
@@ -66,7 +67,9 @@ def test_a_job_without_room_is_refused_and_accepted_when_there_is_some(api):
         body = {"kind": "inspect", "model": "hf:org/name", "callback": "https://example.com/" + "y" * 2000}
         return api.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": f'"{number}"'})
 
-    with full_database(api):
+    with api.store.database.read() as tx:
+        pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    with pragma(api, f"max_page_count={pages}"):
         room = next(number for number in range(100) if post(number).status_code != 202)  # the pages in use fill up
         for _ in range(3):
             refused(post(room))
@@ -92,3 +95,18 @@ def test_uploads_without_room_are_refused_and_leave_nothing(api):
     assert not [path for path in api.settings.blob_dir.rglob("*") if path.is_file()]
     assert api.http.post("/v1/texts", content=text, headers=TEXT).status_code == 201
     assert api.http.post("/v1/problems", **sent).status_code == 201
+
+
+def test_a_state_folder_that_cannot_be_written_to_is_no_mistake_of_the_request(api):
+    """Regression: 422 with the path of the folder, as if another request could help."""
+    (api.settings.state_dir / "blobs").write_text("in the way")
+    (api.settings.state_dir / "keys.json").write_text("no keys")
+    assert_problem(api.http.get("/v1/jobs"), 500, "internal")
+    (api.settings.state_dir / "keys.json").unlink()
+    answers = [api.http.post("/v1/texts", content="words", headers=TEXT)]
+    assert_problem(answers[0], 500, "out-of-resources")
+    with pragma(api, "query_only=ON"):
+        answers.append(api.http.post("/v1/jobs", json={"kind": "inspect", "model": "hf:org/name"}))
+        assert_problem(answers[1], 500, "internal")
+        assert api.http.get("/v1/jobs").json()["jobs"] == []
+    assert not [answer for answer in answers if str(api.settings.state_dir) in answer.text]

@@ -51,6 +51,20 @@ def test_experts_that_no_token_reaches(tiny: dict[str, Opened], stream: bool) ->
     assert any("not reached" in words for words in table.provenance["warnings"])
 
 
+@pytest.mark.parametrize("granularity", ["column", "row"])
+def test_parts_of_experts_that_no_token_reaches(tiny: dict[str, Opened], granularity: str) -> None:
+    """Regression: scoring columns (recipe `baq`) of a mixture with unreached experts ended in an IndexError."""
+    source, inventory = tiny["mixtral"]
+    table = score(
+        source, inventory, ("int3-channel", "int8-channel"), metric="gptq-loss", granularity=granularity,
+        calibration=calibrated(token_data(1, 1)),
+    )  # fmt: skip
+    assert len(table.provenance["unmeasured"]) == 2 * 2 * 3
+    assert len(set(table.provenance["unmeasured"])) == 2 * 2 * 3
+    assert (table.loss > 0).all()
+    assert np.isfinite(table.loss).all()
+
+
 @BOTH
 def test_a_head_tied_to_the_embeddings(tmp_path: Path, stream: bool) -> None:
     torch.manual_seed(3)
