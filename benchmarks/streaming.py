@@ -1,7 +1,7 @@
 """A model several times larger than the memory of the process: scored, planned and measured block by block.
 
 Usage: python -m benchmarks.streaming MODEL [--copies 8] [--times 8] [--limit-mib 900] [--tokens 256] [--dtype float32]
-           [--store bfloat16] [--metric fisher] [--formats int2-g64,int3-g64,int4-g64] [--keep DIR]
+           [--store bfloat16] [--metric fisher] [--quantizer rtn] [--formats int2-g64,int3-g64,int4-g64] [--keep DIR]
            [--score-only]
 
 Makes a wide and deep checkpoint of a trained model (benchmarks/deep_models.py) in a temporary folder (or --keep), then,
@@ -31,16 +31,19 @@ MIB = 1 << 20
 
 def child(
     model: str, metric: str, formats: tuple[str, ...], limit: int, tokens: int, options: dict[str, Any],
-    measuring: bool,
+    measuring: bool, quantizer: str,
 ) -> None:  # fmt: skip
     """In the limited process. Prints one JSON line."""
     import numpy as np
 
     from bitwright.models import inspect, open_model
+    from bitwright.settings import Settings
     from sensitivity import calibration
     from sensitivity.evaluate import measure
     from sensitivity.scoring import score
     from solvers import solve
+    from worker.steps.context import Context
+    from worker.steps.quantizing import make_quantizer
 
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     start_data = re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
@@ -48,13 +51,17 @@ def child(
     inventory = inspect(source)
     parts = calibration.load(None, source, inventory, scoring_tokens=tokens, confirming_tokens=tokens)
     start = time.monotonic()
-    table = score(source, inventory, formats, metric=metric, calibration=parts, samples=1, options=options)
+    maker = make_quantizer(quantizer, source, inventory, parts, Context(Settings(state_dir=Path(model) / "state")))
+    table = score(
+        source, inventory, formats, metric=metric, calibration=parts, samples=1, options=options, quantizer=maker
+    )
     scored = time.monotonic() - start
     middle = (len(formats) - 1) // 2
     limit_bytes = int(table.cost_bytes()[:, middle].sum())
     choice = np.asarray(solve(table.problem(limit_bytes)).choice)
     variants = {"plan": [formats[j] for j in choice], "uniform": [formats[middle]] * len(choice)}
-    found = measure(source, inventory, variants, parts) if measuring else {}
+    variants = variants if len(formats) > 1 else {"uniform": variants["uniform"]}
+    found = measure(source, inventory, variants, parts, quantizer=maker) if measuring else {}
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = re.search(r"VmHWM:\s+(\d+)", status)
     blocks: dict[int | None, int] = {}
@@ -81,6 +88,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--store", default=None, choices=("float16", "bfloat16"))
     parser.add_argument("--metric", default="fisher")
+    parser.add_argument("--quantizer", default="rtn")
     parser.add_argument("--formats", default="int2-g64,int3-g64,int4-g64")
     parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--score-only", action="store_true")
@@ -90,7 +98,10 @@ def main() -> None:
         options = {"activation_mib": arguments.activation_mib, "dtype": arguments.dtype}
         formats = tuple(arguments.formats.split(","))
         limit, measuring = arguments.limit_mib * MIB, not arguments.score_only
-        child(str(arguments.model), arguments.metric, formats, limit, arguments.tokens, options, measuring)
+        child(
+            str(arguments.model), arguments.metric, formats, limit, arguments.tokens, options, measuring,
+            arguments.quantizer,
+        )  # fmt: skip
         return
     import torch
 
@@ -103,7 +114,7 @@ def main() -> None:
             make_deep(arguments.model, deep, arguments.copies, arguments.times, store)
         size = sum(path.stat().st_size for path in deep.glob("*.safetensors"))
         command = [sys.executable, "-m", "benchmarks.streaming", str(deep), "--child"]
-        for name in ("limit_mib", "activation_mib", "tokens", "dtype", "metric", "formats"):
+        for name in ("limit_mib", "activation_mib", "tokens", "dtype", "metric", "quantizer", "formats"):
             command += ["--" + name.replace("_", "-"), str(getattr(arguments, name))]
         command += ["--score-only"] if arguments.score_only else []
         # BLAS sets 32 MiB aside for every thread: of no use here, and the limit counts it.
@@ -115,8 +126,9 @@ def main() -> None:
     promise = 4 * found["block"] + arguments.activation_mib * MIB + 1024 * MIB
     limit, block = arguments.limit_mib, found["block"] / MIB
     print(
-        f"{arguments.model.name} x {arguments.copies} wide x {arguments.times} deep, {arguments.metric} in "
-        f"{arguments.dtype}: checkpoint {size / MIB:.0f} MiB ({4 * found['weights'] / MIB:.0f} MiB in float32), "
+        f"{arguments.model.name} x {arguments.copies} wide x {arguments.times} deep, {arguments.metric} and "
+        f"{arguments.quantizer} in {arguments.dtype}: checkpoint {size / MIB:.0f} MiB "
+        f"({4 * found['weights'] / MIB:.0f} MiB in float32), "
         f"{found['units']} units, "
         f"largest block {block:.0f} MiB in float32\n"
         f"limit on data {limit} MiB, of which interpreter and libraries take {found['data'] / MIB:.0f}: "

@@ -42,6 +42,7 @@ class Compensated:
 
     def __init__(self, name: str, base: Quantizer, compensator: Compensator, *, judged: bool) -> None:
         self.name, self._base, self._compensator, self._judged = name, base, compensator, judged
+        self.options: frozenset[str] = getattr(base, "options", frozenset())
 
     def quantize(
         self,
@@ -88,6 +89,7 @@ class BiasCorrected:
 
     def __init__(self, name: str, base: Quantizer) -> None:
         self.name, self._base = name, base
+        self.options: frozenset[str] = getattr(base, "options", frozenset())
 
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""

@@ -5,10 +5,12 @@ rounded and every later column k takes  w_k -= (w_j - q_j) / U_jj * U_jk.  Colum
 the columns behind it is one matrix product. All in float64.
 
 Columns go by falling diagonal of H (`order="activation"`) or as they lie (`"natural"`). Scales (`scales="range"`) are
-those of `rtn`: for the original weights in activation order, where a group's columns do not come together, and for the
-weights as they stand when the group begins in natural order. Unlike in `rtn` the scale that rounds is the scale that is
-stored: the errors passed on must be the real ones. With `scales="clip"` they come from the gain-corrected range search
-of `clip` over the same weights, weighed by the group's block of H.
+those of `rtn`: for the original weights (`groups="static"`, all there is in activation order, where the columns of a
+group do not come together), or for the weights as they stand when the group begins (`"moving"`, what natural order
+takes unless told). Unlike in `rtn` the scale that rounds is the scale that is stored: the errors passed on must be the
+real ones. With `scales="clip"` they come from the gain-corrected range search of `clip` over the same weights, weighed
+by the group's block of H. Formats of whole blocks go as they lie, and several formats in one matrix in activation order
+with static groups: other settings are refused there.
 
 KL over that of `rtn` on tests/models/llama-stdlib (H of 32 x 256 tokens of unquantized inputs, 3 k test tokens, groups
 of 64): activation 0.23 at 2 bits and 0.20 at 3, natural 0.30 and 0.26; with clip 0.28 and 0.25, natural 0.26 and 0.26.
@@ -16,6 +18,7 @@ of 64): activation 0.23 at 2 bits and 0.20 at 3, natural 0.30 and 0.26; with cli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +51,47 @@ DAMPING, DAMPING_GROWTH, DAMPING_TRIES = 0.01, 10.0, 5
 BLOCK = 128
 ORDERS = ("activation", "natural")
 SCALES = ("range", "clip")
+GROUPS = ("static", "moving")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `gptq`; None: what fits the format. Raises InvalidInput for values that are none."""
+
+    damping: Any = DAMPING
+    order: Any = None
+    groups: Any = None
+    scales: Any = "range"
+    block: Any = BLOCK
+
+    def __post_init__(self) -> None:
+        numbers = [type(self.damping) in (int, float) and self.damping >= 0, type(self.block) is int and self.block > 0]
+        words = [self.order in (None, *ORDERS), self.groups in (None, *GROUPS), self.scales in SCALES]
+        if not all((*numbers, *words)) or (self.by_activation and self.groups == "moving"):
+            raise InvalidInput(
+                "gptq cannot work with these settings",
+                expected=f"order in {ORDERS}, groups in {GROUPS} (moving in natural order alone), scales in {SCALES}, "
+                "block >= 1, damping >= 0",
+                got=", ".join(f"{name}={value!r}"[:60] for name, value in vars(self).items()),
+            )
+
+    @property
+    def by_activation(self) -> bool:
+        return bool(self.order != "natural")
+
+    @property
+    def moving(self) -> bool:
+        return not self.by_activation and self.groups != "static"
+
+    def require(self, format: Format, order: str) -> None:
+        """Raises Unsupported where a format can be made in this order alone, from ranges of the original weights."""
+        moved = order == ORDERS[0] and self.groups == "moving"
+        if self.order not in (None, order) or self.scales != "range" or moved:
+            raise Unsupported(
+                f"gptq makes {format.label[:80]} in {order} order with scales of the range only",
+                expected=f"order={order}, scales=range", got=f"order={self.order}, scales={self.scales}",
+                hint="leave these options of the quantizer out",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +110,7 @@ class Gptq:
     """The `gptq` quantizer."""
 
     name = "gptq"
+    options = frozenset(("damping", "order", "groups", "scales", "block"))
 
     def __init__(self) -> None:
         self._last: Prepared | None = None
@@ -77,14 +122,11 @@ class Gptq:
         *,
         name: str = "weight",
         hessian: NDArray[Any] | None = None,
-        damping: float = DAMPING,
-        order: str = ORDERS[0],
-        scales: str = "range",
-        block: int = BLOCK,
         losses: Float64 | None = None,
         **context: Any,
     ) -> Stored:
-        """See quantizers.base.Quantizer. hessian: (in, in) sum of x x' over calibration tokens, any scale.
+        """See quantizers.base.Quantizer. hessian: (in, in) sum of x x' over calibration tokens, any scale. Further
+        members: see Settings.
 
         losses: (out, in) array that takes what every weight's rounding costs (sweep.sweep); integer formats only.
 
@@ -102,18 +144,20 @@ class Gptq:
         check_weight(weight, name)
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
-        if order not in ORDERS or scales not in SCALES or block < 1 or damping < 0:
-            raise InvalidInput(
-                "gptq cannot work with these settings",
-                expected=f"order in {ORDERS}, scales in {SCALES}, block >= 1, damping >= 0",
-                got=f"order={order!r}, scales={scales!r}, block={block}, damping={damping}",
-            )
+        told = self._settings(context)
         if isinstance(format, BlockFormat):
-            natural = self._prepared(hessian, weight.shape[1], damping, ORDERS[1], name)
+            told.require(format, ORDERS[1])
+            natural = self._prepared(hessian, weight.shape[1], told.damping, ORDERS[1], name)
             return sweep_blocks(weight, format, natural.upper, name)
-        prepared = self._prepared(hessian, weight.shape[1], damping, order, name)
-        parameters = _Parameters(format, damped(prepared.moments, damping) if scales == "clip" else None, name)
-        return _quantize(weight, parameters, prepared, block, losses)
+        if told.scales == "clip" and not format.plain:
+            raise Unsupported(
+                f"gptq searches no range for {format.label[:80]}", expected="an int format with zero or middle codes",
+                got=format.label[:80], hint="leave the option scales of the quantizer out",
+            )  # fmt: skip
+        prepared = self._prepared(hessian, weight.shape[1], told.damping, told.order or ORDERS[0], name)
+        moments = damped(prepared.moments, told.damping) if told.scales == "clip" else None
+        parameters = _Parameters(format, moments, name)
+        return _quantize(weight, parameters, prepared, told, losses)
 
     def quantize_mixed(
         self,
@@ -122,20 +166,22 @@ class Gptq:
         *,
         name: str = "weight",
         hessian: NDArray[Any] | None = None,
-        damping: float = DAMPING,
-        block: int = BLOCK,
         losses: Float64 | None = None,
         **context: Any,
     ) -> Mixed:
         """See quantizers.mixed. Rows one by one; other parts in one sweep, in activation order, scales of the range."""
         if format.granularity.startswith("row"):
-            more = {**context, "hessian": hessian, "damping": damping, "block": block}
-            return by_lines(self, weight, format, name=name, **more)
+            return by_lines(self, weight, format, name=name, **{**context, "hessian": hessian})
+        told = self._settings(context)
+        told.require(format, ORDERS[0])
         check_weight(weight, name)
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
-        prepared = self._prepared(hessian, weight.shape[1], damping, ORDERS[0], name)
-        return sweep_mixed(weight, format, prepared.upper, prepared.permutation, block, name, losses)
+        prepared = self._prepared(hessian, weight.shape[1], told.damping, ORDERS[0], name)
+        return sweep_mixed(weight, format, prepared.upper, prepared.permutation, told.block, name, losses)
+
+    def _settings(self, context: Mapping[str, Any]) -> Settings:
+        return Settings(**{name: context[name] for name in self.options if name in context})
 
     def _prepared(self, hessian: NDArray[Any] | None, columns: int, damping: float, order: str, name: str) -> Prepared:
         """The factor of this Hessian; the last one is kept, because one Hessian serves several formats and units."""
@@ -193,7 +239,7 @@ class _Parameters:
         if self.format.tensor:  # one scale for all rows: the matrix is one long group
             scale, zero = replace(self, format=replace(self.format, tensor=False)).of(group.reshape(1, -1), span)
             return np.repeat(scale, len(group)), np.repeat(zero, len(group))
-        if self.moments is not None and self.format.plain:
+        if self.moments is not None:
             start, stop = span
             pull = by_moments(self.moments[start:stop, start:stop])
             _, scale, zero = search(np.ascontiguousarray(group), self.format, pull, RATIOS, self.name)
@@ -205,16 +251,16 @@ class _Parameters:
 
 
 def _quantize(
-    weight: Float32Matrix, parameters: _Parameters, prepared: Prepared, block: int, losses: Float64 | None
+    weight: Float32Matrix, parameters: _Parameters, prepared: Prepared, told: Settings, losses: Float64 | None
 ) -> Quantized:
-    format, permutation, order = parameters.format, prepared.permutation, prepared.order
+    format, permutation = parameters.format, prepared.permutation
     rows, columns = weight.shape
     spans = group_spans(columns, format)
     group_of = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
     scales = np.empty((rows, len(spans)), SCALE_TYPES[format.scale])
     zeros = np.empty((rows, len(spans)), np.uint8)
-    starts = {start: index for index, (start, _) in enumerate(spans)} if order == "natural" else {}
-    if order == "activation":
+    starts = {start: index for index, (start, _) in enumerate(spans)} if told.moving else {}
+    if not told.moving:
         for index, (start, stop) in enumerate(spans):
             scales[:, index], zeros[:, index] = parameters.of(weight[:, start:stop], (start, stop))
 
@@ -233,7 +279,7 @@ def _quantize(
     work = np.ascontiguousarray(weight[:, permutation], np.float64)
     codes = np.empty((rows, columns), np.uint8)
     cost = None if losses is None else np.empty((rows, columns))
-    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, block, tuple(starts)), grid, losses=cost)
+    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, told.block, tuple(starts)), grid, losses=cost)
     if losses is not None and cost is not None:
         losses[:, permutation] = cost
     return Quantized(codes, scales, None if format.symmetric else zeros, format)

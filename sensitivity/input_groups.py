@@ -16,11 +16,12 @@ from sensitivity.base import ScoringTask
 from sensitivity.blocks import BlockModel, open_blocks
 from sensitivity.data import Data
 from sensitivity.input_moments import Moments, MomentSink, RowSink, Sink, gather_into, passes
+from sensitivity.input_walk import Gathering
 from sensitivity.local import no_linears
 from sensitivity.runner import load_runner
 from sensitivity.share import Array, UnitRows, blocks_of, by_units
 from sensitivity.stream_options import activation_bytes, dtype_of, streams
-from sensitivity.walk import Use, opened_walk
+from sensitivity.walk import opened_walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +62,18 @@ class Inputs:
             raise no_linears(self.task.inventory)
         return found
 
-    def _sinks(self) -> tuple[MomentSink, RowSink]:
-        return MomentSink(), RowSink(self.data, self.rows)
+    def _sinks(self) -> tuple[Sink, ...]:
+        """New ones, which `_group` reads."""
+        self._into = MomentSink(), RowSink(self.data, self.rows)
+        return (*(self._into[:1] if self.moments else ()), *(self._into[1:] if self.rows else ()))
 
-    def _wanted(self, moments: MomentSink, rows: RowSink) -> tuple[Sink, ...]:
-        return (*((moments,) if self.moments else ()), *((rows,) if self.rows else ()))
-
-    def _group(self, units: Sequence[int], leaders: dict[int, int], sinks: tuple[MomentSink, RowSink],
-               bias: Callable[[int], torch.Tensor | None]) -> Group:  # fmt: skip
+    def _group(
+        self, units: Sequence[int], leaders: dict[int, int], bias: Callable[[int], torch.Tensor | None]
+    ) -> Group:
         names = [unit.name for unit in self.task.inventory.units]
         led = {names[unit]: names[leader] for unit, leader in leaders.items()}
-        return Group(tuple(units), led, sinks[0].found(names), sinks[1].found(names), bias)
+        moments, rows = self._into
+        return Group(tuple(units), led, moments.found(names), rows.found(names), bias)
 
     def _whole(self, wanted: Collection[int]) -> Iterator[Group]:
         runner, task = self._runner, self.task
@@ -85,10 +87,9 @@ class Inputs:
             return None if found is None else found[place.start : place.stop]
 
         for units in passes(task.inventory, units=wanted):
-            sinks = self._sinks()
             words = f"inputs of {len(units)} units"
-            leaders = gather_into(runner, self.data, units, self._wanted(*sinks), task.progress, words)
-            yield self._group(units, leaders, sinks, bias)
+            leaders = gather_into(runner, self.data, units, self._sinks(), task.progress, words)
+            yield self._group(units, leaders, bias)
 
     def _streamed(self, model: BlockModel, wanted: set[int]) -> Iterator[Group]:
         task = self.task
@@ -100,46 +101,14 @@ class Inputs:
                 return None
             return model.parameter(name)[place.start : place.stop].float()
 
-        gathering, missing = _Gathering(self, wanted), set(wanted)
+        gathering, missing = Gathering(self._sinks, wanted), set(wanted)
         rows = np.arange(self.data.items, dtype=np.int64)
         with opened_walk(model, self.data, rows, None, activation_bytes(task)) as walk:
             for block, share, words in walk.run(gathering):
                 task.progress("calibrate", share, words)
                 here = [unit for unit in model.units_of(block) if unit in wanted]
                 if here:
-                    yield self._group(here, gathering.leaders, gathering.sinks, bias)
+                    yield self._group(here, gathering.leaders, bias)
                 missing.difference_update(here)
                 if not missing:
                     return
-
-
-class _Gathering:
-    """Gives the sinks what each unit of the block reads; units that read the very same tensors follow the first."""
-
-    def __init__(self, inputs: Inputs, units: set[int]) -> None:
-        self.inputs, self.units = inputs, units
-        self.begin(0)
-
-    def begin(self, block: int) -> None:
-        self.leaders: dict[int, int] = {}
-        self.sinks = self.inputs._sinks()
-
-    def end(self, block: int) -> None:
-        """What was gathered stays until the next block."""
-
-    def see(self, number: int, uses: Sequence[Use], batch: Data) -> None:
-        wanted = self.inputs._wanted(*self.sinks)
-        mask = batch.inputs.get("attention_mask")
-        of_unit: dict[int, list[torch.Tensor]] = {}
-        for use in (use for use in uses if use.unit in self.units):
-            of_unit.setdefault(use.unit, []).append(use.inputs)
-        first: dict[tuple[int, ...], int] = {}
-        for unit, read in sorted(of_unit.items()):
-            leader = self.leaders.setdefault(unit, first.setdefault(tuple(x.data_ptr() for x in read), unit))
-            if leader != unit:
-                continue
-            for x in read:
-                inside = mask is not None and x.shape[:-1] == mask.shape
-                rows = x[torch.from_numpy(np.ascontiguousarray(mask)).bool()] if inside else x.flatten(0, -2)
-                for sink in wanted:
-                    sink.add(unit, rows)

@@ -12,6 +12,7 @@ from bitwright.core.formats import GRID_FORMATS, NAMED, IntFormat, parse_format
 from quantizers.base import Quantized, group_spans
 from quantizers.gptq import QUANTIZER, inverse_factor
 from quantizers.hessian import damped
+from quantizers.mixed import quantize
 from quantizers.rtn import QUANTIZER as RTN
 from quantizers.rtn import group_parameters
 
@@ -29,25 +30,78 @@ def error(weight: np.ndarray, dense: np.ndarray, hessian: np.ndarray) -> float:
     return float(np.einsum("ri,ij,rj->", delta, hessian, delta))
 
 
-def plain_gptq(weight: np.ndarray, format: IntFormat, hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def plain_gptq(
+    weight: np.ndarray, format: IntFormat, hessian: np.ndarray, order: str = "natural", groups: str = "moving",
+    damping: float = 0.01,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Column by column with the explicit inverse, re-inverted for the columns left after each step; no blocks."""
-    h = damped(hessian, 0.01)
-    work = weight.astype(np.float64)
+    h = damped(hessian, damping)
     columns, top = weight.shape[1], (1 << format.width) - 1
+    left = list(np.argsort(-np.diag(hessian), kind="stable")) if order == "activation" else list(range(columns))
+    work = weight.astype(np.float64)
     codes, dense = np.zeros(weight.shape, np.uint8), np.zeros(weight.shape)
+    of: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     spans = group_spans(columns, format)
-    scale = zero = np.zeros(weight.shape[0])
-    for j in range(columns):
-        for start, stop in spans:
-            if j == start:
-                group = work[:, start:stop].astype(np.float32)[:, None, :]
-                s, z = group_parameters(group, group.min(axis=-1), group.max(axis=-1), format, "w")
-                scale, zero = s[:, 0].astype(np.float64), z[:, 0].astype(np.float64)
-        left = np.linalg.inv(h[j:, j:])
+    while left:
+        j = left[0]
+        start, stop = next((a, b) for a, b in spans if a <= j < b)
+        if start not in of:
+            source = weight if groups == "static" else work
+            group = source[:, start:stop].astype(np.float32)[:, None, :]
+            s, z = group_parameters(group, group.min(axis=-1), group.max(axis=-1), format, "w")
+            of[start] = s[:, 0].astype(np.float64), z[:, 0].astype(np.float64)
+        scale, zero = of[start]
+        inverse = np.linalg.inv(h[np.ix_(left, left)])
         codes[:, j] = np.clip(np.rint(work[:, j] / scale) + zero, 0, top)
         dense[:, j] = (codes[:, j] - zero) * scale
-        work[:, j:] -= np.outer((work[:, j] - dense[:, j]) / left[0, 0], left[0])
+        work[:, left] -= np.outer((work[:, j] - dense[:, j]) / inverse[0, 0], inverse[0])
+        left = left[1:]
     return codes, dense
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"order": "activation", "groups": "static"},
+        {"order": "natural", "groups": "static"},
+        {"order": "natural", "groups": "moving", "damping": 0.1},
+        {"order": "activation", "groups": "static", "damping": 0.5, "block": 7},
+    ],
+)
+@pytest.mark.parametrize("name", ["int2-g16", "int3-sym-g32", "int4-channel"])
+def test_every_option_is_the_references(name: str, told: dict[str, Any]) -> None:
+    """Activation order, static groups, other dampings, lazy blocks of another length, and inputs that are dead."""
+    format = parse_format(name)
+    assert isinstance(format, IntFormat)
+    weight = np.random.default_rng(11).standard_normal((5, 40)).astype(np.float32)
+    hessian = moments(40, seed=2)
+    hessian[[3, 17], :] = hessian[:, [3, 17]] = 0
+    codes, dense = plain_gptq(weight, format, hessian, **{k: v for k, v in told.items() if k != "block"})
+    value = QUANTIZER.quantize(weight, format, hessian=hessian, **told)
+    assert isinstance(value, Quantized)
+    assert np.array_equal(value.codes, codes)
+    assert np.allclose(value.dequantize(), dense, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["q4_0", "mxfp4", "fp8-e4m3", "nvfp4"])
+def test_blocks_are_made_up_for_as_the_reference_does(name: str) -> None:
+    """Oracle: after each block the exact least-squares update of what is left, from the explicit inverse of H."""
+    format = parse_format(name)
+    weight = np.random.default_rng(12).standard_normal((3, 96)).astype(np.float32)
+    hessian = moments(96, seed=4)
+    value = QUANTIZER.quantize(weight, format, hessian=hessian)
+    dense, h, work = value.dequantize().astype(np.float64), damped(hessian, 0.01), weight.astype(np.float64)
+    step = max(16, format.block) if format.block == 1 else format.block * max(1, 16 // format.block)  # type: ignore[attr-defined]
+    for start in range(0, 96, step):
+        stop = start + step
+        # What the rounding of this block starts from: no weight of it may lie further off than its own rounding moves.
+        nearest = RTN.quantize(np.ascontiguousarray(work[:, start:stop], np.float32), format).dequantize()
+        if name in ("q4_0", "mxfp4"):  # no scale beyond the block's own
+            assert np.allclose(dense[:, start:stop], nearest, rtol=1e-4, atol=1e-5)
+        error = work[:, start:stop] - dense[:, start:stop]
+        assert np.abs(error).max() <= 0.35 * np.abs(work[:, start:stop]).max()
+        if stop < 96:
+            work[:, stop:] += error @ h[start:stop, stop:] @ np.linalg.inv(h[stop:, stop:])
 
 
 @pytest.mark.parametrize("name", ["int2-g16", "int3-sym-g32", "int4-channel", "int8-sym-g7", "int1-g16"])
@@ -121,10 +175,33 @@ def test_unusable_calibration_is_a_typed_error(options: dict[str, Any]) -> None:
         QUANTIZER.quantize(np.ones((2, 8), np.float32), parse_format("int4-g8"), **options)
 
 
-@pytest.mark.parametrize("options", [{"order": "random"}, {"scales": "best"}, {"block": 0}, {"damping": -1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "random"}, {"scales": "best"}, {"block": 0}, {"damping": -1.0}, {"damping": "much"}, {"block": 2.5},
+        {"groups": "none"}, {"order": "activation", "groups": "moving"}, {"groups": "moving"}, {"damping": True},
+    ],
+)  # fmt: skip
 def test_unusable_settings_are_typed_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         QUANTIZER.quantize(np.ones((2, 8), np.float32), parse_format("int4-g8"), hessian=np.eye(8), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("q4_0", {"order": "activation"}), ("mxfp4", {"scales": "clip"}), ("nf4", {"order": "activation"}),
+        ("sign-g16", {"scales": "clip"}), ("column:16(int2-g16,int4-g16)", {"order": "natural"}),
+        ("group(int2-g16,int4-g16)", {"scales": "clip"}),
+    ],
+)  # fmt: skip
+def test_settings_that_a_format_cannot_follow_are_refused(name: str, told: dict[str, Any]) -> None:
+    weight, format = np.ones((2, 32), np.float32), parse_format(name)
+    if "(" in name:
+        parts = 2 if name.startswith("column") else 4
+        format = format.chosen(bytes([0, 1] * (parts // 2)))  # type: ignore[attr-defined]
+    with pytest.raises(Unsupported, match="gptq"):
+        quantize(QUANTIZER, weight, format, name="w", hessian=np.eye(32), **told)
 
 
 def test_infinite_weights_are_refused() -> None:

@@ -7,9 +7,23 @@ import pytest
 import torch
 
 from sensitivity.base import silent
+from sensitivity.data import Data
 from sensitivity.input_moments import gather, passes
-from sensitivity.runner import load_runner
+from sensitivity.input_walk import gather_blocks
+from sensitivity.runner import Runner, load_runner
 from tests.sensitivity.tiny_models import DATA, Opened
+
+
+def _rows(runner: Runner, target: str, data: Data) -> torch.Tensor:
+    """(tokens, in): what a hook on the module's own layer sees, padding left out."""
+    mask = data.inputs.get("attention_mask")
+    layer = next(m for n, m in runner.model.named_modules() if n and target.removesuffix(".weight").endswith(n))
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    with torch.inference_mode():
+        runner.output(data)
+    handle.remove()
+    return torch.cat([x[torch.from_numpy(mask).bool()] if mask is not None else x.flatten(0, -2) for x in seen])
 
 
 @pytest.mark.parametrize(("name", "module"), [("llama", "down_proj"), ("bert", "output.dense")])
@@ -17,15 +31,8 @@ def test_moments_are_the_sums_of_what_a_hook_sees(tiny: dict[str, Opened], name:
     source, inventory = tiny[name]
     data, runner = DATA[name](), load_runner(source, inventory)
     leaders, moments, _ = gather(runner, data, range(len(inventory.units)), silent)
-    mask = data.inputs.get("attention_mask")
     target = next(unit.name for unit in inventory.units if module in unit.name)
-    layer = next(m for n, m in runner.model.named_modules() if n and target.removesuffix(".weight").endswith(n))
-    seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    with torch.inference_mode():
-        runner.output(data)
-    handle.remove()
-    rows = torch.cat([x[torch.from_numpy(mask).bool()] if mask is not None else x.flatten(0, -2) for x in seen])
+    rows = _rows(runner, target, data)
     expected = (rows.double().T @ rows.double()).numpy()
     assert np.allclose(moments[leaders[target]], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -68,3 +75,28 @@ def test_weights_that_no_linear_uses_have_no_moments(tiny: dict[str, Opened]) ->
     leaders, moments, _ = gather(load_runner(source, inventory), DATA["gpt2"](), range(len(inventory.units)), silent)
     assert not any("c_" in name for name in leaders)
     assert moments.keys() <= set(leaders.values())
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "bert", "vit"])
+def test_block_by_block_they_are_those_of_the_model_in_memory(tiny: dict[str, Opened], name: str) -> None:
+    source, inventory = tiny[name]
+    data = DATA[name]()
+    leaders, moments, means = gather(load_runner(source, inventory), data, range(len(inventory.units)), silent)
+    blocks = list(gather_blocks(source, inventory, data, silent))
+    assert sorted(unit for block in blocks for unit in block.units) == list(range(len(inventory.units)))
+    assert {unit: leader for block in blocks for unit, leader in block.leaders.items()} == leaders
+    for whole, parts in ((moments, [b.moments for b in blocks]), (means, [b.means for b in blocks])):
+        found = {unit: array for part in parts for unit, array in part.items()}
+        assert found.keys() == whole.keys()
+        for unit, array in found.items():
+            assert np.allclose(array, whole[unit], rtol=1e-4, atol=1e-4 * np.abs(whole[unit]).max())
+
+
+def test_means_are_those_of_the_rows(tiny: dict[str, Opened]) -> None:
+    """What a layer of known inputs gets on average: of the moments' own rows, from a hook."""
+    source, inventory = tiny["bert"]
+    data, runner = DATA["bert"](), load_runner(source, inventory)
+    leaders, _, means = gather(runner, data, range(len(inventory.units)), silent)
+    target = next(unit.name for unit in inventory.units if "output.dense" in unit.name)
+    expected = _rows(runner, target, data).double().mean(dim=0).numpy()
+    assert np.allclose(means[leaders[target]], expected, atol=1e-5)

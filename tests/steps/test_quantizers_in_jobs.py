@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,43 @@ def test_layers_without_a_bias_are_named(bench: Bench, llama: str, text: str) ->
     said = [words for words in result["plan"]["warnings"] if "no bias" in words]
     assert len(said) == 1
     assert "rtn-bias" in said[0]
+
+
+def test_a_model_that_does_not_fit_is_calibrated_block_by_block(
+    bench: Bench, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One walk for all passes, never the whole model; what a quantizer gets is what it gets of a model in memory."""
+    from sensitivity import calibration as calibrations
+    from worker.steps import quantizing
+
+    model, context = str(models_dir / "vit-digits"), bench.context()
+    source, inventory = context.open(model)
+    data = calibrations.load(None, source, inventory, scoring_tokens=64, confirming_tokens=64)
+    whole = quantizing.make_quantizer("gptq-bias", source, inventory, data, context)
+    monkeypatch.setattr("sensitivity.memory.too_large", lambda inventory: True)
+    monkeypatch.setattr("sensitivity.runner.load_runner", lambda *_: pytest.fail("the whole model was loaded"))
+    walks: list[str] = []
+    monkeypatch.setattr("sensitivity.input_walk.open_blocks", _counted(walks))
+    apart = Bench(tmp_path).context()
+    parts = quantizing.make_quantizer("gptq-bias", source, inventory, data, apart)
+    assert len(walks) == 2  # the moments to fit, and those to judge by
+    moments = sorted((tmp_path / "blobs").rglob("index.json"))
+    assert len(moments) > 4
+    for lost in (moments[0].parent, moments[-1].parent):  # a run that was stopped: the folders that it left are kept
+        shutil.rmtree(lost)
+    parts = quantizing.make_quantizer("gptq-bias", source, inventory, data, apart)
+    for unit in inventory.units:
+        first, second = (one.context(unit.name, unit.shape[1]) for one in (whole, parts))
+        assert first.keys() == second.keys() == {"hessian", "held_out", "mean", "held_out_mean"}
+        for key in first:
+            assert np.allclose(first[key], second[key], rtol=1e-4, atol=1e-4 * np.abs(first[key]).max())
+
+
+def _counted(walks: list[str]) -> Any:
+    from sensitivity.blocks import open_blocks
+
+    def opened(*args: Any) -> Any:
+        walks.append("walk")
+        return open_blocks(*args)
+
+    return opened

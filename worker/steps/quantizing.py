@@ -4,17 +4,18 @@ and executing, so that all three see the same errors."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.canonical import canonical_json, digest_json
-from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidPlan
+from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidPlan, OutOfResources
 from bitwright.core.formats import Format, MixedFormat
 from bitwright.core.inventory import Inventory, Unit
 from bitwright.core.plan import Plan
@@ -29,6 +30,9 @@ from sensitivity.base import NUMERICS
 from sensitivity.data import Calibration, Data
 from worker.steps.context import Context
 from worker.steps.texts import locate_text
+
+if TYPE_CHECKING:
+    from sensitivity.input_walk import Gathered
 
 #: What quantizers call the moments that they fit to.
 MOMENTS = "hessian"
@@ -192,8 +196,10 @@ def make_quantizer(
 
     data, runner = calibration.scoring, _Runner(source, inventory)
     parts = {MOMENTS: data} if not QUANTIZERS.get(name).traits.get("held_out") else with_held_out(data)
-    gatherers = {key: _Gatherer(runner, inventory, part, context) for key, part in parts.items()}
-    folders = {key: tuple(made.folder(units) for units in passes(inventory)) for key, made in gatherers.items()}
+    folders = {}
+    for key, part in parts.items():
+        with closing(_Gatherer(runner, part, context)) as made:
+            folders[key] = tuple(made.folder(units) for units in passes(inventory, 1))
     return Maker(quantizer, folders, data.digest, asked)
 
 
@@ -253,39 +259,81 @@ class _Runner:
     inventory: Inventory
 
     @cached_property
+    def fits(self) -> bool:
+        """Decided once: a model that is loaded leaves less room for itself."""
+        from sensitivity.memory import too_large
+
+        return not too_large(self.inventory)
+
+    @cached_property
     def loaded(self) -> Any:
         from sensitivity.runner import load_runner
 
         return load_runner(self.source, self.inventory)
 
 
-@dataclass(frozen=True, eq=False)
 class _Gatherer:
-    runner: _Runner
-    inventory: Inventory
-    data: Data
-    context: Context
+    """Moments of the inputs, a folder for a block: of a model in memory, or block by block of one that would not fit.
+
+    Folders are asked for in the order of the model, so that one walk through it serves them all.
+    """
+
+    def __init__(self, runner: _Runner, data: Data, context: Context) -> None:
+        self._runner, self._data, self._context = runner, data, context
+        self._walk: Generator[Gathered] | None = None
+        self._seen: set[int] = set()
+
+    def close(self) -> None:
+        """Lets go of the block that is in memory."""
+        if self._walk is not None:
+            self._walk.close()
 
     def folder(self, units: tuple[int, ...]) -> Path:
+        inventory = self._runner.inventory
         key = {
-            "model": self.inventory.digest,
-            "units": [self.inventory.units[number].name for number in units],
-            "data": self.data.digest,
+            "model": inventory.digest,
+            "units": [inventory.units[number].name for number in units],
+            "data": self._data.digest,
             "numerics": NUMERICS,
             "version": MOMENTS_VERSION,
         }
-        return self.context.blobs.memo("moments", digest_json(key), lambda path: self._gather(path, units))
+        return self._context.blobs.memo("moments", digest_json(key), lambda path: self._gather(path, units))
 
     def _gather(self, path: Path, units: tuple[int, ...]) -> None:
-        from sensitivity.input_moments import gather
+        """Writes what the walk finds of these units. Raises Unsupported, NotFinite, OutOfResources."""
+        from sensitivity.memory import TIGHT, ran_out
 
-        leaders, moments, means = gather(self.runner.loaded, self.data, units, self.context.progress)
+        if self._walk is None or self._seen.intersection(units):
+            self.close()
+            self._walk, self._seen = self._begun(units[0]), set()
         path.mkdir()
-        numbers = {unit: number for number, unit in enumerate(moments)}
-        for unit, number in numbers.items():
-            np.save(path / f"{number}.npy", moments[unit])
-            np.save(path / f"{number}.mean.npy", means[unit])
+        leaders, numbers, missing = dict[str, str](), dict[str, int](), set(units)
+        while missing:
+            try:
+                found = next(self._walk)
+            except (MemoryError, RuntimeError) as error:
+                if ran_out(error):
+                    raise OutOfResources("memory ran out while gathering second moments", hint=TIGHT) from error
+                raise
+            self._seen.update(found.units)
+            if missing.isdisjoint(found.units):  # a block that an earlier run has a folder of
+                continue
+            missing.difference_update(found.units)
+            for unit, moments in found.moments.items():
+                numbers[unit] = len(numbers)
+                np.save(path / f"{numbers[unit]}.npy", moments)
+                np.save(path / f"{numbers[unit]}.mean.npy", found.means[unit])
+            leaders |= found.leaders
         (path / "index.json").write_bytes(canonical_json({unit: numbers[leader] for unit, leader in leaders.items()}))
+
+    def _begun(self, first: int) -> Generator[Gathered]:
+        """A walk that will come to the unit `first`."""
+        from sensitivity.input_walk import gather_blocks, gather_whole
+
+        runner, told = self._runner, (self._data, self._context.progress)
+        if runner.fits:
+            return gather_whole(runner.loaded, *told, first=first)
+        return gather_blocks(runner.source, runner.inventory, *told)
 
 
 def units_context(maker: Maker) -> Any:
