@@ -50,7 +50,7 @@ class Levels {
 
   private:
     static constexpr int kAttempts = 10, kBeside = 2;
-    static constexpr int64_t kPilot = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
+    static constexpr int64_t kPilot = 1024, kThinned = 8;   // rows of the smallest sample; each is this much smaller
     static constexpr size_t kDeepest = 64;
 
     int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
@@ -178,7 +178,7 @@ class Levels {
         const double root = std::cbrt(static_cast<double>(t.n)), sigmas = 2.5;
         // Below the first level rows lie in the cache, and a narrow bracket is worth more than a small sample.
         const double share = t.size != nullptr ? 3 : 2;   // uneven sizes: twice the variance and more
-        const int64_t wanted = std::max(static_cast<int64_t>(share * root * root) + 64, within.high < INFINITY ? t.n / 8 : 0);
+        const int64_t wanted = std::max(static_cast<int64_t>(share * root * root) + 64, within.high < INFINITY ? t.n / 16 : 0);
         const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 16 : int64_t{1} << 21});
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
         std::vector<Rows> drawn;
