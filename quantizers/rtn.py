@@ -25,13 +25,13 @@ An all-zero group gets the smallest scale and the code of zero; scales are never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidInput, Unsupported
+from bitwright.core.errors import BitwrightError, InvalidInput, Unsupported
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, GridFormat, IntFormat
 from gpu_kernels.blocks import largest_weight, quantize_blocks
 from gpu_kernels.kernels import absmax, packed_rows, rtn_pack, widen
@@ -40,6 +40,7 @@ from quantizers.base import (
     BLOCK_ELEMENTS,
     Blocks,
     Float32Matrix,
+    PassThrough,
     Quantized,
     Stored,
     check_weight,
@@ -91,10 +92,9 @@ class RoundToNearest:
                 words, scales, zeros = native
                 return Quantized.packed(words, weight.shape[1], scales, zeros, format)
         # No native code, or it met weights that the lines below turn into an error.
-        if weight.dtype in (np.float16, np.uint16):
-            weight = widen(weight)
         if isinstance(format, FloatFormat):
-            return pass_through(weight, format, name)
+            return _passed(weight, format, name)
+        weight = _wide(weight)
         check_weight(weight, name)
         if isinstance(format, BlockFormat):
             return _blocks(weight, format, name, context.get("grid_scale", GRID_SCALES[0]))
@@ -133,6 +133,26 @@ class RoundToNearest:
 
 
 QUANTIZER = RoundToNearest()
+
+
+def _wide(weight: NDArray[Any]) -> NDArray[Any]:
+    """float32 of stored 16-bit weights; others as they are, to be judged by `check_weight`."""
+    return widen(weight) if weight.dtype in (np.float16, np.uint16) else weight
+
+
+def _passed(weight: NDArray[Any], format: FloatFormat, name: str) -> PassThrough:
+    """`pass_through` of stored or float32 weights, some rows at a time: no float32 copy of the whole matrix."""
+    if weight.ndim != 2 or weight.size <= BLOCK_ELEMENTS:
+        return pass_through(_wide(weight), format, name)
+    out = np.empty(weight.shape, np.uint16 if format.dtype == "BF16" else np.float16)
+    step = max(1, BLOCK_ELEMENTS // weight.shape[1])
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
+        try:
+            out[rows] = pass_through(_wide(weight[rows]), format, name).array
+        except BitwrightError:
+            return pass_through(_wide(weight), format, name)  # its error counts the whole matrix
+    return PassThrough(out, format)
 
 
 def _blocks(weight: Float32Matrix, format: BlockFormat, name: str, grid_scale: object) -> Blocks:
@@ -254,8 +274,18 @@ def round_codes(
 
 
 def _round_to(grouped: _Float32, scale: Scales, zero: NDArray[np.uint8], top: int) -> NDArray[np.uint8]:
-    inverse = np.float32(1) / scale.astype(np.float32)
-    return codes_of(grouped, inverse[..., None], zero[..., None].astype(np.float32), top)
+    inverse, zero_point = (np.float32(1) / scale.astype(np.float32))[..., None], zero[..., None].astype(np.float32)
+    codes = np.empty(grouped.shape, np.uint8)
+    for part in _pieces(grouped):
+        codes[..., part] = codes_of(grouped[..., part], inverse, zero_point, top)
+    return codes
+
+
+def _pieces(grouped: _Float32) -> Iterator[slice]:
+    """Spans of the last axis that keep copies of (rows, groups, size) weights small, even if a group is a matrix."""
+    size = grouped.shape[-1]
+    step = max(1, BLOCK_ELEMENTS * size // max(1, grouped.size))
+    return (slice(start, start + step) for start in range(0, size, step))
 
 
 def corrects(format: IntFormat) -> bool:
@@ -277,9 +307,12 @@ def unshrunk_scale(
     if not corrects(format):
         return scale
     before = scale.astype(np.float32)
-    steps = codes.astype(np.int64) - zero[..., None]
-    fine = np.rint(grouped * (np.float32(1) / before * FINE)[..., None]).astype(np.int64)
-    along, norm = (fine * steps).sum(axis=-1), (fine * fine).sum(axis=-1)
+    along, norm = (np.zeros(before.shape, np.int64) for _ in range(2))
+    for part in _pieces(grouped):
+        steps = codes[..., part].astype(np.int64) - zero[..., None]
+        fine = np.rint(grouped[..., part] * (np.float32(1) / before * FINE)[..., None]).astype(np.int64)
+        along += (fine * steps).sum(axis=-1)
+        norm += (fine * fine).sum(axis=-1)
     gain = np.ones(along.shape, np.float32)
     np.divide(norm.astype(np.float32), along.astype(np.float32) * FINE, out=gain, where=along != 0)
     if format.width > 1:
@@ -293,6 +326,8 @@ def unshrunk_scale(
 
 def _one_bit_scale(grouped: _Float32) -> _Float32:
     """Least-squares s of levels {0, s} for every group; its sign tells the side."""
+    if grouped.size > BLOCK_ELEMENTS and grouped.size == grouped.shape[-1]:
+        return np.full(grouped.shape[:-1], _one_large_scale(grouped.ravel()), np.float32)
     best_gain = np.zeros(grouped.shape[:-1], np.float64)
     best = np.zeros(grouped.shape[:-1], np.float64)
     share = 1.0 / np.arange(1, grouped.shape[-1] + 1)
@@ -306,3 +341,26 @@ def _one_bit_scale(grouped: _Float32) -> _Float32:
         better = top > best_gain
         best[better], best_gain[better] = sign * mean[better], top[better]
     return best.astype(np.float32)
+
+
+def _one_large_scale(x: _Float32) -> float:
+    """The same sums in the same order for one group, some weights at a time."""
+    best = found = 0.0
+    for sign in (-1.0, 1.0):
+        side = x[x < 0] if sign < 0 else x[x > 0]
+        np.abs(side, out=side)
+        side.sort()
+        side = side[::-1]
+        total = top = mean = 0.0
+        for start in range(0, side.size, BLOCK_ELEMENTS):
+            sums = side[start : start + BLOCK_ELEMENTS].astype(np.float64)
+            sums[0] += total
+            np.cumsum(sums, out=sums)
+            total = float(sums[-1])
+            gain = sums * sums * (1.0 / np.arange(start + 1, start + 1 + sums.size))
+            at = int(gain.argmax())
+            if gain[at] > top:
+                top, mean = float(gain[at]), float(sums[at]) / (start + at + 1)
+        if top > best:
+            best, found = top, sign * mean
+    return found

@@ -159,17 +159,31 @@ def test_narrow_grids_do_not_shrink_the_weights(name: str) -> None:
     assert float((dense * weight).sum() / (weight * weight).sum()) == pytest.approx(1.0, abs=2e-3)
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_rows_and_of_one_large_group_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.random.default_rng(1).standard_normal((37, 100)).astype(np.float32)
-    whole = [QUANTIZER.quantize(weight, parse_format(f"int{b}-g32")) for b in (1, 4)]
+    stored = (weight.view(np.uint32) >> 16).astype(np.uint16)
+    names = (
+        "int1-g32",
+        "int4-g32",
+        "int1-tensor",
+        "int1-sym-tensor",
+        "int3-sym-tensor",
+        "int-l5-tensor",
+        "bf16",
+        "fp16",
+    )
+    for matrix in (weight, stored, np.zeros_like(weight), np.abs(weight)):
+        whole = [QUANTIZER.quantize(matrix, parse_format(name)) for name in names]
+        with monkeypatch.context() as patch:
+            patch.setattr("quantizers.rtn.BLOCK_ELEMENTS", 700)
+            again = [QUANTIZER.quantize(matrix, parse_format(name)) for name in names]
+        for a, b in zip(whole, again, strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a.arrays(), b.arrays(), strict=True))
+    weight[36, 99] = np.nan
     monkeypatch.setattr("quantizers.rtn.BLOCK_ELEMENTS", 700)
-    for a, b in zip(whole, (1, 4), strict=True):
-        again = QUANTIZER.quantize(weight, parse_format(f"int{b}-g32"))
-        assert isinstance(a, Quantized)
-        assert isinstance(again, Quantized)
-        assert np.array_equal(a.codes, again.codes)
-        assert np.array_equal(a.scales, again.scales)
-        assert np.array_equal(a.zeros, again.zeros)
+    with pytest.raises(InvalidModel) as caught:
+        QUANTIZER.quantize(weight, parse_format("bf16"))
+    assert "1 of 3700" in (caught.value.got or "")
 
 
 @settings(max_examples=40, deadline=None)
