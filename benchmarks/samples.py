@@ -1,12 +1,13 @@
-"""What fewer label samples cost: plans of `fisher` with K = 1 and 2 samples an item against K = 4, by measured KL.
+"""What fewer label samples cost: plans of `fisher`, K = 1, 2 and 4, in spans and of whole sequences, by measured KL.
 
 Usage: python -m benchmarks.samples MODEL [--tokens 16384] [--test 8192] [--seeds 3] [--also fisher-token] [--plans 20]
            [--text DIR]
 
 The tables of fewer samples are made from the signed samples that the table of four keeps, so all see the same text and
-labels. Budgets 2.5, 3, 3.5 and 4 code bits, RTN group 64; scored on valid.txt, measured on test.txt. --also: plans of
-another metric on the same text, against those of `fisher`. --plans: Spearman's correlation of predicted and measured
-KL too, over so many random mixed plans at 2.5, 3 and 3.5 code bits. --text: a folder with valid.txt and test.txt.
+labels; ratios are to K = 4 of whole sequences. Budgets 2.5, 3, 3.5 and 4 code bits, RTN group 64; scored on valid.txt,
+measured on test.txt. --also: plans of another metric on the same text too. --plans: Spearman's correlation of predicted
+and measured KL too, over so many random mixed plans at 2.5, 3 and 3.5 code bits. --text: a folder with valid.txt and
+test.txt.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sensitivity import calibration
 from sensitivity.evaluate import measure
 from sensitivity.runner import load_runner
 from sensitivity.scoring import score
+from sensitivity.spans import SPAN
 
 TEXT = Path("tests/models/text")
 SAMPLES = (1, 2, 4)
@@ -32,9 +34,9 @@ SAMPLES = (1, 2, 4)
 
 def fewer(table: SensitivityTable, samples: int, of: int) -> SensitivityTable:
     """The table of the first `samples` label samples of every item; cells of units never reached stay."""
-    signed = table.extras["signed"].astype(np.float64)
-    items = signed.reshape(-1, of, *signed.shape[1:])[:, :samples]
-    loss = 0.5 * (items**2).mean(axis=(0, 1))
+    signed, spans = table.extras["signed"].astype(np.float64), table.provenance["parameters"].get("spans_an_item", 1)
+    items = signed.reshape(-1, of, spans, *signed.shape[1:])[:, :samples]
+    loss = 0.5 * (items**2).mean(axis=(0, 1, 2))
     return replace(table, loss=np.where(loss > 0, loss, table.loss), extras={})
 
 
@@ -58,8 +60,14 @@ def main() -> None:
             str(arguments.text / "valid.txt"), source, inventory,
             scoring_tokens=arguments.tokens, confirming_tokens=256, seed=seed,
         )  # fmt: skip
-        whole = score(source, inventory, FORMATS, calibration=parts, seed=seed, samples=max(SAMPLES))
-        tables = {f"K={k}": fewer(whole, k, max(SAMPLES)) for k in SAMPLES}
+        most = max(SAMPLES)
+        asked = {"calibration": parts, "seed": seed, "samples": most}
+        whole, cut = (
+            score(source, inventory, FORMATS, **asked, options={"span": span, "keep_samples": True})
+            for span in (0, SPAN)
+        )
+        tables = {f"K={k}, sequences": fewer(whole, k, most) for k in SAMPLES}
+        tables |= {f"K={k}, spans": fewer(cut, k, most) for k in SAMPLES}
         if arguments.also:
             tables[arguments.also] = score(
                 source, inventory, FORMATS, metric=arguments.also, calibration=parts, seed=seed
@@ -74,7 +82,7 @@ def main() -> None:
         everything = {*texts.values(), *(tuple(choice.tolist()) for some in drawn.values() for choice in some)}
         variants = {str(text): [FORMATS[j] for j in text] for text in everything}
         kl = {name: quality.kl for name, quality in measure(source, inventory, variants, test, runner=runner).items()}
-        base = [kl[str(texts[f"K={max(SAMPLES)}", bits])] for bits in BUDGETS]
+        base = [kl[str(texts[f"K={most}, sequences", bits])] for bits in BUDGETS]
         for name in tables:
             mine = [kl[str(texts[name, bits])] for bits in BUDGETS]
             ratios = " / ".join(f"{a / b:.3f}" for a, b in zip(mine, base, strict=True))

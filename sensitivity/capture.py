@@ -33,11 +33,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One use of a layer. inputs: detached (..., in); output: (..., out), part of the graph."""
+    """One use of a layer. inputs: detached (..., in); output: (..., out), part of the graph.
+
+    tokens: of an expert, which rows of the `of` rows that reached its block it was given (int64); None: not known.
+    """
 
     parts: tuple[Part, ...]
     inputs: torch.Tensor
     output: torch.Tensor
+    tokens: torch.Tensor | None = None
+    of: int = 0
 
 
 class _Recorder(TorchFunctionMode):
@@ -47,9 +52,12 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.layers = layers
         self.calls: list[Call] = []
+        self._taken: tuple[torch.Tensor, int] | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.Tensor.__getitem__:
+            self._note(*args)
         if func is not torch.nn.functional.linear:
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
@@ -61,8 +69,14 @@ class _Recorder(TorchFunctionMode):
             # The first planned layers: here the graph begins.
             result = result.detach().requires_grad_()
         inputs = args[0] if args else kwargs["input"]
-        self.calls.append(Call(parts, inputs.detach(), result))
+        known = self._taken if inputs.ndim == 2 and self._taken and len(self._taken[0]) == len(inputs) else None
+        self.calls.append(Call(parts, inputs.detach(), result, *(known or ())))
         return result
+
+    def _note(self, whole: torch.Tensor, index: Any) -> None:
+        """The rows that were taken last of a matrix: eager experts take their tokens so, just before their layers."""
+        if isinstance(index, torch.Tensor) and index.dtype == torch.int64 and index.ndim == 1 and whole.ndim == 2:
+            self._taken = (index.detach(), len(whole))
 
 
 def weight_key(weight: torch.Tensor) -> Key:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import torch
 
 from bitwright.core.errors import NotFinite, Unsupported
-from sensitivity.capture import Call, Listener, per_item
+from sensitivity.capture import Call, Listener
 from sensitivity.deltas import Deltas
 from sensitivity.runner import Runner
+from sensitivity.spans import Spans, laid_out
 
 #: Writing a G and reading it again, in multiplications a number: 16 bytes at about 8 GB/s, against 16 G
 #: multiplications/s a core. For short sentences (T = 30, K = 4, F = 6) that makes replay the cheaper way.
@@ -27,46 +28,49 @@ class DirectionalScores:
     """Scores of one batch: the calls of its forward pass, scored along one direction after another."""
 
     def __init__(
-        self, runner: Runner, listener: Listener, deltas: Deltas, calls: Sequence[Call], items: int, directions: int
-    ) -> None:
+        self, runner: Runner, listener: Listener, deltas: Deltas, calls: Sequence[Call], items: int, positions: int,
+        directions: int, spans: Spans,
+    ) -> None:  # fmt: skip
         self._runner = runner
         self._listener = listener
         self._deltas = deltas
         self._calls = calls
         self._items = items
+        self._spans = spans
         self._directions = directions
         self._replayed: dict[tuple[int, int], torch.Tensor] = {}
+        self._laid = [laid_out(call, items, positions, spans) for call in calls]
 
     def along(self, output: torch.Tensor, gradient: torch.Tensor, *, last: bool) -> torch.Tensor:
-        """float64 (items, units, formats) signed scores along d(objective)/d(output) = `gradient`."""
+        """float64 (spans, items, units, formats) signed scores along d(objective)/d(output) = `gradient`."""
         units, formats = len(self._deltas.inventory.units), len(self._deltas.formats)
-        scores = torch.zeros(self._items, units, formats, dtype=torch.float64)
+        scores = torch.zeros(self._items * self._spans.count, units, formats, dtype=torch.float64)
         gradients, others = differentiate(self._runner, self._listener, self._calls, output, gradient, keep=not last)
-        for number, (call, grad) in enumerate(zip(self._calls, gradients, strict=True)):
+        for number, grad in enumerate(gradients):
             if grad is not None:
-                self._add_call(scores, number, call, grad)
+                self._add_call(scores, number, grad)
         for unit, grad in others.items():
             scores[0, unit] += self._stack(unit).flatten(1).double() @ grad.flatten().double()
         if not bool(torch.isfinite(scores).all()):
             raise NotFinite(
                 "the backward pass gave NaN or infinity", hint="the model overflows on this calibration data"
             )
-        return scores
+        return scores.reshape(self._items, self._spans.count, units, formats).transpose(0, 1)
 
     def _stack(self, unit: int) -> torch.Tensor:
         return torch.from_numpy(self._deltas.stack(unit))
 
-    def _add_call(self, scores: torch.Tensor, number: int, call: Call, grad: torch.Tensor) -> None:
-        shaped = per_item(call, self._items)
-        if shaped is None:
+    def _add_call(self, scores: torch.Tensor, number: int, grad: torch.Tensor) -> None:
+        laid = self._laid[number]
+        if laid is None:
             raise Unsupported(
                 "a layer mixes the items of a batch", hint="report this model; one item a batch would work"
             )
-        inputs, shape = shaped
-        grad = grad.reshape(shape)
+        inputs, lay = laid
+        grad = lay(grad)
         positions, formats = inputs.shape[1], len(self._deltas.formats)
         replay = formats * positions < self._directions * (positions + formats + MEMORY)
-        for part in call.parts:
+        for part in self._calls[number].parts:
             piece = grad[..., part.start : part.stop]
             if replay:
                 scores[:, part.unit] += self._by_replay((number, part.unit), inputs, piece)

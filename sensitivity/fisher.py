@@ -33,6 +33,7 @@ from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
 from sensitivity.response import measure_response
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import Values, add_up
+from sensitivity.spans import spans_of
 from sensitivity.stream_options import OPTIONS, streams
 
 
@@ -51,7 +52,7 @@ class Fisher:
 
     name = "fisher"
     needs_data = True
-    options = frozenset({"relative_error", "keep_samples", *OPTIONS})
+    options = frozenset({"relative_error", "keep_samples", "span", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -61,18 +62,18 @@ class Fisher:
         task.deltas.energies(task.progress)
         task, warnings = _wanted_effort(task, runner)
         data = required(task)
-        plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed)
-        moments, keeping = make_moments(task, task.partial), keeps_signed(task, plan.directions)
+        plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed, spans_of(task, runner.head))
+        moments, keeping = make_moments(task, task.partial), keeps_signed(task, plan.scores_an_item)
 
         def compute(run: range) -> Iterator[Values]:
             for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, run):
                 reached = (batch.scores != 0).any(0).any(0).any(1).numpy()
                 signed = _signed(batch) if keeping else None
-                yield Values(item_losses(batch).numpy(), reached, batch.rows, plan.directions, signed)
+                yield Values(item_losses(batch).numpy(), reached, batch.rows, plan.scores_an_item, signed)
 
         add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
-        effort = Spent(plan.samples, plan.directions, runner.head.loss_unit)
+        effort = Spent(plan.samples, plan.directions, plan.spans, runner.head.loss_unit)
         response = measure_response(task, runner, moments.anchor())
         return finished(task, moments, known, effort, response, (*runner.warnings, *warnings))
 
@@ -99,10 +100,11 @@ def _wanted_effort(task: ScoringTask, runner: Runner) -> tuple[ScoringTask, tupl
     most, relative = task.data.items, float(wanted)
 
     def run_pilot() -> dict[str, Any]:
-        plan = plan_passes(runner, few, len(task.formats), task.samples, task.seed)
+        plan = plan_passes(runner, few, len(task.formats), task.samples, task.seed, spans_of(task, runner.head))
         pilot = Pilot()
         for batch in batches(runner, few, task.deltas, plan, task.seed, task.progress):
-            pilot.add(torch.einsum("kb,kbuf->kbuf", batch.weight * len(batch.weight), batch.scores.square()))
+            squares = torch.einsum("kb,kbuf->kbuf", batch.weight * plan.directions, batch.scores.square())
+            pilot.add(squares.reshape(plan.directions, plan.spans.count, *squares.shape[1:]).sum(1))
         return asdict(choose(pilot, relative, most))
 
     effort = Effort(**task.share.decide("effort", run_pilot))

@@ -14,6 +14,7 @@ from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments
 from sensitivity.passes import by_length
 from sensitivity.response import measure_response
 from sensitivity.share import Values, add_up
+from sensitivity.spans import default_samples, spans_of
 from sensitivity.stream_options import activation_bytes, dtype_of
 from sensitivity.streaming import group_items, group_values
 
@@ -40,17 +41,18 @@ def stream_scores(task: ScoringTask) -> Scores:
         )  # fmt: skip
     task.deltas.keep_nothing()
     model = open_blocks(task.source, task.inventory, dtype_of(task))
-    samples = model.head.default_samples if task.samples is None else task.samples
+    spans = spans_of(task, model.head)
+    samples = default_samples(model.head, data, spans) if task.samples is None else task.samples
     moments, order, size = make_moments(task, task.partial), by_length(data), group_items(data)
     count, directions = -(-data.items // size), directions_of(model, samples)
-    keeping = keeps_signed(task, directions)
+    keeping = keeps_signed(task, directions * spans.count)
 
     def compute(run: range) -> Iterator[Values]:
         for number in run:
             rows, told = order[number * size : (number + 1) * size], (number / count, (number + 1) / count)
-            yield group_values(task, model, rows, samples, told, keeping, activation_bytes(task))
+            yield group_values(task, model, rows, samples, told, keeping, activation_bytes(task), spans)
 
     add_up(moments, task.share, count, size, compute)
     response = measure_response(task, None, moments.anchor())
-    spent = Spent(samples, directions, model.head.loss_unit)
+    spent = Spent(samples, directions, spans, model.head.loss_unit)
     return finished(task, moments, moments.reached, spent, response, streamed=True)

@@ -14,6 +14,7 @@ from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import REPLICATES, Moments
 from sensitivity.partial import Partial
 from sensitivity.response import Response, anchor_rows
+from sensitivity.spans import Spans
 
 
 def required(task: ScoringTask) -> Data:
@@ -44,10 +45,11 @@ def make_moments(task: ScoringTask, partial: Partial) -> Moments:
 
 @dataclass(frozen=True)
 class Spent:
-    """samples an item, directions an item, and what the losses are in."""
+    """samples an item, directions an item, how its positions are cut, and what the losses are in."""
 
     samples: int
     directions: int
+    spans: Spans
     loss_unit: str
 
 
@@ -56,13 +58,15 @@ def finished(
     warnings: tuple[str, ...] = (), *, streamed: bool = False,
 ) -> Scores:  # fmt: skip
     """The table of finished sums."""
-    samples = moments.items * effort.directions
+    samples = moments.items * effort.directions * effort.spans.count
     loss, stderr = moments.mean(), moments.stderr(samples)
     unmeasured: tuple[str, ...] = ()
     if not known.all():
         loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, known)
     resampled = np.where(known[:, None], moments.resampled(), loss)
     told = {"samples_an_item": effort.samples, "directions_an_item": effort.directions, "items": moments.items}
+    if effort.spans.count > 1:
+        told |= {"span": effort.spans.length, "spans_an_item": effort.spans.count}
     signed = moments.signed()
     extras = {"resampled": resampled} if len(resampled) else {}
     return Scores(

@@ -42,6 +42,11 @@ class Head(Protocol):
     @property
     def default_samples(self) -> int: ...
 
+    @property
+    def label_a_position(self) -> bool:
+        """Whether every position has a label of its own, drawn independently of the others."""
+        ...
+
     def output(self, model: torch.nn.Module, data: Data) -> torch.Tensor:
         """float32 output of a batch, items first."""
         ...
@@ -83,7 +88,7 @@ def draw_labels(probabilities: torch.Tensor, uniform: np.ndarray[Any, Any]) -> t
 class _LabelHead:
     """Outputs that are logits. Labels are drawn from the model's own distribution, or enumerated when few."""
 
-    uses_pooler = True
+    uses_pooler, label_a_position = True, False
 
     def count(self, output: torch.Tensor, samples: int) -> int:
         return output.shape[-1] if self._enumerates(output, samples) else samples
@@ -122,6 +127,7 @@ class CausalLmHead(_LabelHead):
     """Next-token logits (items, positions, vocabulary). Four label samples: research/08 section 4.1."""
 
     loss_unit, auto_class, default_samples = "nats of KL per token", "AutoModelForCausalLM", 4
+    label_a_position = True
 
     def output(self, model: torch.nn.Module, data: Data) -> torch.Tensor:
         logits: torch.Tensor = model(**_inputs(data), use_cache=False).logits
@@ -170,6 +176,7 @@ class EmbeddingHead:
     """
 
     loss_unit, auto_class, uses_pooler, default_samples = "cosine distance per sentence", "AutoModel", False, 4
+    label_a_position = False
 
     def output(self, model: torch.nn.Module, data: Data) -> torch.Tensor:
         inputs = _inputs(data)

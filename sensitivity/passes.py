@@ -17,6 +17,7 @@ from sensitivity.data import Data
 from sensitivity.deltas import Deltas
 from sensitivity.directional import DirectionalScores, differentiate
 from sensitivity.runner import Runner
+from sensitivity.spans import WHOLE, Spans, default_samples, laid_out
 
 #: Captured activations of one batch; the batch size follows from it.
 BATCH_BYTES = 512 << 20
@@ -28,9 +29,9 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """rows: the items' numbers in the data. scores: signed scores (directions, items, units, formats), float64.
+    """rows: the items' numbers in the data. scores: signed scores (directions x spans, items, units, formats), float64.
 
-    weight: (directions, items); the item's loss is 1/2 sum of weight x score^2 / norm.
+    weight: (directions x spans, items); the item's loss is 1/2 sum of weight x score^2 / norm.
     """
 
     rows: NDArray[np.int64]
@@ -41,12 +42,17 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How the passes are made: directions an item, batch size, and which units autograd must differentiate."""
+    """How the passes are made: directions an item, spans, batch size, and which units autograd must differentiate."""
 
     listener: Listener
     samples: int
     directions: int
     batch_items: int
+    spans: Spans = WHOLE
+
+    @property
+    def scores_an_item(self) -> int:
+        return self.directions * self.spans.count
 
 
 @contextmanager
@@ -61,28 +67,51 @@ def trainable(runner: Runner, names: set[str]) -> Iterator[None]:
             parameters[name].requires_grad_(False)
 
 
-def plan_passes(runner: Runner, data: Data, formats: int, samples: int | None, seed: int) -> Plan:
-    """Runs the longest item once, with all gradients, and compares the captured ones with autograd's."""
+def plan_passes(
+    runner: Runner, data: Data, formats: int, samples: int | None, seed: int, wanted: Spans | None = None
+) -> Plan:
+    """Runs the longest item once, with all gradients, and compares the captured ones with autograd's.
+
+    wanted: for those who score span by span, how; whole sequences where the model does not allow it. None: for those
+    who look at the calls as they are, which hold the items of a batch apart only if every layer does.
+    """
     if data.items == 0:
         raise InvalidCalibration("the calibration data is empty", hint="give a longer --calibration text")
-    samples = runner.head.default_samples if samples is None else samples
+    drawn = runner.head.default_samples if samples is None else samples
     listener = make_listener(runner)
     row = np.array([int(_lengths(data).argmax())], np.int64)
     names = {place.parameter for place in runner.slices.values()}
     with trainable(runner, names):
         with listener.listen() as calls:
             output = runner.output(data.take(row))
-        direction = next(runner.head.directions(output, row, samples, seed))
+        direction = next(runner.head.directions(output, row, drawn, seed))
         everything = Listener({}, {n: runner.slices[u.name] for n, u in enumerate(runner.inventory.units)})
         captured, truth = differentiate(runner, everything, calls, output, direction.gradient, keep=False)
     others = _wrongly_captured(calls, captured, truth)
+    spans, apart = _kept_apart(runner, calls, _positions(data), wanted)
+    spans, apart = (WHOLE, False) if others else (spans, apart)
+    samples = default_samples(runner.head, data, spans) if samples is None else samples
     directions = runner.head.count(output, samples)
+    size = _batch_items(calls, formats, directions) if apart else 1
+    final = Listener(listener.layers, {n: runner.slices[runner.inventory.units[n].name] for n in sorted(others)})
+    return Plan(final, samples, directions, size, spans)
+
+
+def _kept_apart(runner: Runner, calls: list[Call], positions: int, wanted: Spans | None) -> tuple[Spans, bool]:
+    """The spans that the calls of one item allow, and whether its calls would be told from another item's."""
     # Layers that see items flattened into one list of positions (OPT's MLP, window attention) cannot tell them apart.
     flattened = any(call.inputs.ndim < 2 or call.inputs.shape[0] != 1 for call in calls)
-    alone = bool(others) or flattened or any(unit.expert is not None for unit in runner.inventory.units)
-    size = 1 if alone else _batch_items(calls, formats, directions)
-    final = Listener(listener.layers, {n: runner.slices[runner.inventory.units[n].name] for n in sorted(others)})
-    return Plan(final, samples, directions, size)
+    if wanted is None:
+        return WHOLE, not flattened and all(unit.expert is None for unit in runner.inventory.units)
+    cut = all(laid_out(call, 1, positions, wanted) is not None for call in calls)
+    told = all(call.tokens is not None and call.of == positions for call in calls if call.inputs.ndim < 3)
+    batched = all(call.inputs.ndim < 3 or call.inputs.shape[0] == 1 for call in calls)
+    return wanted if cut else WHOLE, told and batched
+
+
+def _positions(data: Data) -> int:
+    """Positions of the items, 0 for those without."""
+    return int(data.inputs["input_ids"].shape[1]) if "input_ids" in data.inputs else 0
 
 
 def _wrongly_captured(
@@ -155,9 +184,11 @@ def batches(
 def _one_batch(runner: Runner, data: Data, deltas: Deltas, plan: Plan, rows: NDArray[np.int64], seed: int) -> Batch:
     with plan.listener.listen() as calls:
         output = runner.output(data)
-    scorer = DirectionalScores(runner, plan.listener, deltas, calls, len(rows), plan.directions)
+    scorer = DirectionalScores(
+        runner, plan.listener, deltas, calls, len(rows), _positions(data), plan.directions, plan.spans
+    )
     found, weights = [], []
     for number, direction in enumerate(runner.head.directions(output, rows, plan.samples, seed)):
         found.append(scorer.along(output, direction.gradient, last=number == plan.directions - 1))
-        weights.append(direction.weight)
-    return Batch(rows, torch.stack(found), torch.stack(weights), runner.head.norm(output))
+        weights.append(direction.weight.expand(plan.spans.count, -1))
+    return Batch(rows, torch.cat(found), torch.cat(weights), runner.head.norm(output))

@@ -33,9 +33,9 @@ from sensitivity.runner import Runner
 from sensitivity.stream_measure import Variant
 
 #: Tokens (items of image models) that the uniform plans are run on.
-ANCHOR_TOKENS = 4096
+ANCHOR_TOKENS = 5120
 #: Uniform plans that are run at most; of a longer menu, evenly spread ones.
-ANCHOR_FORMATS = 8
+ANCHOR_FORMATS = 4
 #: An anchor whose KL is above this is past any expansion around the original, and is left out.
 LARGEST_KL = 0.5
 

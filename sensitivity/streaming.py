@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import NotFinite
+from bitwright.core.errors import NotFinite, Unsupported
 from sensitivity.base import ScoringTask
 from sensitivity.blocks import BlockModel
 from sensitivity.codes import Codes
 from sensitivity.data import Data
 from sensitivity.heads import Direction
 from sensitivity.share import Values
+from sensitivity.spans import WHOLE, Spans, laid_out
 from sensitivity.stream import ACTIVATION_BYTES
 from sensitivity.walk import Use, Walk, walk_rows
 
@@ -43,6 +44,7 @@ def group_values(
     told: tuple[float, float],
     keeping: bool = False,
     activation_bytes: int = ACTIVATION_BYTES,
+    spans: Spans = WHOLE,
 ) -> Values:
     """Losses of the items of a group.
 
@@ -53,17 +55,17 @@ def group_values(
     def choose(output: torch.Tensor, rows: NDArray[np.int64], batch: Data) -> list[Direction]:
         return list(model.head.directions(output, rows, samples, task.seed))
 
-    work = _Work(task, model, len(rows), keeping)
+    work = _Work(task, model, len(rows), keeping, spans)
     walk = walk_rows(task, model, rows, choose, work.of, told, activation_bytes)
     signed = torch.cat([work.signed[number] for number in range(len(walk.cuts))]).numpy() if keeping else None
-    return Values(work.values.numpy(), work.reached, rows, len(walk.weights[0]), signed)
+    return Values(work.values.numpy(), work.reached, rows, len(walk.weights[0]) * spans.count, signed)
 
 
 class _Work:
     """Scores of one group, filled block by block."""
 
-    def __init__(self, task: ScoringTask, model: BlockModel, items: int, keeping: bool) -> None:
-        self.task, self.model, self.keeping = task, model, keeping
+    def __init__(self, task: ScoringTask, model: BlockModel, items: int, keeping: bool, spans: Spans) -> None:
+        self.task, self.model, self.keeping, self.spans = task, model, keeping, spans
         self.values = torch.zeros(items, *task.shape, dtype=torch.float64)
         self.reached = np.zeros(task.shape[0], np.bool_)
         self.signed: dict[int, torch.Tensor] = {}
@@ -82,7 +84,8 @@ class _Work:
     def see(self, number: int, uses: Sequence[Use], batch: Data) -> None:
         """Adds a batch's losses in the block's units."""
         assert self.codes is not None
-        items, weights, norm = len(self.walk.cuts[number]), self.walk.weights[number], self.walk.norms[number]
+        items, norm = len(self.walk.cuts[number]), self.walk.norms[number]
+        weights = self.walk.weights[number].repeat_interleave(self.spans.count, dim=0)
         some, weight = slice(int(self.starts[number]), int(self.starts[number + 1])), weights[:, :, None]
         if self.keeping and number not in self.signed:
             self.signed[number] = torch.zeros(items, len(weights), *self.task.shape)
@@ -90,7 +93,7 @@ class _Work:
         for use in uses:
             of_unit.setdefault(use.unit, []).append(use)
         for unit, found in of_unit.items():
-            scores, reached = _unit_scores(self.codes, unit, found, items)
+            scores, reached = _unit_scores(self.codes, unit, found, batch, self.spans)
             if not bool(torch.isfinite(scores).all()):
                 raise NotFinite(
                     "the backward pass gave NaN or infinity", hint="the model overflows on this calibration data"
@@ -102,13 +105,26 @@ class _Work:
             self.reached[unit] |= reached
 
 
-def _unit_scores(codes: Codes, unit: int, uses: list[Use], items: int) -> tuple[torch.Tensor, bool]:
-    """float64 (directions, items, formats): <G_s, dW> through G, some items and directions at a time.
+def _laid(use: Use, batch: Data, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs (items x spans, length, in), and gradients (directions x items x spans, length, out)."""
+    positions = int(batch.inputs["input_ids"].shape[1]) if "input_ids" in batch.inputs else 0
+    found = laid_out(use.call, batch.items, positions, spans)
+    if found is None:
+        raise Unsupported(
+            "a layer does not say which positions it sees", expected="whole sequences",
+            hint="set the metric's option span to 0",
+        )  # fmt: skip
+    inputs, lay = found
+    return inputs, torch.cat([lay(gradient) for gradient in use.gradients])
+
+
+def _unit_scores(codes: Codes, unit: int, uses: list[Use], batch: Data, spans: Spans) -> tuple[torch.Tensor, bool]:
+    """float64 (directions x spans, items, formats): <G_s, dW> through G, some items and directions at a time.
 
     And whether any G is not zero.
     """
-    directions = len(uses[0].gradients)
-    flat = [(use.inputs, torch.stack(use.gradients).flatten(0, 1)) for use in uses]
+    directions, items = len(uses[0].gradients), batch.items * spans.count
+    flat = [_laid(use, batch, spans) for use in uses]
     jobs = torch.arange(directions * items)
     scores, reached = torch.zeros(len(jobs), len(codes.formats), dtype=torch.float64), False
     for some in torch.split(jobs, max(1, GRADIENT_CELLS // codes.cells(unit))):
@@ -117,4 +133,5 @@ def _unit_scores(codes: Codes, unit: int, uses: list[Use], items: int) -> tuple[
         reached = reached or bool(gradient.any())
         for column, error in enumerate(codes.errors(unit)):
             scores[some, column] = (gradient @ error.flatten()).double()
-    return scores.reshape(directions, items, -1), reached
+    apart = scores.reshape(directions, batch.items, spans.count, -1).transpose(1, 2)
+    return apart.flatten(0, 1), reached

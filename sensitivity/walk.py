@@ -38,12 +38,13 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 @dataclass(frozen=True, eq=False)
 class Use:
     """One planned unit in one use of its layer: inputs (items, positions, in), output (items, positions, out) detached,
-    gradients: one (items, positions, out) a direction, none on a forward pass alone."""
+    gradients: one (items, positions, out) a direction, none on a forward pass alone. call: that use of the layer."""
 
     unit: int
     inputs: torch.Tensor
     output: torch.Tensor
     gradients: tuple[torch.Tensor, ...]
+    call: Call
 
 
 class Visitor(Protocol):
@@ -199,7 +200,7 @@ def _uses(calls: list[Call], gradients: list[list[torch.Tensor | None]], items: 
         known = [torch.zeros(shape) if g[at] is None else g[at].reshape(shape) for g in gradients]  # type: ignore[union-attr]
         for part in call.parts:
             some = slice(part.start, part.stop)
-            found.append(Use(part.unit, inputs, output[..., some], tuple(g[..., some] for g in known)))
+            found.append(Use(part.unit, inputs, output[..., some], tuple(g[..., some] for g in known), call))
     return found
 
 
