@@ -40,7 +40,9 @@ def keeps_signed(task: ScoringTask, directions: int) -> bool:
 
 def make_moments(task: ScoringTask, partial: Partial) -> Moments:
     data = required(task)
-    return Moments(*task.shape, partial, replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)))
+    return Moments(
+        *task.shape, partial, replicates=REPLICATES, seed=task.seed, anchored=anchor_rows(data, task.formats)
+    )
 
 
 @dataclass(frozen=True)
