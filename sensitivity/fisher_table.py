@@ -40,9 +40,7 @@ def keeps_signed(task: ScoringTask, directions: int) -> bool:
 
 def make_moments(task: ScoringTask, partial: Partial) -> Moments:
     data = required(task)
-    return Moments(
-        *task.shape, partial, replicates=REPLICATES, seed=task.seed, anchored=anchor_rows(data, task.formats)
-    )
+    return Moments(*task.shape, partial, replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)))
 
 
 @dataclass(frozen=True)

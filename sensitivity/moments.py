@@ -18,7 +18,6 @@ REPLICATES = 20
 REPLICATE_CELLS = 1 << 27
 _STREAM = 0x0B007
 _NOBODY = np.zeros(0, np.int64)
-_NOTHING = np.zeros((0, 0), np.bool_)
 
 
 class Moments:
@@ -26,13 +25,12 @@ class Moments:
 
     items: how many items the sums hold; `reached`: bool (units,), set by whoever adds. replicates: resampled sums, by
     the Bayesian bootstrap (Rubin 1981): every item has a weight drawn from the exponential distribution, which depends
-    on (seed, row) alone, so batches and shards change nothing. anchored: bool (rows, formats), what is summed once more
-    apart.
+    on (seed, row) alone, so batches and shards change nothing. anchored: rows below this are summed once more apart.
     """
 
     def __init__(
         self, units: int, formats: int, partial: Partial = FORGETFUL, *, replicates: int = 0, seed: int = 0,
-        anchored: NDArray[np.bool_] = _NOTHING,
+        anchored: int = 0,
     ) -> None:  # fmt: skip
         self._partial = partial
         self._seed = seed
@@ -43,8 +41,7 @@ class Moments:
         self.items = int(state.get("items", 0))
         self.reached: NDArray[np.bool_] = np.array(state.get("reached", np.zeros(units, np.bool_)))
         shapes = {
-            "sum": (units, formats), "squares": (units, formats),
-            "anchor": (units, formats), "anchor_items": (formats,),
+            "sum": (units, formats), "squares": (units, formats), "anchor": (units, formats), "anchor_items": (1,),
             "resampled": (self.replicates, units, formats), "weights": (self.replicates,),
         }  # fmt: skip
         self._sums = {
@@ -63,10 +60,10 @@ class Moments:
             weights = torch.from_numpy(np.stack([self._draw(int(row)) for row in rows], axis=1))
             self._sums["resampled"] += torch.einsum("ri,iuf->ruf", weights, values)
             self._sums["weights"] += weights.sum(1)
-        if self._anchored.size:
-            mine = torch.from_numpy(self._anchored[rows]).double()
-            self._sums["anchor"] += torch.einsum("if,iuf->uf", mine, values)
-            self._sums["anchor_items"] += mine.sum(0)
+        mine = torch.from_numpy(rows < self._anchored)
+        if bool(mine.any()):
+            self._sums["anchor"] += values[mine].sum(0)
+            self._sums["anchor_items"] += mine.sum()
         self.reached |= reached
         self._partial.save(self._state)
 
@@ -95,7 +92,7 @@ class Moments:
         return np.asarray(self._sums["sum"].numpy() / self.items, np.float64)
 
     def anchor(self) -> Losses:
-        """Means over the anchored cells."""
+        """Means over the anchored rows."""
         return np.asarray((self._sums["anchor"] / self._sums["anchor_items"].clamp(min=1)).numpy(), np.float64)
 
     def resampled(self) -> NDArray[np.float64]:

@@ -9,24 +9,20 @@ quantized, never one unit at a time:
 - Errors that share a sign (clipping, 1 bit) add up in amplitude: `scale` above 1 (research/09, conclusion 3).
 
 Both are functions of S alone, and rising, so the plan that minimises S is the one that minimises the KL: only the
-prediction changes, no choice does. Every format is run on items of its own, ANCHOR_TOKENS of them, so that what is odd
-about some of the text, or about the labels drawn for it, shows as scatter and averages out. Cost: two forward passes a
-format over those.
+prediction changes, no choice does. Cost: one forward pass a format over at most ANCHOR_TOKENS tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from bitwright.core.formats import Format
 from bitwright.core.inventory import Unit
 from sensitivity.base import Losses, ScoringTask
 from sensitivity.data import Data
@@ -36,10 +32,10 @@ from sensitivity.quality import Z95
 from sensitivity.runner import Runner
 from sensitivity.stream_measure import Variant
 
-#: Tokens (items of image models) that each uniform plan is run on.
-ANCHOR_TOKENS = 2048
+#: Tokens (items of image models) that the uniform plans are run on.
+ANCHOR_TOKENS = 5120
 #: Uniform plans that are run at most; of a longer menu, evenly spread ones.
-ANCHOR_FORMATS = 8
+ANCHOR_FORMATS = 4
 #: An anchor whose KL is above this is past any expansion around the original, and is left out.
 LARGEST_KL = 0.5
 
@@ -109,26 +105,18 @@ def _fitted(points: tuple[tuple[str, float, float], ...]) -> Response:
     return replace(fit(sums, measured), points=points)
 
 
-def anchor_rows(data: Data, formats: Sequence[Format]) -> NDArray[np.bool_]:
-    """(items, formats): the items that each format is run on, by its name alone: a new format changes no other's.
-
-    Items of scoring data are in random order (see data.split), so neighbours are a random sample.
-    """
+def anchor_rows(data: Data) -> NDArray[np.int64]:
+    """Rows of the scoring data that anchors are run on: its first ones, which are a random sample (see data.split)."""
     size = max(1.0, data.tokens / max(1, data.items))
-    count = min(data.items, max(1, round(ANCHOR_TOKENS / size)))
-    chosen = np.zeros((data.items, len(formats)), np.bool_)
-    for column, format in enumerate(formats):
-        chosen[(crc32(format.name.encode()) + np.arange(count)) % data.items, column] = True
-    return chosen
+    return np.arange(min(data.items, max(1, round(ANCHOR_TOKENS / size))), dtype=np.int64)
 
 
 def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> Response:
-    """The response of a model. loss: (units, formats) on the format's anchor rows, so that both sides see one text.
+    """The response of a model. loss: (units, formats) on the anchor rows alone, so that both sides see one text.
 
     runner: the model in memory; None: it is read block by block.
     """
-    data = task.data
-    if data is None:
+    if task.data is None:
         return Response()
     sums = loss.sum(axis=0)
     columns = [int(column) for column in np.flatnonzero(np.isfinite(sums) & (sums > 0))]
@@ -149,13 +137,8 @@ def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> 
 
         return weights
 
-    chosen = anchor_rows(data, task.formats)
-
-    def kl(column: int) -> float:
-        found = measure_variants(
-            task.source, task.inventory, {"anchor": of(column)}, data.take(np.flatnonzero(chosen[:, column])),
-            progress=task.progress, runner=runner, stream=True,
-        )  # fmt: skip
-        return found["anchor"].kl
-
-    return _fitted(tuple((task.formats[column].name, float(sums[column]), kl(column)) for column in columns))
+    found = measure_variants(
+        task.source, task.inventory, {str(column): of(column) for column in columns},
+        task.data.take(anchor_rows(task.data)), progress=task.progress, runner=runner, stream=True,
+    )  # fmt: skip
+    return _fitted(tuple((task.formats[column].name, float(sums[column]), found[str(column)].kl) for column in columns))

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from bitwright.core.errors import InvalidInput
-from bitwright.core.formats import parse_formats
 from bitwright.core.table import load_table
 from sensitivity.doubt import predict, stability
 from sensitivity.moments import Moments
 from sensitivity.precision import Pilot, choose
-from sensitivity.response import Response, anchor_rows, fit
+from sensitivity.response import Response, fit
 from sensitivity.scoring import score
 from tests.sensitivity.tiny_models import DATA, Opened, calibrated, token_data
 
@@ -82,21 +81,6 @@ def test_noise_makes_plans_unstable_and_sums_optimistic() -> None:
     assert found.kl == pytest.approx(found.additive * rough.optimism)
     nothing = stability(loss, noisy[:0], choice, _greedy)
     assert (nothing.optimism, nothing.mean) == (1.0, 0.0)
-
-
-def test_each_format_is_run_on_items_of_its_own() -> None:
-    """By its name alone, so that a format that comes later changes no other's; its sum is over the same items."""
-    data = token_data(40, 256)
-    few, more = (parse_formats(names) for names in (("int2-g32",), ("int3-g32", "int2-g32")))
-    alone, both = anchor_rows(data, few), anchor_rows(data, more)
-    assert (alone[:, 0] == both[:, 1]).all()
-    assert both.sum(axis=0).tolist() == [8, 8]
-    assert (both[:, 0] != both[:, 1]).any()
-    moments = Moments(1, 2, anchored=both)
-    values = torch.arange(80.0, dtype=torch.float64).reshape(40, 1, 2)
-    moments.add(values, np.ones(1, np.bool_), np.arange(40))
-    expected = [values[both[:, column], 0, column].mean() for column in (0, 1)]
-    np.testing.assert_allclose(moments.anchor()[0], expected)
 
 
 def test_samples_are_raised_where_items_agree_and_items_where_they_do_not() -> None:
