@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitwright.core.table import load_table
+from sensitivity import passes
 from tests.steps.bench import Bench
 from worker.steps import partial as kept
 from worker.steps.partial import PartialFile, kept_in
@@ -23,7 +24,9 @@ class Stopped(Exception):
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept after every batch, and a batch is one item: there are batches to stop between."""
     monkeypatch.setattr(kept, "EVERY", 0.0)
+    monkeypatch.setattr(passes, "BATCH_ITEMS", 1)
 
 
 def stop_when(bench: Bench, stage: str, fraction: float) -> None:
