@@ -103,7 +103,7 @@ def test_a_body_that_never_comes_holds_up_nobody(api: Running) -> None:
      "/v1/jobs/..%2fkeys", "/v1/batches/%00", "/v1/webhooks/..%2f..", "/v1/plans/sha256:" + "A" * 64],
 )  # fmt: skip
 def test_paths_that_climb_find_nothing(api: Running, path: str) -> None:
-    (api.settings.state_dir / "keys.json").write_text("{}")
+    (api.settings.state_dir / "keys.json").write_text('{"bitwright_keys": 1, "keys": []}')
     answer = send(api, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     assert answer.split(b" ", 2)[1] in (b"404", b"400", b"422")
     (api.settings.state_dir / "keys.json").unlink()
