@@ -45,13 +45,19 @@ def plan_text(plan: Plan, checkpoint: Mapping[str, Any] | None) -> str:
 
 #: Stored bits from which rounding to nearest loses too little to speak of.
 AMPLE_BITS = 6
+#: What plans of language models are measured in (bitwright.core.plan.Measured).
+TOKEN_KL = "nats of KL per token"
 
 
 def lower_loss(plan: Plan) -> str | None:
-    """What to add to the command of a default plan, where data was read: docs/recipes/README.md has the figures."""
+    """What to add to the command of a default plan of a language model; docs/recipes/README.md has the figures.
+
+    Other models were not measured so, and get no promise.
+    """
     made = plan.provenance
     plain = made.get("recipe") == "auto" and made.get("quantizer") == "rtn"
-    if not plain or plan.measured is None or plan.totals.bits_per_weight >= AMPLE_BITS:
+    language = plan.measured is not None and plan.measured.unit == TOKEN_KL
+    if not plain or not language or plan.totals.bits_per_weight >= AMPLE_BITS:
         return None
     return "--recipe auto-gptq usually measures a third to a sixth of this KL in as many bytes, slower"
 
