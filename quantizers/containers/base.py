@@ -279,7 +279,7 @@ class Container(ABC):
         context_key: str | None = None,
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]], int]]:
         """(number, arrays by name, checksum) of these units as `write` would make them, one at a time."""
-        from quantizers.containers.writer import make_groups
+        from quantizers.containers.groups import make_groups
 
         request = self._request(source, inventory, formats, Path(), MAX_SHARD_BYTES, quantizer, None, context_key or "")
         return make_groups(request, list(units), context)
