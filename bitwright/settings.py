@@ -112,6 +112,10 @@ class Settings(BaseSettings):
     max_text_bytes: int = Field(default=8 * 2**20, ge=1, description="one uploaded calibration or evaluation text")
     max_problem_bytes: int = Field(default=8 * 2**20, ge=1024, description="one uploaded problem file")
     max_plan_bytes: int = Field(default=16 * 2**20, ge=1024, description="a plan inside a request")
+    device: str = Field(
+        default="auto", pattern=r"^[a-z][a-z0-9_]{0,31}(:[0-9]{1,3})?$",
+        description="where heavy arithmetic runs: auto (CUDA where torch sees it, else the CPU), cpu, cuda, cuda:1",
+    )  # fmt: skip
     max_threads: int = Field(default=256, ge=1, le=256, description="compute threads that a request may ask for")
     max_model_bytes: int = Field(default=200 * 2**30, ge=1, description="weight files of one model")
     max_header_bytes: int = Field(default=32 * 2**20, ge=1024, description="header of one weight file")

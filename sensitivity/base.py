@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bitwright.core.formats import Format
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
+from gpu_kernels.compute import device_words
 from sensitivity.partial import FORGETFUL, Partial
 from sensitivity.share import ALONE, Share
 
@@ -24,6 +25,12 @@ Losses = NDArray[np.float64]
 
 #: Version of the numbers: raised when a change in the code changes a table.
 NUMERICS = 4
+
+
+def numerics() -> int | str:
+    """The same for keys: with the device, where that is not the CPU, because its bits can differ."""
+    device = device_words()
+    return NUMERICS if device is None else f"{NUMERICS} on {device}"
 
 
 def silent(stage: str, fraction: float, message: str) -> None:

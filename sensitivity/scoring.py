@@ -15,7 +15,7 @@ from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource
 from quantizers.base import Quantizer
 from quantizers.mixed import InCut
-from sensitivity.base import NUMERICS, Metric, Progress, Scores, ScoringTask, silent
+from sensitivity.base import Metric, Progress, Scores, ScoringTask, numerics, silent
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.deltas import Deltas, load_quantizer
@@ -144,7 +144,7 @@ def _provenance(task: ScoringTask, metric: str, scores: Scores, calibration: Cal
         "quantizer": task.deltas.quantizer.name, "seed": task.seed,
         "calibration": calibration.digest if used and calibration is not None else None,
         "calibration_description": calibration.description if used and calibration is not None else None,
-        "tokens": scores.tokens, "samples": scores.samples, "numerics": NUMERICS, "torch": _torch_version(used),
+        "tokens": scores.tokens, "samples": scores.samples, "numerics": numerics(), "torch": _torch_version(used),
         "warnings": warnings, "unmeasured": list(scores.unmeasured), "response": scores.response,
     }  # fmt: skip
 

@@ -77,6 +77,7 @@ class Order:
         root = str(Path(__file__).resolve().parent.parent)
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         kept["TMPDIR"] = str(self.scratch)
+        kept["BITWRIGHT_DEVICE"] = self.settings.device
         if self.network and "HF_TOKEN" in os.environ:
             kept["HF_TOKEN"] = os.environ["HF_TOKEN"]
         if self.traceparent:

@@ -15,7 +15,7 @@ from bitwright.core.problem import IntArray
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.kv_cache import Choice
 from sensitivity.quality import Quality
 from worker.fanout import shared
@@ -94,7 +94,7 @@ def _measure(
         "variants": dict(variants),
         "data": study.calibration.confirming.digest,
         "quantizer": study.maker.key,
-        "numerics": NUMERICS,
+        "numerics": numerics(),
     }
     if cache:
         key["cache"] = [[choice.part, choice.format] for choice in cache]

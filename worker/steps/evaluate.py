@@ -16,7 +16,7 @@ from bitwright.models import ModelSource
 from quantizers.catalog import QUANTIZERS
 from sensitivity import calibration as calibrations
 from sensitivity import evaluate
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.data import Data
 from sensitivity.partial import FORGETFUL, Partial
 from sensitivity.quality import Quality
@@ -54,7 +54,7 @@ def _key(request: EvaluateRequest, inventory: Inventory, data: Data, folder: Pat
     files = [] if folder is None else [(path, path.stat()) for path in sorted(folder.iterdir())]
     return digest_json({
         "evaluate": request.model_dump(mode="json"), "model": inventory.digest, "data": data.digest,
-        "numerics": NUMERICS, "files": [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in files],
+        "numerics": numerics(), "files": [[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in files],
     })  # fmt: skip
 
 

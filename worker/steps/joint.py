@@ -22,7 +22,7 @@ from bitwright.core.problem import IntArray, Pairs, Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.data import Data
 from sensitivity.doubt import joint_loss
 from sensitivity.memory import too_large
@@ -140,7 +140,7 @@ def _products(
     key = {
         "sketches": [list(cell) for cell in cells], "model": inventory.digest, "formats": list(table.formats),
         "units": [unit.name for unit in inventory.units], "data": data.digest, "quantizer": maker.key, "seed": seed,
-        "numerics": NUMERICS,
+        "numerics": numerics(),
     }  # fmt: skip
 
     def build(path: Path) -> None:

@@ -26,7 +26,7 @@ from quantizers.bias import bias_shift
 from quantizers.catalog import QUANTIZERS
 from quantizers.mixed import quantize
 from sensitivity import calibration as calibrations
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.data import Calibration, Data
 from worker.steps.context import Context
 from worker.steps.texts import locate_text
@@ -294,7 +294,7 @@ class _Gatherer:
             "model": inventory.digest,
             "units": [inventory.units[number].name for number in units],
             "data": self._data.digest,
-            "numerics": NUMERICS,
+            "numerics": numerics(),
             "version": MOMENTS_VERSION,
         }
         return self._context.blobs.memo("moments", digest_json(key), lambda path: self._gather(path, units))

@@ -12,7 +12,7 @@ from bitwright.core.mixed_format import is_finer
 from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
 from bitwright.engines.columns import columns_key, save_columns
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.partial import FORGETFUL
@@ -50,7 +50,7 @@ def score(study: Study[Scoring], target: float | None = None) -> SensitivityTabl
         "calibration": _scored_digest(menu, study.calibration),
         "tokens": request.calibration_tokens,
         "seed": request.seed,
-        "numerics": NUMERICS,
+        "numerics": numerics(),
         **({"target": target} if METRICS.get(menu.metric).traits.get("target") else {}),
     }
     require_finite(study.source, inventory, context)

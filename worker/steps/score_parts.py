@@ -17,7 +17,7 @@ import numpy as np
 from bitwright.core.inventory import Inventory
 from bitwright.core.requests import Scoring, SensitivityRequest
 from bitwright.core.table import SensitivityTable, load_table
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.catalog import METRICS
 from sensitivity.share import ALONE, Share
 from worker.fanout import cut, other_version, spread
@@ -102,7 +102,7 @@ def _question(study: Study[Scoring]) -> dict[str, Any] | None:
         "model": study.inventory.digest,
         "calibration": study.calibration.scoring.digest if study.calibration is not None else None,
         "quantizer": study.maker.key,
-        "numerics": NUMERICS,
+        "numerics": numerics(),
     }
 
 

@@ -18,7 +18,7 @@ from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from bitwright.engines.memory import activation_bytes, cache_bytes, served_shape, usable_bytes
-from sensitivity.base import NUMERICS
+from sensitivity.base import numerics
 from sensitivity.kv_cache import UNROUNDED, Choice, measure_kv
 from worker.steps.study import Study
 
@@ -130,7 +130,7 @@ def _losses(
     data = study.calibration.scoring
     key = {
         "model": inventory.digest, "cache": [[c.part, c.format] for c in choices], "data": data.digest,
-        "numerics": NUMERICS,
+        "numerics": numerics(),
     }  # fmt: skip
 
     def build(path: Path) -> None:

@@ -11,7 +11,7 @@ from bitwright.core.canonical import digest_json
 from bitwright.core.errors import InvalidInput
 from bitwright.core.formats import parse_formats
 from bitwright.core.requests import PlanRequest
-from sensitivity.base import NUMERICS, ScoringTask
+from sensitivity.base import ScoringTask, numerics
 from sensitivity.data import Data
 from sensitivity.deltas import Deltas
 from sensitivity.spike import THRESHOLD, find_spikes, floors
@@ -49,7 +49,7 @@ def _kappa(study: Study[PlanRequest], data: Data) -> NDArray[np.float64]:
     """How large the spikes of every unit's inputs are, remembered."""
     source, inventory, context = study.source, study.inventory, study.context
     key = {
-        "spikes": [unit.name for unit in inventory.units], "model": inventory.digest, "numerics": NUMERICS,
+        "spikes": [unit.name for unit in inventory.units], "model": inventory.digest, "numerics": numerics(),
         "data": data.digest,
     }  # fmt: skip
 
