@@ -14,28 +14,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from bitwright.core.formats import BlockFormat
+from quantizers.arithmetic import Upper, arithmetic
 from quantizers.base import Blocks, Float32Matrix
 from quantizers.rtn import QUANTIZER
-from quantizers.sweep import Float64
 
 #: Columns rounded at once where a block is a single weight.
 STEP = 16
 
 
-def sweep_blocks(weight: Float32Matrix, format: BlockFormat, upper: Float64, name: str) -> Blocks:
+def sweep_blocks(weight: Float32Matrix, format: BlockFormat, upper: Upper, name: str) -> Blocks:
     """upper: U of H^-1 = U'U, columns as they lie. Raises InvalidModel, Unsupported as `rtn` does."""
     rows, columns = weight.shape
     guard, most = _guard(weight, format)
-    work, step = weight.astype(np.float64), format.block * max(1, STEP // format.block)
+    rest, step = arithmetic().rest(weight, upper), format.block * max(1, STEP // format.block)
     data, scales = [], None
     for first in range(0, columns, step):
         last = min(first + step, columns)
         width = -(-(last - first) // format.block) * format.block
         part = np.zeros((rows, width + guard.shape[1]), np.float32)
-        part[:, : last - first] = np.clip(work[:, first:last], -most, most)
+        part[:, : last - first] = np.clip(rest.columns(first, last), -most, most)
         part[:, width:] = guard
         made: Any = QUANTIZER.quantize(part, format, name=name)
         dense = made.dequantize()[:, : last - first].astype(np.float64)
@@ -44,8 +43,7 @@ def sweep_blocks(weight: Float32Matrix, format: BlockFormat, upper: Float64, nam
         data.append(made.data[:, : format.blocks(last - first) * format.block_bytes])
         scales = made.scales
         if last < columns:
-            errors = solve_triangular(upper[first:last, first:last].T, (work[:, first:last] - dense).T, lower=True).T
-            work[:, last:] -= errors @ upper[first:last, last:]
+            rest.passed(first, last, dense)
     return Blocks(np.ascontiguousarray(np.concatenate(data, axis=1)), scales, columns, format)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.formats import Format, MixedFormat
+from quantizers.arithmetic import arithmetic
 from quantizers.base import Float32Matrix, Mixed, Quantized, Quantizer, Stored
 from quantizers.bias import mean_shift
 from quantizers.gain import Gain
@@ -131,7 +132,7 @@ def kept(weight: Float32Matrix, value: Quantized, proposal: Quantized, held_out:
 def row_errors(weight: Float32Matrix, made: Quantized, moments: Float64) -> NDArray[np.float64]:
     """dw H dw' of every row, float64 (out,)."""
     delta = made.dequantize().astype(np.float64) - weight
-    errors: NDArray[np.float64] = np.einsum("ri,ri->r", delta @ moments, delta)
+    errors: NDArray[np.float64] = np.einsum("ri,ri->r", arithmetic().product(delta, moments), delta)
     return errors
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.formats import IntFormat
+from quantizers.arithmetic import arithmetic
 from quantizers.base import Float32Matrix, Mixed, Quantized
 from quantizers.hessian import Float64
 from quantizers.rtn import GAIN_LIMITS, stored_scale
@@ -50,7 +51,7 @@ class Gain:
 
 def factors(weight: Float32Matrix, dense: NDArray[np.floating[Any]], hessian: Float64) -> Float64:
     """(out,) w H w' / w H v' of rows w and stored values v, within GAIN_LIMITS; 1 where w H v' is not positive."""
-    pulled = weight.astype(np.float64) @ hessian
+    pulled = arithmetic().product(weight, hessian)
     wanted = np.einsum("ri,ri->r", pulled, weight)
     found = np.einsum("ri,ri->r", pulled, dense)
     gains: Float64 = np.clip(np.divide(wanted, found, out=np.ones_like(wanted), where=found > 0), *GAIN_LIMITS)

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrtri
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, GridFormat, IntFormat, MixedFormat
+from quantizers.arithmetic import Upper, arithmetic
 from quantizers.base import (
     Float32Matrix,
     Mixed,
@@ -39,12 +39,12 @@ from quantizers.base import (
     pass_through,
 )
 from quantizers.block_sweep import sweep_blocks
-from quantizers.clip import RATIOS, by_moments, search
 from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.mixed import by_lines
 from quantizers.mixed_sweep import sweep_mixed
+from quantizers.range_search import RATIOS, Spans, Weighing
 from quantizers.rtn import SCALE_TYPES, group_parameters
-from quantizers.sweep import blocks, sweep
+from quantizers.sweep import Grid, blocks
 
 #: Share of the mean diagonal added to the diagonal (the paper's 1 %), and how it grows while H is not definite.
 DAMPING, DAMPING_GROWTH, DAMPING_TRIES = 0.01, 10.0, 5
@@ -102,7 +102,7 @@ class Prepared:
     damping: float
     order: str
     moments: Float64
-    upper: Float64
+    upper: Upper
     permutation: NDArray[np.intp]
 
 
@@ -204,7 +204,7 @@ class Gptq:
 QUANTIZER = Gptq()
 
 
-def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> tuple[Float64, NDArray[np.intp]]:
+def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> tuple[Upper, NDArray[np.intp]]:
     """(U, order of the columns) with H^-1 = U'U, H damped and permuted; damping grows until H is definite."""
     columns = hessian.shape[0]
     permutation = np.arange(columns)
@@ -212,14 +212,9 @@ def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> t
         permutation = np.argsort(-np.diag(hessian), kind="stable")
     for step in range(DAMPING_TRIES):
         work = damped(hessian, damping * DAMPING_GROWTH**step)[np.ix_(permutation, permutation)]
-        try:
-            # The Cholesky factor of H read backwards, turned round again, is an upper R with H = RR'; U is its inverse.
-            upper = np.linalg.cholesky(work[::-1, ::-1])[::-1, ::-1]
-            inverse, failed = dtrtri(np.asfortranarray(upper))
-            if not failed:
-                return np.ascontiguousarray(inverse), permutation
-        except np.linalg.LinAlgError:
-            continue
+        upper = arithmetic().factor(work)
+        if upper is not None:
+            return upper, permutation
     raise InvalidCalibration(
         f"{name}: the Hessian is not positive definite, even damped",
         expected=f"definite with {damping * DAMPING_GROWTH ** (DAMPING_TRIES - 1):g} of its mean diagonal added",
@@ -235,19 +230,25 @@ class _Parameters:
     moments: Float64 | None
     name: str
 
-    def of(self, group: Float32Matrix, span: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    def of(self, weight: Float32Matrix, spans: Spans) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """(rows, groups) each, of the columns that `spans` of the matrix cover."""
         if self.format.tensor:  # one scale for all rows: the matrix is one long group
-            scale, zero = replace(self, format=replace(self.format, tensor=False)).of(group.reshape(1, -1), span)
-            return np.repeat(scale, len(group)), np.repeat(zero, len(group))
-        if self.moments is not None:
-            start, stop = span
-            pull = by_moments(self.moments[start:stop, start:stop])
-            _, scale, zero = search(np.ascontiguousarray(group), self.format, pull, RATIOS, self.name)
-            return scale, zero
-        grouped = group[:, None, :]
-        low, high = grouped.min(axis=-1), grouped.max(axis=-1)
-        scales, zeros = group_parameters(grouped, low, high, self.format, self.name)
-        return scales[:, 0], zeros[:, 0]
+            one = replace(self, format=replace(self.format, tensor=False)).of(weight.reshape(1, -1), [(0, weight.size)])
+            return np.repeat(one[0], len(weight), axis=0), np.repeat(one[1], len(weight), axis=0)
+        begin, moments = spans[0][0] if spans else 0, self.moments
+        here = [(start - begin, stop - begin) for start, stop in spans]
+        if moments is not None:
+            mine = moments[begin:, begin:]
+            weighing = Weighing(block=lambda start, stop: mine[start:stop, start:stop])
+            return arithmetic().search(weight, here, self.format, weighing, RATIOS, self.name)[1:]
+        scales = np.empty((len(weight), len(spans)), SCALE_TYPES[self.format.scale])
+        zeros = np.empty(scales.shape, np.uint8)
+        for index, (start, stop) in enumerate(here):
+            grouped = weight[:, None, start:stop]
+            low, high = grouped.min(axis=-1), grouped.max(axis=-1)
+            found = group_parameters(grouped, low, high, self.format, self.name)
+            scales[:, index], zeros[:, index] = found[0][:, 0], found[1][:, 0]
+        return scales, zeros
 
 
 def _quantize(
@@ -257,29 +258,18 @@ def _quantize(
     rows, columns = weight.shape
     spans = group_spans(columns, format)
     group_of = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
-    scales = np.empty((rows, len(spans)), SCALE_TYPES[format.scale])
-    zeros = np.empty((rows, len(spans)), np.uint8)
-    starts = {start: index for index, (start, _) in enumerate(spans)} if told.moving else {}
-    if not told.moving:
-        for index, (start, stop) in enumerate(spans):
-            scales[:, index], zeros[:, index] = parameters.of(weight[:, start:stop], (start, stop))
+    if told.moving:
+        scales, zeros = np.empty((rows, len(spans)), SCALE_TYPES[format.scale]), np.empty((rows, len(spans)), np.uint8)
+    else:
+        scales, zeros = parameters.of(weight, spans)
 
-    def grid(first: int, last: int, work: Float64) -> tuple[Float64, Float64, Float64]:
-        if first in starts:
-            start, stop = spans[starts[first]]
-            group = work[:, start:stop].astype(np.float32)
-            scales[:, starts[first]], zeros[:, starts[first]] = parameters.of(group, (start, stop))
-        groups = group_of[permutation[first:last]]
-        step, zero = scales[:, groups].astype(np.float64), zeros[:, groups].astype(np.float64)
-        if format.centered:  # see mixed_sweep
-            work[:, first:last] += step
-            step *= 2
-        return step, zero, np.full((rows, last - first), format.top, np.float64)
+    def decide(index: int, group: Float32Matrix) -> None:
+        found = parameters.of(group, [spans[index]])
+        scales[:, index], zeros[:, index] = found[0][:, 0], found[1][:, 0]
 
-    work = np.ascontiguousarray(weight[:, permutation], np.float64)
-    codes = np.empty((rows, columns), np.uint8)
-    cost = None if losses is None else np.empty((rows, columns))
-    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, told.block, tuple(starts)), grid, losses=cost)
-    if losses is not None and cost is not None:
-        losses[:, permutation] = cost
+    begins = {start: (index, stop) for index, (start, stop) in enumerate(spans)} if told.moving else {}
+    signs = np.ones(scales.shape, np.bool_) if format.centered else None
+    grid = Grid(scales, zeros, format.top, group_of[permutation], signs, begins, decide)
+    cuts = blocks(columns, told.block, tuple(begins))
+    codes = arithmetic().sweep(weight, permutation, prepared.upper, cuts, grid, losses)
     return Quantized(codes, scales, None if format.symmetric else zeros, format)

@@ -49,11 +49,11 @@ def damped(hessian: Float64, damping: float) -> Float64:
     return work
 
 
-def column_costs(hessian: Float64, damping: float) -> Float64:
-    """1 / U_jj^2 of every input, U'U = H^-1 (U upper), H damped: what an error of its weights costs once the weights
+def column_costs(definite: Float64) -> Float64:
+    """1 / U_jj^2 of every input, U'U = H^-1 (U upper), H definite: what an error of its weights costs once the weights
     behind it make up for it (OBS; research/01 section 0).
     """
-    inverse = np.linalg.inv(damped(hessian, damping))
+    inverse = np.linalg.inv(definite)
     # L L' = H^-1 has L = U' for the upper U of GPTQ; the diagonals agree.
     diagonal = np.diag(np.linalg.cholesky((inverse + inverse.T) / 2))
     return np.asarray(1.0 / diagonal**2, np.float64)

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
 from bitwright.core.formats import IntFormat, MixedFormat
+from quantizers.arithmetic import Upper, arithmetic
 from quantizers.base import Float32Matrix, Mixed, Quantized, group_spans
 from quantizers.rtn import group_parameters
-from quantizers.sweep import Float64, blocks, sweep
+from quantizers.sweep import Float64, Grid, blocks
 
 
 def sweep_mixed(
     weight: Float32Matrix,
     format: MixedFormat,
-    upper: Float64,
+    upper: Upper,
     order: NDArray[np.intp],
     block: int,
     name: str,
@@ -51,18 +52,9 @@ def sweep_mixed(
         grids.append((mine, member, scales, zeros))
     cells = [found.to_matrix(array, shape) for array in (scale, zero, top)]
 
-    def grid(first: int, last: int, work: Float64) -> tuple[Float64, Float64, Float64]:
-        some = order[first:last]
-        scale, zero, top = (array[:, some].astype(np.float64) for array in cells)
-        return scale, zero, top
-
-    codes = np.empty(shape, np.uint8)
-    work = (weight.astype(np.float64) + found.to_matrix(moved, shape))[:, order]
-    work = np.ascontiguousarray(work, np.float64)
-    cost = None if losses is None else np.empty(shape)
-    codes[:, order] = sweep(work, upper, blocks(shape[1], block), grid, losses=cost)
-    if losses is not None and cost is not None:
-        losses[:, order] = cost
+    grid = Grid(cells[0], cells[1], cells[2], order)
+    work = weight.astype(np.float64) + found.to_matrix(moved, shape)
+    codes = arithmetic().sweep(work, order, upper, blocks(shape[1], block), grid, losses)
     coded = found.to_lines(codes, shape)
     pieces = tuple(
         Quantized(np.ascontiguousarray(coded[mine]), scales, None if member.symmetric else zeros, member)

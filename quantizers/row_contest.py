@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.formats import IntFormat
+from quantizers.arithmetic import arithmetic
 from quantizers.base import Float32Matrix
 from quantizers.gain import factors, louder
 from quantizers.hessian import Float64
@@ -48,7 +49,7 @@ class Swept:
     def errors(self, weight: Float32Matrix, moments: Float64) -> Float64:
         """float64 (rows,): dw H dw'."""
         delta = self.dense() - weight
-        found: Float64 = np.einsum("ri,ri->r", delta @ moments, delta)
+        found: Float64 = np.einsum("ri,ri->r", arithmetic().product(delta, moments), delta)
         return found
 
     def where(self, mine: NDArray[np.bool_], other: Swept) -> Swept:

@@ -32,13 +32,14 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidInput, Unsupported
 from bitwright.core.formats import Format, IntFormat, MixedFormat
+from quantizers.arithmetic import arithmetic
 from quantizers.base import Float32Matrix, Mixed, Quantized, Stored, check_weight, group_spans, not_finite
 from quantizers.gptq import BLOCK, DAMPING, ORDERS, Gptq, Prepared
-from quantizers.hessian import Float64, damped
+from quantizers.hessian import damped
 from quantizers.mixed import by_lines
 from quantizers.row_contest import Swept, best_rows
 from quantizers.rtn import SCALE_TYPES, group_parameters
-from quantizers.sweep import blocks, sweep
+from quantizers.sweep import Grid, blocks
 
 #: Power of the error, the reach of tau and the threshold of salience, as released.
 POWER, REACH, DEVIATIONS = 2.4, 0.1, 2.0
@@ -91,30 +92,16 @@ class Ranges:
         """Scales and zero points (rows,) of the best tau of each row. group, counts: (rows, size)."""
         low, high = group.min(axis=1), group.max(axis=1)
         shares = self.shares() if format.width > 1 else np.ones(1, np.float32)
-        best = np.full(len(group), np.inf)
-        for number, tau in enumerate(shares):
-            scale, zero = (a[:, 0] for a in group_parameters(
-                group[:, None], (low * tau)[:, None], (high * tau)[:, None], format, name
-            ))  # fmt: skip
-            if not number:
-                scales, zeros = scale.copy(), zero.copy()
-                if len(shares) == 1:
-                    break
-            error = score(group, counts, scale, zero, format)
-            better = error < best
-            best[better], scales[better], zeros[better] = error[better], scale[better], zero[better]
-        return scales, zeros
-
-
-def score(
-    group: Float32Matrix, counts: NDArray[np.float32], scale: NDArray[Any], zero: NDArray[np.uint8], format: IntFormat
-) -> NDArray[np.float64]:
-    """(rows,) weighted sums of |err|^2.4 of rounding (rows, size) weights with these scales and zero points."""
-    step, middle = scale.astype(np.float32)[:, None], zero.astype(np.float32)[:, None]
-    codes = np.clip(np.rint(group / step) + middle, 0, np.float32(format.top))
-    error = np.abs((codes - middle) * step - group)
-    found: NDArray[np.float64] = np.einsum("ij,ij->i", counts, error**POWER, dtype=np.float64)
-    return found
+        found = [
+            group_parameters(group[:, None], (low * tau)[:, None], (high * tau)[:, None], format, name)
+            for tau in shares
+        ]
+        scales, zeros = (np.stack([each[which][:, 0] for each in found]) for which in (0, 1))
+        if len(shares) == 1 or not group.size:
+            return scales[0], zeros[0]
+        best = arithmetic().power_errors(group, counts, scales, zeros, format.top, POWER).argmin(axis=0)
+        rows = np.arange(len(group))
+        return scales[best, rows], zeros[best, rows]
 
 
 class Sqc(Gptq):
@@ -197,40 +184,31 @@ def _swept(weight: Float32Matrix, cells: list[Any], scale: str, prepared: Prepar
     spans, order = [span for span, _ in cells], prepared.order
     permutation, (rows, columns) = prepared.permutation, weight.shape
     costs = np.empty(columns)
-    costs[permutation] = 1.0 / np.square(np.diag(prepared.upper))
-    place, group_of = np.argsort(permutation), np.repeat(np.arange(len(spans)), [b - a for a, b in spans])
+    costs[permutation] = 1.0 / np.square(arithmetic().diagonal(prepared.upper))
+    group_of = np.repeat(np.arange(len(spans)), [b - a for a, b in spans])
     scales = np.empty((rows, len(cells)), SCALE_TYPES[scale])
     zeros, tops = (np.zeros(scales.shape, np.uint8) for _ in range(2))
-    doubled = np.zeros(scales.shape, np.bool_)
+    signs = np.zeros(scales.shape, np.bool_)
+    for number, (_, members) in enumerate(cells):
+        for mine, format in members:
+            tops[mine, number], signs[mine, number] = format.top, format.centered
 
-    def decide(number: int, work: Float64) -> None:
+    def decide(number: int, group: Float32Matrix) -> None:
         (start, stop), members = cells[number]
-        here = place[start:stop]
-        group = work[:, here].astype(np.float32)
         counts = ranges.weights(group, costs[start:stop])
         for mine, format in members:
             found = ranges.choose(np.ascontiguousarray(group[mine]), counts[mine], format, name)
             scales[mine, number], zeros[mine, number] = found
-            tops[mine, number], doubled[mine, number] = format.top, format.centered
-        if doubled[:, number].any():  # see mixed_sweep
-            work[:, here] += np.where(doubled[:, number], scales[:, number].astype(np.float64), 0)[:, None]
 
-    starts = {} if order == "activation" else {start: number for number, (start, _) in enumerate(spans)}
-
-    def grid(first: int, last: int, work: Float64) -> tuple[Float64, Float64, Float64]:
-        if first in starts:
-            decide(starts[first], work)
-        some = group_of[permutation[first:last]]
-        step = scales[:, some].astype(np.float64)
-        step[doubled[:, some]] *= 2
-        return step, zeros[:, some].astype(np.float64), tops[:, some].astype(np.float64)
-
-    work, codes = np.ascontiguousarray(weight[:, permutation], np.float64), np.empty((rows, columns), np.uint8)
+    begins = {}
     if order == "activation":
-        for number in range(len(cells)):
-            decide(number, work)
-    codes[:, permutation] = sweep(work, prepared.upper, blocks(columns, BLOCK, tuple(starts)), grid)
-    return Swept(codes, scales, zeros, doubled, np.array([stop - start for start, stop in spans], np.int64))
+        for number, (start, stop) in enumerate(spans):
+            decide(number, weight[:, start:stop])
+    else:
+        begins = {start: (number, stop) for number, (start, stop) in enumerate(spans)}
+    grid = Grid(scales, zeros, tops, group_of[permutation], signs if signs.any() else None, begins, decide)
+    codes = arithmetic().sweep(weight, permutation, prepared.upper, blocks(columns, BLOCK, tuple(begins)), grid)
+    return Swept(codes, scales, zeros, signs, np.array([stop - start for start, stop in spans], np.int64))
 
 
 def _ranges(context: dict[str, Any]) -> Ranges:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, Unsupported
 from bitwright.core.mixed_format import cut
-from quantizers.hessian import column_costs as compensated_costs
+from quantizers.arithmetic import arithmetic
+from quantizers.hessian import damped
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
 from sensitivity.fallback import fill_unmeasured
@@ -41,7 +42,7 @@ Floats = NDArray[np.float64]
 
 def column_costs(hessian: NDArray[np.float32], tokens: int) -> Floats:
     """1 / U_jj^2 of every input column. hessian: (in, in) sum of x x' over the tokens. Dead inputs: as damped."""
-    return compensated_costs(np.asarray(hessian, np.float64) * (2.0 / max(1, tokens)), DAMPING)
+    return arithmetic().column_costs(damped(np.asarray(hessian, np.float64) * (2.0 / max(1, tokens)), DAMPING))
 
 
 def block_sums(columns: NDArray[np.float64], block: int) -> Floats:

@@ -165,8 +165,8 @@ class Redrawn(_Frozen):
     kept: tuple[tuple[int, float], ...] = ()
 
 
-#: Members of a plan's provenance that are numbers predicted from a table, or name such numbers.
-_NUMBERS = frozenset({"table", "prediction"})
+#: Members of a plan's provenance that are numbers predicted from a table, or name such numbers or where they were made.
+_NUMBERS = frozenset({"table", "prediction", "device", "made_on"})
 
 
 class Plan(_Frozen):

@@ -108,13 +108,17 @@ def _already_there(request: WriteRequest) -> ContainerReport | None:
     )
 
 
+_DECIDING = ("quantizer", "quantizer_calibration", "quantizer_options", "made_on")
+
+
 def _decision(plan: Mapping[str, Any] | None) -> list[Any] | None:
-    """What of a plan decides every byte of a checkpoint: formats to the part, and the quantizer with its data."""
+    """What of a plan decides every byte of a checkpoint: formats to the part, the quantizer with its data, and the
+    device where that can matter."""
     if plan is None:
         return None
     made = dict(plan.get("provenance", {}))
     units = [[unit["name"], unit["format"]] for unit in plan["units"]]
-    return [units, made.get("quantizer"), made.get("quantizer_calibration"), made.get("quantizer_options")]
+    return [units, *(made.get(name) for name in _DECIDING)]
 
 
 def _read_json(path: Path) -> Any:

@@ -8,16 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.errors import InvalidInput, Unsupported
-from bitwright.core.formats import parse_format
+from bitwright.core.formats import IntFormat, parse_format
 from bitwright.core.mixed_format import mixed
 from quantizers.catalog import QUANTIZERS
 from quantizers.compensation import row_errors
 from quantizers.gptq import ORDERS
 from quantizers.hessian import damped
 from quantizers.mixed import quantize
+from quantizers.range_search import power_errors
 from quantizers.rtn import group_parameters
-from quantizers.sqc import QUANTIZER, Ranges, score
+from quantizers.sqc import POWER, QUANTIZER, Ranges
 from tests.quantizers.test_gptq import error, moments
+
+
+def score(group: np.ndarray, counts: np.ndarray, scale: np.ndarray, zero: np.ndarray, format: IntFormat) -> np.ndarray:
+    return power_errors(group, counts, scale[None], zero[None], format.top, POWER)[0]
+
 
 MENU = tuple(parse_format(name) for name in ("sign-g16", "int2-g16", "int3-sym-g16"))
 

@@ -17,6 +17,7 @@ from bitwright.core.problem import Problem
 from bitwright.core.requests import PlanRequest
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
+from gpu_kernels.compute import device_words
 from quantizers.containers.catalog import CONTAINERS
 from worker.steps.bindings import bindings
 from worker.steps.study import Study
@@ -42,6 +43,7 @@ def make_provenance(study: Study[PlanRequest], table: SensitivityTable, solution
         "samples": table.provenance.get("samples"),
         "table": table.digest,
         "version": bitwright.__version__,
+        "device": device_words(),
     }
 
 

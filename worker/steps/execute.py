@@ -79,7 +79,7 @@ def write_checkpoint(
         [parse_format(name) for name in names],
         Path(out),
         quantizer=maker.name,
-        plan_json=plan.to_json(),
+        plan_json=_told(plan, maker),
         progress=context.progress,
         context=units_context(maker),
         context_key=maker.context_key,
@@ -89,6 +89,12 @@ def write_checkpoint(
         context.blobs.remove(part)
     said = (*maker.warnings(inventory), *file_words(dict(plan.formats()), inventory, to))
     return {"container": to, **report.to_json(), "warnings": list(said)}
+
+
+def _told(plan: Plan, maker: Maker) -> dict[str, Any]:
+    """The plan as the checkpoint tells it: with the device that made codes which the CPU could make otherwise."""
+    told = plan.to_json()
+    return told if maker.device is None else {**told, "provenance": {**told["provenance"], "made_on": maker.device}}
 
 
 def _require_true_bytes(plan: Plan, inventory: Inventory, names: list[str]) -> None:

@@ -21,6 +21,7 @@ from bitwright.core.inventory import Inventory, Unit
 from bitwright.core.plan import Plan
 from bitwright.core.requests import PlanRequest
 from bitwright.models import ModelSource
+from gpu_kernels.compute import device_words
 from quantizers.base import Float32Matrix, Quantizer, Stored
 from quantizers.bias import bias_shift
 from quantizers.catalog import QUANTIZERS
@@ -68,12 +69,18 @@ class Maker:
     @property
     def key(self) -> dict[str, Any]:
         """What the made weights depend on besides weights and format, for keys of remembered results."""
-        return {"name": self.name, "data": self.data, **({"options": dict(self.options)} if self.options else {})}
+        more = {"options": dict(self.options) or None, "device": self.device}
+        return {"name": self.name, "data": self.data, **{name: value for name, value in more.items() if value}}
+
+    @property
+    def device(self) -> str | None:
+        """Where codes are made, in words, when that is not the CPU: plain rounding always is on the CPU."""
+        return device_words() if reads_data(self.name) else None
 
     @property
     def context_key(self) -> str | None:
         """The same in one word, for a half-written checkpoint; None when weights and format are all."""
-        return self.data if not self.options else digest_json(self.key)
+        return self.data if not self.options and self.device is None else digest_json(self.key)
 
     def quantize(self, weight: Float32Matrix, format: Format, *, name: str = "weight", **context: Any) -> Stored:
         """See quantizers.base.Quantizer."""
@@ -125,10 +132,12 @@ class Maker:
         return last[1]
 
     def warnings(self, inventory: Inventory) -> tuple[str, ...]:
-        """What fell back: units that no calibration token reached are quantized without data, or have no bias."""
+        """What fell back: units that no calibration token reached are quantized without data, or have no bias; and the
+        device, where codes can differ from the CPU's."""
+        found = [] if self.device is None else [f"codes were made on {self.device}: some can differ from the CPU's"]
         if not self.data:
-            return ()
-        seen, found = self._places[MOMENTS], []
+            return tuple(found)
+        seen = self._places[MOMENTS]
         bare = [unit.name for unit in inventory.units if unit.name not in seen]
         if bare:
             found.append(
