@@ -17,22 +17,29 @@ from bitwright.core.gguf_names import ARCHITECTURES, gguf_places, hugging_face_n
 from bitwright.models import inspect, open_model
 from bitwright.models.gguf_header import read_gguf
 from bitwright.models.rope import rope_factors
+from gpu_kernels.kernels import widen
+from quantizers.bias import bias_shift, shifted
+from quantizers.catalog import QUANTIZERS
 from quantizers.containers.catalog import CONTAINERS
 from quantizers.rtn import QUANTIZER
-from tests.models_inspect.checkpoints import LAYOUTS, SIZES, write
+from tests.models_inspect.checkpoints import LAYOUTS, SIZES, decoder, write
 
 gguf = pytest.importorskip("gguf")
 CONTAINER = CONTAINERS.load("gguf")
 MODELS = Path(__file__).parents[1] / "models"
 MENU = ("int4-sym-g32", "int8-sym-g32", "fp16", "int5-sym-g32", "bf16")
 HELD = (
-    "llama-gqa", "llama-tied", "mistral", "qwen2-biases", "qwen3-norms", "mixtral-listed", "mixtral-stacked",
-    "qwen3-moe-listed", "qwen3-moe-stacked", "bert",
+    "llama-gqa", "llama-tied", "llama-biases", "mistral", "qwen2-biases", "qwen3-norms", "mixtral-listed",
+    "mixtral-stacked", "qwen3-moe-listed", "qwen3-moe-stacked", "bert",
 )  # fmt: skip
+
+_CONFIG, _SHAPES = decoder("llama", "LlamaForCausalLM", biases=True)
+#: Its q and k are reordered in a GGUF file, and so are their biases.
+_WITH_BIASES = {**_CONFIG, "attention_bias": True}, _SHAPES
 
 
 def model(folder: Path, layout: str, **change: Any) -> Path:
-    config, shapes = LAYOUTS[layout]
+    config, shapes = {**LAYOUTS, "llama-biases": _WITH_BIASES}[layout]
     return write(folder, ({**SIZES, **config, **change}, shapes))
 
 
@@ -115,6 +122,37 @@ def test_the_gguf_package_decodes_every_tensor_to_our_values(layout: str, tmp_pa
         assert np.array_equal(stored.reshape(-1), source.read_float32(tensor.name).reshape(-1)), tensor.name
     assert names == set(theirs)
     assert bytes(reader.fields["general.architecture"].parts[-1]).decode() == arch
+
+
+def test_a_corrected_bias_moves_with_its_rows(tmp_path: Path) -> None:
+    """Bias correction, then llama's order of rows: every output keeps its own shift, in the file and read back."""
+    folder, rng = model(tmp_path / "m", "llama-biases"), np.random.default_rng(3)
+    given = {
+        unit.name: {"mean": mean, "held_out_mean": mean}
+        for unit in inspect(open_model(str(folder))).units
+        for mean in [rng.standard_normal(unit.shape[1]) * 4]
+    }
+    checkpoint, source, inventory, formats, report = made(
+        folder, tmp_path / "out", quantizer="rtn-bias", context=lambda unit: given[unit.name]
+    )
+    theirs = {t.name: t.data for t in gguf.GGUFReader(str(report.path / "model.gguf")).tensors}
+    quantizer, seen = QUANTIZERS.load("rtn-bias"), 0
+    for unit, format in zip(inventory.units, formats, strict=True):
+        bias = inventory.bias_of(unit)
+        if bias is None:
+            continue
+        weight, before = source.read_float32(unit.name), source.read_float32(bias.name)
+        value = quantizer.quantize(weight, format)
+        shift = bias_shift(quantizer, weight, value, name=unit.name, **given[unit.name])
+        assert shift is not None
+        wanted = widen(shifted(source.read(bias.name), shift, unit.name))
+        seen += int(np.count_nonzero(wanted != before))
+        name = gguf_places(bias.name)[0].name
+        assert np.array_equal(unrotated(theirs[name], name, (4, 2)), wanted), bias.name
+        assert np.array_equal(checkpoint.read_float32(bias.name), wanted), bias.name
+        if unit.name.endswith(("q_proj.weight", "k_proj.weight")):
+            assert not np.array_equal(theirs[name], wanted), "the order of rows is not seen by this test"
+    assert seen > 50
 
 
 def test_trained_model_with_its_tokenizer(tmp_path: Path) -> None:
