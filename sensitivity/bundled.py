@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ DESCRIPTION = "bundled: sources of the Python standard library"
 PROSE_DESCRIPTION = "bundled: docstrings of the Python standard library"
 IMAGES_DESCRIPTION = "bundled: scikit-learn's handwritten digits"
 _SENTENCE_WORDS = (6, 80)
+#: scikit-learn's file of them: 64 pixels of 0 .. 16 and the digit, a line an image.
+_DIGITS = ("datasets", "data", "digits.csv.gz")
 
 
 def _sources() -> list[str]:
@@ -80,13 +83,15 @@ def prose() -> list[str]:
 
 def digits() -> Data:
     """1,797 images 8 x 8 in [-1, 1] with labels, as vision models normalise them."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
+    # Found, not imported: scikit-learn with SciPy's optimizers takes 50 MiB, which a limit on memory counts.
+    found = find_spec("sklearn")
+    folders = found.submodule_search_locations if found is not None else None
+    path = next((at for folder in folders or () if (at := Path(folder, *_DIGITS)).is_file()), None)
+    if path is None:
         raise InvalidCalibration(
             "the bundled images need scikit-learn, which is not installed",
             hint="pip install scikit-learn, or give images with --calibration FILE.npz",
-        ) from error
-    loaded = load_digits()
-    pixels = (loaded.images.astype(np.float32) / 16.0 * 2.0 - 1.0)[:, None]
-    return Data("images", {"pixel_values": np.ascontiguousarray(pixels)}, loaded.target.astype(np.int64))
+        )
+    rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    pixels = (rows[:, :-1] / 16.0 * 2.0 - 1.0).reshape(-1, 1, 8, 8)
+    return Data("images", {"pixel_values": np.ascontiguousarray(pixels)}, rows[:, -1].astype(np.int64))

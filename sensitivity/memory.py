@@ -18,8 +18,8 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 #: What to do when memory runs out.
 TIGHT = (
-    "score it block by block (a recipe with [metric_options] stream = true), or use --metric weight-mse, which needs "
-    "no model"
+    "score it block by block (a recipe with [metric_options] stream = true; where it is already, with a smaller "
+    "activation_mib than 1024), or use --metric weight-mse, which needs no model"
 )
 
 

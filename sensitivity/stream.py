@@ -155,6 +155,14 @@ class Stream:
                 del block.forward
 
 
+def _image_positions(config: Any) -> int:
+    """Positions of an image inside the blocks: its patches and a class token, or those of 224 x 224 by 14 x 14."""
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    if not isinstance(size, int) or not isinstance(patch, int) or patch < 1:
+        return 257
+    return 1 + (size // patch) ** 2
+
+
 def cut(model: BlockModel, data: Data, rows: NDArray[np.int64], activation_bytes: int) -> list[NDArray[np.int64]]:
     """Rows of the batches: as many items together as half of `activation_bytes` allows; experts take one at a time.
 
@@ -164,9 +172,10 @@ def cut(model: BlockModel, data: Data, rows: NDArray[np.int64], activation_bytes
         return [rows[i : i + 1] for i in range(len(rows))]
     config: Any = model.model.config
     width = data.inputs["input_ids"].shape[1] if "input_ids" in data.inputs else 0
+    positions = width or _image_positions(config)
     hidden = int(getattr(config, "hidden_size", 0) or 1024)
     logits = int(getattr(config, "vocab_size", 0) or 0) if model.inventory.task == "causal-lm" else 0
     size = BATCH_ITEMS if not width else max(1, BATCH_TOKENS // width)
     a_token = 4 * max(_IN_BLOCK * hidden, _LOGITS * logits)
-    size = max(1, min(size, activation_bytes // 2 // (a_token * max(1, width))))
+    size = max(1, min(size, activation_bytes // 2 // (a_token * positions)))
     return [rows[start : start + size] for start in range(0, len(rows), size)]

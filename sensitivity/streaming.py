@@ -27,8 +27,9 @@ from sensitivity.walk import Use, Walk, walk_rows
 
 #: Tokens (items of image models) that go through the whole model at a time.
 GROUP_TOKENS = 4096
-#: Numbers of the gradients of a unit that are held at once.
-GRADIENT_CELLS = 1 << 24
+#: Numbers of the gradients of a unit that are held at once, at most; in bytes never more than a part of what
+#: activations may take (an item of a wide layer is as large as the layer).
+GRADIENT_CELLS, GRADIENT_PART = 1 << 24, 4
 
 
 def group_items(data: Data) -> int:
@@ -55,7 +56,7 @@ def group_values(
     def choose(output: torch.Tensor, rows: NDArray[np.int64], batch: Data) -> list[Direction]:
         return list(model.head.directions(output, rows, samples, task.seed))
 
-    work = _Work(task, model, len(rows), keeping, spans)
+    work = _Work(task, model, len(rows), keeping, spans, min(GRADIENT_CELLS, activation_bytes // 4 // GRADIENT_PART))
     walk = walk_rows(task, model, rows, choose, work.of, told, activation_bytes)
     signed = torch.cat([work.signed[number] for number in range(len(walk.cuts))]).numpy() if keeping else None
     return Values(work.values.numpy(), work.reached, rows, len(walk.weights[0]) * spans.count, signed)
@@ -64,8 +65,10 @@ def group_values(
 class _Work:
     """Scores of one group, filled block by block."""
 
-    def __init__(self, task: ScoringTask, model: BlockModel, items: int, keeping: bool, spans: Spans) -> None:
-        self.task, self.model, self.keeping, self.spans = task, model, keeping, spans
+    def __init__(
+        self, task: ScoringTask, model: BlockModel, items: int, keeping: bool, spans: Spans, most: int
+    ) -> None:
+        self.task, self.model, self.keeping, self.spans, self.most = task, model, keeping, spans, most
         self.values = torch.zeros(items, *task.shape, dtype=torch.float64)
         self.reached = np.zeros(task.shape[0], np.bool_)
         self.signed: dict[int, torch.Tensor] = {}
@@ -93,7 +96,7 @@ class _Work:
         for use in uses:
             of_unit.setdefault(use.unit, []).append(use)
         for unit, found in of_unit.items():
-            scores, reached = _unit_scores(self.codes, unit, found, batch, self.spans)
+            scores, reached = _unit_scores(self.codes, unit, found, batch, self.spans, self.most)
             if not bool(torch.isfinite(scores).all()):
                 raise NotFinite(
                     "the backward pass gave NaN or infinity", hint="the model overflows on this calibration data"
@@ -118,16 +121,18 @@ def _laid(use: Use, batch: Data, spans: Spans) -> tuple[torch.Tensor, torch.Tens
     return inputs, torch.cat([lay(gradient) for gradient in use.gradients])
 
 
-def _unit_scores(codes: Codes, unit: int, uses: list[Use], batch: Data, spans: Spans) -> tuple[torch.Tensor, bool]:
+def _unit_scores(
+    codes: Codes, unit: int, uses: list[Use], batch: Data, spans: Spans, most: int
+) -> tuple[torch.Tensor, bool]:
     """float64 (directions x spans, items, formats): <G_s, dW> through G, some items and directions at a time.
 
-    And whether any G is not zero.
+    And whether any G is not zero. most: numbers of the G that are held at once.
     """
     directions, items = len(uses[0].gradients), batch.items * spans.count
     flat = [_laid(use, batch, spans) for use in uses]
     jobs = torch.arange(directions * items)
     scores, reached = torch.zeros(len(jobs), len(codes.formats), dtype=torch.float64), False
-    for some in torch.split(jobs, max(1, GRADIENT_CELLS // codes.cells(unit))):
+    for some in torch.split(jobs, max(1, most // codes.cells(unit))):
         products = [torch.bmm(d[some].float().transpose(1, 2), x[some % items].float()) for x, d in flat]
         gradient = torch.stack(products).sum(0).flatten(1) if len(products) > 1 else products[0].flatten(1)
         reached = reached or bool(gradient.any())

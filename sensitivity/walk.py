@@ -12,9 +12,10 @@ What is held is one block, a batch's activations inside it, and what waits on th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,7 @@ from sensitivity.data import Data
 from sensitivity.heads import Direction
 from sensitivity.shelf import Shelf
 from sensitivity.stream import Stream, cut
+from sensitivity.units_map import Slice
 
 #: How far a captured gradient may lie from autograd's, relative (bfloat16 keeps 8 bits).
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -224,35 +226,69 @@ def check_captured(
 ) -> None:
     """Whether linear layers alone make the units' gradients: compared with autograd's own, on the first batch.
 
-    run: output of the loaded block, and a gradient of it. Raises Unsupported.
+    A parameter's gradient is compared as soon as it is there, and dropped: all of a block's would be as large as the
+    block. run: output of the loaded block, and a gradient of it. Raises Unsupported.
     """
     model = stream.model
-    names = {model.places[unit].parameter for unit in units}
-    parameters = {name: model.parameter(name) for name in sorted(names)}
+    of_parameter: dict[str, list[int]] = {}
+    for unit in units:
+        of_parameter.setdefault(model.places[unit].parameter, []).append(unit)
+    parameters = {name: model.parameter(name) for name in of_parameter}
+    arrived: dict[int, torch.Tensor] = {}
+    wrong: list[int] = []
+    left = set(parameters)
+    calls: list[Call] = []
+
+    def compare(name: str, whole: torch.Tensor | None) -> None:
+        left.discard(name)
+        for unit in of_parameter[name]:
+            truth, mine = _truth(model.places[unit], whole), _captured(unit, calls, arrived)
+            if float((truth - mine).norm()) > TOLERANCE[model.reader.dtype] * float(truth.norm()):
+                wrong.append(unit)
+
+    def hook(name: str, parameter: torch.Tensor) -> None:
+        compare(name, parameter.grad)
+        parameter.grad = None
+
     for one in parameters.values():
         one.requires_grad_(True)
+    handles = [
+        one.register_post_accumulate_grad_hook(partial(hook, name))  # type: ignore[no-untyped-call]
+        for name, one in parameters.items()
+    ]
     try:
         with stream.listener(units).listen() as calls:
             output, gradient = run()
-        wanted = [*(call.output for call in calls), *parameters.values()]
-        found = torch.autograd.grad(output, wanted, gradient, allow_unused=True)
+        for at, call in enumerate(calls):
+            call.output.register_hook(partial(arrived.__setitem__, at))  # type: ignore[no-untyped-call]
+        torch.autograd.backward(output, gradient, inputs=list(parameters.values()))
+        for name in sorted(left):
+            compare(name, None)
     finally:
-        for one in parameters.values():
+        for handle, one in zip(handles, parameters.values(), strict=True):
+            handle.remove()
             one.requires_grad_(False)
-    exact = dict(zip(parameters, found[len(calls) :], strict=True))
-    for unit in units:
-        place = model.places[unit]
-        whole = exact[place.parameter]
-        truth = torch.zeros(()) if whole is None else place.view({place.parameter: torch.nn.Parameter(whole, False)})
-        mine = torch.zeros(())
-        for call, grad in zip(calls, found, strict=False):
-            part = next((part for part in call.parts if part.unit == unit), None)
-            if part is not None and grad is not None:
-                piece = grad.flatten(0, -2)[:, part.start : part.stop].float()
-                mine = mine + piece.T @ call.inputs.flatten(0, -2).float()
-        if float((truth.float() - mine).norm()) > TOLERANCE[model.reader.dtype] * float(truth.float().norm()):
-            raise Unsupported(
-                "streaming looks at linear layers, and this model uses planned weights in other ways",
-                expected="weights used through torch's linear", got=model.inventory.units[unit].name,
-                hint="score it in memory",
-            )  # fmt: skip
+    if wrong:
+        raise Unsupported(
+            "streaming looks at linear layers, and this model uses planned weights in other ways",
+            expected="weights used through torch's linear", got=model.inventory.units[min(wrong)].name,
+            hint="score it in memory",
+        )  # fmt: skip
+
+
+def _truth(place: Slice, whole: torch.Tensor | None) -> torch.Tensor:
+    """A unit's part of its parameter's gradient in float32; one zero where the parameter is not used."""
+    if whole is None:
+        return torch.zeros(())
+    return place.view({place.parameter: torch.nn.Parameter(whole, False)}).float()
+
+
+def _captured(unit: int, calls: Sequence[Call], arrived: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """The unit's gradient as its layers tell it: output gradients times inputs, over all uses."""
+    mine = torch.zeros(())
+    for at, call in enumerate(calls):
+        part = next((part for part in call.parts if part.unit == unit), None)
+        if part is not None and at in arrived:
+            piece = arrived[at].flatten(0, -2)[:, part.start : part.stop].float()
+            mine = mine + piece.T @ call.inputs.flatten(0, -2).float()
+    return mine
