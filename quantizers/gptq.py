@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import BlockFormat, FloatFormat, Format, GridFormat, IntFormat, MixedFormat
-from quantizers.arithmetic import Upper, arithmetic
+from quantizers.arithmetic import Arithmetic, Upper, arithmetic
 from quantizers.base import (
     Float32Matrix,
     Mixed,
@@ -101,9 +101,14 @@ class Prepared:
     source: Any
     damping: float
     order: str
-    moments: Float64
     upper: Upper
     permutation: NDArray[np.intp]
+    made_by: Arithmetic
+
+    @property
+    def moments(self) -> Float64:
+        """The Hessian in float64: made when it is wanted, for it can be larger than the weights."""
+        return np.asarray(self.source, np.float64)
 
 
 class Gptq:
@@ -186,8 +191,10 @@ class Gptq:
     def _prepared(self, hessian: NDArray[Any] | None, columns: int, damping: float, order: str, name: str) -> Prepared:
         """The factor of this Hessian; the last one is kept, because one Hessian serves several formats and units."""
         last = self._last
-        if last is not None and last.source is hessian and (last.damping, last.order) == (damping, order):
+        told = (damping, order, arithmetic())
+        if last is not None and last.source is hessian and (last.damping, last.order, last.made_by) == told:
             return last
+        self._last = None  # before the next one is made: two of them are never held
         moments = checked_hessian(hessian, columns, name)
         if moments is None:
             raise InvalidCalibration(
@@ -197,7 +204,7 @@ class Gptq:
                 hint="give calibration data, or use the quantizer rtn",
             )
         upper, permutation = inverse_factor(moments, damping, order, name)
-        self._last = Prepared(hessian, damping, order, moments, upper, permutation)
+        self._last = Prepared(hessian, damping, order, upper, permutation, arithmetic())
         return self._last
 
 

@@ -118,7 +118,9 @@ class OnDevice:
         return found
 
     def _put(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        whole = np.ascontiguousarray(array)
+        # torch warns of arrays that cannot be written to, such as pages of a file.
+        return torch.from_numpy(whole if whole.flags.writeable else whole.copy()).to(self._device)
 
     @contextmanager
     def _memory(self, what: str, shape: tuple[int, ...]) -> Iterator[None]:

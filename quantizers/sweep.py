@@ -111,7 +111,9 @@ def factor(definite: Float64) -> Float64 | None:
         upper = np.linalg.cholesky(definite[::-1, ::-1])[::-1, ::-1]
     except np.linalg.LinAlgError:
         return None
-    inverse, failed = dtrtri(np.asfortranarray(upper))
+    inverse = np.asfortranarray(upper)
+    del upper  # of wide layers each of these matrices takes more than their weights
+    inverse, failed = dtrtri(inverse, overwrite_c=1)
     return None if failed else np.ascontiguousarray(inverse)
 
 
