@@ -6,7 +6,7 @@
 // many rows (nearly equal slopes) is narrowed by a histogram; equal slopes are filled in the order of the rows.
 #pragma once
 
-#include "pass.hpp"
+#include "rounds.hpp"
 #include "select.hpp"
 
 namespace bitwright {
@@ -50,9 +50,10 @@ class Levels {
 
   private:
     static constexpr int kAttempts = 10, kBeside = 2;
-    static constexpr int64_t kPilot = 1024, kThinned = 8;   // rows of the smallest sample; each is this much smaller
+    static constexpr int64_t kFew = 64, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
     static constexpr size_t kDeepest = 64;
 
+    bool in_rounds(const Table& t) const { return t.n >= std::max(Rounds::kLeast, kFew * p_.walk_rows); }
     int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
 
     // 0: the critical slope was found; 1: it lies above the bracket `within` (or nothing fits); -1: below.
@@ -60,21 +61,33 @@ class Levels {
         const Table& t = tables_[level];
         if (t.n <= p_.walk_rows || level + 2 >= kDeepest) return walk_all(level, limit, within);
         const bool told = level == 0 && p_.first.high < INFINITY;
-        Bracket b = told ? p_.first : sampled(t, limit, within);
+        bool rounds = level == 0 && in_rounds(t);
+        const bool whole = level > 0 && within.high < 0x1p800;
+        // Below the first level rows lie in the cache: for a bracket that holds half of `walk_rows` all are looked at, not a sample.
+        const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(6 * t.n);
+        Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads) : sampled(t, limit, within, rounds);
         bool precise = false;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
             const int64_t most = std::max<int64_t>(level == 0 ? t.n / 8 : t.n / 2, p_.walk_rows);
-            Tally tally = fused_pass(t, ids(level), b, precise, most, p_.threads, p_.choice);
+            const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
+            Tally tally = rounds ? Rounds(t, ratio, spread_.deviation, spread_.widest, random(), p_.threads, p_.choice).run(b, most, listed_)
+                                : fused_pass(t, ids(level), b, precise, most, p_.threads, p_.choice);
             passes_ += level == 0;
+            if (tally.over && rounds) {   // parts of the table that are not alike: rows from all of it say more
+                rounds = false;
+                if (!told) b = sampled(t, limit, within, false);
+                continue;
+            }
+            rounds = false;
             if (tally.over) {
                 if (!precise) precise = true;
                 else if (histograms++ < 5 && narrow(level, limit, b)) continue;
                 else return fill(level, limit, b);
                 continue;
             }
-            if (level == 0) listed_ = tally.rows.n;
+            if (level == 0) listed_ = std::max(listed_, tally.rows.n);
             lists_.push_back(std::move(tally.rows));
             tables_.push_back(lists_.back().view(t));
             brackets_.push_back(b);
@@ -97,19 +110,7 @@ class Levels {
         return 1;
     }
 
-    // Ends moved outward by more than the rounding of the pass, and never further than the level above is certain of.
-    static void widen(Bracket& b, bool precise, Bracket within) {
-        const double by = precise ? 1e-13 : 4 * 0x1p-20;
-        b.high = std::min(b.high * (1 + by), std::isinf(within.high) ? 0x1p900 : within.high);
-        b.low = std::max(b.low * (1 - by), within.low);
-    }
-
-    uint64_t random() {   // splitmix64 (Steele, Lea, Flood 2014)
-        uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-        return z ^ (z >> 31);
-    }
+    uint64_t random() { return mixed(state_ += 0x9E3779B97F4A7C15ull); }
 
     static void passed(const Table& t, int64_t i) {
         constexpr int64_t chunk = 1 << 17;
@@ -148,15 +149,6 @@ class Levels {
         return rows;
     }
 
-    // Best format at `high` (the cheapest where that is infinite): where a walk within a bracket begins.
-    static int start(const double* l, const int64_t* c, int k, double high) {
-        if (high >= 0x1p800) return cheapest(l, c, k);
-        int x = 0;
-        for (int j = 1; j < k; ++j)
-            if (l[j] + high * static_cast<double>(c[j]) < l[x] + high * static_cast<double>(c[x])) x = j;
-        return x;
-    }
-
     // Steps of every row of a table within the bracket. Returns the cost of the starting formats.
     int64_t walk_rows(const Table& t, Bracket b, std::vector<Step>& steps, std::vector<uint8_t>& from) const {
         double l[kMaxFormats];
@@ -174,11 +166,11 @@ class Levels {
 
     // Slopes at the target +- 2.5 standard deviations of a sample of about n^(2/3) rows (Floyd-Rivest, on slopes). The
     // sample itself is bracketed by a sample of it, and so on, so that only a part of its hulls is walked.
-    Bracket sampled(const Table& t, int64_t limit, Bracket within) {
+    Bracket sampled(const Table& t, int64_t limit, Bracket within, bool rounds) {
         const double root = std::cbrt(static_cast<double>(t.n)), sigmas = 2.5;
-        // Below the first level rows lie in the cache, and a narrow bracket is worth more than a small sample.
         const double share = t.size != nullptr ? 3 : 2;   // uneven sizes: twice the variance and more
-        const int64_t wanted = std::max(static_cast<int64_t>(share * root * root) + 64, within.high < INFINITY ? t.n / 16 : 0);
+        // Where rounds follow, their first one needs no more than a wide bracket.
+        const int64_t wanted = rounds ? std::max(kFirst, t.n / 2048) : static_cast<int64_t>(share * root * root) + 64;
         const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 16 : int64_t{1} << 21});
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
         std::vector<Rows> drawn;
@@ -200,6 +192,7 @@ class Levels {
             if (at + 1 == samples.size())
                 b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
         }
+        spread_ = spread;
         return b;
     }
 
@@ -207,6 +200,8 @@ class Levels {
     struct Spread {
         double deviation = 0.0, widest = 0.0, steepest = 0.0, above = 0.0, middle = 0.0;
     };
+
+    Spread spread_;
 
     Spread piloted(const Table& f, double ratio, Bracket within) const {
         std::vector<Step> steps;

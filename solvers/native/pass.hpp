@@ -312,7 +312,7 @@ inline void expect(const Table&, bool) {}
 inline Tally fused_pass(const Table& t, const uint32_t* id, Bracket b, bool precise, int64_t most, int threads, uint8_t* choice) {
     constexpr int64_t chunk = 1 << 17;
     const int64_t chunks = (t.n + chunk - 1) / chunk;
-    const int crew_size = static_cast<int>(std::min<int64_t>(threads, chunks));
+    const int crew_size = static_cast<int>(std::clamp<int64_t>(chunks, 1, threads));
     std::vector<Tally> parts(static_cast<size_t>(chunks));
     std::vector<Rows> lists(static_cast<size_t>(crew_size));
     std::vector<char> over(static_cast<size_t>(crew_size), 0);

@@ -54,9 +54,12 @@ def losses(rng: np.random.Generator, size: np.ndarray, rate: np.ndarray) -> np.n
     return kinds[rng.integers(len(kinds))]
 
 
-def problem(seed: int) -> Problem:
+def problem(seed: int, most: int = 3000) -> Problem:
     rng = np.random.default_rng(seed)
-    n, k = int(rng.integers(70, 3000)), int(rng.choice([2, 3, 4, 4, 4, 5, 8, 8, 8, 12, 16]))
+    n, k = (
+        int(rng.integers(70, 3000) if most == 3000 else rng.integers(4096, most)),
+        int(rng.choice([2, 3, 4, 4, 4, 5, 8, 8, 8, 12, 16])),
+    )
     rate = np.sort(rng.choice(np.arange(1, 200), k, replace=False)) if rng.random() < 0.8 else rng.integers(1, 40, k)
     size = sizes(rng, n)
     loss = losses(rng, size, rate)
@@ -85,6 +88,27 @@ def test_the_pass_certifies_what_the_checker_finds(seed: int, streamed: None) ->
         assert ours.certificate.lower_bound <= whole.loss + 1e-12 * scale
         if ours.certificate.status == "optimal" and whole.status == native.OPTIMAL:
             assert abs(ours.loss - whole.loss) <= 2e-12 * scale
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rounds_in_any_order_of_the_rows(seed: int, streamed: None) -> None:
+    """Rows by rising loss, or in runs of alike ones: what was passed says little of the rest."""
+    given = problem(seed + 1000, 40_000)
+    resource = given.resources[0]
+    order = np.argsort(given.loss.min(axis=1), kind="stable")
+    order = [order, np.concatenate([order[part::7] for part in range(7)])][seed % 2]
+    loss, size, bound = given.loss[order], resource.size[order], int(given.limits[0].value)
+    whole = native.solve_table(loss, bound, size=size, rate=resource.rate, seconds=0.5)
+    for threads in (1, 3):
+        answer = native.solve_table(
+            loss, bound, size=size, rate=resource.rate, seconds=0.5, threads=threads, full_rows=64
+        )
+        assert (answer.status == native.INFEASIBLE) == (whole.status == native.INFEASIBLE)
+        if answer.status != native.INFEASIBLE:
+            scale = abs(whole.loss) + whole.slope * bound
+            assert answer.cost <= bound
+            assert answer.bound <= whole.loss + 1e-12 * scale
+            assert answer.loss <= whole.loss + max(answer.gap, 0.0) + 1e-12 * scale
 
 
 @pytest.mark.parametrize("threads", [1, 2])

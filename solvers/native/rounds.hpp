@@ -1,0 +1,224 @@
+// The first pass over a large table, in rounds that narrow its bracket of multipliers on the way.
+//
+// Every stretch of the table gives a 128th of its rows to the first round and four times as much to each next one. What
+// was passed is a sample of what was not (a systematic one, Cochran, Sampling Techniques, 1977, chapter 8), so after each
+// round the bracket becomes as narrow as that sample allows, and rows that were listed for the wider one are looked at
+// again. So nearly no row is read for the bracket alone, and few are copied out.
+#pragma once
+
+#include "pass.hpp"
+
+namespace bitwright {
+
+// Ends moved outward by more than the rounding of the pass, and never further than `within`.
+inline void widen(Bracket& b, bool precise, Bracket within) {
+    const double by = precise ? 1e-13 : 4 * 0x1p-20;
+    b.high = std::min(b.high * (1 + by), std::isinf(within.high) ? 0x1p900 : within.high);
+    b.low = std::max(b.low * (1 - by), within.low);
+}
+
+inline uint64_t mixed(uint64_t z) {   // the last steps of splitmix64 (Steele, Lea, Flood 2014)
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+}
+
+// Best format at `high` (the cheapest where that is infinite): where a walk within a bracket begins.
+inline int start(const double* l, const int64_t* c, int k, double high) {
+    if (high >= 0x1p800) return cheapest(l, c, k);
+    int x = 0;
+    for (int j = 1; j < k; ++j)
+        if (l[j] + high * static_cast<double>(c[j]) < l[x] + high * static_cast<double>(c[x])) x = j;
+    return x;
+}
+
+// Cost of all rows at one multiplier.
+inline int64_t cost_at(const Table& t, double slope, int threads) {
+    const Tally sure = fused_pass(t, nullptr, {slope, slope}, false, t.n, threads, nullptr);
+    const Table rest = sure.rows.view(t);
+    double l[kMaxFormats];
+    int64_t c[kMaxFormats], cost = sure.cost;
+    for (int64_t i = 0; i < rest.n; ++i) {
+        rest.row(i, l, c);
+        cost += c[start(l, c, rest.k, slope)];
+    }
+    return cost;
+}
+
+// Multipliers within `b` at which the rows cost about target + margin and target - margin, never less and never more. margin: at least
+// `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay.
+inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads) {
+    constexpr int tries = 6;
+    struct Point { double x, cost; };
+    if (b.high >= 0x1p800 || !(b.low < b.high) || t.n == 0) return b;
+    const auto cost = [&](double x) { return static_cast<double>(cost_at(t, x, threads)); };
+    const Point ends[2] = {{b.low, cost(b.low)}, {b.high, cost(b.high)}};
+    margin = std::max(margin, share * (ends[0].cost - ends[1].cost));
+    Point low = ends[0], high = ends[1];
+    const auto guess = [](const Point& a, const Point& z, double goal) {
+        const double at = std::clamp((a.cost - goal) / std::max(a.cost - z.cost, 1.0), 0.02, 0.98);
+        return a.x > 0 && z.x > 4 * a.x ? a.x * std::pow(z.x / a.x, at) : a.x + at * (z.x - a.x);
+    };
+    Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
+    for (int q = 0; q < tries && high.cost < target - 2 * margin; ++q) {
+        const double x = guess(inner, high, target - 1.5 * margin);
+        if (!(x > inner.x && x < high.x)) break;
+        const Point p{x, cost(x)};
+        (p.cost <= target - margin ? high : inner) = p;
+        if (p.cost >= target + margin) low = p;
+    }
+    inner = high;
+    for (int q = 0; q < tries && low.cost > target + 2 * margin; ++q) {
+        const double x = guess(low, inner, target + 1.5 * margin);
+        if (!(x > low.x && x < inner.x)) break;
+        const Point p{x, cost(x)};
+        (p.cost >= target + margin ? low : inner) = p;
+    }
+    return {low.x, high.x};
+}
+
+class Rounds {
+  public:
+    static constexpr int64_t kLeast = 1 << 12;   // rows that make two stretches
+
+    // ratio: what a unit of size may cost. deviation: of a row's part of the target, where known; widest: its dearest step. turn: where the
+    // parts of each stretch begin.
+    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int threads, uint8_t* choice)
+        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), threads_(threads), choice_(choice),
+          part_(kPart * std::clamp<int64_t>(t.n / (kLots * kPart * kParts), 1, kWidest)), stretches_(t.n / (part_ * kParts)),
+          off_(static_cast<size_t>(stretches_), 0.0) {}
+
+    // As `fused_pass`; `b` becomes narrower. most: rows listed at once; `top` of them were.
+    Tally run(Bracket& b, int64_t most, int64_t& top) {
+        Tally all;
+        long double loss = 0.0L;
+        int from = 0;
+        expect(t_, true);
+        for (const int to : {1, 4, kJudged, 64, kParts}) {
+            if (to == kParts) expect(t_, false);
+            pass(from, to, b, most, all, loss);
+            top = std::max(top, all.rows.n);
+            if (all.over || to == kParts) break;
+            from = to;
+            all.over = all.rows.n > passed_ / 2;   // slopes nearly equal: no bracket would be narrow
+            if (all.over) break;
+            const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
+            const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
+            Bracket inner = around(all.rows.view(t_), target, margin(share), kTolerance, b, threads_);
+            widen(inner, false, b);
+            Tally kept = fused_pass(all.rows.view(t_), all.rows.id.data(), inner, false, all.rows.n, threads_, choice_);
+            all.cost += kept.cost;
+            loss += kept.loss;
+            all.rows = std::move(kept.rows);
+            b = inner;
+            all.over = to == kJudged && all.rows.n > passed_ / 8;   // stretches are not alike
+            if (all.over) break;
+        }
+        all.loss = static_cast<double>(loss);
+        return all;
+    }
+
+  private:
+    static constexpr int kParts = 128, kJudged = 16;
+    static constexpr int64_t kPart = 16, kLots = 192, kWidest = 512;   // rows of a part, times up to kWidest in large tables
+    static constexpr double kSigmas = 3, kTolerance = 0.02;
+
+    // What the rows passed may be off by, where the rest of the table is as they are: the greater of the deviation that is known of rows and that
+    // between neighbouring stretches, which sees rows that are alike.
+    double margin(double share) const {
+        double square = 0.0;
+        for (size_t s = 1; s < off_.size(); ++s) square += 0.5 * (off_[s] - off_[s - 1]) * (off_[s] - off_[s - 1]);
+        square *= static_cast<double>(passed_) / static_cast<double>(std::max<int64_t>(settled_, 1));
+        const double rows = deviation_ * deviation_ * static_cast<double>(passed_);
+        return 2 * widest_ + kSigmas * std::sqrt((1 - share) * std::max(square, rows));
+    }
+
+    // Sum of the sizes of rows begin..end.
+    int64_t sizes(int64_t begin, int64_t end) const {
+        if (t_.size == nullptr) return (end - begin) * t_.one_size;
+        int64_t sum = 0;
+        for (int64_t i = begin; i < end; ++i) sum += t_.weight(i);
+        return sum;
+    }
+
+    // Parts from..to of every stretch (and the rows after the last one in the last round).
+    void pass(int from, int to, Bracket b, int64_t most, Tally& all, long double& loss) {
+        const int crew_size = static_cast<int>(std::min<int64_t>(threads_, stretches_));
+        const bool last = to == kParts;
+        struct Made {
+            Rows rows;
+            long double loss = 0.0L;
+            int64_t cost = 0, weight = 0, passed = 0;
+            int failed = 0;
+        };
+        std::vector<Made> made(static_cast<size_t>(crew_size));
+        std::vector<double> sums(static_cast<size_t>(stretches_), 0.0);
+        double rest = 0.0;
+        const auto work = [&](int me) {
+            Made& out = made[me];
+            try {
+                Pass over(t_, nullptr, b, most, choice_);
+                out.rows.reserve(t_, t_.n / crew_size * (to - from) / kParts / 64);
+                const auto rows = [&](int64_t begin, int64_t end, Tally& sum) {
+                    if (begin >= end) return true;
+                    const bool fine = over.run(begin, end, sum, out.rows);
+                    if (!last) out.weight += sizes(begin, end);
+                    out.passed += end - begin;
+                    release(t_, begin, end);
+                    return fine;
+                };
+                for (int64_t s = stretches_ * me / crew_size; s < stretches_ * (me + 1) / crew_size; ++s) {
+                    const int64_t first = s * kParts * part_;
+                    const int64_t turn = static_cast<int64_t>(mixed(static_cast<uint64_t>(s) + turn_) % kParts);
+                    const int64_t weight = out.weight, listed = out.rows.total_size;
+                    const int64_t begin = turn + from, end = turn + to;   // round the stretch: two runs at most
+                    Tally sum;
+                    if (!rows(first + std::min<int64_t>(begin, kParts) * part_, first + std::min<int64_t>(end, kParts) * part_, sum) ||
+                        !rows(first + std::max<int64_t>(begin - kParts, 0) * part_, first + std::max<int64_t>(end - kParts, 0) * part_, sum)) {
+                        out.failed = 1;
+                        return;
+                    }
+                    out.cost += sum.cost;
+                    sums[s] = sum.loss;
+                    off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>((out.weight - weight) - (out.rows.total_size - listed));
+                }
+                if (last && me == crew_size - 1) {
+                    Tally sum;
+                    if (!rows(stretches_ * kParts * part_, t_.n, sum)) out.failed = 1;
+                    out.cost += sum.cost;
+                    rest = sum.loss;
+                }
+            } catch (const std::bad_alloc&) {
+                out.failed = 2;
+            }
+        };
+        std::vector<std::thread> crew;
+        for (int me = 1; me < crew_size; ++me) crew.emplace_back(work, me);
+        work(0);
+        for (std::thread& one : crew) one.join();
+        for (const double sum : sums) loss += sum;
+        loss += rest;
+        for (Made& one : made) {
+            if (one.failed == 2) throw std::bad_alloc();
+            all.over = all.over || one.failed != 0;
+            all.cost += one.cost;
+            weight_ += one.weight;
+            passed_ += one.passed;
+            settled_ += one.passed - one.rows.n;
+            if (all.rows.n == 0) all.rows = std::move(one.rows);
+            else all.rows.append(t_, one.rows);
+            one.rows = Rows();
+        }
+        all.over = all.over || all.rows.n > most;
+    }
+
+    Table t_;
+    double ratio_, deviation_, widest_;
+    uint64_t turn_;
+    int threads_;
+    uint8_t* choice_;
+    int64_t part_, stretches_, weight_ = 0, passed_ = 0, settled_ = 0;
+    std::vector<double> off_;   // of each stretch: cost of the settled rows less their part of the target
+};
+
+}  // namespace bitwright
