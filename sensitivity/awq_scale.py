@@ -17,6 +17,7 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.layers import Layer, Passes
 from sensitivity.local import LayerPasses
+from sensitivity.on_device import back
 from sensitivity.partial import State
 from sensitivity.salience import column_errors
 from sensitivity.share import blocks_of, by_units
@@ -41,7 +42,7 @@ class AwqScale:
             losses: dict[int, NDArray[np.float64]] = {}
 
             def add(unit: int, layer: Layer) -> None:
-                size = layer.inputs.abs().double().sum((0, 1)).numpy()
+                size = back(layer.inputs.abs().double().sum((0, 1)))
                 sums[unit] = sums.get(unit, np.zeros(len(size))) + size
 
             def close(unit: int) -> None:

@@ -22,6 +22,7 @@ from bitwright.models import ModelSource
 from sensitivity.block_reader import Reader, make_reader
 from sensitivity.heads import Head, head_for
 from sensitivity.memory import ran_out
+from sensitivity.on_device import computing
 from sensitivity.quiet import quiet
 from sensitivity.runner import model_folder
 from sensitivity.units_map import Slice, map_units
@@ -68,6 +69,10 @@ class BlockModel:
     checked: set[int] = field(default_factory=set)
 
     @property
+    def device(self) -> torch.device:
+        return computing()
+
+    @property
     def experts(self) -> bool:
         return any(unit.expert is not None for unit in self.inventory.units)
 
@@ -84,10 +89,12 @@ class BlockModel:
         slots = self.slots.get(block, {})
         for name, slot in slots.items():
             slot.put(torch.nn.Parameter(self.reader.read(name, slot.get().shape), requires_grad=False))
-        if block == OUTSIDE:
-            self.model.tie_weights()  # type: ignore[operator]
         try:
             self._locate(block)
+            for slot in slots.values():
+                slot.put(torch.nn.Parameter(slot.get().data.to(self.device), requires_grad=False))
+            if block == OUTSIDE:
+                self.model.tie_weights()  # type: ignore[operator]
             yield
         finally:
             # Tied parameters have a second name, which would keep their weights.
@@ -226,6 +233,8 @@ def _skeleton(source: ModelSource, head: Head, dtype: torch.dtype) -> torch.nn.M
         raise Unsupported("transformers cannot build this model", got=str(error)[:200]) from error
     model.eval()
     model.requires_grad_(False)
+    for module in model.modules():
+        module._buffers.update({name: to.to(computing()) for name, to in module._buffers.items() if to is not None})
     return model  # type: ignore[no-any-return]
 
 

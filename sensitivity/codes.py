@@ -13,6 +13,7 @@ from quantizers.mixed import quantize
 from sensitivity.base import ScoringTask
 from sensitivity.blocks import BlockModel
 from sensitivity.deltas import unit_weight
+from sensitivity.on_device import back, here
 
 #: Codes kept, in numbers of weights of the block (of 4 bytes each); units beyond are quantized again when asked.
 KEEP = 2.0
@@ -49,13 +50,13 @@ class Codes:
         """float32 (out, in) error of the unit in one format after another."""
         weight = self._weight(unit)
         for stored in self._kept.get(unit) or self._quantized(unit):
-            yield torch.from_numpy(dequantize(stored)).sub_(weight)
+            yield here(dequantize(stored)).sub_(weight)
 
     def error(self, unit: int, column: int) -> torch.Tensor:
         """float32 (out, in) error of the unit in one format."""
         weight, kept = self._weight(unit), self._kept.get(unit)
         stored = kept[column] if kept else self._stored(unit, weight, self.formats[column])
-        return torch.from_numpy(dequantize(stored)).sub_(weight)
+        return here(dequantize(stored)).sub_(weight)
 
     def _quantized(self, unit: int) -> Iterator[Stored]:
         weight = self._weight(unit)
@@ -63,10 +64,10 @@ class Codes:
             yield self._stored(unit, weight, format)
 
     def _stored(self, unit: int, weight: torch.Tensor, format: Format) -> Stored:
-        values, name = np.ascontiguousarray(weight.numpy()), self._task.inventory.units[unit].name
+        values, name = np.ascontiguousarray(back(weight)), self._task.inventory.units[unit].name
         return quantize(self._task.deltas.quantizer, values, format, name=name)
 
     def _weight(self, unit: int) -> torch.Tensor:
         if self._model.reader.dtype == torch.float32:
             return self._model.view(unit)
-        return torch.from_numpy(unit_weight(self._task.source, self._task.inventory.units[unit]))
+        return here(unit_weight(self._task.source, self._task.inventory.units[unit]))

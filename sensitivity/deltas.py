@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from gpu_kernels.kernels import widen
 from quantizers.base import Quantizer, dequantize
 from quantizers.bias import bias_shift, shifted
 from quantizers.mixed import quantize
+
+if TYPE_CHECKING:
+    import torch
 
 Float32 = NDArray[np.float32]
 
@@ -74,6 +77,7 @@ class Deltas:
         self.quantizer = load_quantizer(quantizer)
         self._keep = inventory.weights * len(formats) * 4 <= keep_bytes
         self._kept: dict[int, Float32] = {}
+        self._there: dict[int, torch.Tensor] = {}
         self._energy: dict[int, NDArray[np.float64]] = {}
 
     def stack(self, unit: int) -> Float32:
@@ -90,10 +94,22 @@ class Deltas:
             self._kept[unit] = errors
         return errors
 
+    def on_device(self, unit: int) -> torch.Tensor:
+        """The same as a tensor on the computing device; kept there where they are kept at all."""
+        from sensitivity.on_device import here
+
+        if unit in self._there:
+            return self._there[unit]
+        found = here(self.stack(unit))
+        if self._keep:
+            self._there[unit] = found
+        return found
+
     def keep_nothing(self) -> None:
         """Errors are made again whenever they are asked for: for models that are read block by block."""
         self._keep = False
         self._kept.clear()
+        self._there.clear()
 
     def energy(self, unit: int) -> NDArray[np.float64]:
         """Sum of squared errors of the unit in each format, float64 (formats,)."""

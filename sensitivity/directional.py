@@ -44,7 +44,7 @@ class DirectionalScores:
     def along(self, output: torch.Tensor, gradient: torch.Tensor, *, last: bool) -> torch.Tensor:
         """float64 (spans, items, units, formats) signed scores along d(objective)/d(output) = `gradient`."""
         units, formats = len(self._deltas.inventory.units), len(self._deltas.formats)
-        scores = torch.zeros(self._items * self._spans.count, units, formats, dtype=torch.float64)
+        scores = torch.zeros(self._items * self._spans.count, units, formats, dtype=torch.float64, device=output.device)
         gradients, others = differentiate(self._runner, self._listener, self._calls, output, gradient, keep=not last)
         for number, grad in enumerate(gradients):
             if grad is not None:
@@ -58,7 +58,7 @@ class DirectionalScores:
         return scores.reshape(self._items, self._spans.count, units, formats).transpose(0, 1)
 
     def _stack(self, unit: int) -> torch.Tensor:
-        return torch.from_numpy(self._deltas.stack(unit))
+        return self._deltas.on_device(unit)
 
     def _add_call(self, scores: torch.Tensor, number: int, grad: torch.Tensor) -> None:
         laid = self._laid[number]

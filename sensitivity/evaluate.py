@@ -22,6 +22,7 @@ from sensitivity.memory import too_large
 from sensitivity.partial import FORGETFUL, Partial, State
 from sensitivity.quality import COMPARISONS, Comparison, Quality
 from sensitivity.runner import Runner, load_runner
+from sensitivity.stream import ACTIVATION_BYTES
 from sensitivity.stream_measure import Variant, stream_measure, whole
 from sensitivity.units_map import Changed
 
@@ -89,10 +90,11 @@ def measure_variants(
     runner: Runner | None = None,
     partial: Partial = FORGETFUL,
     stream: bool | None = None,
+    activation_bytes: int = ACTIVATION_BYTES,
 ) -> dict[str, Quality]:
     """As `measure`, for variants that give each unit's weights: in memory, or block by block where it would not fit.
 
-    stream: decides instead. A runner that is given is always used.
+    stream: decides instead. A runner that is given is always used. activation_bytes: of a walk block by block.
     """
     if runner is None and (too_large(inventory) if stream is None else stream):
         items = _items(data)
@@ -100,6 +102,7 @@ def measure_variants(
         stream_measure(
             source, inventory, variants, items, _by_length(items), comparisons,
             lambda: partial.save(lambda: _kept(comparisons)), progress or silent,
+            activation_bytes=activation_bytes,
         )  # fmt: skip
         return {name: comparison.result() for name, comparison in comparisons.items()}
     makers = {name: (lambda make=make: whole(make, inventory.units)) for name, make in variants.items()}

@@ -28,6 +28,7 @@ from sensitivity import parts
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.fisher_streamed import stream_scores
 from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
+from sensitivity.on_device import back
 from sensitivity.passes import Batch, batches, count_batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
 from sensitivity.response import measure_response
@@ -67,9 +68,9 @@ class Fisher:
 
         def compute(run: range) -> Iterator[Values]:
             for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, run):
-                reached = (batch.scores != 0).any(0).any(0).any(1).numpy()
+                reached = (batch.scores != 0).any(0).any(0).any(1).cpu().numpy()
                 signed = _signed(batch) if keeping else None
-                yield Values(item_losses(batch).numpy(), reached, batch.rows, plan.scores_an_item, signed)
+                yield Values(back(item_losses(batch)), reached, batch.rows, plan.scores_an_item, signed)
 
         add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
@@ -85,7 +86,7 @@ class Fisher:
 def _signed(batch: Batch) -> NDArray[np.float32]:
     """float32 (items, samples, units, formats), scaled so that the loss is half the mean square."""
     scale = (batch.weight * len(batch.weight) / batch.norm).sqrt()[:, :, None, None]
-    signed: NDArray[np.float32] = (batch.scores * scale).float().transpose(0, 1).contiguous().numpy()
+    signed: NDArray[np.float32] = (batch.scores * scale).float().transpose(0, 1).contiguous().cpu().numpy()
     return signed
 
 

@@ -15,6 +15,7 @@ from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.data import Data
 from sensitivity.heads import draw_labels
+from sensitivity.on_device import back, here
 from sensitivity.runner import load_runner
 from sensitivity.tokens import sequence_length, vocabulary_size
 
@@ -46,12 +47,11 @@ def self_written(source: ModelSource, inventory: Inventory, wanted: int, part: i
 
 def _written(model: torch.nn.Module, uniforms: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """(sequences, length) ids. uniforms: one a token; the first chooses the first token evenly."""
-    tokens = torch.from_numpy((uniforms[:, 0] * size).astype(np.int64))[:, None]
+    tokens = here((uniforms[:, 0] * size).astype(np.int64))[:, None]
     written, cache = [tokens], None
     for step in range(1, uniforms.shape[1]):
         output = model(input_ids=written[-1], past_key_values=cache, use_cache=True)
         cache = output.past_key_values
         probabilities = torch.softmax(output.logits[:, -1].float(), dim=-1)
-        drawn = draw_labels(probabilities, uniforms[:, step])
-        written.append(drawn[:, None])
-    return np.asarray(torch.cat(written, dim=1).numpy(), np.int64)
+        written.append(draw_labels(probabilities, uniforms[:, step, None]))
+    return np.asarray(back(torch.cat(written, dim=1)), np.int64)

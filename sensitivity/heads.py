@@ -17,6 +17,7 @@ import torch
 from bitwright.core.catalog import unknown_name
 from bitwright.core.errors import Unsupported
 from sensitivity.data import Data
+from sensitivity.on_device import here
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class Head(Protocol):
 
 
 def _inputs(data: Data) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in data.inputs.items()}
+    return {name: here(array) for name, array in data.inputs.items()}
 
 
 def _generator(seed: int, row: int) -> np.random.Generator:
@@ -79,10 +80,13 @@ def _generator(seed: int, row: int) -> np.random.Generator:
 
 
 def draw_labels(probabilities: torch.Tensor, uniform: np.ndarray[Any, Any]) -> torch.Tensor:
-    """One label a position from probabilities (positions, classes) and uniforms (positions,), by inverse CDF."""
-    cumulative = probabilities.double().cumsum(-1)
-    point = torch.from_numpy(uniform)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, point, right=True).squeeze(-1).clamp_(max=probabilities.shape[-1] - 1)
+    """Labels (positions, draws) from probabilities (positions, classes) and uniforms (positions, draws), by inverse
+    CDF. Added up on the CPU, in one order: how labels fall does not depend on how a device adds.
+    """
+    cumulative = probabilities.double().cpu().cumsum(-1)
+    point = torch.from_numpy(np.ascontiguousarray(uniform)) * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, point, right=True).clamp_(max=probabilities.shape[-1] - 1)
+    return drawn.to(probabilities.device)
 
 
 class _LabelHead:
@@ -106,12 +110,11 @@ class _LabelHead:
             return
         flat = probability.reshape(len(rows), -1, probability.shape[-1])
         uniforms = np.stack([_generator(seed, int(row)).random((samples, flat.shape[1])) for row in rows])
-        weight = torch.full((len(rows),), 1.0 / samples, dtype=torch.float64)
+        labels = torch.stack([draw_labels(flat[item], uniforms[item].T) for item in range(len(rows))])
+        weight = torch.full((len(rows),), 1.0 / samples, dtype=torch.float64, device=flat.device)
+        one = torch.ones(1, dtype=flat.dtype, device=flat.device).expand(*flat.shape[:2], 1)
         for sample in range(samples):
-            gradient = -flat
-            for item in range(len(rows)):
-                labels = draw_labels(flat[item], uniforms[item, sample])
-                gradient[item].scatter_add_(-1, labels[:, None], torch.ones(len(labels), 1, dtype=gradient.dtype))
+            gradient = (-flat).scatter_add_(-1, labels[:, :, sample, None], one)
             yield Direction(gradient.reshape(logits.shape), weight)
 
 
@@ -138,10 +141,10 @@ class CausalLmHead(_LabelHead):
 
     def observed(self, output: torch.Tensor, data: Data, rows: np.ndarray[Any, Any], seed: int) -> Direction:
         gradient = -torch.softmax(output.detach(), dim=-1)
-        targets = torch.from_numpy(np.ascontiguousarray(data.inputs["input_ids"]))[:, 1:, None]
-        gradient[:, :-1].scatter_add_(-1, targets, torch.ones(targets.shape, dtype=gradient.dtype))
+        targets = here(data.inputs["input_ids"])[:, 1:, None]
+        gradient[:, :-1].scatter_add_(-1, targets, torch.ones_like(targets, dtype=gradient.dtype))
         gradient[:, -1] = 0
-        return Direction(gradient, torch.ones(len(rows), dtype=torch.float64))
+        return Direction(gradient, torch.ones(len(rows), dtype=torch.float64, device=gradient.device))
 
 
 class ClassifierHead(_LabelHead):
@@ -161,9 +164,9 @@ class ClassifierHead(_LabelHead):
 
     def observed(self, output: torch.Tensor, data: Data, rows: np.ndarray[Any, Any], seed: int) -> Direction:
         logits = output.detach()
-        labels = logits.argmax(-1) if data.labels is None else torch.from_numpy(data.labels)
+        labels = logits.argmax(-1) if data.labels is None else here(data.labels)
         gradient = torch.nn.functional.one_hot(labels, logits.shape[-1]) - torch.softmax(logits, dim=-1)
-        return Direction(gradient, torch.ones(len(rows), dtype=torch.float64))
+        return Direction(gradient, torch.ones(len(rows), dtype=torch.float64, device=gradient.device))
 
 
 class EmbeddingHead:
@@ -200,8 +203,8 @@ class EmbeddingHead:
         for row in rows:
             frame, triangle = np.linalg.qr(_generator(seed, int(row)).standard_normal((width, samples)))
             frames.append(frame * np.sign(np.diagonal(triangle)) * np.sqrt(width))
-        noise = torch.from_numpy(np.stack(frames)).to(output.dtype)
-        weight = torch.full((len(rows),), 1.0 / samples, dtype=torch.float64)
+        noise = here(np.stack(frames)).to(output.dtype)
+        weight = torch.full((len(rows),), 1.0 / samples, dtype=torch.float64, device=noise.device)
         for sample in range(samples):
             yield Direction(noise[:, :, sample].contiguous(), weight)
 

@@ -19,6 +19,7 @@ from bitwright.core.inventory import Inventory
 from sensitivity.base import Progress
 from sensitivity.capture import Key, weight_key
 from sensitivity.data import Data
+from sensitivity.on_device import back, here
 from sensitivity.runner import Runner
 from sensitivity.share import blocks_of
 
@@ -43,7 +44,7 @@ class Watcher(TorchFunctionMode):
 
     def begin(self, data: Data) -> None:
         mask = data.inputs.get("attention_mask")
-        self._mask = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).bool()
+        self._mask = None if mask is None else here(mask).bool()
         self._inputs = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -121,7 +122,7 @@ class MomentSink:
 
     def found(self, names: Sequence[str]) -> Moments:
         """float32 (in, in) by unit name."""
-        return {names[unit]: total.numpy().astype(np.float32) for unit, total in self._sums.items()}
+        return {names[unit]: back(total).astype(np.float32) for unit, total in self._sums.items()}
 
 
 class MeanSink:
@@ -139,7 +140,7 @@ class MeanSink:
     def found(self, names: Sequence[str]) -> Moments:
         """float32 (in,) by unit name."""
         return {
-            names[unit]: (total / max(1, self._counts[unit])).numpy().astype(np.float32)
+            names[unit]: back(total / max(1, self._counts[unit])).astype(np.float32)
             for unit, total in self._sums.items()
         }
 
@@ -153,10 +154,10 @@ class RowSink:
         self._kept: dict[int, list[torch.Tensor]] = {}
 
     def add(self, unit: int, rows: torch.Tensor) -> None:
-        self._kept.setdefault(unit, []).append(rows[:: self._step].float().clone())
+        self._kept.setdefault(unit, []).append(rows[:: self._step].to("cpu", torch.float32, copy=True))
 
     def found(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """float32 (about `count`, in) by unit name."""
+        """float32 (about `count`, in) by unit name, on the CPU."""
         return {names[unit]: torch.cat(rows) for unit, rows in self._kept.items() if sum(map(len, rows))}
 
 

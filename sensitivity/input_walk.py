@@ -18,6 +18,7 @@ from sensitivity.base import Progress
 from sensitivity.blocks import open_blocks
 from sensitivity.data import Data
 from sensitivity.input_moments import MeanSink, Moments, MomentSink, Sink, gather, passes
+from sensitivity.on_device import here
 from sensitivity.runner import Runner
 from sensitivity.share import blocks_of
 from sensitivity.stream import ACTIVATION_BYTES
@@ -40,7 +41,8 @@ class Gathering:
         """What was gathered stays until the next block."""
 
     def see(self, number: int, uses: Sequence[Use], batch: Data) -> None:
-        mask = batch.inputs.get("attention_mask")
+        told = batch.inputs.get("attention_mask")
+        mask = None if told is None else here(told).bool()
         of_unit: dict[int, list[torch.Tensor]] = {}
         for use in (use for use in uses if use.unit in self._units):
             of_unit.setdefault(use.unit, []).append(use.inputs)
@@ -51,7 +53,7 @@ class Gathering:
                 continue
             for x in read:
                 inside = mask is not None and x.shape[:-1] == mask.shape
-                rows = x[torch.from_numpy(np.ascontiguousarray(mask)).bool()] if inside else x.flatten(0, -2)
+                rows = x[mask] if inside else x.flatten(0, -2)
                 for sink in self._now:
                     sink.add(unit, rows)
 

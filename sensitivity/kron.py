@@ -81,7 +81,7 @@ class Kron:
                 factors.setdefault(unit, _Factors()).add(layer)
 
             def close(unit: int) -> None:
-                losses[unit] = 0.5 * factors.pop(unit).trace(torch.from_numpy(task.deltas.stack(unit)))
+                losses[unit] = 0.5 * factors.pop(unit).trace(task.deltas.on_device(unit))
 
             norm = layers.visit(units, add, close).norm
             for unit, loss in losses.items():

@@ -22,6 +22,7 @@ from quantizers.rtn import QUANTIZER
 from sensitivity.base import Progress
 from sensitivity.data import Data
 from sensitivity.evaluate import measure_weights
+from sensitivity.on_device import back, here
 from sensitivity.quality import Quality
 from sensitivity.runner import Runner, load_runner
 
@@ -48,9 +49,9 @@ def rounded(values: torch.Tensor, format: str) -> torch.Tensor:
     """The numbers that a cache of this format gives back. (..., head size). Raises UnknownName."""
     if format in _CASTS:
         return values.to(_CASTS[format]).to(values.dtype)
-    flat = np.ascontiguousarray(values.detach().float().reshape(-1, values.shape[-1]).numpy())
+    flat = np.ascontiguousarray(back(values.float().reshape(-1, values.shape[-1])))
     found = QUANTIZER.quantize(flat, parse_format(format), name="the KV cache").dequantize()
-    return torch.from_numpy(np.ascontiguousarray(found)).reshape(values.shape).to(values.dtype)
+    return here(found).reshape(values.shape).to(values.dtype)
 
 
 @contextmanager

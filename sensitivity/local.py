@@ -25,6 +25,7 @@ from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.layers import Cells, Layer, Measured, Passes, Ran, check_finite
 from sensitivity.moments import Moments
+from sensitivity.on_device import back, computing
 from sensitivity.partial import FORGETFUL
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes
 from sensitivity.runner import Runner, load_runner
@@ -49,7 +50,7 @@ class _Stack:
 
     @cached_property
     def _errors(self) -> torch.Tensor:
-        return torch.from_numpy(self._task.deltas.stack(self._unit))
+        return self._task.deltas.on_device(self._unit)
 
     def __len__(self) -> int:
         return self._task.shape[1]
@@ -133,11 +134,12 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
 
     def compute(run: range) -> Iterator[Values]:
         for visit in _visits(task, passes, runner, plan, run):
-            values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64)
+            values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64, device=computing())
             for unit, layer in visit.layers:
                 values[:, unit] += cells(layer) / visit.norm
             check_finite(values)
-            yield Values(values.numpy(), (values != 0).any(0).any(1).numpy(), visit.rows, plan.directions)
+            cells_of = back(values)
+            yield Values(cells_of, (cells_of != 0).any(axis=(0, 2)), visit.rows, plan.directions)
 
     add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
     return Measured(Ran(runner.head, runner.warnings, plan.directions), moments)
@@ -200,7 +202,7 @@ def layers(
         return []
     inputs, shape = shaped
     output = call.output.detach().reshape(shape)
-    known = [torch.zeros(shape) if g is None else g.reshape(shape) for g in grads]
+    known = [output.new_zeros(shape) if g is None else g.reshape(shape) for g in grads]
     return [
         (
             part.unit,

@@ -22,6 +22,7 @@ from sensitivity.fisher_streamed import directions_of
 from sensitivity.heads import Direction
 from sensitivity.layers import Cells, Layer, Measured, Passes, Ran, check_finite
 from sensitivity.moments import Moments
+from sensitivity.on_device import back, computing
 from sensitivity.passes import by_length
 from sensitivity.share import Values, add_up
 from sensitivity.stream_options import activation_bytes, dtype_of
@@ -113,7 +114,7 @@ def measure(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     def compute(run: range) -> Iterator[Values]:
         for number in run:
             rows = order[number * size : (number + 1) * size]
-            values = torch.zeros(len(rows), task.shape[0], columns, dtype=torch.float64)
+            values = torch.zeros(len(rows), task.shape[0], columns, dtype=torch.float64, device=computing())
 
             def see(some: slice, unit: int, layer: Layer, values: torch.Tensor = values) -> None:
                 values[some, unit] += cells(layer)
@@ -123,7 +124,8 @@ def measure(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
             for batch, start in enumerate(np.cumsum([0, *map(len, walk.cuts)])[:-1].tolist()):
                 values[start : start + len(walk.cuts[batch])] /= walk.norms[batch]
             check_finite(values)
-            yield Values(values.numpy(), (values != 0).any(0).any(1).numpy(), rows, at.ran.directions)
+            found = back(values)
+            yield Values(found, (found != 0).any(axis=(0, 2)), rows, at.ran.directions)
 
     add_up(moments, task.share, count, size, compute)
     return Measured(at.ran, moments)

@@ -91,7 +91,7 @@ def _check_same(watched: torch.Tensor, plain: torch.Tensor) -> None:
 
 def _start(output: torch.Tensor) -> torch.Tensor:
     """One-hot at the largest output of every position; of embeddings, each coordinate's share of the squared length."""
-    if output.ndim == 2 and bool(torch.isclose(output.norm(dim=-1), torch.ones(len(output))).all()):
+    if output.ndim == 2 and bool(torch.isclose(output.norm(dim=-1), output.new_ones(len(output))).all()):
         return output.square()
     return torch.nn.functional.one_hot(output.argmax(-1), output.shape[-1]).to(output.dtype)
 

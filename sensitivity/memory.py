@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 
 from bitwright.core.inventory import Inventory
+from gpu_kernels.compute import accelerator, device_full
 
 #: A model in memory, its gradients and its errors need about this much more than its weights.
 MEMORY_SHARE = 0.4
@@ -34,13 +35,24 @@ def ran_out(error: BaseException) -> bool:
         "bad_alloc",
         "start new thread",
     )
-    return isinstance(error, MemoryError) or any(text in words for text in texts)
+    return isinstance(error, MemoryError) or device_full(error) or any(text in words for text in texts)
 
 
 def too_large(inventory: Inventory) -> bool:
-    """Whether the model in float32 needs more than MEMORY_SHARE of the free memory."""
+    """Whether the model in float32 needs more than MEMORY_SHARE of the free memory, the host's or the device's."""
     held = 4 * inventory.weights + 2 * inventory.rest_bytes
-    return held > MEMORY_SHARE * free_memory()
+    return held > MEMORY_SHARE * min(free_memory(), free_on_device())
+
+
+def free_on_device() -> float:
+    """Bytes that the computing device may still hold; infinite for the CPU, and where that is not told."""
+    device = accelerator()
+    if device is None:
+        return math.inf
+    import torch
+
+    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return math.inf if ask is None else float(ask(device)[0])
 
 
 def free_memory() -> float:

@@ -37,6 +37,7 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import Deltas, quantized_weight, unit_weight
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.input_groups import Inputs
+from sensitivity.on_device import computing, here
 from sensitivity.partial import State
 from sensitivity.salience import block_salience, column_costs
 from sensitivity.stream_options import OPTIONS
@@ -66,7 +67,7 @@ class OutputKl:
 
         def rows(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
             for number, layer, _ in _layers(task, inputs, units):
-                row = [layer.kl(torch.from_numpy(error)) for error in task.deltas.stack(number)]
+                row = [layer.kl(error) for error in task.deltas.on_device(number)]
                 yield number, {"loss": np.array(row), "energy": task.deltas.energy(number)}
 
         for number, arrays in inputs.shared(rows).items():
@@ -115,8 +116,8 @@ class _Layer:
     """Outputs of one unit on a sample of its inputs (tokens, in)."""
 
     def __init__(self, inputs: torch.Tensor, weight: NDArray[np.float32], bias: torch.Tensor | None, reverse: bool):
-        self.inputs = inputs
-        self.output = inputs @ torch.from_numpy(weight).T
+        self.inputs = inputs.to(computing())
+        self.output = self.inputs @ here(weight).T
         if bias is not None:
             self.output += bias
         self.reverse = reverse
@@ -142,11 +143,11 @@ class _Layer:
         change, before = torch.zeros_like(self.output), np.full(found.parts, -1)
         for choice in choices:
             for block in np.flatnonzero(choice != before).tolist():
-                here = slice(block * size, (block + 1) * size)
-                error = errors[choice[block], :, here]
+                some = slice(block * size, (block + 1) * size)
+                error = errors[choice[block], :, some]
                 if before[block] >= 0:
-                    error = error - errors[before[block], :, here]
-                change += self.inputs[:, here] @ torch.from_numpy(np.ascontiguousarray(error)).T
+                    error = error - errors[before[block], :, some]
+                change += self.inputs[:, some] @ here(error).T
             before = choice
             yield self.divergence(change)
 
@@ -248,7 +249,7 @@ class _Ladder:
         weight = unit_weight(self.task.source, unit)
         for choice in choices:
             format = mixed(self.task.granularity, self.task.formats, choice)
-            yield torch.from_numpy(quantized_weight(self.task.deltas.quantizer, weight, format, unit) - weight)
+            yield here(quantized_weight(self.task.deltas.quantizer, weight, format, unit) - weight)
 
     def names(self, number: int, choices: Choices) -> list[str]:
         return [mixed(self.task.granularity, self.task.formats, choice).name for choice in choices]

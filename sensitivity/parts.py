@@ -26,6 +26,7 @@ from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured_parts
 from sensitivity.moments import Moments
+from sensitivity.on_device import back, here
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes, trainable
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import Values, add_up
@@ -54,14 +55,14 @@ class _Parts:
     def lines(self, unit: int, matrices: NDArray[np.float32]) -> torch.Tensor:
         """(n, out, in) -> (lines, n, length)."""
         lines = self.cuts[unit].to_lines(matrices, self.shapes[unit])
-        return torch.from_numpy(np.ascontiguousarray(lines.swapaxes(0, 1)))
+        return here(lines.swapaxes(0, 1))
 
     def energies(self) -> Losses:
         """float64 (parts, formats): squared errors."""
         found = np.zeros((self.total, len(self.task.formats)))
         for unit in range(len(self.cuts)):
             errors = self.lines(unit, self.task.deltas.stack(unit)).double()
-            found[self.of(unit)] = part_sums(errors.square().sum(-1), self.cuts[unit]).numpy()
+            found[self.of(unit)] = back(part_sums(errors.square().sum(-1), self.cuts[unit]))
             self.task.progress("quantize", (unit + 1) / len(self.cuts), self.task.inventory.units[unit].name)
         return found
 
@@ -70,8 +71,8 @@ def part_sums(lines: torch.Tensor, found: Cut) -> torch.Tensor:
     """Sums over the lines of each part: (lines, ...) -> (parts, ...)."""
     if found.block == 1:
         return lines
-    index = torch.from_numpy(np.repeat(np.arange(found.parts), found.part_lines()))
-    return torch.zeros(found.parts, *lines.shape[1:], dtype=lines.dtype).index_add_(0, index, lines)
+    index = here(np.repeat(np.arange(found.parts), found.part_lines()))
+    return lines.new_zeros(found.parts, *lines.shape[1:]).index_add_(0, index, lines)
 
 
 def squared_error(task: ScoringTask, loss_unit: str) -> Scores:
@@ -96,7 +97,7 @@ def fisher(task: ScoringTask) -> Scores:
     def compute(run: range) -> Iterator[Values]:
         with trainable(runner, {place.parameter for place in plan.listener.others.values()}):
             for rows, batch in ordered_batches(data, plan, task.progress, run):
-                cells = _batch(parts, runner, plan, rows, batch).numpy()
+                cells = back(_batch(parts, runner, plan, rows, batch))
                 yield Values(cells, (cells != 0).any(axis=(0, 2)), rows, plan.directions)
 
     add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
@@ -117,7 +118,7 @@ def _batch(parts: _Parts, runner: Runner, plan: Plan, rows: NDArray[np.int64], d
     """float64 (items, parts, formats): half the weighted sum of squared scores of each item, over its positions."""
     with plan.listener.listen() as calls:
         output = runner.output(data)
-    values = torch.zeros(len(rows), parts.total, len(parts.task.formats), dtype=torch.float64)
+    values = torch.zeros(len(rows), parts.total, len(parts.task.formats), dtype=torch.float64, device=output.device)
     for number, direction in enumerate(runner.head.directions(output, rows, plan.samples, parts.task.seed)):
         keep = number < plan.directions - 1
         found, others = differentiate(runner, plan.listener, calls, output, direction.gradient, keep=keep)
@@ -161,7 +162,7 @@ def _scores(
 
 def _product(parts: _Parts, unit: int, gradient: torch.Tensor) -> torch.Tensor:
     """float64 (items, parts, formats) from gradients (items, out, in)."""
-    lines = parts.lines(unit, gradient.numpy())
+    lines = parts.lines(unit, back(gradient))
     errors = parts.lines(unit, parts.task.deltas.stack(unit))
     products = torch.bmm(lines, errors.transpose(1, 2))  # (lines, items, formats)
     return part_sums(products, parts.cuts[unit]).transpose(0, 1).double()

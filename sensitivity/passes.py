@@ -126,10 +126,10 @@ def _wrongly_captured(
         inputs, shape = shaped
         full = grad.reshape(shape)[0].T @ inputs[0]
         for part in call.parts:
-            sums[part.unit] = sums.get(part.unit, torch.zeros(())) + full[part.start : part.stop]
+            sums[part.unit] = sums.get(part.unit, full.new_zeros(())) + full[part.start : part.stop]
     wrong = set()
     for unit, exact in truth.items():
-        mine = sums.get(unit, torch.zeros(()))
+        mine = sums.get(unit, exact.new_zeros(()))
         if float((exact - mine).norm()) > TOLERANCE * float(exact.norm()):
             wrong.add(unit)
     return wrong

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sensitivity.base import Losses
+from sensitivity.on_device import back
 
 PILOT_ITEMS = 8
 MOST_SAMPLES = 64
@@ -50,7 +51,7 @@ class Pilot:
         mean = values.mean((0, 1))
         within = values.var(dim=0, unbiased=True).mean(0) if samples > 1 else 2 * mean.square()
         between = (values.mean(0).var(dim=0, unbiased=True) - within / samples).clamp(min=0.0)
-        return mean.numpy(), between.numpy(), within.numpy()
+        return back(mean), back(between), back(within)
 
 
 def choose(pilot: Pilot, wanted: float, items: int) -> Effort:

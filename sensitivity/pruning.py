@@ -132,7 +132,7 @@ def _routes(name: str, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def importance(hidden: torch.Tensor, attention: torch.Tensor, kind: str) -> torch.Tensor:
     """(items, positions). hidden: (items, positions, size); attention: (items, heads, queries, positions)."""
     length = hidden.shape[1]
-    seen_by = torch.arange(length, 0, -1, dtype=torch.float32)
+    seen_by = torch.arange(length, 0, -1, dtype=torch.float32, device=hidden.device)
     mass = attention.mean(dim=1).sum(dim=1 if kind == "received" else 2)
     return hidden.abs().sum(dim=-1) * mass / seen_by
 
@@ -177,7 +177,7 @@ def _pruned(place: _Place, rule: Pruning, threshold: float, counts: Counts) -> I
 def _protected(hidden: torch.Tensor, attention: torch.Tensor, rule: Pruning) -> torch.Tensor:
     """bool (items x positions): the share `protect` of every sequence, the most important tokens, rounded up."""
     items, length = hidden.shape[:2]
-    found = torch.zeros(items, length, dtype=torch.bool)
+    found = torch.zeros(items, length, dtype=torch.bool, device=hidden.device)
     count = min(length, math.ceil(rule.protect * length))
     if count:
         top = importance(hidden, attention, rule.importance).topk(count, dim=1).indices

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from sensitivity.data import Data
+from sensitivity.on_device import back, here
 from sensitivity.partial import State
 
 Floats = NDArray[np.float64]
@@ -133,13 +134,13 @@ class TokenComparison(_Kept):
     """Causal language models: KL, perplexities, top-1 agreement. Logits (items, positions, vocabulary)."""
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
-        targets = torch.from_numpy(np.ascontiguousarray(data.inputs["input_ids"]))
+        targets = here(data.inputs["input_ids"])
         for first, second, ids in zip(original, changed, targets, strict=True):
             agree = (first.argmax(-1) == second.argmax(-1)).double().mean()
             p, q = torch.log_softmax(first.double(), -1), torch.log_softmax(second.double(), -1)
             losses = [-log[:-1].gather(-1, ids[1:, None]).sum() for log in (p, q)]
             row = [divergence(p, q).mean(), agree, *losses]
-            self._rows.grow(values=np.array([[float(value) for value in row]]), positions=np.array([len(ids)]))
+            self._rows.grow(values=np.array([torch.stack(row).tolist()]), positions=np.array([len(ids)]))
 
     def result(self) -> Quality:
         rows = self._rows.joined()
@@ -160,10 +161,10 @@ class ClassComparison(_Kept):
     """Classifiers: KL an item, agreement, and accuracy where labels came with the data. Logits (items, classes)."""
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
-        first, second = original.argmax(-1).numpy(), changed.argmax(-1).numpy()
+        first, second = back(original.argmax(-1)), back(changed.argmax(-1))
         labels = np.full(len(first), -1) if data.labels is None else data.labels
         p, q = torch.log_softmax(original.double(), -1), torch.log_softmax(changed.double(), -1)
-        rows = [divergence(p, q).numpy(), first == second, first == labels, second == labels, labels >= 0]
+        rows = [back(divergence(p, q)), first == second, first == labels, second == labels, labels >= 0]
         self._rows.grow(values=np.array(rows, np.float64).T)
 
     def result(self) -> Quality:
@@ -182,7 +183,7 @@ class EmbeddingComparison(_Kept):
 
     def add(self, original: torch.Tensor, changed: torch.Tensor, data: Data) -> None:
         self._rows.grow(
-            original=original.double().numpy(), changed=changed.double().numpy(), tokens=np.array([data.tokens])
+            original=back(original.double()), changed=back(changed.double()), tokens=np.array([data.tokens])
         )
 
     def result(self) -> Quality:

@@ -75,7 +75,8 @@ def _cosine(task: ScoringTask, block: Block) -> float:
             "the predictor learns from some sequences and is held against others", expected="at least 2 sequences",
             got=f"{len(block.inputs) // max(1, block.sequence)}", hint="give more calibration tokens",
         )  # fmt: skip
-    return predict_cosine(*block.ends(), block.sequence, task.seed).mean
+    before, after = (end.cpu() for end in block.ends())  # a small network, the same one everywhere: on the CPU
+    return predict_cosine(before, after, block.sequence, task.seed).mean
 
 
 def _flag(task: ScoringTask, name: str) -> bool:

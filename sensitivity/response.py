@@ -31,6 +31,7 @@ from sensitivity.evaluate import measure_variants
 from sensitivity.quality import Z95
 from sensitivity.runner import Runner
 from sensitivity.stream_measure import Variant
+from sensitivity.stream_options import activation_bytes
 
 #: Tokens (items of image models) that the uniform plans are run on.
 ANCHOR_TOKENS = 5120
@@ -140,5 +141,6 @@ def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> 
     found = measure_variants(
         task.source, task.inventory, {str(column): of(column) for column in columns},
         task.data.take(anchor_rows(task.data)), progress=task.progress, runner=runner, stream=True,
+        activation_bytes=activation_bytes(task),
     )  # fmt: skip
     return _fitted(tuple((task.formats[column].name, float(sums[column]), found[str(column)].kl) for column in columns))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
 from sensitivity.data import Data
+from sensitivity.on_device import back
 from sensitivity.runner import Runner
 
 #: The norm before a block of experts in the layers of Mixtral and its kin; what enters it is the residual stream.
@@ -46,12 +47,12 @@ class Block:
     def frequency(self) -> NDArray[np.float64]:
         """(experts,) share of the routes that go to each expert (MC-MoE's phi, summing to 1)."""
         counts = self.chosen.double().sum(0)
-        return np.asarray((counts / counts.sum()).numpy(), np.float64)
+        return np.asarray(back(counts / counts.sum()), np.float64)
 
     def weight(self) -> NDArray[np.float64]:
         """(experts,) share of the routing weight (MC-MoE's w, summing to 1)."""
         mass = (self.probabilities * self.chosen).double().sum(0)
-        return np.asarray((mass / mass.sum()).numpy(), np.float64)
+        return np.asarray(back(mass / mass.sum()), np.float64)
 
     def cosine(self) -> float:
         """Mean cosine a token of what stands before and behind the block (QuantMoE-Bench): high means little change."""

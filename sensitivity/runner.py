@@ -1,6 +1,7 @@
 """Loads a model through transformers, offline and from safetensors only, and runs batches of data through it.
 
-Everything is float32 on the CPU. Nothing of the model's folder is executed (`trust_remote_code=False`).
+Everything is float32, on the computing device (on_device.py). Nothing of the model's folder is executed
+(`trust_remote_code=False`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bitwright.models import ModelSource
 from sensitivity.data import Data
 from sensitivity.heads import Head, head_for
 from sensitivity.memory import TIGHT, ran_out
+from sensitivity.on_device import computing
 from sensitivity.quiet import quiet
 from sensitivity.units_map import Changed, Slice, map_units, put
 
@@ -43,12 +45,8 @@ class Runner:
 
         Raises NotFinite when it holds NaN or infinity, OutOfResources when memory runs out.
         """
-        try:
+        with running():
             result = self.head.output(self.model, data)
-        except (MemoryError, RuntimeError) as error:
-            if ran_out(error):
-                raise OutOfResources("memory ran out while running the model", hint=TIGHT) from error
-            raise Unsupported("the model cannot be run on this data", got=str(error)[:300]) from error
         if not bool(torch.isfinite(result.detach()).all()):
             raise NotFinite(
                 "the model's forward pass gave NaN or infinity",
@@ -77,6 +75,17 @@ class Runner:
                 view.copy_(before)
 
 
+@contextmanager
+def running() -> Iterator[None]:
+    """What goes wrong inside a model, as an error of this project. Raises OutOfResources, Unsupported."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if ran_out(error):
+            raise OutOfResources("memory ran out while running the model", hint=TIGHT) from error
+        raise Unsupported("the model cannot be run on this data", got=str(error)[:300]) from error
+
+
 def load_runner(source: ModelSource, inventory: Inventory) -> Runner:
     """Loads the model behind `source`. Raises InvalidModel, Unsupported, OutOfResources."""
     head = head_for(inventory.task)
@@ -85,9 +94,23 @@ def load_runner(source: ModelSource, inventory: Inventory) -> Runner:
     model, warnings = _load(folder, head)
     model.eval()
     model.requires_grad_(False)
-    return Runner(
-        source, inventory, model, head, map_units(source, inventory, dict(model.named_parameters())), warnings
-    )
+    slices = map_units(source, inventory, dict(model.named_parameters()))
+    return Runner(source, inventory, _on_device(model), head, slices, warnings)
+
+
+def _on_device(model: torch.nn.Module) -> torch.nn.Module:
+    """Raises OutOfResources."""
+    device = computing()
+    if device.type == "cpu":
+        return model
+    try:
+        model.to(device)
+    except RuntimeError as error:
+        if ran_out(error):
+            raise OutOfResources(f"the model does not fit on {device}", got=str(error)[:200], hint=TIGHT) from error
+        raise
+    model.tie_weights()  # type: ignore[operator]  # what moves may part from what it was tied to
+    return model
 
 
 def model_folder(source: ModelSource) -> Path:

@@ -27,6 +27,7 @@ from sensitivity.base import Progress
 from sensitivity.data import Data
 from sensitivity.deltas import quantized_weight, unit_weight
 from sensitivity.heads import draw_labels
+from sensitivity.on_device import back
 from sensitivity.runner import Runner, load_runner
 
 LABELS = 16
@@ -103,7 +104,7 @@ def _moved(reference: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) 
     """(centred log q - log p at the labels, the KL summed over positions)."""
     moved = output - reference
     mean = (reference.exp() * moved).sum(-1, keepdim=True)
-    values: NDArray[np.float32] = (moved - mean).gather(-1, labels).flatten().float().numpy()
+    values: NDArray[np.float32] = back((moved - mean).gather(-1, labels).flatten().float())
     return values, -float(mean.sum())
 
 
@@ -115,8 +116,7 @@ def _log(output: torch.Tensor) -> torch.Tensor:
 def _labels(reference: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
     """int64 (positions, LABELS)."""
     mass = reference.exp()
-    drawn = [draw_labels(mass, generator.random(len(mass))) for _ in range(LABELS)]
-    return torch.stack(drawn, dim=1)
+    return draw_labels(mass, np.stack([generator.random(len(mass)) for _ in range(LABELS)], axis=1))
 
 
 def pair_terms(

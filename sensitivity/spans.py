@@ -102,11 +102,11 @@ def _scattered(segment: torch.Tensor, segments: int) -> Lay:
     counts = torch.bincount(segment, minlength=segments)
     most, starts = int(counts.max()), torch.cumsum(counts, 0) - counts
     ordered = segment[order]
-    target = ordered * most + torch.arange(len(order)) - starts[ordered]
+    target = ordered * most + torch.arange(len(order), device=order.device) - starts[ordered]
 
     def lay(values: torch.Tensor) -> torch.Tensor:
         rows = values.reshape(len(order), -1)
-        laid = torch.zeros(segments * most, rows.shape[-1], dtype=rows.dtype)
+        laid = rows.new_zeros(segments * most, rows.shape[-1])
         return laid.index_copy_(0, target, rows[order]).reshape(segments, most, rows.shape[-1])
 
     return lay

@@ -20,6 +20,7 @@ from bitwright.core.errors import NotFinite, Unsupported
 from sensitivity.blocks import OUTSIDE, BlockModel
 from sensitivity.capture import Listener, listener_for
 from sensitivity.data import Data
+from sensitivity.runner import running
 from sensitivity.shelf import Shelf
 
 #: Block inputs and gradients that wait, and a batch's activations: half of it each; more inputs wait on disk.
@@ -70,7 +71,7 @@ class Stream:
             return (hidden,) if self.tupled else hidden
 
         units = self.model.units_of(OUTSIDE)
-        with self._instead(forward), self.listener(units).listen() as calls:
+        with running(), self._instead(forward), self.listener(units).listen() as calls:
             try:
                 self.model.head.output(self.model.model, self.batches[number])
             except _Reached:
@@ -93,7 +94,7 @@ class Stream:
 
         handle = self.model.blocks[0].register_forward_hook(hook)
         try:
-            with torch.no_grad(), self.model.loaded(OUTSIDE), self.model.loaded(0):
+            with running(), torch.no_grad(), self.model.loaded(OUTSIDE), self.model.loaded(0):
                 self.model.head.output(self.model.model, self.batches[0].take(np.zeros(1, np.int64)).trimmed())
         except _Reached:
             return isinstance(seen[0], tuple)
@@ -104,7 +105,8 @@ class Stream:
     def run(self, block: int, number: int, inputs: torch.Tensor) -> torch.Tensor:
         """A block (loaded) on what waits for it."""
         args, kwargs = self.arguments[block, number]
-        output = self.model.blocks[block](inputs, *args, **kwargs)
+        with running():
+            output = self.model.blocks[block](inputs, *args, **kwargs)
         first: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return first
 
@@ -124,7 +126,7 @@ class Stream:
             result = end if block == self.last else hidden.detach()
             return (result,) if self.tupled else result
 
-        with self._instead(forward):
+        with running(), self._instead(forward):
             output = self.model.head.output(self.model.model, self.batches[number])
         if not bool(torch.isfinite(output.detach()).all()):
             raise NotFinite("the model's forward pass gave NaN or infinity", hint="the checkpoint is damaged")

@@ -20,6 +20,7 @@ from sensitivity.blocks import BlockModel
 from sensitivity.codes import Codes
 from sensitivity.data import Data
 from sensitivity.heads import Direction
+from sensitivity.on_device import back, computing
 from sensitivity.share import Values
 from sensitivity.spans import WHOLE, Spans, laid_out
 from sensitivity.stream import ACTIVATION_BYTES
@@ -58,8 +59,8 @@ def group_values(
 
     work = _Work(task, model, len(rows), keeping, spans, min(GRADIENT_CELLS, activation_bytes // 4 // GRADIENT_PART))
     walk = walk_rows(task, model, rows, choose, work.of, told, activation_bytes)
-    signed = torch.cat([work.signed[number] for number in range(len(walk.cuts))]).numpy() if keeping else None
-    return Values(work.values.numpy(), work.reached, rows, len(walk.weights[0]) * spans.count, signed)
+    signed = torch.cat([work.signed[number] for number in range(len(walk.cuts))]).cpu().numpy() if keeping else None
+    return Values(back(work.values), work.reached, rows, len(walk.weights[0]) * spans.count, signed)
 
 
 class _Work:
@@ -69,7 +70,7 @@ class _Work:
         self, task: ScoringTask, model: BlockModel, items: int, keeping: bool, spans: Spans, most: int
     ) -> None:
         self.task, self.model, self.keeping, self.spans, self.most = task, model, keeping, spans, most
-        self.values = torch.zeros(items, *task.shape, dtype=torch.float64)
+        self.values = torch.zeros(items, *task.shape, dtype=torch.float64, device=computing())
         self.reached = np.zeros(task.shape[0], np.bool_)
         self.signed: dict[int, torch.Tensor] = {}
 
@@ -91,7 +92,7 @@ class _Work:
         weights = self.walk.weights[number].repeat_interleave(self.spans.count, dim=0)
         some, weight = slice(int(self.starts[number]), int(self.starts[number + 1])), weights[:, :, None]
         if self.keeping and number not in self.signed:
-            self.signed[number] = torch.zeros(items, len(weights), *self.task.shape)
+            self.signed[number] = torch.zeros(items, len(weights), *self.task.shape, device=weights.device)
         of_unit: dict[int, list[Use]] = {}
         for use in uses:
             of_unit.setdefault(use.unit, []).append(use)
@@ -130,8 +131,9 @@ def _unit_scores(
     """
     directions, items = len(uses[0].gradients), batch.items * spans.count
     flat = [_laid(use, batch, spans) for use in uses]
-    jobs = torch.arange(directions * items)
-    scores, reached = torch.zeros(len(jobs), len(codes.formats), dtype=torch.float64), False
+    device = flat[0][0].device
+    jobs = torch.arange(directions * items, device=device)
+    scores, reached = torch.zeros(len(jobs), len(codes.formats), dtype=torch.float64, device=device), False
     for some in torch.split(jobs, max(1, most // codes.cells(unit))):
         products = [torch.bmm(d[some].float().transpose(1, 2), x[some % items].float()) for x, d in flat]
         gradient = torch.stack(products).sum(0).flatten(1) if len(products) > 1 else products[0].flatten(1)

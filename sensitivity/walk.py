@@ -29,6 +29,7 @@ from sensitivity.blocks import OUTSIDE, BlockModel
 from sensitivity.capture import Call, per_item
 from sensitivity.data import Data
 from sensitivity.heads import Direction
+from sensitivity.on_device import computing
 from sensitivity.shelf import Shelf
 from sensitivity.stream import Stream, cut
 from sensitivity.units_map import Slice
@@ -154,7 +155,7 @@ class Walk:
             output = stream.finish(0, inputs) if block == OUTSIDE else stream.run(block, 0, inputs)
             if self.choose is None:
                 noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
-                return output, noise.to(output.dtype)
+                return output, noise.to(output)
             if block == OUTSIDE:
                 return output, self.choose(output, self.cuts[0], stream.batches[0])[0].gradient
             return output, stream.shelf.get(("g", 0))[0]
@@ -199,7 +200,7 @@ def _uses(calls: list[Call], gradients: list[list[torch.Tensor | None]], items: 
             raise Unsupported("a layer mixes the items of a batch", hint="score it in memory")
         inputs, shape = shaped
         output = call.output.detach().reshape(shape)
-        known = [torch.zeros(shape) if g[at] is None else g[at].reshape(shape) for g in gradients]  # type: ignore[union-attr]
+        known = [output.new_zeros(shape) if g[at] is None else g[at].reshape(shape) for g in gradients]  # type: ignore[union-attr]
         for part in call.parts:
             some = slice(part.start, part.stop)
             found.append(Use(part.unit, inputs, output[..., some], tuple(g[..., some] for g in known), call))
@@ -279,13 +280,13 @@ def check_captured(
 def _truth(place: Slice, whole: torch.Tensor | None) -> torch.Tensor:
     """A unit's part of its parameter's gradient in float32; one zero where the parameter is not used."""
     if whole is None:
-        return torch.zeros(())
+        return torch.zeros((), device=computing())
     return place.view({place.parameter: torch.nn.Parameter(whole, False)}).float()
 
 
 def _captured(unit: int, calls: Sequence[Call], arrived: Mapping[int, torch.Tensor]) -> torch.Tensor:
     """The unit's gradient as its layers tell it: output gradients times inputs, over all uses."""
-    mine = torch.zeros(())
+    mine = torch.zeros((), device=computing())
     for at, call in enumerate(calls):
         part = next((part for part in call.parts if part.unit == unit), None)
         if part is not None and at in arrived:

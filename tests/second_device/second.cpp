@@ -11,6 +11,7 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/convolution.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/resize_native.h>
 #include <ATen/ops/set_native.h>
@@ -160,6 +161,20 @@ Tensor& set_storage(
       tensor, storage, offset.expect_int(), C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride));
 }
 
+// Convolutions have an entry of their own for devices from outside, which the fallback below does not reach.
+Tensor convolution(
+    const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, c10::SymIntArrayRef stride,
+    c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
+    c10::SymInt groups) {
+  TORCH_CHECK(
+      weight.is_privateuseone() && (!bias || !bias->defined() || bias->is_privateuseone()),
+      "convolution: expected all tensors to be on the same device, but found at least two");
+  const std::optional<Tensor> added = bias && bias->defined() ? std::optional<Tensor>(on_cpu(*bias)) : std::nullopt;
+  return at::convolution_symint(
+             on_cpu(input), on_cpu(weight), added, stride, padding, dilation, transposed, output_padding, groups)
+      .to(kFirst);
+}
+
 // ---- everything else: the CPU's kernels, after the check that a GPU's kernels make ---------------------------------
 
 // Operations that a GPU lets mix devices too: a tensor may be indexed by indices that lie on the CPU.
@@ -203,6 +218,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("resize_", resize);
   m.impl("as_strided", as_strided);
   m.impl("view", view);
+  m.impl("convolution_overrideable", convolution);
   m.impl("_reshape_alias", reshape_alias);
   m.impl("unfold", TORCH_FN(at::native::unfold));
   m.impl("view_as_real", TORCH_FN(at::native::view_as_real));

@@ -1,0 +1,48 @@
+"""The computing device as models and metrics see it: what goes there and what comes back.
+
+Models, batches, gradients and errors lie on the device; draws (labels, noise) and quantizers' codes are made on the
+CPU, so that a seed means the same everywhere. What a metric adds up is brought back once a batch. On the CPU nothing
+is copied.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpu_kernels.compute import compute_device
+
+
+def computing() -> torch.device:
+    """The device, set up to give the same numbers every time. Raises InvalidSetting."""
+    device = compute_device()
+    if device.type == "cuda":
+        _settle()
+    return device
+
+
+@lru_cache(maxsize=1)
+def _settle() -> None:
+    """float32 means float32 (no TF32), and of several kernels the one whose sums have one order (docs.pytorch.org,
+    "Reproducibility"); where torch has none, it says so."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def here(array: NDArray[Any]) -> torch.Tensor:
+    """The array on the device; on the CPU the tensor shares its memory."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(computing())
+
+
+def back(tensor: torch.Tensor) -> NDArray[Any]:
+    """The tensor's numbers on the CPU; there, its own memory."""
+    found: NDArray[Any] = tensor.detach().cpu().numpy()
+    return found
