@@ -10,8 +10,7 @@ reciprocal, in a fixed order: code = clip(rint(x * (1/s)) + zero). Native kernel
                 s = absmax / (2^(b-1) - 0.5): 0.60 at 2 bits, 0.76 at 3, 0.85 at 4, 0.93 at 6; KL of tests/models/
                 llama-stdlib: 0.54 at 2 bits, 0.75 at 3, 0.85 at 4.
     1 bit       one level is 0 and the other +-s, for both kinds (a grid must hold 0). Range-based scales round nearly
-                everything to 0 there, so s is the least-squares one: of the weights of one sign, the k largest
-                get s = their mean, with k (and the sign) making (sum)^2 / k largest, which is the exact optimum.
+                everything to 0 there, so s is near the least-squares one (quantizers/one_bit.py).
 
 Symmetric grids of few bits clip one side and so shrink the weights, and shrinkage adds up over a model (research/09,
 conclusion 3). Up to 4 bits their stored scale is therefore the one with w'q = w'w, found after rounding (codes stay)
@@ -25,7 +24,7 @@ An all-zero group gets the smallest scale and the code of zero; scales are never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,6 +48,7 @@ from quantizers.base import (
     pass_through,
     scale_overflow,
 )
+from quantizers.one_bit import one_bit, pieces
 
 #: Smallest positive float16 (a subnormal).
 TINY_SCALE = np.float32(2.0**-24)
@@ -188,14 +188,31 @@ def _quantize(weight: Float32Matrix, format: IntFormat, name: str) -> Quantized:
             part = weight[block, columns_part]
             grouped = part.reshape(part.shape[0], -1, size)
             low, high = _range(grouped, name)
-            scale, zero = group_parameters(grouped, low, high, format, name)
+            if format.width == 1 and not format.centered:
+                rounded, scale, zero = _one_bit(grouped, format, name)
+            else:
+                scale, zero = group_parameters(grouped, low, high, format, name)
+                signs = format.centered
+                rounded = (grouped >= 0).astype(np.uint8) if signs else _round_to(grouped, scale, zero, format.top)
+                scale = unshrunk_scale(grouped, rounded, scale, zero, format)
             if zeros is not None:
                 zeros[block, groups_part] = zero
-            signs = format.centered
-            rounded = (grouped >= 0).astype(np.uint8) if signs else _round_to(grouped, scale, zero, format.top)
             codes[block, columns_part] = rounded.reshape(part.shape)
-            scales[block, groups_part] = unshrunk_scale(grouped, rounded, scale, zero, format)
+            scales[block, groups_part] = scale
     return Quantized(codes, scales, zeros, format)
+
+
+def _one_bit(grouped: _Float32, format: IntFormat, name: str) -> tuple[NDArray[np.uint8], Scales, NDArray[np.uint8]]:
+    """Codes, scales to store and zero points of groups (rows, groups, size) in an `int1`."""
+    found = one_bit(grouped)
+    held = found.level >= (
+        TINY_SCALE if format.scale == "F16" else TINY_WIDE
+    )  # smaller ones are nearer 0 than any scale
+    below = found.below & held
+    level = np.where(held, found.level, np.float32(0))
+    scale = stored_scale(np.where(below | ~held, level, -level) if format.symmetric else level, format, name)
+    zero = np.ones(level.shape, np.uint8) if format.symmetric else below.astype(np.uint8)
+    return found.codes(grouped, held, format.symmetric), scale, zero
 
 
 def _parts(columns: int, format: IntFormat) -> list[tuple[slice, slice, int]]:
@@ -227,10 +244,11 @@ def group_parameters(
         mean = lane_sum(np.abs(grouped)) / np.float32(grouped.shape[-1])
         return stored_scale(mean, format, name), np.zeros(low.shape, np.uint8)
     if format.width == 1:
-        signed = _one_bit_scale(grouped)
-        scale = stored_scale(np.float32(0) - signed if format.symmetric else np.abs(signed), format, name)
-        zero = np.ones(low.shape, np.uint8) if format.symmetric else (signed < 0).astype(np.uint8)
-        return scale, zero
+        found = one_bit(grouped)
+        scale = stored_scale(
+            np.where(found.below, found.mean, -found.mean) if format.symmetric else found.mean, format, name
+        )
+        return scale, np.ones(low.shape, np.uint8) if format.symmetric else found.below.astype(np.uint8)
     if format.symmetric:
         extreme = np.where(high > -low, high, low)
         # + 0 turns -0 into 0, so that the sign of an all-zero group does not depend on the order of its zeros.
@@ -276,16 +294,9 @@ def round_codes(
 def _round_to(grouped: _Float32, scale: Scales, zero: NDArray[np.uint8], top: int) -> NDArray[np.uint8]:
     inverse, zero_point = (np.float32(1) / scale.astype(np.float32))[..., None], zero[..., None].astype(np.float32)
     codes = np.empty(grouped.shape, np.uint8)
-    for part in _pieces(grouped):
+    for part in pieces(grouped):
         codes[..., part] = codes_of(grouped[..., part], inverse, zero_point, top)
     return codes
-
-
-def _pieces(grouped: _Float32) -> Iterator[slice]:
-    """Spans of the last axis that keep copies of (rows, groups, size) weights small, even if a group is a matrix."""
-    size = grouped.shape[-1]
-    step = max(1, BLOCK_ELEMENTS * size // max(1, grouped.size))
-    return (slice(start, start + step) for start in range(0, size, step))
 
 
 def corrects(format: IntFormat) -> bool:
@@ -302,65 +313,22 @@ def unshrunk_scale(
 ) -> Scales:
     """The scale to store: s' with w'q = w'w for grids that clip (see the module), else the scale itself.
 
-    From 2 bits on it stays within GAIN_LIMITS of the rounding scale, as in research/09 (d').
+    It stays within GAIN_LIMITS of the rounding scale, as in research/09 (d').
     """
     if not corrects(format):
         return scale
     before = scale.astype(np.float32)
     along, norm = (np.zeros(before.shape, np.int64) for _ in range(2))
-    for part in _pieces(grouped):
+    for part in pieces(grouped):
         steps = codes[..., part].astype(np.int64) - zero[..., None]
         fine = np.rint(grouped[..., part] * (np.float32(1) / before * FINE)[..., None]).astype(np.int64)
         along += (fine * steps).sum(axis=-1)
         norm += (fine * fine).sum(axis=-1)
     gain = np.ones(along.shape, np.float32)
     np.divide(norm.astype(np.float32), along.astype(np.float32) * FINE, out=gain, where=along != 0)
-    if format.width > 1:
-        gain = np.clip(gain, np.float32(GAIN_LIMITS[0]), np.float32(GAIN_LIMITS[1]))
+    gain = np.clip(gain, np.float32(GAIN_LIMITS[0]), np.float32(GAIN_LIMITS[1]))
     half = format.scale == "F16"
     most = _MAX_HALF if half else _MAX_WIDE
     held = np.clip(gain * before, -most, most)
     kept = np.where(np.abs(held) >= (TINY_SCALE if half else TINY_WIDE), held, before)
     return kept.astype(np.float16) if half else stored_scale(kept, format, "weight")
-
-
-def _one_bit_scale(grouped: _Float32) -> _Float32:
-    """Least-squares s of levels {0, s} for every group; its sign tells the side."""
-    if grouped.size > BLOCK_ELEMENTS and grouped.size == grouped.shape[-1]:
-        return np.full(grouped.shape[:-1], _one_large_scale(grouped.ravel()), np.float32)
-    best_gain = np.zeros(grouped.shape[:-1], np.float64)
-    best = np.zeros(grouped.shape[:-1], np.float64)
-    share = 1.0 / np.arange(1, grouped.shape[-1] + 1)
-    for sign in (-1.0, 1.0):
-        side = np.sort(np.maximum(grouped.astype(np.float64) * sign, 0), axis=-1)[..., ::-1]
-        total = np.cumsum(side, axis=-1)
-        gain = total * total * share
-        at = gain.argmax(axis=-1)[..., None]
-        mean = (np.take_along_axis(total, at, -1) / (at + 1))[..., 0]
-        top = np.take_along_axis(gain, at, -1)[..., 0]
-        better = top > best_gain
-        best[better], best_gain[better] = sign * mean[better], top[better]
-    return best.astype(np.float32)
-
-
-def _one_large_scale(x: _Float32) -> float:
-    """The same sums in the same order for one group, some weights at a time."""
-    best = found = 0.0
-    for sign in (-1.0, 1.0):
-        side = x[x < 0] if sign < 0 else x[x > 0]
-        np.abs(side, out=side)
-        side.sort()
-        side = side[::-1]
-        total = top = mean = 0.0
-        for start in range(0, side.size, BLOCK_ELEMENTS):
-            sums = side[start : start + BLOCK_ELEMENTS].astype(np.float64)
-            sums[0] += total
-            np.cumsum(sums, out=sums)
-            total = float(sums[-1])
-            gain = sums * sums * (1.0 / np.arange(start + 1, start + 1 + sums.size))
-            at = int(gain.argmax())
-            if gain[at] > top:
-                top, mean = float(gain[at]), float(sums[at]) / (start + at + 1)
-        if top > best:
-            best, found = top, sign * mean
-    return found

@@ -149,12 +149,38 @@ BW_HD bool bw_group_parameters(float low, float high, int bits, bool symmetric, 
 // 1/BW_FINE of a step, times their step, and over their squares.
 #define BW_FINE 256.0f
 BW_HD int bw_fine(float x, float inverse) { return (int)bw_rint(bw_mul(x, bw_mul(inverse, BW_FINE))); }
-BW_HD bw_u16 bw_corrected(bw_i64 along, bw_i64 norm, bw_u16 scale, bool clip) {
+BW_HD bw_u16 bw_corrected(bw_i64 along, bw_i64 norm, bw_u16 scale) {
     float gain = along != 0 ? bw_mul(bw_div((float)norm, (float)along), 1.0f / BW_FINE) : 1.0f;
-    gain = clip && gain < 0.7f ? 0.7f : gain;
-    gain = clip && gain > 1.5f ? 1.5f : gain;
+    gain = gain < 0.7f ? 0.7f : gain;
+    gain = gain > 1.5f ? 1.5f : gain;
     float held = bw_mul(gain, bw_from_half(scale));
     held = held < -BW_MAX_HALF ? -BW_MAX_HALF : held;
     held = held > BW_MAX_HALF ? BW_MAX_HALF : held;
     return (held < 0 ? -held : held) >= BW_TINY ? bw_to_half((double)held) : scale;
+}
+
+// One bit, levels {0, s} (quantizers/one_bit.py): positions in 1/BW_REACH of the group's largest magnitude, and in bytes,
+// BW_STEPS of them in its root mean square.
+#define BW_REACH 4095.0f
+#define BW_STEPS 16
+#define BW_FIRST_START 10
+#define BW_SECOND_START 24
+#define BW_LEAST_TOP 7.888609052210118e-31f // 2^-100
+BW_HD int bw_position(float x, float inverse) { return (int)bw_rint(bw_mul(x, inverse)); }
+BW_HD int bw_byte(int position, int factor) {
+    const int rounded = (position * factor + (1 << 14)) >> 15;
+    return rounded < -127 ? -127 : rounded > 127 ? 127 : rounded;
+}
+BW_HD float bw_sqrt(float x) {
+#if defined(__CUDA_ARCH__)
+    return __fsqrt_rn(x);
+#else
+    return __builtin_sqrtf(x);
+#endif
+}
+BW_HD int bw_factor(float norm, float count) {
+    float spread = bw_sqrt(bw_div(norm, count));
+    spread = spread > 1.0f ? spread : 1.0f;
+    const float factor = bw_div((float)(BW_STEPS << 15), spread);
+    return (int)(factor < 32767.0f ? factor : 32767.0f);
 }

@@ -198,7 +198,7 @@ template <class T, int B> struct bw_rtn {
         if (p == 4 && mine && a.symmetric == 2 && thread % span == 0) {
             bw_i64 along = 0, norm = 0;
             for (int k = 0; k < span; ++k) along += s.along[thread + k], norm += s.norm[thread + k];
-            a.scales[unit / span] = bw_corrected(along, norm, a.scales[unit / span], true);
+            a.scales[unit / span] = bw_corrected(along, norm, a.scales[unit / span]);
         }
     }
 };

@@ -19,14 +19,14 @@ static inline bool range_of(const float *x, int64_t n, float *low, float *high) 
     return hi.u < 0x7f800000u && (lo.u & 0x7fffffffu) < 0x7f800000u;
 }
 
-static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, float inverse, float zero, bw_u16 scale, bool clip) {
+static inline bw_u16 unshrunk(const float *x, const uint8_t *codes, int64_t n, float inverse, float zero, bw_u16 scale) {
     bw_i64 along = 0, norm = 0;
     for (int64_t i = 0; i < n; ++i) {
         const bw_i64 fine = bw_fine(x[i], inverse), step = codes[i] - (int)zero;
         along += fine * step;
         norm += fine * fine;
     }
-    return bw_corrected(along, norm, scale, clip);
+    return bw_corrected(along, norm, scale);
 }
 
 // One group; 0 ok, 1 NaN or infinity, 2 the scale does not fit float16.
@@ -38,7 +38,7 @@ static inline int rtn_group(const float *x, int64_t n, int bits, int symmetric, 
     const float inverse = 1.0f / bw_from_half(*scale);
     quantize_run<F32>(x, n, inverse, zero, (float)((1 << bits) - 1), codes);
     if (symmetric) {
-        if (correct) *scale = unshrunk(x, codes, n, inverse, zero, *scale, true);
+        if (correct) *scale = unshrunk(x, codes, n, inverse, zero, *scale);
         return 0;
     }
     *zero_point = (uint8_t)(int)zero;
