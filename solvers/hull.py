@@ -55,7 +55,7 @@ def engine() -> Engine:
 
 
 def _proof(core: int) -> str:
-    return f"core dynamic programming over {core} units"
+    return f"complete search of a core of {core} units"
 
 
 def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplier: float) -> Outcome:

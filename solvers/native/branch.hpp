@@ -8,15 +8,24 @@
 #include <queue>
 
 #include "closer.hpp"
+#include "halves.hpp"
 #include "select.hpp"
 
 namespace bitwright {
 
 class Branch {
   public:
+    // How a branch is closed: by the states of its core, or by its halves with at most so many `choices` (halves.hpp), up to a
+    // difference of plans, `within`, that counts as none. search_only: end where all that is left is to prove it.
+    struct Manner {
+        int64_t choices = 0;
+        double within = 0.0;
+        bool search_only = false;
+    };
+
     // cells: those of one row together; gap: that of the best plan in hand.
-    Branch(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, const Effort& effort)
-        : cells_(cells), slope_(slope), slack_(slack), effort_(effort), result_{gap, false, 0, 0, {}} {
+    Branch(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, const Effort& effort, const Manner& manner)
+        : cells_(cells), slope_(slope), slack_(slack), effort_(effort), manner_(manner), result_{gap, false, 0, 0, {}} {
         for (size_t q = 0; q < cells.size(); ++q) {
             if (q == 0 || cells[q].row != cells[q - 1].row) start_.push_back(static_cast<int64_t>(q));
         }
@@ -26,22 +35,26 @@ class Branch {
 
     // The best plan's gap and cells; complete when no plan is better. work: steps looked at.
     CoreResult run() {
-        const double end = now() + effort_.seconds;
+        end_ = now() + effort_.seconds;
         Node root;
         if (bound(root)) open_.push(std::move(root));
         while (!open_.empty()) {
             const Node node = open_.top();
-            open_.pop();
             if (!(node.bound < result_.gap - effort_.tiny)) break;   // the rest is no better
-            if (result_.work > effort_.work || now() > end) return std::move(result_);
+            if (result_.work > effort_.work || vain_ > kVain || now() > end_) {
+                least_left_ = std::min(least_left_, node.bound);
+                break;
+            }
+            open_.pop();
             if (node.split < 0 || finished(node)) continue;
+            if (only_proof_) return std::move(result_);
             for (int64_t option = start_[node.split] - 1; option < start_[node.split + 1]; ++option) {
                 Node child = node;
                 child.fixed.emplace_back(node.split, option < start_[node.split] ? -1 : option);
                 if (bound(child)) open_.push(std::move(child));
             }
         }
-        result_.complete = true;
+        result_.complete = !(least_left_ < result_.gap - manner_.within);
         return std::move(result_);
     }
 
@@ -130,55 +143,76 @@ class Branch {
             if (q >= 0) result_.cells.push_back(q);
     }
 
-    // Whether the states of the core close the branch.
+    // Whether the core closes the branch. Where a plan comes within what counts as none, its bound is all that is left open.
     bool finished(const Node& node) {
         Node again = node;
         bound(again, true);
         const double gap = result_.gap - again.bound;
-        struct Group { double rate; int64_t row; };
-        std::vector<Group> groups;
-        const auto penalty = [&](int64_t row, int64_t q) {
-            return std::max(0.0, loss(q) - loss(at_[row]) + slope_at_ * static_cast<double>(cost(q) - cost(at_[row])));
-        };
+        result_.work += static_cast<int64_t>(cells_.size());
+        std::vector<Halves::Option> options;   // those of one row together
         std::vector<char> held(least_.size(), 0);
         for (const auto& [row, cell] : node.fixed) held[row] = 1;
         for (int64_t g = 0; g < rows(); ++g) {
             if (held[g]) continue;
-            double least = kInfinity;
+            const int64_t x = at_[g];
             for (int64_t q = start_[g] - 1; q < start_[g + 1]; ++q) {
-                const int64_t o = q < start_[g] ? -1 : q, dcost = cost(o) - cost(at_[g]);
-                if (dcost == 0 || o == at_[g]) continue;
-                const double p = penalty(g, o);
-                if (p < gap) least = std::min(least, p / std::fabs(static_cast<double>(dcost)));
+                const int64_t o = q < start_[g] ? -1 : q, dcost = cost(o) - cost(x);
+                if (dcost == 0 || o == x) continue;
+                const double penalty = std::max(0.0, loss(o) - loss(x) + slope_at_ * static_cast<double>(dcost));
+                if (penalty < gap) options.push_back({dcost, penalty, o, g});
             }
-            if (least < kInfinity) groups.push_back({least, g});
         }
-        result_.work += static_cast<int64_t>(cells_.size());
+        const bool halved = manner_.choices > 0;
+        const CoreResult found = halved ? by_halves(options, gap, manner_.within - again.bound) : by_states(options, gap);
+        if (found.gap < gap) {
+            for (const int64_t q : found.cells) at_[options[static_cast<size_t>(q)].row] = options[static_cast<size_t>(q)].cell;
+            take(again.bound + found.gap);
+        }
+        if (found.complete || !halved || found.gap > manner_.within) return found.complete;
+        least_left_ = std::min(least_left_, again.bound);
+        return true;
+    }
+
+    CoreResult by_halves(std::vector<Halves::Option> options, double gap, double enough) {
+        CoreResult found{gap, false, 0, 0, {}};
+        for (size_t q = 0; q < options.size(); ++q) options[q].cell = static_cast<int64_t>(q);
+        const Halves halves(std::move(options), least_.size(), slope_at_, room_);
+        const auto left = halves.run(found, std::max(effort_.tiny, enough), manner_.choices, end_, manner_.search_only);
+        only_proof_ = left == Halves::Left::kProof;
+        vain_ = left == Halves::Left::kMuch && !(found.gap < gap) ? vain_ + 1 : 0;
+        result_.states = std::max(result_.states, found.states);
+        result_.work += found.work;
+        return found;
+    }
+
+    // Groups by rising least penalty per unit of cost (core_table.py says why).
+    CoreResult by_states(const std::vector<Halves::Option>& options, double gap) {
+        struct Group { double rate; size_t begin, end; };
+        std::vector<Group> groups;
+        for (size_t q = 0; q < options.size(); ++q) {
+            if (q == 0 || options[q].row != options[q - 1].row) groups.push_back({kInfinity, q, q});
+            groups.back().end = q + 1;
+            groups.back().rate = std::min(groups.back().rate, options[q].penalty / std::fabs(static_cast<double>(options[q].dcost)));
+        }
         std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rate < b.rate; });
-        std::vector<int64_t> start{0}, dcost, options, owner;
-        std::vector<double> penalties;
+        std::vector<int64_t> start{0}, dcost, place;
+        std::vector<double> penalty;
         for (const Group& group : groups) {
-            for (int64_t q = start_[group.row] - 1; q < start_[group.row + 1]; ++q) {
-                const int64_t o = q < start_[group.row] ? -1 : q, extra = cost(o) - cost(at_[group.row]);
-                const double p = penalty(group.row, o);
-                if (extra == 0 || o == at_[group.row] || !(p < gap)) continue;
-                dcost.push_back(extra);
-                penalties.push_back(p);
-                options.push_back(o);
-                owner.push_back(group.row);
+            for (size_t q = group.begin; q < group.end; ++q) {
+                dcost.push_back(options[q].dcost);
+                penalty.push_back(options[q].penalty);
+                place.push_back(static_cast<int64_t>(q));
             }
             start.push_back(static_cast<int64_t>(dcost.size()));
         }
-        const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalties.data()};
-        const CoreResult found = CoreSearch(core, slope_at_, room_, gap, {kStates, kWork, effort_.tiny, effort_.seconds}).run();
+        const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalty.data()};
+        CoreResult found = CoreSearch(core, slope_at_, room_, gap, {kStates, kWork, effort_.tiny, effort_.seconds}).run();
         result_.work += kDearer * found.work;
-        if (found.gap < gap) {
-            for (const int64_t q : found.cells) at_[owner[static_cast<size_t>(q)]] = options[static_cast<size_t>(q)];
-            take(again.bound + found.gap);
-        }
-        return found.complete;
+        for (int64_t& q : found.cells) q = place[static_cast<size_t>(q)];
+        return found;
     }
 
+    static constexpr int64_t kVain = 48;
     // States and work of the search of one branch; what a state costs, in steps looked at.
     static constexpr int64_t kStates = 1 << 9, kWork = 1 << 15, kDearer = 4;
 
@@ -186,7 +220,11 @@ class Branch {
     double slope_;
     int64_t slack_;
     Effort effort_;
+    Manner manner_;
     CoreResult result_;
+    double end_ = 0.0, least_left_ = kInfinity;   // least bound of what was left open
+    bool only_proof_ = false;
+    int64_t vain_ = 0;   // branches in a row whose halves gave nothing
     std::vector<int64_t> start_, least_, at_;
     std::vector<char> is_fixed_;
     std::vector<Step> steps_;

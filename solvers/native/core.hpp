@@ -27,6 +27,7 @@ struct Effort {
     int64_t work;     // most states expanded in all
     double tiny;      // a gap that counts as zero
     double seconds;
+    bool or_nothing = false;   // end where there are more states, rather than with the best of them
 };
 
 struct CoreResult {
@@ -54,7 +55,13 @@ class CoreSearch {
         node_.assign(1, -1);
         for (int64_t t = 0; t < table_.rows; ++t) {
             expand(t);
-            if (static_cast<int64_t>(next_cost_.size()) > effort_.states) prune();
+            if (static_cast<int64_t>(next_cost_.size()) > effort_.states) {
+                if (effort_.or_nothing) {
+                    result_.complete = false;
+                    break;
+                }
+                prune();
+            }
             advance();
             result_.states = std::max<int64_t>(result_.states, cost_.size());
             if (cost_.empty() || result_.gap <= effort_.tiny) break;

@@ -46,11 +46,13 @@ class Solve {
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
-    static constexpr double kCounted = 6;   // of kTiny: the checker counts such a gap as zero, so no more is searched for
+    static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
     // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
     static constexpr int64_t kTabled = 1 << 10;
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
+    static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
+    static constexpr int64_t kFew = 1 << 10;
     static constexpr int64_t kSampled = 2048;
     static constexpr int64_t kWalk = 1 << 13;
 
@@ -146,7 +148,8 @@ class Solve {
 
     // Search the core of the table looked at: at most `most_rows` rows, those of least penalty per unit of cost first.
     // False when some row was left out.
-    bool search(int64_t most_rows, int64_t states, double tiny) {
+    // or_nothing: where no more rows and states than that serve for a proof, and not at all otherwise.
+    bool search(int64_t most_rows, int64_t states, double tiny, bool or_nothing = false) {
         std::vector<Cell> cells;
         struct Group { double rate; size_t begin, end; };
         std::vector<Group> groups;
@@ -154,6 +157,7 @@ class Solve {
             const size_t begin = cells.size();
             const double rate = cells_of(i, answer_.gap, cells);
             if (cells.size() > begin) groups.push_back({rate, begin, cells.size()});
+            if (or_nothing && static_cast<int64_t>(groups.size()) > most_rows) return false;
         }
         std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rate < b.rate; });
         const bool whole = static_cast<int64_t>(groups.size()) <= most_rows;
@@ -173,7 +177,7 @@ class Solve {
         const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalty.data()};
         CoreResult found;
         if (!(whole && states > kTabled && tabled(core, states, found))) {
-            const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now())};
+            const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;
         }
@@ -186,18 +190,49 @@ class Solve {
         return whole && found.complete;
     }
 
-    // Branch on the rows that the relaxation splits. True when no plan of the table looked at is better.
-    bool branched(double tiny, int64_t work) {
-        std::vector<Cell> cells;
-        for (int64_t i = 0; i < base_.n; ++i) cells_of(i, answer_.gap, cells);
+    // Branch on the rows that the relaxation splits, of every `every`-th row of the table looked at and the critical one. True when
+    // no plan of them all is better.
+    bool branched(double tiny, int64_t work, const Branch::Manner& manner, int64_t every = 1) {
+        const std::vector<Cell> cells = sampled(every).cells;
         const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
-        const CoreResult found = Branch(cells, answer_.slope, slack_, answer_.gap, effort).run();
+        const CoreResult found = Branch(cells, answer_.slope, slack_, answer_.gap, effort, manner).run();
+        answer_.states = std::max(answer_.states, found.states);
+        answer_.core = count_rows(cells);
         if (found.gap < answer_.gap) {
             answer_.gap = found.gap;
             moves_.clear();
             for (const int64_t q : found.cells) moves_.push_back(cells[static_cast<size_t>(q)]);
         }
-        return found.complete;
+        return found.complete && every == 1;
+    }
+
+    static int64_t count_rows(const std::vector<Cell>& cells) {
+        int64_t rows = cells.empty() ? 0 : 1;
+        for (size_t q = 1; q < cells.size(); ++q) rows += cells[q].row != cells[q - 1].row;
+        return rows;
+    }
+
+    struct Sample {
+        std::vector<Cell> cells, critical;
+    };
+
+    // Cells of every `every`-th row of the table looked at and of the critical row: that of least penalty per unit of cost.
+    Sample sampled(int64_t every) const {
+        Sample out;
+        std::vector<Cell> row;
+        double least = kInfinity;
+        int64_t critical = 0;
+        for (int64_t i = 0; i < base_.n; ++i) {
+            row.clear();
+            const double rate = cells_of(i, answer_.gap, row);
+            if (i % every == 0) out.cells.insert(out.cells.end(), row.begin(), row.end());
+            if (!(rate < least)) continue;
+            least = rate;
+            critical = i;
+            out.critical = row;
+        }
+        if (critical % every != 0) out.cells.insert(out.cells.end(), out.critical.begin(), out.critical.end());
+        return out;
     }
 
     // The same by a table of totals, where there are few of them.
@@ -208,16 +243,7 @@ class Solve {
 
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
     void combine(int64_t every, double enough) {
-        std::vector<Cell> cells, row, critical;
-        double least = kInfinity;
-        for (int64_t i = 0; i < base_.n; ++i) {
-            row.clear();
-            const double rate = cells_of(i, answer_.gap, row);
-            if (i % every == 0) cells.insert(cells.end(), row.begin(), row.end());
-            if (!(rate < least)) continue;
-            least = rate;
-            critical = row;
-        }
+        const auto [cells, critical] = sampled(every);
         const Closer closer(cells, answer_.slope, slack_, end_);
         std::vector<Cell> filled = moves_;
         double gap = answer_.gap;
@@ -262,33 +288,47 @@ class Solve {
         }
     }
 
-    // Search for the least gap, from the nearest rows to all that may matter. True when none is smaller.
+    // What the checker's rounding is relative to, or less: the least priced losses of all rows, and the price of the limit.
+    double magnitude() const {
+        const double spent = answer_.slope * static_cast<double>(o_.limit);
+        const double sum = std::max(std::fabs(answer_.bound + spent) + spent, std::fabs(answer_.loss));
+        return std::isfinite(sum) ? sum : 0.0;
+    }
+
+    // Search for the least gap, by what takes least first. True when none is smaller.
     bool search_core() {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
-        const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss);
-        const double counted = kCounted * tiny;
+        const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude();
+        const Branch::Manner search_only{kChoices, counted, true}, to_the_end{kChoices, counted, false};
         if (answer_.gap <= tiny) return true;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
-        if (base_.n > kWalk) combine(base_.n / kSampled, counted);
-        if (answer_.gap <= counted) return true;
+        const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
+        if (done(search(kNear, kFew, tiny, true))) return true;
+        if (done(branched(tiny, kSearched, search_only, base_.n > kWalk ? base_.n / kSampled : 1))) return true;
+        if (answer_.gap <= small && t_.n >= kLong) return false;
+        while (level > 0 && reach(level) < answer_.gap) look_at(--level);
+        if (done(search(kNear, kFew << 3, tiny, true)) || done(branched(tiny, kProved, to_the_end))) return true;
+        return !spent() && by_states(level, tiny, small, counted);
+    }
+
+    // The states of ever more rows, and branches closed by states: where totals repeat, or costs are few.
+    bool by_states(size_t level, double tiny, double small, double counted) {
         const int64_t most = o_.work;
         const int64_t stages[3][2] = {{kNear / 16, 1 << 10}, {kNear / 4, 1 << 10}, {kNear, 1 << 13}};
         for (const auto& stage : stages) {
-            const bool complete = search(stage[0], stage[1], tiny);
-            if (answer_.gap <= tiny || (complete && answer_.gap <= reach(level))) return true;
+            if (search(stage[0], stage[1], tiny) && answer_.gap <= reach(level)) return true;
             if (&stage == &stages[0] && !spent()) combine(1, counted);
             if (answer_.gap <= counted) return true;
-            if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, kBranched >> 4) && answer_.gap <= reach(level)) return true;
-            if (spent() || (answer_.gap <= small && t_.n >= kLong)) return false;
+            if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, kBranched >> 4, {}) && answer_.gap <= reach(level)) return true;
+            if (spent()) return false;
             if (&stage != &stages[0] && answer_.gap <= small)
                 o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
         }
-        while (level > 0 && reach(level) < answer_.gap) look_at(--level);
-        if (base_.n < kWalk && branched(tiny, kBranched)) return true;
+        if (base_.n < kWalk && branched(tiny, kBranched, {})) return true;
         for (const int64_t states : {int64_t{1} << 14, int64_t{1} << 20}) {
-            if (search(int64_t{1} << 60, states, tiny) || answer_.gap <= tiny) return true;
+            if (search(int64_t{1} << 60, states, tiny)) return true;
             if (spent()) return false;
         }
         return false;
