@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwright.core.errors import InvalidCalibration, InvalidPlan, UnknownName
+from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidPlan, UnknownName
 from bitwright.core.plan import plan_from_json
 from quantizers.catalog import QUANTIZERS
 from quantizers.containers.catalog import CONTAINERS
+from sensitivity.base import NUMERICS, numerics
 from tests.steps.bench import TOKENS, Bench
+from worker.steps.quantizing import Maker
 
 MENU = ["int2-g64", "int3-g64", "int4-g64"]
 
@@ -47,6 +49,28 @@ def test_gptq_beats_rounding_of_the_same_plan(gptq: dict[str, Any], bench: Bench
         for plan in (gptq["plan"], rounded)
     ]
     assert kl[0] < 0.5 * kl[1]
+
+
+def test_what_another_device_made_is_kept_apart_and_told(
+    gptq: dict[str, Any], bench: Bench, llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of what is kept, the checkpoint and the result; arithmetic itself stays on the CPU here."""
+    asked = {"model": llama, "plan": gptq["plan"], "calibration": str(bench.text)}
+    there, rounding = Maker(QUANTIZERS.load("gptq"), {}, "data"), Maker(QUANTIZERS.load("rtn"))
+    before = [(maker.key, maker.context_key) for maker in (there, rounding)]
+    for place in ("worker.steps.quantizing", "sensitivity.base"):
+        monkeypatch.setattr(f"{place}.device_words", lambda: "cuda (some GPU)")
+    assert (there.key, rounding.key) == ({**before[0][0], "device": "cuda (some GPU)"}, before[1][0])
+    assert there.context_key != before[0][1]
+    assert rounding.context_key == before[1][1]
+    assert numerics() != NUMERICS
+    out = tmp_path / "there"
+    result = bench.run("execute", out=out, **asked)
+    assert any("made on cuda (some GPU)" in word for word in result["checkpoint"]["warnings"])
+    assert json.loads((out / "plan.json").read_bytes())["provenance"]["made_on"] == "cuda (some GPU)"
+    assert plan_from_json(json.loads((out / "plan.json").read_bytes())).digest == plan_from_json(gptq["plan"]).digest
+    with pytest.raises(InvalidInput, match="not empty"):
+        bench.run("execute", out=gptq["out"], **asked)
 
 
 def test_an_executed_gptq_plan_needs_the_data_of_the_plan(
