@@ -41,7 +41,7 @@ class Branch {
         while (!open_.empty()) {
             const Node node = open_.top();
             if (!(node.bound < result_.gap - effort_.tiny)) break;   // the rest is no better
-            if (result_.work > effort_.work || vain_ > kVain || now() > end_) {
+            if (result_.work > effort_.work || vain_ > (manner_.search_only ? kVain / 4 : kVain) || now() > end_) {
                 least_left_ = std::min(least_left_, node.bound);
                 break;
             }

@@ -87,7 +87,7 @@ class Halves {
             const int bins = std::min(counted(side_[0], budget, most), counted(side_[1], budget, most));
             if (bins == kBins) return budget;
             if (bins > kBins / 8) return budget * bins / kBins;
-            budget *= static_cast<double>(bins + 1) / kBins;
+            budget *= std::max(0.25, static_cast<double>(bins + 1) / kBins);   // so coarse a count says more than there are
         }
         return 0.0;
     }
