@@ -46,6 +46,7 @@ from sensitivity.catalog import METRICS
 from sensitivity.data import Data
 from sensitivity.doubt import predict, stability
 from sensitivity.evaluate import measure
+from sensitivity.pooling import samples_of
 from sensitivity.response import Response
 from sensitivity.runner import Runner, load_runner
 from sensitivity.scoring import score
@@ -113,7 +114,7 @@ def measured(
 
 def own_prediction(table: SensitivityTable, choice: Choice, bits: float) -> tuple[float, float, float]:
     """(expected, low, high) KL of the metric's own plan, as a plan report gives it."""
-    resampled = table.extras.get("resampled")
+    resampled, _ = samples_of(table)
     optimism = 1.0
     if resampled is not None:
         problem = table.problem(bytes_at(bits, table))

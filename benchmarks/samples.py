@@ -1,5 +1,7 @@
 """What fewer label samples cost: plans of `fisher`, K = 1, 2 and 4, in spans and of whole sequences, by measured KL.
 
+All of them as measured; beside them the default, whose cells are pooled over formats.
+
 Usage: python -m benchmarks.samples MODEL [--tokens 16384] [--test 8192] [--seeds 3] [--also fisher-token] [--plans 20]
            [--text DIR]
 
@@ -68,6 +70,7 @@ def main() -> None:
         )
         tables = {f"K={k}, sequences": fewer(whole, k, most) for k in SAMPLES}
         tables |= {f"K={k}, spans": fewer(cut, k, most) for k in SAMPLES}
+        tables["default"] = score(source, inventory, FORMATS, calibration=parts, seed=seed)
         if arguments.also:
             tables[arguments.also] = score(
                 source, inventory, FORMATS, metric=arguments.also, calibration=parts, seed=seed

@@ -113,8 +113,13 @@ class Deltas:
 
     def energy(self, unit: int) -> NDArray[np.float64]:
         """Sum of squared errors of the unit in each format, float64 (formats,)."""
-        if unit not in self._energy:
+        if unit not in self._energy and self._keep:
             self.stack(unit)
+        elif unit not in self._energy:
+            spec = self.inventory.units[unit]
+            weight = unit_weight(self.source, spec)
+            errors = (quantized_weight(self.quantizer, weight, format, spec) - weight for format in self.formats)
+            self._energy[unit] = np.array([np.vdot(error.astype(np.float64), error) for error in errors])
         return self._energy[unit]
 
     def know_energy(self, unit: int, energy: NDArray[np.float64]) -> None:

@@ -96,7 +96,8 @@ def predict(
     loss: Losses, stderr: Losses, choice: Choice, response: Response, *, resampled: Losses | None = None,
     optimism: float = 1.0, signed: NDArray[np.float32] | None = None,
 ) -> Prediction:  # fmt: skip
-    """Expected KL of a plan: its sum, corrected for the optimism of having been optimised, through the response.
+    """Expected KL of a plan: its sum through the response, which is fitted on plans that were optimised like it (else
+    corrected for the optimism of that).
 
     The doubt of the sum comes from the resampled tables (which know how cells move together) and from independent
     standard errors where there are none.
@@ -108,7 +109,7 @@ def predict(
     else:
         cells = stderr[rows, choice]
         doubt = float(np.sqrt(np.nansum(cells**2)))
-    total = additive * optimism
+    total = additive if response.optimised else additive * optimism
     low, high = response.interval(total, doubt)
     joint = None if signed is None else joint_loss(loss, signed, choice)
     return Prediction(response.kl(total), low, high, additive, optimism, joint)

@@ -11,6 +11,9 @@ ViT of research/08 (section 2e). Cost: one forward and K backward passes a batch
 
 stderr[u, f] = standard deviation over items of the item's value / sqrt(items): items are independent, the samples of
 one item are not quite, so items are what is counted. Where scores are Gaussian it is near loss x sqrt(2 / samples).
+
+Two things make one set of labels enough: spans of a sequence are squared one by one (spans.py), and the cells of a unit
+are pooled over its formats (pooling.py).
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments
 from sensitivity.on_device import back
 from sensitivity.passes import Batch, batches, count_batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
-from sensitivity.response import measure_response
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import Values, add_up
 from sensitivity.spans import spans_of
@@ -75,8 +77,7 @@ class Fisher:
         add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
         effort = Spent(plan.samples, plan.directions, plan.spans, runner.head.loss_unit)
-        response = measure_response(task, runner, moments.anchor())
-        return finished(task, moments, known, effort, response, (*runner.warnings, *warnings))
+        return finished(task, moments, known, effort, runner, (*runner.warnings, *warnings))
 
     def score_parts(self, task: ScoringTask) -> Scores:
         """As `score`, a row for each part of a unit (see parts.py)."""

@@ -12,7 +12,6 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.blocks import BlockModel, open_blocks
 from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
 from sensitivity.passes import by_length
-from sensitivity.response import measure_response
 from sensitivity.share import Values, add_up
 from sensitivity.spans import default_samples, spans_of
 from sensitivity.stream_options import activation_bytes, dtype_of
@@ -53,6 +52,5 @@ def stream_scores(task: ScoringTask) -> Scores:
             yield group_values(task, model, rows, samples, told, keeping, activation_bytes(task), spans)
 
     add_up(moments, task.share, count, size, compute)
-    response = measure_response(task, None, moments.anchor())
     spent = Spent(samples, directions, spans, model.head.loss_unit)
-    return finished(task, moments, moments.reached, spent, response, streamed=True)
+    return finished(task, moments, moments.reached, spent, None, streamed=True)

@@ -13,7 +13,9 @@ from sensitivity.data import Data
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.moments import REPLICATES, Moments
 from sensitivity.partial import Partial
-from sensitivity.response import Response, anchor_rows
+from sensitivity.pooling import AS_MEASURED, pooling
+from sensitivity.response import measure_response
+from sensitivity.runner import Runner
 from sensitivity.spans import Spans
 
 
@@ -39,8 +41,7 @@ def keeps_signed(task: ScoringTask, directions: int) -> bool:
 
 
 def make_moments(task: ScoringTask, partial: Partial) -> Moments:
-    data = required(task)
-    return Moments(*task.shape, partial, replicates=REPLICATES, seed=task.seed, anchored=len(anchor_rows(data)))
+    return Moments(*task.shape, partial, replicates=REPLICATES, seed=task.seed)
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Spent:
 
 
 def finished(
-    task: ScoringTask, moments: Moments, known: NDArray[np.bool_], effort: Spent, response: Response,
+    task: ScoringTask, moments: Moments, known: NDArray[np.bool_], effort: Spent, runner: Runner | None,
     warnings: tuple[str, ...] = (), *, streamed: bool = False,
 ) -> Scores:  # fmt: skip
-    """The table of finished sums."""
+    """The table of finished sums. runner: the model in memory; None: it is read block by block."""
     samples = moments.items * effort.directions * effort.spans.count
     loss, stderr = moments.mean(), moments.stderr(samples)
     unmeasured: tuple[str, ...] = ()
@@ -68,9 +69,14 @@ def finished(
     if effort.spans.count > 1:
         told |= {"span": effort.spans.length, "spans_an_item": effort.spans.count}
     signed = moments.signed()
-    extras = {"resampled": resampled} if len(resampled) else {}
+    measured = np.stack([loss, stderr, task.deltas.energies()])
+    pool = pooling(*measured)
+    loss = pool.apply(loss)
+    extras = {AS_MEASURED: measured, **({"resampled": resampled} if len(resampled) else {})}
+    response = measure_response(task, runner, loss)
     return Scores(
-        loss=loss, stderr=stderr, loss_unit=effort.loss_unit, tokens=required(task).tokens, samples=samples,
-        parameters={**told, "streamed": True} if streamed else told, unmeasured=unmeasured, warnings=warnings,
-        extras=extras if signed is None else {**extras, "signed": signed}, response=response.to_json(),
+        loss=loss, stderr=pool.stderr(loss, stderr), loss_unit=effort.loss_unit, tokens=required(task).tokens,
+        samples=samples, parameters={**told, "streamed": True} if streamed else told, unmeasured=unmeasured,
+        warnings=warnings, extras=extras if signed is None else {**extras, "signed": signed},
+        response=response.to_json(),
     )  # fmt: skip

@@ -25,23 +25,21 @@ class Moments:
 
     items: how many items the sums hold; `reached`: bool (units,), set by whoever adds. replicates: resampled sums, by
     the Bayesian bootstrap (Rubin 1981): every item has a weight drawn from the exponential distribution, which depends
-    on (seed, row) alone, so batches and shards change nothing. anchored: rows below this are summed once more apart.
+    on (seed, row) alone, so batches and shards change nothing.
     """
 
     def __init__(
-        self, units: int, formats: int, partial: Partial = FORGETFUL, *, replicates: int = 0, seed: int = 0,
-        anchored: int = 0,
-    ) -> None:  # fmt: skip
+        self, units: int, formats: int, partial: Partial = FORGETFUL, *, replicates: int = 0, seed: int = 0
+    ) -> None:
         self._partial = partial
         self._seed = seed
-        self._anchored = anchored
         self.replicates = replicates if replicates * units * formats <= REPLICATE_CELLS else 0
         state = partial.load()
         self._signed: list[NDArray[np.float32]] = [np.array(state["signed"])] if "signed" in state else []
         self.items = int(state.get("items", 0))
         self.reached: NDArray[np.bool_] = np.array(state.get("reached", np.zeros(units, np.bool_)))
         shapes = {
-            "sum": (units, formats), "squares": (units, formats), "anchor": (units, formats), "anchor_items": (1,),
+            "sum": (units, formats), "squares": (units, formats),
             "resampled": (self.replicates, units, formats), "weights": (self.replicates,),
         }  # fmt: skip
         self._sums = {
@@ -51,7 +49,7 @@ class Moments:
     def add(self, values: torch.Tensor, reached: NDArray[np.bool_], rows: NDArray[np.int64] = _NOBODY) -> None:
         """values: float64 (items, units, formats). reached: bool (units,), which units these items touched.
 
-        rows: the items' numbers, where resampled or anchored sums are wanted.
+        rows: the items' numbers, where resampled sums are wanted.
         """
         self.items += len(values)
         self._sums["sum"] += values.sum(0)
@@ -60,10 +58,6 @@ class Moments:
             weights = torch.from_numpy(np.stack([self._draw(int(row)) for row in rows], axis=1))
             self._sums["resampled"] += torch.einsum("ri,iuf->ruf", weights, values)
             self._sums["weights"] += weights.sum(1)
-        mine = torch.from_numpy(rows < self._anchored)
-        if bool(mine.any()):
-            self._sums["anchor"] += values[mine].sum(0)
-            self._sums["anchor_items"] += mine.sum()
         self.reached |= reached
         self._partial.save(self._state)
 
@@ -90,10 +84,6 @@ class Moments:
 
     def mean(self) -> Losses:
         return np.asarray(self._sums["sum"].numpy() / self.items, np.float64)
-
-    def anchor(self) -> Losses:
-        """Means over the anchored rows."""
-        return np.asarray((self._sums["anchor"] / self._sums["anchor_items"].clamp(min=1)).numpy(), np.float64)
 
     def resampled(self) -> NDArray[np.float64]:
         """(replicates, units, formats) means of resampled items."""

@@ -23,7 +23,7 @@ from sensitivity.capture import Call
 from sensitivity.data import Data
 from sensitivity.heads import Head
 
-#: Positions of a span that measured well (docs/adr/0009); without the option `span` sequences are not cut.
+#: Positions of a span where the option `span` says nothing; it measured well (docs/adr/0009).
 SPAN = 64
 #: Scores of each unit that the default number of label sets makes: they know a Gaussian cell to sqrt(2 / 256) = 9 %.
 SCORES = 256
@@ -43,7 +43,7 @@ WHOLE = Spans()
 
 def spans_of(task: ScoringTask, head: Head) -> Spans:
     """How the task's items are cut. Raises InvalidInput for an option `span` that is no length."""
-    length = task.options.get("span", 0)
+    length = task.options.get("span", SPAN)
     if isinstance(length, bool) or not isinstance(length, int) or length < 0:
         raise InvalidInput(
             "the option span must be a number of positions", expected="0 (whole sequences) or more",

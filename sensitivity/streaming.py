@@ -80,7 +80,7 @@ class _Work:
         return self
 
     def begin(self, block: int) -> None:
-        self.codes: Codes | None = Codes(self.task, self.model, block)
+        self.codes: Codes | None = Codes(self.task, self.model, block, energies=True)
 
     def end(self, block: int) -> None:
         self.codes = None

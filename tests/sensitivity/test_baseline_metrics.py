@@ -12,6 +12,7 @@ from sensitivity.base import ScoringTask, silent
 from sensitivity.data import Data
 from sensitivity.deltas import Deltas, unit_weight
 from sensitivity.lrp import relevance_through
+from sensitivity.pooling import as_measured
 from sensitivity.relevance import Ledger, Propagation
 from sensitivity.runner import load_runner
 from sensitivity.scoring import score
@@ -93,7 +94,7 @@ def test_equals_the_formula(tiny: dict[str, Opened], naive: _Naive, metric: str)
 def test_kron_is_exact_for_one_token_and_one_label(tiny: dict[str, Opened]) -> None:
     data = Data("tokens", {"input_ids": np.array([[7]])})
     kron, fisher = (
-        score(*tiny["llama"], FORMATS, metric=metric, calibration=calibrated(data), samples=1).loss
+        as_measured(score(*tiny["llama"], FORMATS, metric=metric, calibration=calibrated(data), samples=1)).loss
         for metric in ("kron", "fisher")
     )
     np.testing.assert_allclose(kron, fisher, rtol=1e-3, atol=1e-12)

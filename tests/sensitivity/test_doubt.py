@@ -10,6 +10,7 @@ from bitwright.core.errors import InvalidInput
 from bitwright.core.table import load_table
 from sensitivity.doubt import predict, stability
 from sensitivity.moments import Moments
+from sensitivity.pooling import as_measured, samples_of
 from sensitivity.precision import Pilot, choose
 from sensitivity.response import Response, fit
 from sensitivity.scoring import score
@@ -113,10 +114,16 @@ def test_a_wanted_error_chooses_items_and_samples(tiny: dict[str, Opened]) -> No
 def test_tables_keep_resampled_cells_and_signed_samples(tiny: dict[str, Opened], tmp_path) -> None:
     table = score(*tiny["llama"], FORMATS, calibration=calibrated(DATA["llama"]()), options={"keep_samples": True})
     signed, resampled = table.extras["signed"], table.extras["resampled"]
-    np.testing.assert_allclose(0.5 * (signed.astype(np.float64) ** 2).mean(axis=0), table.loss, rtol=1e-5)
+    squares = 0.5 * (signed.astype(np.float64) ** 2).mean(axis=0)
+    np.testing.assert_allclose(squares, as_measured(table).loss, rtol=1e-5)
+    around, scaled = samples_of(table)
+    assert around is not None
+    assert scaled is not None
+    np.testing.assert_allclose(0.5 * (scaled.astype(np.float64) ** 2).mean(axis=0), table.loss, rtol=1e-5)
+    np.testing.assert_allclose(around.mean(axis=0), table.loss, rtol=0.5)
     assert resampled.shape[1:] == table.loss.shape
     table.save(tmp_path / "t.npz")
     again = load_table(tmp_path / "t.npz")
     assert again.digest == table.digest
     assert again.restrict(FORMATS[1:]).extras["signed"].shape == (*signed.shape[:2], 1)
-    assert set(table.provenance["response"]) == {"scale", "jump", "spread", "anchors", "points"}
+    assert set(table.provenance["response"]) == {"scale", "jump", "spread", "anchors", "points", "optimised"}

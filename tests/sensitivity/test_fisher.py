@@ -13,6 +13,7 @@ from bitwright.core.formats import Format, parse_format
 from sensitivity.data import Data
 from sensitivity.deltas import Deltas
 from sensitivity.evaluate import measure
+from sensitivity.pooling import as_measured
 from sensitivity.runner import Runner, load_runner
 from sensitivity.scoring import score
 from tests.sensitivity.tiny_models import DATA, Opened, calibrated
@@ -98,7 +99,9 @@ def test_equals_the_definition(tiny: dict[str, Opened], name: str) -> None:
     unmeasured = [u.name in table.provenance["unmeasured"] for u in tiny[name][1].units]
     assert expected[unmeasured].max(initial=0) == 0
     measured = ~np.array(unmeasured)
-    np.testing.assert_allclose(table.loss[measured], expected[measured], rtol=2e-3, atol=1e-9 * expected.max())
+    np.testing.assert_allclose(
+        as_measured(table).loss[measured], expected[measured], rtol=2e-3, atol=1e-9 * expected.max()
+    )
     assert (table.loss > 0).all()
 
 
@@ -171,7 +174,7 @@ def test_standard_error_is_the_spread_over_items(tiny: dict[str, Opened]) -> Non
     source, inventory = tiny["vit"]
     data = DATA["vit"]()
     alone = [calibrated(data.take(np.array([i]))) for i in range(data.items)]
-    singles = np.array([score(source, inventory, FORMATS, calibration=one).loss for one in alone])
+    singles = np.array([as_measured(score(source, inventory, FORMATS, calibration=one)).loss for one in alone])
     table = score(source, inventory, FORMATS, calibration=calibrated(data))
-    np.testing.assert_allclose(table.loss, singles.mean(0), rtol=1e-3)
-    np.testing.assert_allclose(table.stderr, singles.std(0, ddof=1) / np.sqrt(data.items), rtol=1e-2)
+    np.testing.assert_allclose(as_measured(table).loss, singles.mean(0), rtol=1e-3)
+    np.testing.assert_allclose(as_measured(table).stderr, singles.std(0, ddof=1) / np.sqrt(data.items), rtol=1e-2)

@@ -12,6 +12,7 @@ from bitwright.core.formats import parse_format
 from sensitivity.data import Data
 from sensitivity.deltas import Deltas
 from sensitivity.evaluate import measure
+from sensitivity.pooling import as_measured
 from sensitivity.runner import Runner, load_runner
 from sensitivity.scoring import score
 from tests.sensitivity.tiny_models import DATA, Opened, calibrated
@@ -86,7 +87,7 @@ def test_equals_loops_over_positions(tiny: dict[str, Opened], metric: str) -> No
 def test_pooled_keeps_the_tokens_ratios_and_the_sequences_level(tiny: dict[str, Opened]) -> None:
     calibration = calibrated(DATA["llama"]())
     pooled, token, sequence = (
-        score(*tiny["llama"], FORMATS, metric=metric, calibration=calibration, samples=2).loss
+        as_measured(score(*tiny["llama"], FORMATS, metric=metric, calibration=calibration, samples=2)).loss
         for metric in ("fisher-pooled", "fisher-token", "fisher")
     )
     np.testing.assert_allclose(pooled[:, 0] / pooled[:, 1], token[:, 0] / token[:, 1], rtol=1e-3)

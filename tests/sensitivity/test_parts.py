@@ -13,6 +13,7 @@ from bitwright.core.mixed_format import cut
 from quantizers.base import Float32Matrix
 from quantizers.mixed import InCut
 from quantizers.rtn import QUANTIZER
+from sensitivity.pooling import as_measured
 from sensitivity.scoring import score
 from tests.sensitivity.tiny_models import DATA, Opened, calibrated
 
@@ -57,6 +58,7 @@ def test_a_part_is_a_unit_with_one_part_changed(tiny: dict[str, Opened], name: s
     assert parts.loss.shape == (sum(parts.part_counts), 2) == (len(parts.row_names()), 2)
     for part in (0, 1):
         table = score(source, inventory, FORMATS, calibration=data, samples=2, quantizer=OnePart(granularity, part))
+        table = as_measured(table)
         for number, unit in enumerate(inventory.units):
             if unit.name not in table.provenance["unmeasured"]:
                 row = int(np.flatnonzero(parts.row_units == number)[part])

@@ -9,6 +9,7 @@ from quantizers.rtn import QUANTIZER
 from sensitivity.base import silent
 from sensitivity.doubt import joint_loss
 from sensitivity.evaluate import measure
+from sensitivity.pooling import as_measured
 from sensitivity.scoring import score
 from sensitivity.sketches import pair_terms, sketch
 from tests.sensitivity.tiny_models import Opened, calibrated, token_data
@@ -39,7 +40,7 @@ def test_pairs_predict_what_two_units_cost_together(tiny: dict[str, Opened]) -> 
 
 
 def test_the_joint_prediction_is_the_sum_where_units_do_not_interact(tiny: dict[str, Opened]) -> None:
-    table = score(*tiny["llama"], FORMATS, calibration=calibrated(token_data(8, 12)), seed=2)
+    table = as_measured(score(*tiny["llama"], FORMATS, calibration=calibrated(token_data(8, 12)), seed=2))
     signed, choice = table.extras["signed"], np.zeros(len(table.loss), np.int64)
     additive = float(table.loss[:, 0].sum())
     apart = np.zeros((len(table.loss) * len(signed), *signed.shape[1:]), np.float32)

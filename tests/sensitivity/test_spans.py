@@ -15,6 +15,7 @@ from bitwright.core.formats import parse_format
 from sensitivity.capture import Call
 from sensitivity.deltas import Deltas
 from sensitivity.heads import HEADS
+from sensitivity.pooling import as_measured
 from sensitivity.runner import load_runner
 from sensitivity.scoring import score
 from sensitivity.spans import SCORES, SPAN, WHOLE, Spans, default_samples, laid_out
@@ -51,7 +52,7 @@ def test_a_span_is_what_an_error_at_its_positions_does_to_the_labels(tiny: dict[
             (grads,) = torch.autograd.grad(likelihood, amounts)
             expected[number] += 0.5 * weight * grads[..., 0].square().sum(1).numpy() / ids.shape[1] / data.items
     table = score(source, inventory, FORMATS, calibration=calibrated(data), samples=1, options={"span": length})
-    np.testing.assert_allclose(table.loss, expected, rtol=2e-3, atol=1e-9)
+    np.testing.assert_allclose(as_measured(table).loss, expected, rtol=2e-3, atol=1e-9)
     assert table.provenance["parameters"]["spans_an_item"] == 3
 
 
@@ -68,7 +69,7 @@ def test_spans_add_up_to_the_sequence(tiny: dict[str, Opened], name: str) -> Non
     np.testing.assert_allclose(signed, expected, rtol=1e-3, atol=1e-5 * scale)
     measured = np.array([unit.name not in cut.provenance["unmeasured"] for unit in tiny[name][1].units])
     squares = 0.5 * (cut.extras["signed"].astype(np.float64) ** 2).mean(axis=0)
-    np.testing.assert_allclose(squares[measured], cut.loss[measured], rtol=1e-3, atol=1e-12)
+    np.testing.assert_allclose(squares[measured], as_measured(cut).loss[measured], rtol=1e-3, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral"])

@@ -1,9 +1,10 @@
 """Columns of sensitivity tables, kept one by one: a new format computes its own column and no other.
 
-A cell depends on its unit and format alone, so tables of some formats are put together from columns of others, whatever
-run they came from (up to float32 rounding: how many formats are scored together decides in which order products are
-summed). Not so for finer granularities, whose parts depend on the whole menu, and for metrics that pool columns
-(traits `pools`, `target`) or choose their effort by all of them (option `relative_error`).
+What is measured of a cell depends on its unit and format alone, so tables of some formats are put together from columns
+of others, whatever run they came from (up to float32 rounding: how many formats are scored together decides in which
+order products are summed); cells that are pooled over formats are pooled anew (sensitivity.pooling). Not so for finer
+granularities, whose parts depend on the whole menu, and for metrics that pool columns (traits `pools`, `target`) or
+choose their effort by all of them (option `relative_error`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bitwright.core.canonical import digest_json
 from bitwright.core.mixed_format import is_finer
 from bitwright.core.table import SensitivityTable, load_table
 from sensitivity.catalog import METRICS
+from sensitivity.pooling import pooled
 from sensitivity.response import Response, joined
 from worker.steps.context import Context
 from worker.steps.menu import Menu
@@ -47,7 +49,7 @@ def assemble(question: Mapping[str, Any], formats: Sequence[str], context: Conte
 
 
 def join(tables: Sequence[SensitivityTable]) -> SensitivityTable:
-    """Tables of different formats side by side: losses, doubts, and the response fitted on all their anchors."""
+    """Tables of different formats side by side: losses, doubts, and the response fitted on the anchors of all."""
     first = tables[0]
     told = [table.provenance for table in tables]
     shared = set.intersection(*(set(table.extras) for table in tables))
@@ -58,7 +60,7 @@ def join(tables: Sequence[SensitivityTable]) -> SensitivityTable:
         "unmeasured": list(dict.fromkeys(name for one in told for name in one["unmeasured"])),
         "response": None if told[0].get("response") is None else joined(responses).to_json(),
     }
-    return replace(
+    found = replace(
         first,
         formats=tuple(name for table in tables for name in table.formats),
         loss=np.concatenate([table.loss for table in tables], axis=1),
@@ -66,17 +68,12 @@ def join(tables: Sequence[SensitivityTable]) -> SensitivityTable:
         provenance=provenance,
         extras={name: np.concatenate([t.extras[name] for t in tables], axis=-1) for name in sorted(shared)},
     )
+    return pooled(found)
 
 
 def _column(table: SensitivityTable, name: str) -> SensitivityTable:
-    """One column; of the response, its own anchor."""
-    found = table.restrict((name,))
-    response = table.provenance.get("response")
-    if response is None:
-        return found
-    own = Response.from_json(response)
-    points = tuple(point for point in own.points if point[0] == name)
-    return replace(found, provenance={**table.provenance, "response": replace(own, points=points).to_json()})
+    """One column; the response is of the run that it came from."""
+    return table.restrict((name,))
 
 
 def _digest(question: Mapping[str, Any], name: str) -> str:

@@ -26,6 +26,7 @@ from sensitivity.base import numerics
 from sensitivity.data import Data
 from sensitivity.doubt import joint_loss
 from sensitivity.memory import too_large
+from sensitivity.pooling import samples_of
 from sensitivity.sketches import Cell, pair_terms, sketch
 from worker.steps.study import Study
 
@@ -78,7 +79,7 @@ def reason(table: SensitivityTable, choice: IntArray) -> str | None:
     bits = code_bits(table, choice)
     if bits <= LOW_BITS:
         return f"{bits:.3g} code bits a weight are at most {LOW_BITS}"
-    signed = table.extras.get("signed")
+    _, signed = samples_of(table)
     if signed is None or is_finer(table.granularity):
         return None
     additive = float(table.loss[np.arange(len(choice)), choice].sum())

@@ -13,6 +13,7 @@ from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
 from bitwright.core.table import SensitivityTable
 from sensitivity.doubt import Choice, Losses, predict, stability
+from sensitivity.pooling import samples_of
 from sensitivity.response import Response
 
 #: Cells above which the plan is not solved again for every resampled table.
@@ -26,7 +27,7 @@ def prediction(table: SensitivityTable, problem: Problem, solution: Solution, so
 
     table: its rows are the problem's units. solver: the one that made the solution.
     """
-    response, resampled = table.provenance.get("response"), table.extras.get("resampled")
+    response, (resampled, signed) = table.provenance.get("response"), samples_of(table)
     if response is None or problem.loss.shape != table.loss.shape:
         return {}
 
@@ -39,7 +40,7 @@ def prediction(table: SensitivityTable, problem: Problem, solution: Solution, so
         steady = stability(table.loss, resampled, solution.choice, again)
     found = predict(
         table.loss, table.stderr, solution.choice, Response.from_json(response), resampled=resampled,
-        optimism=steady.optimism if steady else 1.0, signed=table.extras.get("signed"),
+        optimism=steady.optimism if steady else 1.0, signed=signed,
     )  # fmt: skip
     return {"prediction": {**found.to_json(), "response": _curve(response), "stability": steady and steady.to_json()}}
 
