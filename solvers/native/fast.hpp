@@ -108,6 +108,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256 entry(const float* 
 }
 
 struct FastBlock {
+    int64_t weight;        // sum of the sizes of all rows, where they differ
     int64_t cost;          // sum of size * rate over the certain rows (of rate alone when sizes are equal)
     double loss;
     uint64_t unsure[8];    // bit r of word g: row 64 g + r is listed
@@ -120,7 +121,7 @@ __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t
     const __m256i back = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i rates_of = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.rate));
     __m256d total = _mm256_setzero_pd();
-    __m256i spent = _mm256_setzero_si256();
+    __m256i spent = _mm256_setzero_si256(), weighed = _mm256_setzero_si256();
     auto* bytes = reinterpret_cast<uint8_t*>(out.unsure);
     for (int i = 0; i < count; i += 8) {
         __m256 l[K];
@@ -156,6 +157,7 @@ __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t
         } else {
             const __m256i s0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(size + i));
             const __m256i s1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(size + i + 4));
+            weighed = _mm256_add_epi64(weighed, _mm256_add_epi64(s0, s1));
             const __m256i r0 = _mm256_cvtepu32_epi64(_mm256_castsi256_si128(rates));
             const __m256i r1 = _mm256_cvtepu32_epi64(_mm256_extracti128_si256(rates, 1));
             spent = _mm256_add_epi64(spent, _mm256_add_epi64(_mm256_mul_epu32(s0, r0), _mm256_mul_epu32(s1, r1)));
@@ -166,15 +168,17 @@ __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t
     double sums[4];
     _mm256_storeu_pd(sums, total);
     out.loss = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    out.cost = 0;
+    out.cost = out.weight = 0;
     if constexpr (kEqual) {
         alignas(32) int32_t lanes[8];
         _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), spent);
         for (int32_t lane : lanes) out.cost += lane;
     } else {
-        alignas(32) int64_t lanes[4];
+        alignas(32) int64_t lanes[8];
         _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), spent);
-        for (int64_t lane : lanes) out.cost += lane;
+        _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 4), weighed);
+        out.cost = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+        out.weight = (lanes[4] + lanes[5]) + (lanes[6] + lanes[7]);
     }
 }
 

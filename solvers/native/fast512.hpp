@@ -66,7 +66,7 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
     for (int j = 0; j < K; ++j) need_of[j] = _mm512_broadcast_f32x8(_mm256_load_ps(p.need[j]));
     auto* masks = reinterpret_cast<uint16_t*>(out.unsure);
     __m512d total = _mm512_setzero_pd();
-    __m512i spent = _mm512_setzero_si512();
+    __m512i spent = _mm512_setzero_si512(), weighed = _mm512_setzero_si512();
     for (int i = 0; i < count; i += 16) {
         __m512 l[K], w = _mm512_setzero_ps();
         columns16<K>(loss + static_cast<int64_t>(i) * K, l);
@@ -104,8 +104,9 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
         } else {
             const __m512i r = K == 8 ? _mm512_permutexvar_epi32(lanes, rates) : rates;
             const __m512i r0 = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(r)), r1 = _mm512_cvtepu32_epi64(_mm512_extracti32x8_epi32(r, 1));
-            spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mul_epu32(_mm512_loadu_si512(size + i), r0),
-                                                             _mm512_mul_epu32(_mm512_loadu_si512(size + i + 8), r1)));
+            const __m512i s0 = _mm512_loadu_si512(size + i), s1 = _mm512_loadu_si512(size + i + 8);
+            weighed = _mm512_add_epi64(weighed, _mm512_add_epi64(s0, s1));
+            spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mul_epu32(s0, r0), _mm512_mul_epu32(s1, r1)));
         }
         if constexpr (K == 8) {   // in the order of the rows
             x = _mm512_permutexvar_epi32(lanes, x);
@@ -117,15 +118,19 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
     double sums[8];
     _mm512_storeu_pd(sums, total);
     out.loss = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-    out.cost = 0;
+    out.cost = out.weight = 0;
     if constexpr (kEqual) {
         alignas(64) int32_t lane[16];
         _mm512_store_si512(lane, spent);
         for (int32_t v : lane) out.cost += v;
     } else {
-        alignas(64) int64_t lane[8];
+        alignas(64) int64_t lane[16];
         _mm512_store_si512(lane, spent);
-        for (int64_t v : lane) out.cost += v;
+        _mm512_store_si512(lane + 8, weighed);
+        for (int q = 0; q < 8; ++q) {
+            out.cost += lane[q];
+            out.weight += lane[8 + q];
+        }
     }
 }
 

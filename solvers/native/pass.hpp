@@ -99,10 +99,10 @@ struct Rows {
     }
 };
 
-// What a pass gives: totals of the rows that have one best format in the bracket, and the other rows (at most `most`;
+// What a pass gives: totals of the rows that have one best format in the bracket, the size of all rows, and the other rows (at most `most`;
 // `over` when there were more).
 struct Tally {
-    int64_t cost = 0;
+    int64_t cost = 0, weight = 0;
     double loss = 0.0;
     bool over = false;
     Rows rows;
@@ -215,7 +215,7 @@ class Pass {
         const float* loss = static_cast<const float*>(t_.loss);
         FastBlock b;
         uint8_t scratch[512];
-        int64_t cost = 0;
+        int64_t cost = 0, weight = 0;
         for (int64_t at = begin; at < end; at += 512) {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
@@ -224,23 +224,30 @@ class Pass {
             if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
             else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
             cost += b.cost;
+            weight += b.weight;
             sums.loss += b.loss;
             out.reserve(t_, out.n + count);
-            for (int g = 0; g < 8; ++g)
-                for (uint64_t bits = b.unsure[g]; bits != 0; bits &= bits - 1) {
-                    const int64_t i = at + 64 * g + __builtin_ctzll(bits);
-                    std::memcpy(out.loss.data() + out.n * (4 * K), loss + i * K, 4 * K);
-                    if constexpr (!kEqual) {
-                        out.size.data()[out.n] = t_.weight(i);
-                        out.total_size += t_.weight(i);
-                    }
-                    out.id.data()[out.n++] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
+            // One branch a block that is hard to foresee (its end), not one for every 64 rows.
+            unsigned words = 0;
+            for (int g = 0; g < 8; ++g) words |= static_cast<unsigned>(b.unsure[g] != 0) << g;
+            while (words != 0) {
+                const int g = __builtin_ctz(words);
+                const int64_t i = at + 64 * g + __builtin_ctzll(b.unsure[g]);
+                b.unsure[g] &= b.unsure[g] - 1;
+                words &= ~(static_cast<unsigned>(b.unsure[g] == 0) << g);
+                std::memcpy(out.loss.data() + out.n * (4 * K), loss + i * K, 4 * K);
+                if constexpr (!kEqual) {
+                    out.size.data()[out.n] = t_.weight(i);
+                    out.total_size += t_.weight(i);
                 }
+                out.id.data()[out.n++] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
+            }
             if (out.n > most_) return false;
             if (id_ != nullptr && choice_ != nullptr)
                 for (int i = 0; i < count; ++i) choice_[id_[at + i]] = scratch[i];
         }
         sums.cost += kEqual ? cost * t_.one_size : cost;
+        sums.weight += kEqual ? (end - begin) * t_.one_size : weight;
         if constexpr (kEqual) out.total_size = out.n * t_.one_size;
         return true;
     }
@@ -257,7 +264,12 @@ class Pass {
         for (int64_t at = begin; at < end; at += kBlock) {
             const int count = static_cast<int>(std::min<int64_t>(kBlock, end - at));
             if (t_.size != nullptr)
-                for (int i = 0; i < count; ++i) w[i] = static_cast<double>(t_.weight(at + i));
+                for (int i = 0; i < count; ++i) {
+                    const int64_t size = t_.weight(at + i);
+                    w[i] = static_cast<double>(size);
+                    sums.weight += size;
+                }
+            else sums.weight += count * t_.one_size;
             run(loss + at * t_.k, w, r, b_, count, lanes);
             out.reserve(t_, out.n + count);
             double l0 = 0.0, c0 = 0.0;

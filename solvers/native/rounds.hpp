@@ -133,14 +133,6 @@ class Rounds {
         return 2 * widest_ + kSigmas * std::sqrt((1 - share) * std::max(square, rows));
     }
 
-    // Sum of the sizes of rows begin..end.
-    int64_t sizes(int64_t begin, int64_t end) const {
-        if (t_.size == nullptr) return (end - begin) * t_.one_size;
-        int64_t sum = 0;
-        for (int64_t i = begin; i < end; ++i) sum += t_.weight(i);
-        return sum;
-    }
-
     // Parts from..to of every stretch (and the rows after the last one in the last round).
     void pass(int from, int to, Bracket b, int64_t most, Tally& all, long double& loss) {
         const int crew_size = static_cast<int>(std::min<int64_t>(threads_, stretches_));
@@ -148,21 +140,23 @@ class Rounds {
         struct Made {
             Rows rows;
             long double loss = 0.0L;
-            int64_t cost = 0, weight = 0, passed = 0;
+            int64_t cost = 0, weight = 0, passed = 0, before = 0;
             int failed = 0;
         };
         std::vector<Made> made(static_cast<size_t>(crew_size));
+        made[0].before = all.rows.n;   // the first worker adds to the list that is there
+        made[0].rows = std::move(all.rows);
+        all.rows = Rows();
         std::vector<double> sums(static_cast<size_t>(stretches_), 0.0);
         double rest = 0.0;
         const auto work = [&](int me) {
             Made& out = made[me];
             try {
                 Pass over(t_, nullptr, b, most, choice_);
-                out.rows.reserve(t_, t_.n / crew_size * (to - from) / kParts / 64);
+                out.rows.reserve(t_, out.before + t_.n / crew_size * (to - from) / kParts / 64);
                 const auto rows = [&](int64_t begin, int64_t end, Tally& sum) {
                     if (begin >= end) return true;
                     const bool fine = over.run(begin, end, sum, out.rows);
-                    if (!last) out.weight += sizes(begin, end);
                     out.passed += end - begin;
                     release(t_, begin, end);
                     return fine;
@@ -170,7 +164,7 @@ class Rounds {
                 for (int64_t s = stretches_ * me / crew_size; s < stretches_ * (me + 1) / crew_size; ++s) {
                     const int64_t first = s * kParts * part_;
                     const int64_t turn = static_cast<int64_t>(mixed(static_cast<uint64_t>(s) + turn_) % kParts);
-                    const int64_t weight = out.weight, listed = out.rows.total_size;
+                    const int64_t listed = out.rows.total_size;
                     const int64_t begin = turn + from, end = turn + to;   // round the stretch: two runs at most
                     Tally sum;
                     if (!rows(first + std::min<int64_t>(begin, kParts) * part_, first + std::min<int64_t>(end, kParts) * part_, sum) ||
@@ -179,8 +173,9 @@ class Rounds {
                         return;
                     }
                     out.cost += sum.cost;
+                    out.weight += sum.weight;
                     sums[s] = sum.loss;
-                    off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>((out.weight - weight) - (out.rows.total_size - listed));
+                    off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>(sum.weight - (out.rows.total_size - listed));
                 }
                 if (last && me == crew_size - 1) {
                     Tally sum;
@@ -204,8 +199,8 @@ class Rounds {
             all.cost += one.cost;
             weight_ += one.weight;
             passed_ += one.passed;
-            settled_ += one.passed - one.rows.n;
-            if (all.rows.n == 0) all.rows = std::move(one.rows);
+            settled_ += one.passed - (one.rows.n - one.before);
+            if (&one == &made[0]) all.rows = std::move(one.rows);
             else all.rows.append(t_, one.rows);
             one.rows = Rows();
         }
