@@ -63,8 +63,8 @@ class Levels {
         const bool told = level == 0 && p_.first.high < INFINITY;
         bool rounds = level == 0 && in_rounds(t);
         const bool whole = level > 0 && within.high < 0x1p800;
-        // Below the first level rows lie in the cache: for a bracket that holds half of `walk_rows` all are looked at, not a sample.
-        const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(6 * t.n);
+        // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
+        const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
         Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads) : sampled(t, limit, within, rounds);
         bool precise = false;
         int histograms = 0, missed = 0;
