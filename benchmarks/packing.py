@@ -1,4 +1,4 @@
-"""Packing against the speed of memory: `python -m benchmarks.packing [--size 4096] [--ggml LIBRARY] [--out FILE]`.
+"""Packing against the speed of memory: `python -m benchmarks.packing [--size 4096] [--group 64] [--ggml LIBRARY]`.
 
 Every figure is a ratio to memcpy of the same buffer measured in the same run: rates of a shared machine swing by 2x,
 ratios much less (research/07 section 3). Steps are interleaved, one thread; medians of `--repeats`, in CPU time.
@@ -29,7 +29,6 @@ from gpu_kernels.blocks import dequantize_blocks, quantize_blocks
 from gpu_kernels.library import backend
 from quantizers.containers.memory import kept_memory
 
-GROUP = 64
 #: Bars of the packing goals: fraction of memcpy speed.
 QUANTIZE_BAR, UNPACK_BAR, LIBRARY_BAR = 0.7, 0.5, 30.0
 
@@ -53,13 +52,13 @@ def inputs(size: int) -> dict[str, np.ndarray]:
     return {"fp32": weight, "fp16": half, "bf16": (weight.view(np.uint32) >> 16).astype(np.uint16)}
 
 
-def measure(size: int, repeats: int) -> list[dict[str, Any]]:
+def measure(size: int, repeats: int, group: int) -> list[dict[str, Any]]:
     """One row a width: ratios to memcpy of the input (quantize, pack) or of the output (unpack, dequantize)."""
     data = inputs(size)
     copies = {name: np.empty_like(array) for name, array in data.items()}
     rows = []
     for bits in range(1, 9):
-        groups = size // GROUP
+        groups = size // group
         inverse = np.full((size, groups), (1 << bits) / 8, np.float32)
         zero = np.full((size, groups), 1 << (bits - 1), np.float32)
         codes = np.random.default_rng(bits).integers(0, 1 << bits, (size, size)).astype(np.uint8)
@@ -70,16 +69,16 @@ def measure(size: int, repeats: int) -> list[dict[str, Any]]:
             "copy dense": partial(np.copyto, dense, data["fp32"]),
             "pack": partial(kernels.pack, codes, bits),
             "unpack": partial(kernels.unpack, words, bits, size),
-            "unpack+dequantize": partial(kernels.unpack_dequantize, words, scales, None, bits, GROUP, size),
+            "unpack+dequantize": partial(kernels.unpack_dequantize, words, scales, None, bits, group, size),
         }
         for name, array in data.items():
             steps[f"copy {name}"] = partial(np.copyto, copies[name], array)
-            steps[f"quantize+pack {name}"] = partial(kernels.quantize_pack, array, inverse, zero, bits, GROUP)
+            steps[f"quantize+pack {name}"] = partial(kernels.quantize_pack, array, inverse, zero, bits, group)
         for name, array in data.items():
-            steps[f"rtn+pack {name}"] = partial(kernels.rtn_pack, array, bits, False, GROUP, False)
-            steps[f"rtn+pack sym {name}"] = partial(kernels.rtn_pack, array, bits, True, GROUP, bits <= 4)
+            steps[f"rtn+pack {name}"] = partial(kernels.rtn_pack, array, bits, False, group, False)
+            steps[f"rtn+pack sym {name}"] = partial(kernels.rtn_pack, array, bits, True, group, bits <= 4)
             if bits == 1:
-                steps[f"rtn+pack sign {name}"] = partial(kernels.rtn_pack, array, 1, True, GROUP, True, signs=True)
+                steps[f"rtn+pack sign {name}"] = partial(kernels.rtn_pack, array, 1, True, group, True, signs=True)
         times = interleaved(steps, repeats)
         rows.append({"bits": bits, "gb_s_copy": data["fp32"].nbytes / times["copy fp32"] / 1e9, **ratios(times)})
     return rows
@@ -175,15 +174,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, and write the figures as JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--group", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--ggml", type=Path, help="a libggml-base built from ggml's sources")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     threads.threads = lambda: 1  # type: ignore[assignment]  # the clock counts one thread
     with kept_memory():  # as in `execute`: the results' pages are there, as those of the copies are
-        rows = measure(options.size, options.repeats)
+        rows = measure(options.size, options.repeats, options.group)
     names = [name for name in rows[0] if name not in ("bits", "gb_s_copy")]  # those of one bit: signs too
-    print(f"{backend()}, {options.size} x {options.size}, groups of {GROUP}; speed over memcpy of the same buffer")
+    print(
+        f"{backend()}, {options.size} x {options.size}, groups of {options.group}; speed over memcpy of the same buffer"
+    )
     print("bits  " + "  ".join(names))
     for row in rows:
         print(f"{row['bits']:>4}  " + "  ".join(f"{row.get(name, float('nan')):>{len(name)}.2f}" for name in names))
@@ -202,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
             **more,
             "backend": backend(),
             "size": options.size,
-            "group": GROUP,
+            "group": options.group,
             "rows": rows,
             "over_library": library,
         }
