@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,31 @@ def measure_variants(
         return {name: comparison.result() for name, comparison in comparisons.items()}
     makers = {name: (lambda make=make: whole(make, inventory.units)) for name, make in variants.items()}
     return measure_weights(runner or load_runner(source, inventory), makers, data, progress=progress, partial=partial)
+
+
+def measure_probes_streamed(
+    source: ModelSource,
+    inventory: Inventory,
+    probes: Mapping[str, tuple[int, Callable[[], NDArray[np.float32]]]],
+    data: Data,
+    *,
+    progress: Progress,
+    partial: Partial,
+    activation_bytes: int,
+) -> dict[str, Quality]:
+    """Quality of each change of one unit, by (its number, its float32 weights), the model read block by block."""
+    comparisons = _resumed(probes, inventory.task, partial)
+
+    def variant(unit: int, weights: Callable[[], NDArray[np.float32]]) -> Variant:
+        name = inventory.units[unit].name
+        return lambda spec: weights() if spec.name == name else None
+
+    stream_measure(
+        source, inventory, {name: variant(*probe) for name, probe in probes.items()}, data, _by_length(data),
+        comparisons, lambda: partial.save(lambda: _kept(comparisons)), progress, activation_bytes=activation_bytes,
+        alone={name: unit for name, (unit, _) in probes.items()},
+    )  # fmt: skip
+    return {name: comparison.result() for name, comparison in comparisons.items()}
 
 
 def _items(data: Data | Calibration) -> Data:

@@ -7,20 +7,17 @@ On the MoE of research/08 (section 4.5) sums of probes overcount router flips, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.errors import InvalidCalibration, InvalidInput
 from sensitivity.base import Scores, ScoringTask
-from sensitivity.deltas import unit_weight
-from sensitivity.evaluate import measure_weights
-from sensitivity.runner import load_runner
+from sensitivity.deltas import quantized_weight, unit_weight
+from sensitivity.probes import Probe, Prober
+from sensitivity.stream_options import OPTIONS
 
 #: About what research/08 used for its probes (1.5 k to 3 k tokens).
 PROBE_TOKENS = 2048
-Weights = dict[str, NDArray[np.float32]]
 
 
 class KlProbe:
@@ -28,7 +25,7 @@ class KlProbe:
 
     name = "kl-probe"
     needs_data = True
-    options = frozenset({"tokens"})
+    options = frozenset({"tokens", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric."""
@@ -41,28 +38,38 @@ class KlProbe:
             raise InvalidInput("the option tokens of kl-probe must be a positive count", got=repr(wanted)[:80])
         per_item = max(1.0, task.data.tokens / max(1, task.data.items))
         data = task.data.take(np.arange(min(task.data.items, max(1, round(wanted / per_item)))))
-        cells = {(u, f): _changed(task, u, f) for u in range(task.shape[0]) for f in range(task.shape[1])}
-        names = {f"{unit} {format}": make for (unit, format), make in cells.items()}
-        runner = load_runner(task.source, task.inventory)
-        found = measure_weights(runner, names, data, progress=task.progress, partial=task.partial)
+        prober = Prober(task)
+        probes = {
+            f"{u} {f}": _changed(task, u, f, prober.streamed)
+            for u in range(task.shape[0])
+            for f in range(task.shape[1])
+        }
+        found = prober.measure(probes, data)
         quality = [[found[f"{u} {f}"] for f in range(task.shape[1])] for u in range(task.shape[0])]
         loss, stderr = (
             np.array([[getattr(cell, name) for cell in row] for row in quality], np.float64).reshape(task.shape)
             for name in ("kl", "stderr")
         )
         return Scores(
-            loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=data.tokens, samples=data.items,
-            parameters={"items": data.items}, warnings=runner.warnings,
+            loss=loss, stderr=stderr, loss_unit=prober.loss_unit, tokens=data.tokens, samples=data.items,
+            parameters={"items": data.items, **({"streamed": True} if prober.streamed else {})},
+            warnings=prober.warnings,
         )  # fmt: skip
 
 
-def _changed(task: ScoringTask, unit: int, column: int) -> Callable[[], Weights]:
+def _changed(task: ScoringTask, unit: int, column: int, streamed: bool) -> Probe:
     spec = task.inventory.units[unit]
 
-    def weights() -> Weights:
-        return {spec.name: unit_weight(task.source, spec) + task.deltas.stack(unit)[column]}
+    def weights() -> NDArray[np.float32]:
+        weight = unit_weight(task.source, spec)
+        if streamed:  # no errors are kept: made for this format alone
+            error = quantized_weight(task.deltas.quantizer, weight, task.formats[column], spec) - weight
+        else:
+            error = task.deltas.stack(unit)[column]
+        changed: NDArray[np.float32] = weight + error
+        return changed
 
-    return weights
+    return Probe(unit, weights)
 
 
 METRIC = KlProbe()

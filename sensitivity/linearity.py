@@ -18,7 +18,7 @@ scatter of the levels around the line. Trusted from 3 bits up: below, errors mee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,10 @@ from bitwright.core.formats import FloatFormat, Format, GridFormat
 from gpu_kernels.gaussian_grids import grid_distortion
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
-from sensitivity.evaluate import measure_weights
 from sensitivity.partial import State
-from sensitivity.runner import load_runner
+from sensitivity.probes import Probe, Prober
 from sensitivity.share import by_units, one_by_one
+from sensitivity.stream_options import OPTIONS
 from sensitivity.synthetic import random_items
 
 #: Relative errors t between which levels lie evenly: Gaussian quantizers of 5 bits and of 3 bits (research/01).
@@ -43,7 +43,6 @@ FLOOR = 1e-4
 MEASURED, GRID = "measured", "grid"
 _STREAM = 0x1115
 
-Weights = dict[str, NDArray[np.float32]]
 Floats = NDArray[np.float64]
 
 
@@ -64,7 +63,7 @@ class Linearity:
 
     name = "linearity"
     needs_data = False
-    options = frozenset({"tokens", "levels", "distortion"})
+    options = frozenset({"tokens", "levels", "distortion", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric. Raises InvalidInput for options out of range."""
@@ -72,12 +71,12 @@ class Linearity:
         levels = squares(_count(task, "levels", LEVELS, MAX_LEVELS))
         relative = _relative_errors(task)
         data = random_items(task.source, task.inventory, wanted, task.seed)
-        runner = load_runner(task.source, task.inventory)
+        prober = Prober(task)
 
         def probe(units: tuple[int, ...]) -> Iterator[tuple[int, State]]:
             names = {(u, j): f"{u} {j}" for u in units for j in range(len(levels))}
             probes = {name: _noisy(task, u, j, float(levels[j])) for (u, j), name in names.items()}
-            found = measure_weights(runner, probes, data, progress=task.progress, partial=task.partial)
+            found = prober.measure(probes, data)
             for u in units:
                 yield u, {"kl": np.array([found[names[u, j]].kl for j in range(len(levels))], np.float64)}
 
@@ -85,8 +84,8 @@ class Linearity:
         alpha, error, fit = slopes(levels, np.array([probed[u]["kl"] for u in range(task.shape[0])]))
         alpha = np.maximum(alpha, FLOOR * float(alpha.max(initial=0.0)))
         return Scores(
-            loss=alpha[:, None] * relative, stderr=error[:, None] * relative, loss_unit=runner.head.loss_unit,
-            tokens=data.tokens, samples=len(levels), warnings=runner.warnings,
+            loss=alpha[:, None] * relative, stderr=error[:, None] * relative, loss_unit=prober.loss_unit,
+            tokens=data.tokens, samples=len(levels), warnings=prober.warnings,
             parameters={
                 "levels": levels.tolist(), "random_tokens": data.tokens, "r2_median": float(np.median(fit)),
                 "r2_above_0.9": float((fit > 0.9).mean()), "distortion": task.options.get("distortion", MEASURED),
@@ -144,17 +143,18 @@ def _constant(format: Format) -> float:
     return loss / (1 - loss)  # gpu_kernels.grid_codec undoes the points' shrinkage by 1 - loss
 
 
-def _noisy(task: ScoringTask, unit: int, level: int, square: float) -> Callable[[], Weights]:
+def _noisy(task: ScoringTask, unit: int, level: int, square: float) -> Probe:
     """The unit with Gaussian noise of relative squared error `square`, drawn anew for every level."""
     spec = task.inventory.units[unit]
 
-    def weights() -> Weights:
+    def weights() -> NDArray[np.float32]:
         weight = unit_weight(task.source, spec)
         generator = np.random.Generator(np.random.Philox(key=[task.seed ^ _STREAM, unit * MAX_LEVELS + level]))
         scale = np.sqrt(square * float(np.vdot(weight.astype(np.float64), weight)) / weight.size)
-        return {spec.name: weight + np.float32(scale) * generator.standard_normal(weight.shape, np.float32)}
+        noisy: NDArray[np.float32] = weight + np.float32(scale) * generator.standard_normal(weight.shape, np.float32)
+        return noisy
 
-    return weights
+    return Probe(unit, weights)
 
 
 METRIC = Linearity()

@@ -30,8 +30,9 @@ from sensitivity.fallback import fill_unmeasured
 from sensitivity.local import relative_output_errors
 from sensitivity.partial import State
 from sensitivity.relevance import Ledger, Propagation, norms_unchanged
-from sensitivity.runner import Runner, load_runner
+from sensitivity.runner import Runner
 from sensitivity.share import ALONE, Share
+from sensitivity.whole import whole_runner
 
 LOSS_UNIT = "relevance-weighted relative output error"
 #: Items whose relevance is propagated at most (research/02 asks for 32 to 128).
@@ -107,7 +108,7 @@ class Lrp:
         """See sensitivity.base.Metric. Raises NotFinite when relevance is not conserved."""
         if task.data is None:
             raise InvalidCalibration("lrp needs calibration data", hint="leave --calibration out for the bundled one")
-        runner = load_runner(task.source, task.inventory)
+        runner = whole_runner(task, "lrp")
         few = task.data.take(np.arange(min(ITEMS, task.data.items)))
         through, violations = relevance_through(runner, few, task.share)
         worst = max(violations.values(), default=0.0)

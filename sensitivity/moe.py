@@ -32,8 +32,9 @@ from sensitivity.fallback import fill_unmeasured
 from sensitivity.local import relative_output_errors
 from sensitivity.partial import State
 from sensitivity.routing import Block, outlier_scores, run_block, watch
-from sensitivity.runner import Runner, load_runner
+from sensitivity.runner import Runner
 from sensitivity.share import by_units
+from sensitivity.whole import whole_runner
 
 LOSS_UNIT = "weighted relative block error"
 #: Tokens that blocks are run on at most.
@@ -56,7 +57,7 @@ class Moe:
         together = task.options.get("together", False)
         if not isinstance(together, bool):
             raise InvalidInput("the option together of moe is true or false", got=repr(together)[:80])
-        runner = load_runner(task.source, task.inventory)
+        runner = whole_runner(task, "moe")
         size = max(1.0, task.data.tokens / task.data.items)
         few = task.data.take(np.arange(min(task.data.items, max(1, round(BLOCK_TOKENS / size)))))
         blocks = watch(runner, few)

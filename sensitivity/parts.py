@@ -28,8 +28,10 @@ from sensitivity.fallback import fill_unmeasured_parts
 from sensitivity.moments import Moments
 from sensitivity.on_device import back, here
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes, trainable
-from sensitivity.runner import Runner, load_runner
+from sensitivity.runner import Runner
 from sensitivity.share import Values, add_up
+from sensitivity.stream_options import dtype_of
+from sensitivity.whole import whole_runner
 
 #: Numbers of the gradients that are held at once.
 GRADIENT_CELLS = 1 << 26
@@ -89,7 +91,12 @@ def fisher(task: ScoringTask) -> Scores:
         )
     parts = _Parts(task)
     energy = parts.energies()
-    runner = load_runner(task.source, task.inventory)
+    if task.options.get("stream") or dtype_of(task) != torch.float32:
+        raise Unsupported(
+            "fisher of parts of tensors needs the whole model in memory, in float32", got="stream or dtype",
+            expected="scoring by tensor, or salience, gptq-loss or output-kl by parts",
+        )  # fmt: skip
+    runner = whole_runner(task, "fisher of parts")
     plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
     moments = Moments(parts.total, len(task.formats), task.partial)
     data = task.data

@@ -31,7 +31,7 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.cosine_predictor import predict_cosine
 from sensitivity.deltas import unit_weight
 from sensitivity.routing import Block, outlier_scores, watch
-from sensitivity.runner import load_runner
+from sensitivity.whole import whole_runner
 
 LOSS_UNIT = "score x weights x 4^-bits"
 #: A score of zero would make all formats equal: units that no rule names stay behind all others, not outside.
@@ -91,7 +91,7 @@ def _blocks(task: ScoringTask, *, residual: bool = False) -> list[Block]:
         raise InvalidCalibration(
             "this ranking needs calibration data", hint="leave --calibration out for the bundled one"
         )
-    blocks = watch(load_runner(task.source, task.inventory), task.data, residual=residual)
+    blocks = watch(whole_runner(task, "this ranking"), task.data, residual=residual)
     if not blocks:
         raise Unsupported(
             "this ranking is about experts, and this model has none", got=task.inventory.architecture,

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from bitwright.core.errors import InvalidInput, Unsupported
+from bitwright.core.errors import InvalidInput, OutOfResources, Unsupported
 from bitwright.core.formats import parse_format
 from bitwright.core.table import SensitivityTable
 from quantizers.rtn import QUANTIZER as RTN
@@ -115,6 +115,37 @@ def _number(inventory, unit) -> int:
     return [one.name for one in inventory.units].index(unit.name)
 
 
+@pytest.mark.parametrize("name", ["llama", "mixtral", "vit"])
+def test_probes_of_single_units_equal_those_in_memory(tiny: dict[str, Opened], name: str) -> None:
+    """A probe joins the walk at its unit's block; those of the head, outside the blocks, at its end."""
+    data = DATA[name]()
+    for metric, options in (("kl-probe", {"tokens": 32}), ("linearity", {"tokens": 32, "levels": 2})):
+        asked = {"metric": metric, "calibration": calibrated(data), "seed": 3}
+        whole = score(*tiny[name], FORMATS, **asked, options=options)
+        found = score(*tiny[name], FORMATS, **asked, options={**options, "stream": True, "activation_mib": 1})
+        np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-3, atol=1e-9)
+        np.testing.assert_allclose(found.stderr, whole.stderr, rtol=2e-2, atol=1e-8)
+        assert found.loss_unit == whole.loss_unit
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("llama", {"metric": "lrp"}), ("mixtral", {"metric": "moe"}),
+        ("mixtral", {"metric": "rank", "options": {"by": "frequency"}}), ("llama", {"granularity": "row"}),
+    ],
+)  # fmt: skip
+def test_what_needs_the_whole_model_is_refused_where_it_does_not_fit(
+    tiny: dict[str, Opened], name: str, asked: dict, monkeypatch
+) -> None:
+    monkeypatch.setattr("sensitivity.memory.free_memory", lambda: 1e4)
+    with pytest.raises(OutOfResources, match="needs the whole model in memory") as error:
+        score(*tiny[name], FORMATS, calibration=calibrated(DATA[name]()), **asked)
+    assert "fisher" in str(error.value.hint)
+    assert "kl-probe" in str(error.value.hint)
+    assert "lrp" not in str(error.value.hint)
+
+
 def test_bfloat16_is_near(tiny: dict[str, Opened]) -> None:
     data = DATA["llama"]()
     whole = score(*tiny["llama"], FORMATS, calibration=calibrated(data), samples=2, seed=3)
@@ -177,6 +208,14 @@ def test_what_cannot_be_streamed_says_so(tiny: dict[str, Opened]) -> None:
         _streamed(tiny["gpt2"], DATA["gpt2"]())
     with pytest.raises(InvalidInput):
         _streamed(tiny["llama"], DATA["llama"](), relative_error=0.1)
+    with pytest.raises(Unsupported, match="parts of tensors"):
+        score(
+            *tiny["llama"],
+            FORMATS,
+            calibration=calibrated(DATA["llama"]()),
+            granularity="row",
+            options={"stream": True},
+        )
 
 
 def test_a_shelf_goes_to_disk_beyond_its_limit(tmp_path) -> None:
