@@ -137,7 +137,7 @@ constexpr int64_t kFlushed = int64_t{1} << 17;
 inline bool fast_frontier(const Table& t, double scale) {
     const int64_t top = *std::max_element(t.rate, t.rate + t.k);
     const double per = scale / static_cast<double>(t.one_size);
-    return t.single && (t.k == 4 || t.k == 8) && BW_HAS_AVX2 && !flushes() && top < (1 << 24) &&
+    return t.single && t.k <= 8 && BW_HAS_AVX2 && !flushes() && top < (1 << 24) - 8 &&
            t.one_size <= (int64_t{1} << 53) / kFlushed && per > 0x1p-90 && per < 0x1p90;
 }
 
@@ -157,23 +157,22 @@ class FastFrontier {
         else find_ = sorted ? slopes8<K, false, true> : slopes8<K, false, false>;
     }
 
-    // Whole groups of the rows begin..end (at most kFlushed); returns how many.
-    int64_t add(int64_t begin, int64_t end, Whole& out) {
+    // Whole groups of `count` rows (at most kFlushed); returns how many they are.
+    int64_t add(const float* loss, const int64_t* size, int64_t count, Whole& out) {
         const int group = t_.size == nullptr ? kGroup<K, true> : kGroup<K, false>;
-        const float* loss = static_cast<const float*>(t_.loss);
-        const int64_t stop = begin + (end - begin) / group * group;
-        for (int64_t at = begin; at < stop; at += group) {
+        const int64_t stop = count / group * group;
+        for (int64_t at = 0; at < stop; at += group) {
             if (t_.size == nullptr) {
                 find_(loss + at * K, nullptr, *sums_);
                 add_counts<K>(*sums_);
             } else {
-                find_(loss + at * K, t_.size + at, *sums_);
+                find_(loss + at * K, size + at, *sums_);
                 add_pairs<K>(*sums_);
             }
         }
-        since_ += stop - begin;
+        since_ += stop;
         if (since_ + kFlushed > std::min(kMost, (int64_t{1} << 53) / t_.one_size)) flush(out);
-        return stop - begin;
+        return stop;
     }
 
     void flush(Whole& out) {
@@ -214,12 +213,33 @@ class FastFrontier {
     std::unique_ptr<Sums<K>> sums_ = std::make_unique<Sums<K>>();
 };
 
+// Fewer formats than K: the rest repeat the loss of the dearest at higher rates, so that no hull has a step to them.
 template <int K>
 void fast_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
-    FastFrontier<K> fast(t, order, scale);
-    for (int64_t begin = first; begin < last; begin += kFlushed) {
-        const int64_t end = std::min(last, begin + kFlushed);
-        add_rows<float>(t, order, scale, begin + fast.add(begin, end, out), end, out);
+    constexpr int64_t padded = 2048;
+    int64_t rate[K];
+    int to[K];
+    std::copy(t.rate, t.rate + t.k, rate);
+    std::copy(order, order + t.k, to);
+    for (int j = t.k; j < K; ++j) {
+        rate[j] = rate[order[t.k - 1]] + 1 + j - t.k;
+        to[j] = j;
+    }
+    Table wide = t;
+    wide.rate = rate;
+    FastFrontier<K> fast(wide, to, scale);
+    std::vector<float> rows(t.k < K ? padded * K : 0);
+    const float* loss = static_cast<const float*>(t.loss);
+    const int64_t chunk = t.k < K ? padded : kFlushed;
+    for (int64_t begin = first; begin < last; begin += chunk) {
+        const int64_t end = std::min(last, begin + chunk);
+        const float* from = loss + begin * t.k;
+        for (int64_t i = 0; t.k < K && i < end - begin; ++i) {
+            for (int j = 0; j < t.k; ++j) rows[i * K + j] = load(from + i * t.k + j);
+            for (int j = t.k; j < K; ++j) rows[i * K + j] = load(from + i * t.k + order[t.k - 1]);
+        }
+        const int64_t added = fast.add(t.k < K ? rows.data() : from, t.size == nullptr ? nullptr : t.size + begin, end - begin, out);
+        add_rows<float>(t, order, scale, begin + added, end, out);
         release(t, begin, end);
     }
     fast.flush(out);
@@ -245,7 +265,7 @@ inline Whole whole_frontier(const Table& t, const int* order, double scale, int 
         out.stretch.resize(kStretches);
         const int64_t first = t.n * me / threads, last = t.n * (me + 1) / threads;
 #if BW_FAST
-        if (fast_frontier(t, scale)) return t.k == 4 ? fast_rows<4>(t, order, scale, first, last, out) : fast_rows<8>(t, order, scale, first, last, out);
+        if (fast_frontier(t, scale)) return t.k <= 4 ? fast_rows<4>(t, order, scale, first, last, out) : fast_rows<8>(t, order, scale, first, last, out);
 #endif
         plain_rows(t, order, scale, first, last, out);
     };

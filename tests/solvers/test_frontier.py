@@ -17,7 +17,7 @@ from bitwright.core.errors import InvalidProblem, Unsupported
 from bitwright.core.problem import Limit, Problem, Resource, compact_bits
 from solvers import long_frontier, native, solve
 from solvers.frontier import draw, frontier
-from tests.solvers.instances import instance
+from tests.solvers.instances import RATES, instance
 from tests.strategies import problems
 
 
@@ -114,12 +114,15 @@ def test_what_a_frontier_refuses() -> None:
 
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("family", "k"), [("groups", 4), ("hetero", 8), ("oddsize", 12)])
+@pytest.mark.parametrize(
+    ("family", "k"), [("groups", 4), ("groups", 3), ("hetero", 5), ("hetero", 7), ("hetero", 8), ("oddsize", 12)]
+)
 def test_the_long_frontier_is_part_of_the_whole_one(
     family: str, k: int, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = instance(family, 6_003, k, 2, dtype=dtype)  # not a whole number of vectors, formats in any order
-    bits, shuffled = one.resources[0], np.random.default_rng(k).permutation(k)
+    of = k if k in RATES else 8
+    one = instance(family, 6_003, of, 2, dtype=dtype)  # not a whole number of vectors, formats in any order
+    bits, shuffled = one.resources[0], np.random.default_rng(k).permutation(of)[:k]
     assert bits.rate is not None
     resource = compact_bits(bits.size, bits.rate[shuffled], bits.rate_den)
     one = Problem(one.loss[:, shuffled], (resource,), one.limits)
