@@ -9,6 +9,7 @@ import pytest
 from bitwright.core.errors import InvalidSetting
 from bitwright.settings import Settings
 from gpu_kernels.compute import accelerator, compute_device, device_words
+from sensitivity.base import NUMERICS
 from tests import devices
 from worker.sandbox import Order
 
@@ -56,8 +57,8 @@ def test_any_device_that_torch_can_open_is_taken_and_named_in_keys() -> None:
         "from sensitivity.base import numerics\n"
         "print(accelerator(), compute_device(), device_words(), numerics(), sep='|')"
     )
-    assert devices.output(code).strip() == "second:0|second:0|second (test)|4 on second (test)"
-    assert devices.output(code, "auto").strip() == "None|cpu|None|4"
+    assert devices.output(code).strip() == f"second:0|second:0|second (test)|{NUMERICS} on second (test)"
+    assert devices.output(code, "auto").strip() == f"None|cpu|None|{NUMERICS}"
 
 
 @SECOND
