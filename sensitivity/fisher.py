@@ -13,7 +13,7 @@ stderr[u, f] = standard deviation over items of the item's value / sqrt(items): 
 one item are not quite, so items are what is counted. Where scores are Gaussian it is near loss x sqrt(2 / samples).
 
 Two things make one set of labels enough: spans of a sequence are squared one by one (spans.py), and the cells of a unit
-are pooled over its formats (pooling.py).
+are pooled over its formats (pooling.py). Both for language models alone.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Fisher:
 
         add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
-        effort = Spent(plan.samples, plan.directions, plan.spans, runner.head.loss_unit)
+        effort = Spent(plan.samples, plan.directions, plan.spans, runner.head.loss_unit, runner.head.label_a_position)
         return finished(task, moments, known, effort, runner, (*runner.warnings, *warnings))
 
     def score_parts(self, task: ScoringTask) -> Scores:

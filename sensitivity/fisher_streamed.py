@@ -52,5 +52,5 @@ def stream_scores(task: ScoringTask) -> Scores:
             yield group_values(task, model, rows, samples, told, keeping, activation_bytes(task), spans)
 
     add_up(moments, task.share, count, size, compute)
-    spent = Spent(samples, directions, spans, model.head.loss_unit)
+    spent = Spent(samples, directions, spans, model.head.loss_unit, model.head.label_a_position)
     return finished(task, moments, moments.reached, spent, None, streamed=True)

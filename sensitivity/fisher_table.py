@@ -46,12 +46,16 @@ def make_moments(task: ScoringTask, partial: Partial) -> Moments:
 
 @dataclass(frozen=True)
 class Spent:
-    """samples an item, directions an item, how its positions are cut, and what the losses are in."""
+    """samples an item, directions an item, how its positions are cut, and what the losses are in.
+
+    pools: whether cells are pooled over formats: where labels are drawn position by position (see pooling.py).
+    """
 
     samples: int
     directions: int
     spans: Spans
     loss_unit: str
+    pools: bool
 
 
 def finished(
@@ -69,13 +73,15 @@ def finished(
     if effort.spans.count > 1:
         told |= {"span": effort.spans.length, "spans_an_item": effort.spans.count}
     signed = moments.signed()
-    measured = np.stack([loss, stderr, task.deltas.energies()])
-    pool = pooling(*measured)
-    loss = pool.apply(loss)
-    extras = {AS_MEASURED: measured, **({"resampled": resampled} if len(resampled) else {})}
+    extras = {"resampled": resampled} if len(resampled) else {}
+    if effort.pools:
+        measured = np.stack([loss, stderr, task.deltas.energies()])
+        pool = pooling(*measured)
+        loss, extras = pool.apply(loss), {AS_MEASURED: measured, **extras}
+        stderr = pool.stderr(loss, stderr)
     response = measure_response(task, runner, loss)
     return Scores(
-        loss=loss, stderr=pool.stderr(loss, stderr), loss_unit=effort.loss_unit, tokens=required(task).tokens,
+        loss=loss, stderr=stderr, loss_unit=effort.loss_unit, tokens=required(task).tokens,
         samples=samples, parameters={**told, "streamed": True} if streamed else told, unmeasured=unmeasured,
         warnings=warnings, extras=extras if signed is None else {**extras, "signed": signed},
         response=response.to_json(),
