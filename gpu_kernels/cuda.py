@@ -26,7 +26,7 @@ from gpu_kernels.build import SOURCES, TIMEOUT_S
 THREADS, UNIT = 128, 32
 KINDS = ("quantize", "rtn", "dequantize")
 TYPES = ("f32", "f16", "bf16")
-FILES = ("core.h", "gpu.h", "kernels.cu")
+FILES = ("core.h", "gpu.h", "gpu_one_bit.h", "kernels.cu")
 OPTIONS = ("-std=c++17", "-fmad=false", "-prec-div=true", "-ftz=false")
 
 

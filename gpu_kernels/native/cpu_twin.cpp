@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "gpu.h"
+#include "gpu_one_bit.h"
 
 template <class K> static void run(const bw_args &a) {
     auto s = std::make_unique<typename K::shared>();

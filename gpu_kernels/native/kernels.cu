@@ -1,5 +1,5 @@
 // GPU entry points: the bodies of gpu.h, a barrier after each phase. NVRTC compiles this text too: no standard headers.
-#include "gpu.h"
+#include "gpu_one_bit.h"
 
 template <class K> static __device__ __forceinline__ void launch(const bw_args &a) {
     __shared__ typename K::shared s;

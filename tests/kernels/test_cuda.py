@@ -67,7 +67,7 @@ def test_the_twin_equals_numpy(bits: int, rows: int, columns: int, group: int, d
 @TWIN
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(2, 8), st.sampled_from([0, 1, 2]), st.integers(1, 5), st.integers(1, 6),
+    st.integers(1, 8), st.sampled_from([0, 1, 2]), st.integers(1, 5), st.integers(1, 6),
     st.sampled_from([32, 64, 128, 512, 4096]),
     st.sampled_from(sorted(KINDS)), st.integers(0, 2**32 - 1),
 )  # fmt: skip
@@ -95,6 +95,10 @@ def test_the_fused_twin_equals_the_cpu(
         stored[0, columns // 2] = np.nan
         twin("rtn", dtype, bits, rows, columns, group, symmetric, **arrays)
         assert status[0] == kernels.NOT_FINITE
+        stored[:] = 3e38
+        status[:] = 0
+        twin("rtn", dtype, bits, rows, columns, group, symmetric, **arrays)
+        assert status[0] == kernels.SCALE_TOO_LARGE
 
 
 def test_groups_that_cross_a_block_are_not_taken() -> None:
@@ -102,22 +106,24 @@ def test_groups_that_cross_a_block_are_not_taken() -> None:
 
 
 @NVCC
+@pytest.mark.parametrize("bits", [1, 3])
 @pytest.mark.parametrize("arch", [80, 90])
-def test_kernels_compile_without_spills(arch: int) -> None:
-    found = cuda.usage(cuda.Compiler("nvcc", shutil.which("nvcc")), arch, SHORT)
-    assert set(found) == {cuda.kernel_name(k, t, 3) for k in cuda.KINDS for t in cuda.TYPES}
+def test_kernels_compile_without_spills(arch: int, bits: int) -> None:
+    found = cuda.usage(cuda.Compiler("nvcc", shutil.which("nvcc")), arch, (f"BW_ONLY={bits}",))
+    assert set(found) == {cuda.kernel_name(k, t, bits) for k in cuda.KINDS for t in cuda.TYPES}
     assert all(need["spills"] == 0 for need in found.values()), found
     # 65,536 registers of a multiprocessor hold 6 blocks of 128 threads with 80 each, enough to hide memory.
     assert all(need["registers"] <= 80 for need in found.values()), found
 
 
 @NVCC
-def test_no_multiplication_is_fused_with_an_addition(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [1, 3])
+def test_no_multiplication_is_fused_with_an_addition(bits: int, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     assert nvcc is not None
     out = tmp_path / "kernels.ptx"
     source = build.SOURCES / "kernels.cu"
-    command = [nvcc, "-O3", *cuda.OPTIONS, "-DBW_ONLY=3", "-arch=sm_90", "-ptx", "-o", str(out), str(source)]
+    command = [nvcc, "-O3", *cuda.OPTIONS, f"-DBW_ONLY={bits}", "-arch=sm_90", "-ptx", "-o", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     text = out.read_text()
     assert "mul.rn.f32" in text
