@@ -35,16 +35,18 @@ class DenseCore {
         }
         const Span last = spans_.back();
         double best = gap_;
-        int64_t at = -1;
+        int64_t at = 0;
+        bool better = false;
         for (int64_t c = last.low; c <= last.high; ++c) {
             const double gap = at_row[c - last.low] + slope_ * static_cast<double>(slack_ - c * step_);
             if (c * step_ <= slack_ && gap < best) {
                 best = gap;
                 at = c;
+                better = true;
             }
         }
         out.gap = best;
-        for (int64_t t = table_.rows; at != -1 && t > 0; --t) {
+        for (int64_t t = table_.rows; better && t > 0; --t) {
             const uint8_t cell = taken[t - 1][static_cast<size_t>(at - spans_[t].low)];
             if (cell == 0) continue;
             out.cells.push_back(table_.start[t - 1] + cell - 1);

@@ -58,7 +58,7 @@ NO_LIMITS = {
     *("lease_seconds", "renew_seconds", "reaper_seconds", "poll_seconds", "relay_seconds", "heal_seconds"),
     *("cancel_seconds", "progress_seconds", "settle_seconds", "ping_seconds", "webhook_poll_seconds"),
     *("database_connections", "solve_processes", "shards", "cut_weights", "webhook_internal", "webhook_proxy"),
-    *("json_logs", "otlp_endpoint"),
+    *("json_logs", "otlp_endpoint", "device"),
 }
 Check = Callable[[Running, Path], None]
 JOB = {"kind": "inspect", "model": "hf:a/b"}

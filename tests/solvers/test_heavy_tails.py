@@ -71,6 +71,21 @@ def test_totals_that_repeat_are_tabled() -> None:
 
 
 @compiled
+def test_a_table_of_totals_gives_back_every_unit_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last units saved was one byte more than the others had spent: the walk back through the totals stopped
+    there, and the plan took a byte more than the limit."""
+    rng = np.random.default_rng([17, 3000])
+    cost = np.array([[55, 79, 104, 152], [80, 128, 176, 272], [127, 177, 227, 327]])[rng.integers(0, 3, 3000)]
+    falls = 4.0 ** -np.array([2, 3, 4, 6])
+    loss = cost[:, :1] * np.exp(rng.normal(0, 1.5, (3000, 1))) * falls * np.exp(rng.normal(0, 0.01, (3000, 4)))
+    limit = int(cost[:, 1].sum()) + 7
+    given = Problem(loss, (Resource("bytes", matrix=cost),), (Limit("bytes", limit),))
+    found = checked(given)
+    monkeypatch.setattr(native, "library", lambda: None)  # numpy has no such table
+    assert found == pytest.approx(checked(given), rel=1e-12)
+
+
+@compiled
 def test_a_limit_between_two_totals_is_no_gap() -> None:
     """What the steps of the costs cannot use is no reason to doubt the plan."""
     size = 2**40 * np.arange(3, 19)
