@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test cuda consumers peers larger chaos fuzz sweeps check format system native tools bench api golden lock clean
+.PHONY: help venv demo test cuda gpu consumers peers larger chaos fuzz sweeps check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,10 @@ native: venv     ## compile the native kernels and solvers (without a compiler, 
 
 cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print registers and spills
 	$(BIN)/python -m gpu_kernels.cuda
+
+gpu: venv native ## on a machine with a GPU: kernels, quantizers, metrics, jobs and the solver's pass on it, then their speeds
+	BITWRIGHT_TEST_GPU=1 $(BIN)/python -m pytest -q tests/gpu
+	$(BIN)/python -m benchmarks.gpu_torch
 
 chaos: native    ## the long reliability tests, bounded each (docs/reliability.md lists them): RUN=name, SEED=n repeats, SHORT=1
 	$(BIN)/python -m tests.chaos.runs $(or $(RUN),all) $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)

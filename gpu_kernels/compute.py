@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 AUTO, CPU = "auto", "cpu"
+_FULL = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def accelerator() -> torch.device | None:
@@ -54,7 +55,11 @@ def device_words() -> str | None:
 def device_full(error: BaseException) -> bool:
     """Whether an error says that the memory of a device ran out."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    # What cuBLAS, cuSOLVER and the driver take for themselves does not pass through torch's allocator.
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in words for said in _FULL)
 
 
 @lru_cache(maxsize=8)

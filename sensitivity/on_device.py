@@ -29,11 +29,18 @@ def computing() -> torch.device:
 @lru_cache(maxsize=1)
 def _settle() -> None:
     """float32 means float32 (no TF32), and of several kernels the one whose sums have one order (docs.pytorch.org,
-    "Reproducibility"); where torch has none, it says so."""
+    "Reproducibility"); where torch has none, it says so. Fused attention has one backwards only where torch is told to
+    refuse whatever has none (`warn_only=False`): here attention is done as its formula is written."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
+    for fused in (
+        torch.backends.cuda.enable_flash_sdp, torch.backends.cuda.enable_mem_efficient_sdp,
+        torch.backends.cuda.enable_cudnn_sdp,
+    ):  # fmt: skip
+        fused(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
