@@ -26,6 +26,11 @@ MEMORY = 32
 CACHED = 1 << 17
 
 
+def replays(formats: int, positions: int, directions: int) -> bool:
+    """Whether the second way is the cheaper one. positions: of an item, or of a span where those are scored apart."""
+    return formats * positions < directions * (positions + formats + MEMORY)
+
+
 class DirectionalScores:
     """Scores of one batch: the calls of its forward pass, scored along one direction after another."""
 
@@ -71,7 +76,7 @@ class DirectionalScores:
         inputs, lay = laid
         grad = lay(grad)
         positions, formats = inputs.shape[1], len(self._deltas.formats)
-        replay = formats * positions < self._directions * (positions + formats + MEMORY)
+        replay = replays(formats, positions, self._directions)
         for part in self._calls[number].parts:
             piece = grad[..., part.start : part.stop]
             if replay:

@@ -19,6 +19,7 @@ from sensitivity.base import ScoringTask
 from sensitivity.blocks import BlockModel
 from sensitivity.codes import Codes
 from sensitivity.data import Data
+from sensitivity.directional import replays
 from sensitivity.heads import Direction
 from sensitivity.on_device import back, computing
 from sensitivity.share import Values
@@ -109,8 +110,11 @@ class _Work:
             self.reached[unit] |= reached
 
 
-def _laid(use: Use, batch: Data, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs (items x spans, length, in), and gradients (directions x items x spans, length, out)."""
+#: Inputs (items x spans, length, in), and gradients (directions x items x spans, length, out).
+Laid = tuple[torch.Tensor, torch.Tensor]
+
+
+def _laid(use: Use, batch: Data, spans: Spans) -> Laid:
     positions = int(batch.inputs["input_ids"].shape[1]) if "input_ids" in batch.inputs else 0
     found = laid_out(use.call, batch.items, positions, spans)
     if found is None:
@@ -125,20 +129,42 @@ def _laid(use: Use, batch: Data, spans: Spans) -> tuple[torch.Tensor, torch.Tens
 def _unit_scores(
     codes: Codes, unit: int, uses: list[Use], batch: Data, spans: Spans, most: int
 ) -> tuple[torch.Tensor, bool]:
-    """float64 (directions x spans, items, formats): <G_s, dW> through G, some items and directions at a time.
+    """float64 (directions x spans, items, formats): <G_s, dW>, the cheaper way (directional.py).
 
     And whether any G is not zero. most: numbers of the G that are held at once.
     """
     directions, items = len(uses[0].gradients), batch.items * spans.count
     flat = [_laid(use, batch, spans) for use in uses]
-    device = flat[0][0].device
-    jobs = torch.arange(directions * items, device=device)
-    scores, reached = torch.zeros(len(jobs), len(codes.formats), dtype=torch.float64, device=device), False
-    for some in torch.split(jobs, max(1, most // codes.cells(unit))):
+    if replays(len(codes.formats), sum(x.shape[1] for x, _ in flat), directions):
+        scores, reached = _replayed(codes, unit, flat, directions)
+    else:
+        scores, reached = _by_gradients(codes, unit, flat, directions * items, most)
+    apart = scores.reshape(directions, batch.items, spans.count, -1).transpose(1, 2)
+    return apart.flatten(0, 1), reached
+
+
+def _by_gradients(codes: Codes, unit: int, flat: Sequence[Laid], jobs: int, most: int) -> tuple[torch.Tensor, bool]:
+    """float64 (jobs, formats): G = sum_t d_t x_t' of some directions, items and spans at a time, then <G, dW>."""
+    device, items = flat[0][0].device, len(flat[0][0])
+    scores, reached = torch.zeros(jobs, len(codes.formats), dtype=torch.float64, device=device), False
+    for some in torch.split(torch.arange(jobs, device=device), max(1, most // codes.cells(unit))):
         products = [torch.bmm(d[some].float().transpose(1, 2), x[some % items].float()) for x, d in flat]
         gradient = torch.stack(products).sum(0).flatten(1) if len(products) > 1 else products[0].flatten(1)
         reached = reached or bool(gradient.any())
         for column, error in enumerate(codes.errors(unit)):
             scores[some, column] = (gradient @ error.flatten()).double()
-    apart = scores.reshape(directions, batch.items, spans.count, -1).transpose(1, 2)
-    return apart.flatten(0, 1), reached
+    return scores, reached
+
+
+def _replayed(codes: Codes, unit: int, flat: Sequence[Laid], directions: int) -> tuple[torch.Tensor, bool]:
+    """The same numbers from y_t = dW x_t, once a format, and its product with every d: no G is made."""
+    items, device = len(flat[0][0]), flat[0][0].device
+    scores = torch.zeros(directions, items, len(codes.formats), dtype=torch.float64, device=device)
+    known = [(x.float(), d.float().reshape(directions, items, -1).transpose(0, 1)) for x, d in flat]
+    for column, error in enumerate(codes.errors(unit)):
+        for x, d in known:
+            scores[:, :, column] += torch.bmm(d, (x @ error.T).flatten(1)[:, :, None])[:, :, 0].T
+    reached = any(
+        bool((d.any(-1).reshape(directions, *x.shape[:2]).any(0) & x.any(-1)).any()) for x, d in flat
+    )  # fmt: skip
+    return scores.flatten(0, 1), reached
