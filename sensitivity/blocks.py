@@ -25,6 +25,7 @@ from sensitivity.memory import ran_out
 from sensitivity.on_device import computing
 from sensitivity.quiet import quiet
 from sensitivity.runner import model_folder
+from sensitivity.tied_head import check_tied_head
 from sensitivity.units_map import Slice, map_units
 
 #: The number that stands for everything outside the blocks.
@@ -168,6 +169,7 @@ def _without_weights() -> Iterator[None]:
 def open_blocks(source: ModelSource, inventory: Inventory, dtype: torch.dtype = torch.float32) -> BlockModel:
     """The skeleton, with nothing read. Raises Unsupported for models that cannot be streamed, InvalidModel."""
     head = head_for(inventory.task)
+    check_tied_head(source, inventory)
     allocator("mallopt", _MMAP_THRESHOLD, _SMALL)
     try:
         model = _skeleton(source, head, dtype)

@@ -6,6 +6,7 @@ import math
 import resource
 from pathlib import Path
 
+from bitwright.core import exhaustion
 from bitwright.core.inventory import Inventory
 from gpu_kernels.compute import accelerator, device_full
 
@@ -25,17 +26,8 @@ TIGHT = (
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's own, or what torch's allocator and the system say."""
-    words = str(error).lower()
-    texts = (
-        "not enough memory",
-        "cannot allocate memory",
-        "can't allocate memory",
-        "unable to mmap",
-        "bad_alloc",
-        "start new thread",
-    )
-    return isinstance(error, MemoryError) or device_full(error) or any(text in words for text in texts)
+    """Whether an error says that memory ran out, the host's or the device's."""
+    return exhaustion.ran_out(error) or device_full(error)
 
 
 def too_large(inventory: Inventory) -> bool:

@@ -22,6 +22,7 @@ from sensitivity.heads import Head, head_for
 from sensitivity.memory import TIGHT, ran_out
 from sensitivity.on_device import computing
 from sensitivity.quiet import quiet
+from sensitivity.tied_head import check_tied_head
 from sensitivity.units_map import Changed, Slice, map_units, put
 
 
@@ -90,6 +91,7 @@ def load_runner(source: ModelSource, inventory: Inventory) -> Runner:
     """Loads the model behind `source`. Raises InvalidModel, Unsupported, OutOfResources."""
     head = head_for(inventory.task)
     folder = model_folder(source)
+    check_tied_head(source, inventory)
     quiet()
     model, warnings = _load(folder, head)
     model.eval()

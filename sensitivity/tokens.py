@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration
+from bitwright.core.errors import InvalidCalibration, OutOfResources
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.data import SEQUENCE_TOKENS, Data
+from sensitivity.memory import TIGHT, ran_out
 from sensitivity.quiet import quiet
 
 #: Sentences are cut here: sentence models are made for short texts, and most of a batch would be padding.
@@ -57,6 +58,8 @@ def load_tokenizer(source: ModelSource) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for malformed files
+        if ran_out(error):
+            raise OutOfResources("memory ran out while reading the tokenizer", hint=TIGHT) from error
         raise InvalidCalibration(
             "the model's tokenizer cannot be read", got=f"{type(error).__name__}: {str(error)[:160]}", hint=hint
         ) from error

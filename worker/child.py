@@ -108,11 +108,12 @@ def _problem(error: BaseException) -> dict[str, Any]:
 
     from bitwright.core.canonical import FULL
     from bitwright.core.errors import BitwrightError, DiskFull, JobFailed, OutOfResources
+    from bitwright.core.exhaustion import ran_out
 
     traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, BitwrightError):
         return error.to_problem()
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if ran_out(error):
         return OutOfResources(
             "the job ran out of memory",
             hint="raise BITWRIGHT_JOB_MEMORY_BYTES, score fewer tokens, or use a larger machine",

@@ -192,8 +192,11 @@ def table_document(table: Any) -> dict[str, Any]:
 
 
 def table_text(table: Any) -> str:
-    """Losses of units; of a table of parts, their sums over each unit."""
-    digest, table = table.digest, table.by_unit()
-    rows = [[unit.name, *map(float, row)] for unit, row in zip(table.inventory.units, table.loss, strict=True)]
+    """Losses of units, those not measured marked; of a table of parts, their sums over each unit; warnings."""
+    digest, table, told = table.digest, table.by_unit(), table.provenance
+    unmeasured = set(told.get("unmeasured", ()))
+    names = [f"{u.name} (not measured)" if u.name in unmeasured else u.name for u in table.inventory.units]
+    rows = [[name, *map(float, row)] for name, row in zip(names, table.loss, strict=True)]
     head = render.facts([("metric", f"{table.metric} ({table.loss_unit})"), ("digest", digest)])
-    return f"{head}\n\n" + render.table(["unit", *table.formats], rows)
+    said = [f"warning: {text}" for text in told.get("warnings", ())]
+    return "\n\n".join([head, render.table(["unit", *table.formats], rows), *said])

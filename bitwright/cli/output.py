@@ -8,7 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from bitwright.core.errors import BitwrightError, Internal
+from bitwright.core.errors import BitwrightError, Internal, OutOfResources
+from bitwright.core.exhaustion import ran_out
 
 
 def emit(args: Namespace, document: Any, text: str) -> None:
@@ -52,8 +53,11 @@ def report_error(error: BitwrightError, *, as_json: bool) -> int:
 
 
 def report_unexpected(error: Exception, *, as_json: bool) -> int:
-    """A mistake of ours: one line, and how to see the whole trace."""
+    """Memory that ran out wherever it did; else a mistake of ours: one line, and how to see the whole trace."""
     words = " ".join(str(error).split())[:300]
+    if ran_out(error):
+        full = OutOfResources("memory ran out", got=words or "MemoryError", hint="give the process more memory")
+        return report_error(full, as_json=as_json)
     wrapped = Internal(
         f"unexpected {type(error).__name__}: {words}" if words else f"unexpected {type(error).__name__}",
         hint="run the same command with --debug to see the trace, and report it",

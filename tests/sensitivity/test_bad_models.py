@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.numpy import load_file, save_file
 
 from bitwright.core.errors import InvalidModel, JobFailed, NotFinite, OutOfResources, Unsupported
 from bitwright.models import inspect, open_model
 from sensitivity.evaluate import measure_variants
 from sensitivity.scoring import score
-from tests.sensitivity.tiny_models import DATA, Opened, calibrated, changed, token_data
+from tests.sensitivity.tiny_models import DATA, Opened, calibrated, changed, save_model, token_data
 
 FORMATS = ("int3-g32", "int8-g32")
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["memory", "blocks"])
@@ -80,6 +82,36 @@ def test_a_head_tied_to_the_embeddings(tmp_path: Path, stream: bool) -> None:
     assert (table.loss > 0).all()
     kl = measure_variants(source, inventory, {"same": lambda unit: None}, data, stream=stream)["same"].kl
     assert kl == pytest.approx(0.0, abs=1e-9)
+
+
+@BOTH
+def test_a_tied_head_that_is_no_copy_of_the_embeddings(tmp_path: Path, stream: bool) -> None:
+    """Regression: in memory transformers kept the head that the files hold, block by block the embeddings stood in for
+    it, and an engine would drop it: three different models."""
+    save_model("llama", tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    source = open_model(str(tmp_path / "m"))
+    opened = source, inspect(source)
+    with pytest.raises(InvalidModel, match=r"lm_head\.weight is not the copy"):
+        score(*opened, FORMATS, calibration=calibrated(DATA["llama"]()), options={"stream": stream})
+    with pytest.raises(InvalidModel, match=r"lm_head\.weight is not the copy"):
+        measure_variants(*opened, {"same": lambda unit: None}, DATA["llama"](), stream=stream)
+
+
+@BOTH
+def test_a_stored_copy_of_the_embeddings_is_a_tied_head(tmp_path: Path, stream: bool) -> None:
+    save_model("llama", tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    source = open_model(str(tmp_path / "m"))
+    table = score(
+        source, inspect(source), FORMATS, calibration=calibrated(DATA["llama"]()), options={"stream": stream}
+    )  # fmt: skip
+    assert (table.loss > 0).all()
 
 
 def test_blocks_that_share_their_weights_are_not_streamed(tiny: dict[str, Opened], monkeypatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.core.errors import InvalidCalibration
+from bitwright.core.errors import InvalidCalibration, OutOfResources
 from bitwright.models import inspect, open_model
 from sensitivity import calibration
 from sensitivity.data import Data, split
@@ -138,6 +138,17 @@ def test_text_for_an_image_model_and_images_without_a_default(vit: Opened, tmp_p
 def test_a_model_without_tokenizer_says_so(tiny: dict[str, Opened], text: Path) -> None:
     with pytest.raises(InvalidCalibration, match="no tokenizer"):
         calibration.load(text, *tiny["llama"])
+
+
+def test_memory_that_runs_out_in_the_tokenizer(llama: Opened, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it was told as a tokenizer that cannot be read."""
+
+    def full(*arguments: object, **more: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", full)
+    with pytest.raises(OutOfResources, match="memory"):
+        calibration.load(text, *llama)
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=40), st.integers(1, 20), st.integers(1, 20), st.integers(0, 9))
