@@ -93,7 +93,7 @@ def test_the_command_line_from_score_to_checkpoint(models_dir: Path, tmp_path: P
         ["evaluate", model, "--checkpoint", str(tmp_path / "packed"), "--tokens", "2048"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "bitwright.cli", *words], capture_output=True, text=True, timeout=240, check=False,
+            [sys.executable, "-m", "bitwright", *words], capture_output=True, text=True, timeout=240, check=False,
             cwd=ROOT, env=environment(GPU, BITWRIGHT_STATE_DIR=str(tmp_path / "state")),
         )  # fmt: skip
         assert done.returncode == 0, (words[0], done.stdout[-2000:], done.stderr[-2000:])

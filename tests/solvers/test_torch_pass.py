@@ -13,11 +13,16 @@ from tests.solvers.instances import instance
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
 
+@pytest.mark.parametrize("large", [1000, torch_pass.LARGE])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("family", "k", "bits"), [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
 )
-def test_the_same_plan_as_the_compiled_pass(family: str, k: int, dtype: type, bits: float) -> None:
+def test_the_same_plan_as_the_compiled_pass(
+    family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """large: whether samples of samples narrow the bracket."""
+    monkeypatch.setattr(torch_pass, "LARGE", large)
     one = instance(family, 40_000, k, 1, dtype=dtype, bits=bits)
     resource, limit = one.resources[0], int(one.limits[0].value)
     tensors = [torch.from_numpy(a) for a in (one.loss, resource.size, resource.rate)]
@@ -47,3 +52,28 @@ def test_a_settled_row_is_settled_for_the_whole_bracket() -> None:
         value = one.loss[settled].astype(np.float64) + slope * cost
         best = value[np.arange(len(settled)), found.choice.numpy()[settled]]
         assert (best <= value.min(axis=1) * (1 + 1e-15)).all()
+
+
+def test_one_size_for_all_and_sizes_of_32_bits_are_the_same_plan() -> None:
+    one = instance("groups", 20_000, 8, 3, dtype=np.float32)
+    loss, rate, limit = torch.from_numpy(one.loss), torch.from_numpy(one.resources[0].rate), int(one.limits[0].value)
+    size = torch.from_numpy(one.resources[0].size)
+    first = torch_pass.solve_table(loss, size, rate, limit)
+    for other in (size[:1].expand(len(size)), size.to(torch.int32)):
+        second = torch_pass.solve_table(loss, other, rate, limit)
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first.choice, second.choice)
+        assert (first.cost, first.loss, first.slope) == (second.cost, second.loss, second.slope)
+
+
+@pytest.mark.parametrize("n", [100, 12_345])
+def test_a_sample_takes_one_row_of_every_stretch(n: int) -> None:
+    rows = torch_pass._spread(n, n >> 4, 7, torch.device("cpu")).numpy()
+    width = n // (n >> 4)
+    assert (rows // width == np.arange(n >> 4)).all()
+    assert rows.max() < n
+    if n > 1000:  # every place of a stretch, none twice as often as another should
+        counts = np.bincount(rows % width, minlength=width)
+        assert counts.min() > 0.5 * counts.mean()
+        assert counts.max() < 1.5 * counts.mean()

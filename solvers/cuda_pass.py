@@ -1,0 +1,91 @@
+"""The pass of torch_pass as one kernel: on a CUDA device it reads the table once, torch's operations about ten times.
+
+NVRTC compiles native/table_pass.cu when it is first needed, a fifth of a second for each number of formats and type.
+It needs cuda.core and NVRTC (`pip install bitwright[cuda]`); without them torch's operations do the same.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from bitwright.core.errors import JobFailed
+from gpu_kernels.cuda import find_compiler
+from solvers.native.place import HERE
+
+THREADS = 256
+#: Blocks of threads for each multiprocessor: enough loads under way to fill the memory's latency.
+BLOCKS = 8
+_REAL = {torch.float32: "float", torch.float64: "double"}
+_WHOLE = {torch.int32: "int", torch.int64: "long long"}
+#: Most formats: a row lies in registers.
+MOST = 64
+
+
+def takes(loss: torch.Tensor, size: torch.Tensor) -> bool:
+    """Whether the kernel can visit this table here."""
+    fits = loss.dtype in _REAL and size.dtype in _WHOLE and loss.shape[1] <= MOST and loss.is_contiguous()
+    return fits and loss.is_cuda and torch.version.cuda is not None and _compiler_there()
+
+
+def visit(
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, price: torch.Tensor, need: torch.Tensor
+) -> tuple[torch.Tensor, int, float, torch.Tensor]:
+    """(choice, cost and loss of the settled rows, the other rows in order); see torch_pass.fused_pass.
+
+    price: (k,) cost of a unit of size, in losses. need: (k, k) [x, j]. Raises JobFailed when NVRTC cannot compile.
+    """
+    from cuda.core import LEGACY_DEFAULT_STREAM, Device, LaunchConfig, Stream, launch  # type: ignore[import-not-found]
+
+    (n, k), device = loss.shape, loss.device
+    handle = torch.cuda.current_stream(device).cuda_stream
+    at_once = 16 // loss.element_size()
+    aligned = k % at_once == 0 and loss.data_ptr() % 16 == 0
+    with torch.cuda.device(device):
+        there = Device(device.index)
+        there.set_current()
+        major, minor = there.compute_capability
+        kernel = _kernel(
+            major * 10 + minor, k, _REAL[loss.dtype], _WHOLE[size.dtype], at_once if aligned else 1
+        )  # fmt: skip
+        stream = Stream.from_handle(handle) if handle else LEGACY_DEFAULT_STREAM
+        blocks = BLOCKS * torch.cuda.get_device_properties(device).multi_processor_count
+        choice = torch.empty(n, dtype=torch.uint8, device=device)
+        costs = torch.empty(blocks, dtype=torch.int64, device=device)
+        losses = torch.empty(blocks, dtype=torch.float64, device=device)
+        room = min(n, max(1 << 16, n >> 5))
+        while True:
+            rest = torch.empty(room, dtype=torch.int64, device=device)
+            count = torch.zeros(1, dtype=torch.int64, device=device)
+            launch(
+                stream, LaunchConfig(grid=blocks, block=THREADS), kernel, loss.data_ptr(), size.data_ptr(),
+                size.stride(0), price.data_ptr(), need.data_ptr(), rate.data_ptr(), n, choice.data_ptr(),
+                rest.data_ptr(), count.data_ptr(), room, costs.data_ptr(), losses.data_ptr(),
+            )  # fmt: skip
+            found = int(count)
+            if found <= room:
+                return choice, int(costs.sum()), float(losses.sum()), rest[:found].sort().values
+            room = found
+
+
+@lru_cache(maxsize=1)
+def _compiler_there() -> bool:
+    compiler = find_compiler()
+    return compiler is not None and compiler.path is None
+
+
+@lru_cache(maxsize=64)
+def _kernel(arch: int, formats: int, real: str, whole: str, line: int) -> Any:
+    from cuda.core import Program, ProgramOptions
+
+    given = {"K": formats, "REAL": real, "WHOLE": whole, "LINE": line, "THREADS": THREADS}
+    options = ProgramOptions(
+        arch=f"sm_{arch}", std="c++17", fma=False, define_macro=[(name, str(value)) for name, value in given.items()]
+    )
+    source = (HERE / "table_pass.cu").read_text(encoding="utf-8")
+    try:
+        return Program(source, "c++", options).compile("cubin").get_kernel("visit")
+    except Exception as error:  # cuda.core's own errors derive from Exception only
+        raise JobFailed("the pass over a table could not be compiled for this GPU", got=str(error)[-600:]) from error
