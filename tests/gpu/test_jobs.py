@@ -62,7 +62,7 @@ def test_a_plan_made_on_the_gpu_is_the_cpus_and_kept_apart(
     formats = [{unit["name"]: unit["format"] for unit in plan["plan"]["units"]} for plan in (there, here)]
     alike = [unit for unit in formats[0] if formats[0][unit] == formats[1][unit]]
     assert len(alike) >= 0.95 * len(formats[0])
-    # A searched range may be another one whose error is the same to float32, and a token whose router is nearly undecided
+    # A searched range may be another one whose error is the same to float32, and a token with a nearly undecided router
     # may go to another expert: of those few weights another loss comes out.
     away = np.abs([losses[0][unit] / losses[1][unit] - 1 for unit in alike])
     assert np.median(away) <= 2e-3
