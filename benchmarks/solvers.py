@@ -30,7 +30,8 @@ import numpy as np
 from benchmarks import solver_scale
 from benchmarks.solver_peers import PEERS
 from bitwright.core.certificate import total_loss, verify, violations
-from solvers import solve
+from bitwright.core.errors import BitwrightError
+from solvers import native, solve
 from tests.solvers.instances import FAMILIES, instance
 from tests.solvers.test_several_limits import both_bind
 
@@ -190,6 +191,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot")
     options = parser.parse_args(arguments)
+    try:
+        native.required()  # figures of numpy would be taken for those of the compiled solvers
+    except BitwrightError as error:
+        parser.exit(2, f"{error}\n")
     unknown = set(options.families.split(",")) - set(FAMILIES)
     if unknown:
         parser.error(f"unknown families: {', '.join(sorted(unknown))}")

@@ -7,6 +7,7 @@ are checked at once, as all others are.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import cast
 
@@ -50,7 +51,7 @@ def run(
     resource = problem.resource(limit.resource)
     return native.solve_table(
         problem.loss,
-        max(-1, min(2**62, int(np.floor(limit.value)))),
+        max(-1, min(2**62, math.floor(limit.value))),
         size=resource.size,
         rate=resource.rate,
         sizes=resource.sizes,

@@ -40,10 +40,11 @@ def lagrangian(
             added, rest = shifted(problem, messages, np.isfinite(value))
             value = value + added
         parts = [value.min(axis=1)]
-    parts += [np.array(constant), rest]
+    parts += [np.array(constant), rest] if len(rest) else [np.array(constant)]
     if problem.groups <= 1_000_000:
         terms = np.concatenate(parts)
-        return exact_sum(terms), float(np.abs(terms).sum())
+        scale = float(np.abs(terms).sum())
+        return exact_sum(terms, scale), scale
     sums = [(part.sum(dtype=np.longdouble), np.abs(part).sum(dtype=np.longdouble)) for part in parts]
     return float(sum(value for value, _ in sums)), float(sum(size for _, size in sums))
 
@@ -58,11 +59,11 @@ def _least(problem: Problem, m: Mapping[str, float], rows: slice) -> NDArray[np.
         value = problem.loss[rows, formats].T.astype(np.float64, order="C")
         for resource, price in limits:
             if resource.matrix is not None:
-                value += resource.matrix[rows, formats].T.astype(np.float64) * price
+                value += resource.matrix[rows, formats].T * price
             else:
                 assert resource.size is not None
                 assert resource.rate is not None
-                value += np.multiply.outer(resource.rate[formats], resource.size[rows]).astype(np.float64) * price
+                value += np.multiply.outer(resource.rate[formats], resource.size[rows]) * price
         least = value[0] if len(value) == 1 else value.min(axis=0)
         best = least if best is None else np.minimum(best, least, out=best)
     assert best is not None

@@ -146,7 +146,8 @@ def _misshapen(problem: Problem, choice: NDArray[Any]) -> list[str]:
     if choice.shape != (problem.n,) or choice.dtype.kind not in "iu":
         return [f"the choice must hold one integer for each of {problem.n} units, got {choice.dtype} {choice.shape}"]
     # As unsigned numbers negative ones are larger than any format: one look is enough.
-    if len(choice) and choice.view(choice.dtype.str.replace("i", "u")).max() >= problem.k:
+    unsigned = choice.view(np.uint64) if choice.dtype == np.int64 else choice.view(choice.dtype.str.replace("i", "u"))
+    if len(choice) and unsigned.max() >= problem.k:
         return [f"a choice is outside 0 .. {problem.k - 1}"]
     return []
 

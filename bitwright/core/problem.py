@@ -82,7 +82,7 @@ class Resource:
         if units is not None:
             return _total(self._chosen(choice[units], units))
         parts = [_total(self._chosen(choice[rows], rows)) for rows in row_blocks(len(choice))]
-        return sum(parts) if self.integral else exact_sum(np.array(parts)) if len(parts) > 1 else sum(parts)
+        return parts[0] if len(parts) == 1 else sum(parts) if self.integral else exact_sum(np.array(parts))
 
     def _chosen(self, choice: IntArray, rows: slice | IntArray) -> NDArray[Any]:
         if self.matrix is not None:

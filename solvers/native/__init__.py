@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.errors import OutOfResources
+from bitwright.core.errors import OutOfResources, Unsupported
 from bitwright.core.problem import Sizes
 from solvers.core_table import Core, Effort, Found
-from solvers.native.place import library_path
+from solvers.native.place import HERE, library_path
 
 OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
 #: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
@@ -24,6 +24,8 @@ FULL_ROWS = 1 << 14
 WORK = 1 << 25
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
 _REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
+_REALS_OUT, _INTS_OUT = ctypes.c_double * 4, ctypes.c_int64 * 5
+UNKNOWN = Sizes(0, 0, 0, 0)
 
 
 @cache
@@ -57,10 +59,25 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
+def required() -> ctypes.CDLL:
+    """The library. Raises Unsupported where it is not there: for callers that have nothing else to fall back on."""
+    found = library()
+    if found is not None:
+        return found
+    if os.environ.get("BITWRIGHT_NO_NATIVE"):
+        raise Unsupported("the native solvers are switched off", got="BITWRIGHT_NO_NATIVE", hint="unset it")
+    what = "cannot be loaded on this machine" if library_path().is_file() else "is not built from these sources"
+    raise Unsupported(
+        f"the native solver library {what}",
+        expected=library_path().name,
+        got=", ".join(sorted(p.name for p in HERE.glob("libbitwright_solvers*.so"))) or "no library",
+        hint="python -m solvers.native.build",
+    )
+
+
 def core_search(core: Core, slope: float, slack: int, gap: float, effort: Effort) -> Found:
     """`core_table.search_numpy`, compiled."""
-    native = library()
-    assert native is not None
+    native = required()
     picked, out = np.empty(max(1, core.rows), np.int64), np.zeros(5)
     seconds = max(0.0, effort.end - time.monotonic())
     failed = native.bw_core_search(
@@ -118,19 +135,17 @@ def solve_table(
 
     sizes: what is known of `size` (else it is scanned once more). mapped: the arrays lie in read-only files, whose
     pages are given back once read. near: where the multiplier is looked for first (elsewhere if it is not there).
-    Raises OutOfResources when memory ran out. The library must be there.
+    Raises OutOfResources when memory ran out, Unsupported without the library.
     """
-    native = library()
-    assert native is not None
+    native = required()
     loss = np.ascontiguousarray(loss)
     n, k = loss.shape
-    keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
-    choice, reals, ints = np.empty(n, np.uint8), (ctypes.c_double * 4)(), (ctypes.c_int64 * 5)()
-    known = Sizes(0, 0, 0, 0) if sizes is None else sizes
+    known = UNKNOWN if sizes is None else sizes
     if sizes is not None and sizes.least == sizes.most:
-        keep[1] = None
+        size = None
+    keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
     pointers = [None if a is None else _address(a) for a in keep]
-    single = int(loss.dtype == np.float32)
+    choice, reals, ints, single = np.empty(n, np.uint8), _REALS_OUT(), _INTS_OUT(), int(loss.itemsize == 4)
     status = native.bw_solve_table(
         _address(loss), single, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total, known.most,
         known.divisor, int(mapped), limit, *near, threads, full_rows, WORK, seconds, seed & (2**64 - 1),
@@ -173,10 +188,9 @@ def frontier(
 ) -> Slopes:
     """Hull steps of a whole table by slope, in one pass. order: formats by rising rate; scale: brings slopes near 1.
 
-    Raises OutOfResources when memory ran out. The library must be there.
+    Raises OutOfResources when memory ran out, Unsupported without the library.
     """
-    native = library()
-    assert native is not None
+    native = required()
     loss, rate = np.ascontiguousarray(loss), np.ascontiguousarray(rate, np.int64)
     n, k = loss.shape
     same = sizes.least == sizes.most or size is None
@@ -196,9 +210,8 @@ def frontier(
 
 
 def uniform_losses(loss: NDArray[Any], mapped: bool = False) -> NDArray[np.float64]:
-    """Loss of each uniform plan, (k,), in one pass. The library must be there."""
-    native = library()
-    assert native is not None
+    """Loss of each uniform plan, (k,), in one pass. Raises Unsupported without the library."""
+    native = required()
     loss = np.ascontiguousarray(loss)
     sums = np.zeros(loss.shape[1])
     native.bw_uniform(loss.ctypes.data, int(loss.dtype == np.float32), *loss.shape, int(mapped), sums)
@@ -207,8 +220,7 @@ def uniform_losses(loss: NDArray[Any], mapped: bool = False) -> NDArray[np.float
 
 def read_seconds(array: NDArray[Any], threads: int = 1) -> float:
     """Seconds of one streaming read of an array: the physical limit of any solver of that table."""
-    native = library()
-    assert native is not None
+    native = required()
     begin = time.perf_counter()
     native.bw_read(array.ctypes.data, array.nbytes // 8, threads)
     return time.perf_counter() - begin

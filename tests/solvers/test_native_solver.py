@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.certificate import certify
+from bitwright.core.errors import Unsupported
 from bitwright.core.problem import Limit, Problem
 from solvers import native
 from solvers.base import Deadline
@@ -150,5 +151,8 @@ def test_a_library_of_other_sources_is_not_loaded(monkeypatch: pytest.MonkeyPatc
     try:
         assert not place.library_path().exists()
         assert native.library() is None
+        with pytest.raises(Unsupported, match="not built from these sources") as refused:
+            native.solve_table(np.ones((2, 2)), 3, matrix=np.ones((2, 2), np.int64))
+        assert refused.value.hint == "python -m solvers.native.build"
     finally:
         native.library.cache_clear()
