@@ -69,10 +69,13 @@ peers: venv native  ## AutoRound's AutoScheme and ModelOpt's auto_quantize again
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers tests/models/llama-stdlib
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.peers tests/models/mixtral-stdlib
 
-larger: venv native  ## score and measure models several times larger than the memory of the process, block by block
-	$(BIN)/python -m benchmarks.streaming tests/models/llama-stdlib --copies 4 --times 40 --limit-mib 600 --tokens 64 --activation-mib 64
-	$(BIN)/python -m benchmarks.streaming tests/models/mixtral-stdlib --copies 4 --times 24 --limit-mib 700 --tokens 64 --activation-mib 64
-	$(BIN)/python -m benchmarks.streaming tests/models/vit-digits --copies 24 --times 24 --limit-mib 700 --tokens 32 --activation-mib 64
+LARGER = $(BIN)/python -m benchmarks.streaming
+FEW = --activation-mib 32 --store bfloat16 --formats int4-g64
+larger: venv native  ## score and measure models four times larger than the memory of the process, block by block
+	$(LARGER) tests/models/llama-stdlib --copies 4 --times 30 --limit-mib 480 --tokens 16 $(FEW)
+	$(LARGER) tests/models/mixtral-stdlib --copies 4 --times 26 --limit-mib 600 --tokens 16 $(FEW) --score-only
+	$(LARGER) tests/models/mixtral-stdlib --copies 4 --times 26 --limit-mib 600 --tokens 64 $(FEW) --score-only --metric moe
+	$(LARGER) tests/models/vit-digits --copies 8 --times 32 --limit-mib 480 --tokens 8 $(FEW) --score-only
 
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)

@@ -19,7 +19,8 @@ and the exponents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +29,14 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidCalibration, InvalidInput
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
+from sensitivity.expert_blocks import expert_blocks
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.local import relative_output_errors
 from sensitivity.partial import State
-from sensitivity.routing import Block, outlier_scores, run_block, watch
+from sensitivity.routing import Block, no_experts, outlier_scores, run_block
 from sensitivity.runner import Runner
 from sensitivity.share import by_units
-from sensitivity.whole import whole_runner
+from sensitivity.stream_options import OPTIONS, streams
 
 LOSS_UNIT = "weighted relative block error"
 #: Tokens that blocks are run on at most.
@@ -43,11 +45,12 @@ EXPONENTS = {"alpha": 1.0, "beta": 1.5, "gamma": 1.0}
 
 
 class Moe:
-    """Options alpha, beta, gamma: exponents of routing frequency, weight and block error; together: see above."""
+    """Options alpha, beta, gamma: exponents of routing frequency, weight and block error; together: see above; stream,
+    dtype, activation_mib: see stream_options.py."""
 
     name = "moe"
     needs_data = True
-    options = frozenset({*EXPONENTS, "together"})
+    options = frozenset({*EXPONENTS, "together", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric. Raises Unsupported for dense models."""
@@ -57,44 +60,68 @@ class Moe:
         together = task.options.get("together", False)
         if not isinstance(together, bool):
             raise InvalidInput("the option together of moe is true or false", got=repr(together)[:80])
-        runner = whole_runner(task, "moe")
         size = max(1.0, task.data.tokens / task.data.items)
         few = task.data.take(np.arange(min(task.data.items, max(1, round(BLOCK_TOKENS / size)))))
-        blocks = watch(runner, few)
-        _require_traffic(blocks, few.tokens)
-        loss = relative_output_errors(task) ** (powers["gamma"] / 2)
-        experts = {units[0]: (block, number) for block in blocks for number, units in block.experts.items()}
+        experts = _experts(task)
+        warnings: list[str] = []
 
         def rows(some: tuple[int, ...]) -> Iterator[tuple[int, State]]:
-            for block, number in [experts[unit] for unit in some if unit in experts]:
-                units = block.experts[number]
-                errors = block_errors(task, runner, block, number, together=together)
-                for unit, error in zip(units, errors, strict=True):
-                    yield unit, {"errors": error, "energy": task.deltas.energy(unit)}
-                task.progress("score", (units[0] + 1) / task.shape[0], block.module)
+            wanted = set(some)
+            for runner, block in expert_blocks(task, few):
+                warnings[:] = runner.warnings
+                for number, units in block.experts.items():
+                    if units[0] in wanted:
+                        yield from _rows(task, runner, block, number, together)
+                task.progress("score", (max(max(block.experts.values())) + 1) / task.shape[0], block.module)
 
-        found = by_units(task, [block.experts[number] for block, number in experts.values()], rows)
-        for block in blocks:
-            phi, weight = block.frequency() ** powers["alpha"], block.weight() ** powers["beta"]
-            for number, units in block.experts.items():
-                share = len(units) if together else 1
-                for unit in units:
-                    loss[unit] = phi[number] * weight[number] * found[unit]["errors"] ** powers["gamma"] / share
+        found = by_units(task, experts, rows)
+        experts = [units for units in experts if units[0] in found]
+        _require_traffic([float(found[units[0]]["frequency"]) for units in experts], few.tokens)
+        loss = relative_output_errors(task) ** (powers["gamma"] / 2)
+        for units in experts:
+            for unit in units:
+                told = found[unit]
+                used = told["frequency"] ** powers["alpha"] * told["weight"] ** powers["beta"]
+                loss[unit] = used * told["errors"] ** powers["gamma"] / (len(units) if together else 1)
         exact = task.deltas.energies().max(axis=1, initial=0.0) == 0
         reached = (loss.max(axis=1, initial=0.0) > 0) | exact
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
+        streamed = {"streamed": True} if streams(task) else {}
         return Scores(
             loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=few.tokens, samples=few.items,
-            unmeasured=unmeasured, warnings=runner.warnings,
-            parameters={**powers, "together": together, **_facts(task, blocks)},
+            unmeasured=unmeasured, warnings=tuple(warnings),
+            parameters={**powers, "together": together, **streamed, **_facts(task, [found[u[0]] for u in experts])},
         )  # fmt: skip
 
 
-def _require_traffic(blocks: list[Block], tokens: int) -> None:
+def _experts(task: ScoringTask) -> list[tuple[int, ...]]:
+    """Unit numbers of every expert. Raises Unsupported for dense models."""
+    found: dict[tuple[int | None, int], list[int]] = {}
+    for number, unit in enumerate(task.inventory.units):
+        if unit.expert is not None:
+            found.setdefault((unit.layer, unit.expert), []).append(number)
+    if not found:
+        raise no_experts(task.inventory)
+    return [tuple(units) for units in found.values()]
+
+
+def _rows(
+    task: ScoringTask, runner: Runner, block: Block, number: int, together: bool
+) -> Iterator[tuple[int, State]]:  # fmt: skip
+    """What is known of an expert, by its units."""
+    units = block.experts[number]
+    told: State = {
+        "frequency": np.asarray(block.frequency()[number]), "weight": np.asarray(block.weight()[number]),
+        "cosine": np.asarray(block.cosine()), "module": np.asarray(block.module),
+    }  # fmt: skip
+    for unit, errors in zip(units, block_errors(task, runner, block, number, together=together), strict=True):
+        yield unit, {**told, "errors": errors, "energy": task.deltas.energy(unit)}
+
+
+def _require_traffic(frequency: Sequence[float], tokens: int) -> None:
     """Raises InvalidCalibration where most experts were never chosen: a few can be guessed from the others."""
-    reached = sum(int(block.chosen[:, list(block.experts)].any(dim=0).sum()) for block in blocks)
-    experts = sum(len(block.experts) for block in blocks)
-    if 2 * reached < experts:
+    reached, experts = sum(share > 0 for share in frequency), len(frequency)
+    if not experts or 2 * reached < experts:
         raise InvalidCalibration(
             "the calibration data reaches too few experts to tell how they are used",
             expected=f"routes to at least half of the {experts} experts", got=f"{reached} experts in {tokens} tokens",
@@ -136,12 +163,18 @@ def block_errors(
     return found * len(units) if together else found
 
 
-def _facts(task: ScoringTask, blocks: list[Block]) -> dict[str, object]:
-    scores = outlier_scores([unit_weight(task.source, unit) for unit in task.inventory.units])
+def _facts(task: ScoringTask, experts: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Of what is known of every expert, by module: shares of routes and of weight, and the block's cosine."""
+    frequency: dict[str, list[float]] = {}
+    weight: dict[str, list[float]] = {}
+    for told in experts:
+        frequency.setdefault(str(told["module"]), []).append(float(told["frequency"]))
+        weight.setdefault(str(told["module"]), []).append(float(told["weight"]))
+    scores = outlier_scores(unit_weight(task.source, unit) for unit in task.inventory.units)
     return {
-        "frequency": {block.module: block.frequency().tolist() for block in blocks},
-        "weight": {block.module: block.weight().tolist() for block in blocks},
-        "block_cosine": {block.module: block.cosine() for block in blocks},
+        "frequency": frequency,
+        "weight": weight,
+        "block_cosine": {str(told["module"]): float(told["cosine"]) for told in experts},
         "outlier_score": {unit.name: float(s) for unit, s in zip(task.inventory.units, scores, strict=True)},
     }
 

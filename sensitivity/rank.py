@@ -20,7 +20,7 @@ Loss unit: none. Cost: no pass (`outlier`, `first`), else 1 forward. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,9 @@ from bitwright.core.formats import FloatFormat
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.cosine_predictor import predict_cosine
 from sensitivity.deltas import unit_weight
-from sensitivity.routing import Block, outlier_scores, watch
-from sensitivity.whole import whole_runner
+from sensitivity.expert_blocks import expert_blocks
+from sensitivity.routing import Block, outlier_scores
+from sensitivity.stream_options import OPTIONS
 
 LOSS_UNIT = "score x weights x 4^-bits"
 #: A score of zero would make all formats equal: units that no rule names stay behind all others, not outside.
@@ -41,7 +42,7 @@ Floats = NDArray[np.float64]
 
 
 def _outlier(task: ScoringTask) -> Floats:
-    return outlier_scores([unit_weight(task.source, unit) for unit in task.inventory.units])
+    return outlier_scores(unit_weight(task.source, unit) for unit in task.inventory.units)
 
 
 def _first(task: ScoringTask) -> Floats:
@@ -86,18 +87,17 @@ def _flag(task: ScoringTask, name: str) -> bool:
     return value
 
 
-def _blocks(task: ScoringTask, *, residual: bool = False) -> list[Block]:
+def _blocks(task: ScoringTask, *, residual: bool = False) -> Iterator[Block]:
     if task.data is None:
         raise InvalidCalibration(
             "this ranking needs calibration data", hint="leave --calibration out for the bundled one"
         )
-    blocks = watch(whole_runner(task, "this ranking"), task.data, residual=residual)
-    if not blocks:
+    if not any(unit.expert is not None for unit in task.inventory.units):
         raise Unsupported(
             "this ranking is about experts, and this model has none", got=task.inventory.architecture,
             hint='rank by "outlier" or "first"',
         )  # fmt: skip
-    return blocks
+    return (block for _, block in expert_blocks(task, task.data, residual=residual))
 
 
 RANKINGS: dict[str, Callable[[ScoringTask], Floats]] = {
@@ -106,11 +106,11 @@ RANKINGS: dict[str, Callable[[ScoringTask], Floats]] = {
 
 
 class Rank:
-    """Rules as scores. Options `by`, and `residual` and `predictor` of the ranking `block`."""
+    """Rules as scores. Options `by`, `residual` and `predictor` of the ranking `block`; see stream_options.py."""
 
     name = "rank"
     needs_data = True
-    options = frozenset({"by", "residual", "predictor"})
+    options = frozenset({"by", "residual", "predictor", *OPTIONS})
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric. Raises InvalidInput for an unknown ranking, Unsupported for dense models."""

@@ -8,7 +8,8 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
+from bitwright.core.inventory import Inventory
 from sensitivity.data import Data
 from sensitivity.on_device import back
 from sensitivity.runner import Runner
@@ -77,27 +79,40 @@ def find_blocks(runner: Runner) -> dict[str, dict[int, tuple[int, ...]]]:
     return {name: {e: tuple(units) for e, units in experts.items()} for name, experts in found.items()}
 
 
+def no_experts(inventory: Inventory) -> Unsupported:
+    return Unsupported(
+        "this model has no experts to route to", expected="a mixture of experts", got=inventory.architecture,
+        hint="use --metric fisher",
+    )  # fmt: skip
+
+
 def watch(runner: Runner, data: Data, *, residual: bool = False) -> list[Block]:
     """Runs the model once and gives every block with what went in and came out. Raises Unsupported."""
     found = find_blocks(runner)
     if not found:
-        raise Unsupported(
-            "this model has no experts to route to", expected="a mixture of experts", got=runner.inventory.architecture,
-            hint="use --metric fisher",
-        )  # fmt: skip
+        raise no_experts(runner.inventory)
+    with watching(runner, found, residual=residual) as seen:
+        run_hooked(runner, data, ())
+    return seen()
+
+
+@contextmanager
+def watching(
+    runner: Runner, found: Mapping[str, dict[int, tuple[int, ...]]], *, residual: bool = False
+) -> Iterator[Callable[[], list[Block]]]:
+    """Listens to these blocks inside the context, items one at a time; gives what makes them of all that was heard."""
     modules = dict(runner.model.named_modules())
-    seen: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {name: ([], []) for name in found}
+    heard: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {name: ([], []) for name in found}
+    streams: dict[str, list[torch.Tensor]] = {name: [] for name in found}
 
     def keep(name: str) -> Any:
         def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
             result = output[0] if isinstance(output, tuple) else output
             assert isinstance(result, torch.Tensor)
-            seen[name][0].append(inputs[0].detach().reshape(-1, inputs[0].shape[-1]))
-            seen[name][1].append(result.detach().reshape(-1, result.shape[-1]))
+            heard[name][0].append(inputs[0].detach().reshape(-1, inputs[0].shape[-1]))
+            heard[name][1].append(result.detach().reshape(-1, result.shape[-1]))
 
         return modules[name].register_forward_hook(hook)
-
-    streams: dict[str, list[torch.Tensor]] = {name: [] for name in found}
 
     def before(name: str) -> Any:
         norm = modules.get(f"{name.rpartition('.')[0]}.{NORM}")
@@ -112,15 +127,21 @@ def watch(runner: Runner, data: Data, *, residual: bool = False) -> list[Block]:
 
         return norm.register_forward_pre_hook(hook)
 
+    def made() -> list[Block]:
+        return [
+            replace(
+                _block(runner, modules[name], name, experts, *map(torch.cat, heard[name])),
+                sequence=len(heard[name][0][0]), residual=torch.cat(streams[name]) if residual else None,
+            )
+            for name, experts in found.items()
+        ]  # fmt: skip
+
     handles = [keep(name) for name in found] + [before(name) for name in found if residual]
-    run_hooked(runner, data, handles)
-    return [
-        replace(
-            _block(runner, modules[name], name, found[name], *map(torch.cat, seen[name])),
-            sequence=len(seen[name][0][0]), residual=torch.cat(streams[name]) if residual else None,
-        )
-        for name in found
-    ]  # fmt: skip
+    try:
+        yield made
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def run_hooked(runner: Runner, data: Data, handles: Sequence[Any]) -> None:
@@ -165,7 +186,7 @@ def run_block(runner: Runner, block: Block, tokens: torch.Tensor) -> torch.Tenso
     return output.reshape(len(tokens), -1)
 
 
-def outlier_scores(weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+def outlier_scores(weights: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
     """QuantMoE-Bench's score of every linear: max over input columns of (largest / mean magnitude down the column).
 
     arXiv:2406.08155; needs no data; the same for c W. weights: (out, in) each. Columns of zeros count as 1.

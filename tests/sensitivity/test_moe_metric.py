@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -45,8 +43,10 @@ def test_an_experts_matrices_quantized_together_share_one_error(tiny: dict[str, 
 
 
 def test_calibration_that_reaches_few_experts_is_refused(tiny: dict[str, Opened]) -> None:
-    source, inventory = tiny["mixtral"]
-    blocks = watch(load_runner(source, inventory), token_data(2, 1))
+    """Three of eight; the model's two blocks of four have two each, which is enough."""
     with pytest.raises(InvalidCalibration, match="too few experts") as error:
-        _require_traffic([replace(b, chosen=b.chosen[:1] & (torch.arange(b.chosen.shape[1]) < 1)) for b in blocks], 1)
+        _require_traffic([1.0, 0, 0, 0, 0.5, 0.5, 0, 0], 1)
+    _require_traffic([0.5, 0.5, 0, 0, 0.5, 0.5, 0, 0], 1)
+    found = score(*tiny["mixtral"], FORMATS, metric="moe", calibration=calibrated(token_data(1, 1)))
+    assert len(found.provenance["unmeasured"]) == 2 * 2 * 3
     assert "--calibration-tokens" in str(error.value.hint)
