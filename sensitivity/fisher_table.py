@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidCalibration
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.data import Data
-from sensitivity.fallback import fill_unmeasured
+from sensitivity.fallback import fill_unmeasured, heard
 from sensitivity.moments import REPLICATES, Moments
 from sensitivity.partial import Partial
 from sensitivity.pooling import AS_MEASURED, pooling
@@ -66,6 +66,7 @@ def finished(
     samples = moments.items * effort.directions * effort.spans.count
     loss, stderr = moments.mean(), moments.stderr(samples)
     unmeasured: tuple[str, ...] = ()
+    known = known & heard(loss, task.deltas.energies())
     if not known.all():
         loss, stderr, unmeasured = fill_unmeasured(task, loss, stderr, known)
     resampled = np.where(known[:, None], moments.resampled(), loss)

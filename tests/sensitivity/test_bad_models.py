@@ -40,16 +40,21 @@ def test_a_constant_model(tmp_path: Path, stream: bool) -> None:
 
 @BOTH
 def test_experts_that_no_token_reaches(tiny: dict[str, Opened], stream: bool) -> None:
-    """A single token reaches two of four experts: cells of the others are stand-ins, named, never zero."""
+    """A single token reaches two of four experts: cells of the others are stand-ins, named, never zero.
+
+    Regression: queries and keys, which a sequence of one token does not use, were given their rounding, 1e-19.
+    """
     source, inventory = tiny["mixtral"]
     data = token_data(1, 1)
     table = score(source, inventory, FORMATS, calibration=calibrated(data), options={"stream": stream})
     names = set(table.provenance["unmeasured"])
     rows = [i for i, unit in enumerate(inventory.units) if unit.name in names]
-    assert len(rows) == 2 * 2 * 3, "two experts of three matrices in each of two blocks"
-    assert (table.loss[rows] > 0).all()
+    experts = [i for i in rows if inventory.units[i].expert is not None]
+    assert len(experts) == 2 * 2 * 3, "two experts of three matrices in each of two blocks"
+    others = {inventory.units[i].module for i in rows} - {inventory.units[i].module for i in experts}
+    assert others == {"self_attn.q_proj", "self_attn.k_proj"}
+    assert (table.loss[rows] > 1e-6 * np.median(table.loss)).all()
     assert np.isnan(table.stderr[rows]).all()
-    assert all(inventory.units[i].expert is not None for i in rows)
     assert any("not reached" in words for words in table.provenance["warnings"])
 
 
