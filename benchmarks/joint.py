@@ -1,6 +1,7 @@
 """Plans with pair terms against additive ones at very few bits, chosen by measuring: the numbers of docs/metrics.md.
 
 Usage: python -m benchmarks.joint MODEL [--tokens 16384] [--probe 1024] [--test 16384] [--seed 0]
+           [--menu symmetric] [--budgets 2.0625,2.1,...]
 
 Two menus: asymmetric RTN (int2,3,4,5-g64) and, as a harsh one, symmetric RTN (int2,3,4,5-sym-g64), whose 2-bit errors
 are several times larger. For each budget in code bits: the additive `fisher` plan, the plan of the solver `pairs` with
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=16_384)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--menu", choices=sorted(MENUS), default=None)
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="code bits, separated by commas")
     arguments = parser.parse_args()
     source = open_model(arguments.model)
     inventory = inspect(source)
@@ -63,7 +65,7 @@ def main() -> None:
         print("| code bits | additive | with pair terms | chosen | chosen / additive | predicted additive / joint |")
         print("|---|---|---|---|---|---|")
         ratios = []
-        for bits in BUDGETS:
+        for bits in map(float, arguments.budgets.split(",")):
             problem = table.problem(int(np.interp(bits, WIDTHS, sizes)))
             paired = replace(problem, pairs=terms)
             plans = {

@@ -21,7 +21,8 @@ def heard(loss: Losses, energy: Losses) -> NDArray[np.bool_]:
     ratio = np.divide(loss, energy, out=np.zeros_like(loss), where=energy > 0).max(axis=1, initial=0.0)
     exact = energy.max(axis=1, initial=0.0) == 0
     known = ratio[ratio > 0]
-    return exact | (ratio > (ROUNDING * float(np.median(known)) if len(known) else 0.0))
+    found: NDArray[np.bool_] = exact | (ratio > (ROUNDING * float(np.median(known)) if len(known) else 0.0))
+    return found
 
 
 def fill_unmeasured(
@@ -36,12 +37,7 @@ def fill_unmeasured(
     missing = np.flatnonzero(~reached)
     if not len(missing):
         return loss, stderr, ()
-    if not reached.any():
-        raise JobFailed(
-            "no planned unit has any influence on the model's output",
-            got="every gradient is zero",
-            hint="the model's output is constant on this data; check the model and the calibration data",
-        )
+    _some(reached)
     loss, stderr = _stand_in(task.deltas.energies(), np.arange(len(reached)), task, loss, stderr, reached)
     return loss, stderr, tuple(task.inventory.units[i].name for i in missing)
 
@@ -55,10 +51,21 @@ def fill_unmeasured_parts(
     reached: NDArray[np.bool_],
 ) -> tuple[Losses, Losses, tuple[str, ...]]:
     """As `fill_unmeasured`, for parts of units. energy: (parts, formats); units: (parts,), the unit of each part."""
-    if reached.all() or not reached.any():
-        return fill_unmeasured(task, loss, stderr, reached)
+    if reached.all():
+        return loss, stderr, ()
+    _some(reached)
     loss, stderr = _stand_in(energy, units, task, loss, stderr, reached)
     return loss, stderr, tuple(task.inventory.units[i].name for i in np.flatnonzero(~reached))
+
+
+def _some(reached: NDArray[np.bool_]) -> None:
+    """Raises JobFailed where nothing was reached."""
+    if not reached.any():
+        raise JobFailed(
+            "no planned unit has any influence on the model's output",
+            got="every gradient is zero",
+            hint="the model's output is constant on this data; check the model and the calibration data",
+        )
 
 
 def _stand_in(
