@@ -22,7 +22,7 @@ import httpx
 from bitwright import client_calls as calls
 from bitwright.client_calls import NPZ, Asked, Flow, Named, Pause, Progress, client_options, error_of, id_of, npz_bytes
 from bitwright.core.certificate import Certificate, Verdict
-from bitwright.core.errors import InvalidPlan
+from bitwright.core.errors import InvalidCalibration, InvalidPlan
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan, load_plan, plan_from_json
 from bitwright.core.problem import Problem
@@ -206,7 +206,10 @@ class Client:
         """Store a calibration or evaluation text; its digest goes into a job's `calibration` or `text`."""
         if isinstance(text, Path):
             if not text.is_file():
-                raise InvalidPlan("there is no such text file", got=str(text))
+                raise InvalidCalibration(
+                    "there is no such text file", expected="a file of this machine", got=str(text),
+                    hint="check the path, or leave it out for the bundled text",
+                )  # fmt: skip
             name, text = name or text.name, text.read_bytes()
         return self._do(calls.upload_text(text, name))
 

@@ -101,6 +101,12 @@ def test_experts_that_no_token_reaches_are_named(tmp_path: Path, capsys: Capture
     assert f"warning: {len(rows)} units were not reached by the calibration data" in report
 
 
+def test_a_calibration_file_that_is_not_there_is_told_before_a_server_is(tmp_path: Path, capsys: Capture) -> None:
+    """Regression: an invalid plan, it was said."""
+    words: list[object] = ["score", "file:m", "--calibration", tmp_path / "no.txt", "--server", "http://127.0.0.1:9"]
+    assert _refused(words, tmp_path / "table.npz", capsys) == (2, "invalid-calibration")
+
+
 def test_too_little_address_space(llama: Path, tmp_path: Path) -> None:
     """Regression: a library that did not fit was an unexpected error. 300 MiB hold Python and numpy, and no torch."""
     words = ["score", str(llama), *FORMATS, "--calibration", str(_ids(tmp_path / "ids.npy")), "--json"]
