@@ -43,6 +43,7 @@ from quantizers.hessian import Float64, checked_hessian, damped
 from quantizers.mixed import by_lines
 from quantizers.mixed_sweep import sweep_mixed
 from quantizers.range_search import RATIOS, Spans, Weighing
+from quantizers.rtn import QUANTIZER as NEAREST
 from quantizers.rtn import SCALE_TYPES, group_parameters
 from quantizers.sweep import Grid, blocks
 
@@ -150,6 +151,8 @@ class Gptq:
         if not np.isfinite(weight).all():
             raise not_finite(name, int(np.count_nonzero(~np.isfinite(weight))), weight.size)
         told = self._settings(context)
+        if not weight.size:
+            return NEAREST.quantize(weight, format, name=name)
         if isinstance(format, BlockFormat):
             told.require(format, ORDERS[1])
             natural = self._prepared(hessian, weight.shape[1], told.damping, ORDERS[1], name)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.core.errors import Unsupported
 from bitwright.core.formats import IntFormat
 from quantizers.base import Float32Matrix
 from quantizers.rtn import GAIN_LIMITS, group_parameters, half_scale, round_codes
@@ -44,6 +45,7 @@ class Weighing:
         return (lambda rows: rows) if each is None else (lambda rows: rows * each[:, start:stop])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers beyond float32 lose against any other, or are told
 def search(
     weight: Float32Matrix, spans: Spans, format: IntFormat, weighing: Weighing, ratios: Sequence[float], name: str
 ) -> Found:
@@ -96,6 +98,12 @@ def _group(
         better = error < best
         best[better], codes[better], scales[better], zeros[better] = (
             error[better], tried[better], scale[better], zero[better],
+        )  # fmt: skip
+    if not np.isfinite(best).all():
+        raise Unsupported(
+            f"{name}: the errors of ranges cannot be compared",
+            expected="errors that float32 holds", got=f"weights up to {np.abs(group).max():.3g} with these moments",
+            hint="use the error plain of clip, or scale the moments down",
         )  # fmt: skip
     return codes, scales, zeros
 

@@ -115,7 +115,7 @@ class Sqc(Gptq):
         damping: float = DAMPING, order: str = ORDERS[0], **context: Any,
     ) -> Stored:  # fmt: skip
         """See quantizers.base.Quantizer. hessian: as for `gptq`; context: the options of `Ranges`."""
-        if not isinstance(format, IntFormat) or format.tensor:
+        if not isinstance(format, IntFormat) or format.tensor or not weight.size:
             return super().quantize(weight, format, name=name, hessian=hessian, damping=damping)
         ranges = _ranges(context)
         check_weight(weight, name)

@@ -97,6 +97,8 @@ def cut(granularity: str, shape: Shape, members: tuple[Format, ...]) -> Cut:
         _check_member(granularity, member)
     if kind == "row":
         return Cut(granularity, out, inputs, min(size, max(1, out)))
+    if not out * inputs:
+        raise Unsupported("an empty matrix has no columns or groups to cut", got=f"shape {shape}")
     if kind == "column" and not match[2]:
         return Cut(granularity, inputs, out, 1)
     groups = {member.group for member in members if isinstance(member, IntFormat)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitwright.core.errors import InvalidCalibration, InvalidInput
+from bitwright.core.errors import InvalidCalibration, InvalidInput, Unsupported
 from bitwright.core.formats import IntFormat, parse_format
 from quantizers.base import group_spans
 from quantizers.clip import QUANTIZER, RATIOS
@@ -92,6 +92,13 @@ def test_clipping_lowers_the_error_without_shrinking(name: str) -> None:
     many = QUANTIZER.quantize(weight, parse_format(name)).dequantize()
     assert ((many - weight) ** 2).sum() < 0.95 * ((one - weight) ** 2).sum()
     assert float((many * weight).sum() / (weight * weight).sum()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_errors_beyond_float32_are_told_and_not_guessed() -> None:
+    """Moments so large that no error can be compared left codes that nobody had chosen."""
+    for largest in (3e38, 1e60):
+        with pytest.raises(Unsupported, match="cannot be compared"):
+            QUANTIZER.quantize(weights(4, 8), parse_format("int4-g8"), hessian=np.eye(8) * largest)
 
 
 def test_zero_groups_and_bad_hessians() -> None:

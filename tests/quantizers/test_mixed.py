@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.errors import InvalidModel
+from bitwright.core.errors import InvalidModel, Unsupported
 from bitwright.core.formats import Format, MixedFormat, parse_format
 from bitwright.core.mixed_format import mixed
 from quantizers.base import Mixed
@@ -96,6 +96,19 @@ def test_weights_that_are_no_numbers_are_refused(quantizer: str, granularity: st
     bad[3, 5] = np.nan
     with pytest.raises(InvalidModel):
         made(quantizer, some(granularity), bad)
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (4, 0)])
+def test_an_empty_matrix_is_cut_by_row_or_refused(shape: tuple[int, int]) -> None:
+    """numpy's own errors reached the caller, and of GPTQ one about a Hessian of no inputs."""
+    for quantizer in QUANTIZERS.names():
+        format = uniform("row", MENU[0], shape)
+        context = {name: np.eye(shape[1]) for name in ("hessian", "held_out")}
+        value = quantize(QUANTIZERS.load(quantizer), np.zeros(shape, np.float32), format, name="w", **context)
+        assert value.dequantize().shape == shape
+    for granularity in ("column", "column:8", "group"):
+        with pytest.raises(Unsupported, match="empty matrix"):
+            uniform(granularity, MENU[0], shape)
 
 
 def test_zero_weights_stay_zero() -> None:

@@ -16,6 +16,10 @@ from quantizers.rtn import GAIN_LIMITS, QUANTIZER, UNSHRINK_WIDTH
 from tests.strategies import format_names, shapes
 
 TINY = 2.0**-24
+ODD_FORMATS = (
+    "int1-g1", "int1-sym-g7", "int3-g7", "int4-sym-tensor", "int5-tensor-bf16", "int8-g64-fp32", "int-l3-g7", "sign-g7",
+    "sign-channel", "nf4-g7", "q4_0", "q6_k", "fp8-e4m3", "mxfp4", "nvfp4", "higgs-p1-n8-g32", "bf16",
+)  # fmt: skip
 
 
 def to_half(value: float) -> float:
@@ -244,3 +248,30 @@ def test_every_quantizer_keeps_the_contract(entry: object) -> None:
         assert np.array_equal(dequantize(value), dequantize(again))
     with pytest.raises(BitwrightError):
         quantizer.quantize(np.full((2, 8), np.nan, np.float32), parse_format("int4-g8"), name="unit", hessian=np.eye(8))
+
+
+@pytest.mark.parametrize("entry", list(QUANTIZERS), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 7), (2, 70), (0, 8), (4, 0)])
+def test_odd_shapes_and_weights_are_stored_or_refused_by_name(entry: object, shape: tuple[int, int]) -> None:
+    """Ragged tails, groups of one, zero rows, nothing at all, numbers beyond every scale: a typed error or finite
+    weights of the right shape, and no warning of numpy's on the way."""
+    quantizer = entry.load()  # type: ignore[attr-defined]
+    normal = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    context = {"hessian": np.eye(shape[1]), "held_out": np.eye(shape[1]), "mean": np.zeros(shape[1])}
+    one_zero_row = normal * (np.arange(shape[0]) > 0)[:, None]
+    for format in map(parse_format, ODD_FORMATS):
+        for weight in (
+            normal,
+            normal * 0,
+            one_zero_row,
+            normal * np.float32(1e-41),
+            np.sign(normal) * np.float32(3e38),
+        ):
+            try:
+                value = quantizer.quantize(weight.astype(np.float32), format, name="unit", **context)
+            except Unsupported:
+                continue
+            found = dequantize(value)
+            assert found.shape == shape
+            assert np.isfinite(found).all()
+            assert weight.any() or np.abs(found).max(initial=0) < 1e-6
