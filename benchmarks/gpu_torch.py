@@ -165,7 +165,8 @@ def scoring(device: str, folder: str, tokens: int, repeats: int) -> Found:
                 row["peak_mib"] = module.max_memory_allocated() / 2**20
     here, there = tables["cpu"].loss, tables[device].loss
     row["times_faster"] = row["cpu_s"] / row[f"{device}_s"]
-    row["farthest_cell"] = float(np.max(np.abs(there / here - 1)))
+    away = np.abs(there / here - 1)
+    row["median_cell"], row["farthest_cell"] = float(np.median(away)), float(np.max(away))
     return row
 
 

@@ -22,12 +22,12 @@ def computing() -> torch.device:
     """The device, set up to give the same numbers every time. Raises InvalidSetting."""
     device = compute_device()
     if device.type == "cuda":
-        _settle()
+        _settle(device)
     return device
 
 
-@lru_cache(maxsize=1)
-def _settle() -> None:
+@lru_cache(maxsize=8)
+def _settle(device: torch.device) -> None:
     """float32 means float32 (no TF32), and of several kernels the one whose sums have one order (docs.pytorch.org,
     "Reproducibility"); where torch has none, it says so. Fused attention has one backwards only where torch is told to
     refuse whatever has none (`warn_only=False`): here attention is done as its formula is written."""
@@ -42,6 +42,9 @@ def _settle() -> None:
     ):  # fmt: skip
         fused(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # torch's thread of gradients has no context of the device until something runs there, and cuBLAS warns of that.
+    with torch.inference_mode(False), torch.enable_grad():
+        torch.ones(2, device=device, requires_grad=True).square().sum().backward()  # type: ignore[no-untyped-call]
 
 
 def here(array: NDArray[Any]) -> torch.Tensor:

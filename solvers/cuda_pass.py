@@ -64,9 +64,11 @@ def visit(
                 size.stride(0), price.data_ptr(), need.data_ptr(), rate.data_ptr(), n, choice.data_ptr(),
                 rest.data_ptr(), count.data_ptr(), room, costs.data_ptr(), losses.data_ptr(),
             )  # fmt: skip
-            found = int(count)
+            # One wait for all three: the bits of the loss go as an integer.
+            sums = torch.cat([count, costs.sum()[None], losses.sum()[None].view(torch.int64)]).cpu()
+            found, cost, loss_of_them = int(sums[0]), int(sums[1]), float(sums[2:].view(torch.float64))
             if found <= room:
-                return choice, int(costs.sum()), float(losses.sum()), rest[:found].sort().values
+                return choice, cost, loss_of_them, rest[:found].sort().values
             room = found
 
 

@@ -1,13 +1,13 @@
 """The fused pass in torch, for tables that already lie on a device: the same answer as the compiled pass.
 
 One multiplier bracket, one visit of the table: rows that have one best format for every multiplier in the bracket are
-settled (their cost exact in integers, their loss in float64), the others are gathered and go to the host, a few per
-cent of the table, where `hull` finishes the work. Nothing here asks which device it is.
+settled (their cost exact in integers, their loss in float64), the others are gathered, a few in a thousand; a narrower
+bracket settles most of those, and the last go to the host, where `hull` finishes the work. Samples tell the first
+bracket. Nothing here asks which device it is, but for the one kernel of cuda_pass.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,16 @@ from solvers import cuda_pass, native
 
 #: Rows looked at together: what lies between them and the table stays small.
 BLOCK = 1 << 22
-#: From so many rows on a sample of the table stays on its device.
+#: From so many rows on the sample of a table is large too.
 LARGE = 1 << 22
+#: A gap of so much of the loss is stated, not closed with all rows (as the compiled pass has it for large tables).
+SMALL = 1e-9
+#: About so many rows go to the host; where few are left, all of them.
+FEW = 1 << 12
+#: Multipliers tried at once, how often at most, and how far below the highest they begin.
+GRID, ROUNDS, OCTAVES = 32, 12, 120
+#: Numbers held at once while multipliers are tried.
+AT_ONCE = 1 << 23
 #: Rounding of one comparison of float32 differences, outward (native/fast.hpp).
 MARGIN = 2.0**-20
 
@@ -77,11 +85,11 @@ class DeviceAnswer:
 
 
 def solve_table(
-    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, *, seed: int = 0, sample: int = 1 << 15
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, *, seed: int = 0, sample: int = 1 << 14
 ) -> DeviceAnswer | None:
     """The plan of a table on any device; None when nothing fits. Raises OutOfResources when memory ran out.
 
-    See fused_pass for shapes and types. sample: rows that go to the host to begin with.
+    See fused_pass for shapes and types. sample: rows that the first bracket is told by.
     """
     try:
         return _solved(loss, size, rate, limit, seed, sample)
@@ -101,82 +109,147 @@ def _solved(
     low, high = _bracket(loss, size, rate, limit / total, seed, sample)
     for attempt in range(40):
         found = fused_pass(loss, size, rate, low, high)
-        rest = _host(loss, size, rate, found.rows).solved(limit - found.cost, low, high, seed)
-        if rest.status == native.INFEASIBLE or rest.slope > high:
+        rest = _finished(loss[found.rows], size[found.rows], rate, limit, found, low, high, seed)
+        if rest is None or rest.slope > high:
             if high >= 1e300:
                 return None
             low, high = high * (1 - 1e-6), (high * 2.0 ** (2 << min(attempt, 6)) if attempt < 8 else 1e300)
         elif rest.slope < low:
             low, high = (low / 2.0 ** (2 << min(attempt, 6)) if attempt < 4 else 0.0), low * (1 + 1e-6)
         else:
-            found.choice[found.rows] = torch.from_numpy(rest.choice).to(found.choice.device)
-            loss_of_all, bound = found.loss + rest.loss, found.loss + rest.bound
-            return DeviceAnswer(found.choice, rest.slope, loss_of_all, found.cost + rest.cost, bound, attempt + 1)
+            found.choice[found.rows] = rest.choice
+            return DeviceAnswer(found.choice, rest.slope, rest.loss, rest.cost, rest.bound, attempt + 1)
     return None
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """Rows of a table on the host."""
+class _Rest:
+    """choice: of the rows that were left, on their device; slope; loss, cost, bound: of the whole table."""
 
-    loss: NDArray[np.floating]
-    size: NDArray[np.int64]
-    rate: NDArray[np.int64]
-
-    def solved(self, limit: int, low: float, high: float, seed: int, seconds: float = 10.0) -> native.TableAnswer:
-        """low, high: where the multiplier is looked for first."""
-        return native.solve_table(
-            self.loss, limit, size=self.size, rate=self.rate, seed=seed, seconds=seconds, near=(low, high)
-        )
-
-    def slope(self, limit: float) -> float:
-        """The critical slope at a limit, 1e300 where nothing fits."""
-        answer = self.solved(int(limit), 0.0, np.inf, 0, 0.05)
-        return 1e300 if answer.status == native.INFEASIBLE else float(answer.slope)
+    choice: torch.Tensor
+    slope: float
+    loss: float = 0.0
+    cost: int = 0
+    bound: float = 0.0
 
 
-def _host(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, rows: torch.Tensor) -> _Rows:
-    parts = loss[rows], size[rows].to(torch.int64), rate
-    part, weight, rates = (tensor.cpu().numpy() for tensor in parts)
-    return _Rows(part, weight, rates)
+def _finished(
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, found: Settled, low: float, high: float,
+    seed: int,
+) -> _Rest | None:  # fmt: skip
+    """The rows that `found` left, within what it leaves of the limit; None when they do not fit.
+
+    Where they are many, a narrower bracket settles all but about FEW on the device too; where those do not bring the
+    gap below SMALL of the loss, all go to the host after all.
+    """
+    left = limit - found.cost
+    if len(loss) > 4 * FEW and high < 1e300:
+        around = (high - low) * FEW / len(loss)
+        least, most = critical(loss, size, rate, left, low, high, 0.5 * around / high)
+        if not low <= least <= most <= high:
+            return _Rest(torch.empty(0), least if least < low else np.inf)
+        least, most = max(low, least - around), min(high, most + around)
+        inner = fused_pass(loss, size, rate, least, most)
+        few = _on_host(loss[inner.rows], size[inner.rows], rate, left - inner.cost, least, most, seed)
+        settled = found.loss + inner.loss
+        within = few.status != native.INFEASIBLE and least <= few.slope <= most
+        if within and few.loss - few.bound <= SMALL * abs(settled + few.loss):
+            inner.choice[inner.rows] = torch.from_numpy(few.choice).to(loss.device)
+            return _Rest(
+                inner.choice, few.slope, settled + few.loss, found.cost + inner.cost + few.cost, settled + few.bound
+            )
+    rest = _on_host(loss, size, rate, left, low, high, seed)
+    if rest.status == native.INFEASIBLE:
+        return None
+    choice = torch.from_numpy(rest.choice).to(loss.device)
+    return _Rest(choice, rest.slope, found.loss + rest.loss, found.cost + rest.cost, found.loss + rest.bound)
+
+
+def _on_host(
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, low: float, high: float, seed: int
+) -> native.TableAnswer:
+    parts = loss, size.to(torch.int64), rate
+    table, sizes, rates = (part.cpu().numpy() for part in parts)
+    return native.solve_table(table, limit, size=sizes, rate=rates, seed=seed, near=(low, high))
+
+
+def critical(
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: float, low: float, high: float,
+    close: float = 1e-3,
+) -> tuple[float, float]:  # fmt: skip
+    """Two multipliers close to each other, at the first of which more than the limit is spent and at the second not.
+
+    (0, low) or (high, inf) where they do not lie between low and high.
+    """
+    at_once = GRID if len(loss) * loss.shape[1] * GRID < AT_ONCE else GRID // 4
+    for _ in range(ROUNDS):
+        if high <= low * (1 + close):
+            break
+        begin = max(low, high * 2.0**-OCTAVES)
+        grid = np.append(low, np.geomspace(begin, high, at_once - 1)[1 if begin == low else 0 :])
+        within = np.flatnonzero(_spent(loss, size, rate, grid) <= limit)
+        if not len(within):
+            return high, np.inf
+        if within[0] == 0:
+            return 0.0, low
+        low, high = float(grid[within[0] - 1]), float(grid[within[0]])
+    return low, high
+
+
+def _spent(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, grid: NDArray[np.float64]) -> NDArray[np.int64]:
+    """What is spent at each multiplier, but for the rounding of losses."""
+    prices = torch.from_numpy(grid).to(loss.device)[:, None] * (rate - rate.min()).double()
+    found = torch.zeros(len(grid), dtype=torch.int64, device=loss.device)
+    step = max(1, AT_ONCE // (len(grid) * loss.shape[1]))
+    for begin in range(0, len(loss), step):
+        part, weight = loss[begin : begin + step], size[begin : begin + step]
+        value = part[None] + prices.to(loss.dtype)[:, None, :] * weight.to(loss.dtype)[None, :, None]
+        found += (rate[value.argmin(dim=2)] * weight).sum(dim=1)
+    answer: NDArray[np.int64] = found.cpu().numpy()
+    return answer
 
 
 def _bracket(
     loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, share: float, seed: int, sample: int
 ) -> tuple[float, float]:
-    """Critical slopes of a sample at its share of the limit, less and more three standard deviations.
+    """Critical multipliers of a sample at its share of the limit, less and more three standard deviations.
 
-    share: the limit over the sum of sizes. Of a large table the sample is large and stays on the device, where the
-    bracket of a sample of its own settles most of it.
+    share: the limit over the sum of sizes. The sample of a large table is large too: a sample of its own settles most
+    of it.
     """
     n = len(loss)
-    if n > LARGE:
-        rows = _spread(n, n >> 4, seed, loss.device)
-        return _narrowed(loss[rows], size[rows], rate, share, seed, sample)
-    drawn = np.arange(n) if n <= sample else np.sort(np.random.default_rng(seed).integers(0, n, sample))
-    some = _host(loss, size, rate, torch.from_numpy(drawn).to(loss.device))
-    limit = share * int(some.size.sum())
-    middle = some.slope(limit)
-    cost = np.multiply.outer(some.size, some.rate).astype(np.float64)
-    best = (some.loss + middle * cost if middle < 1e300 else cost).argmin(axis=1)
-    over = (some.rate[best] - share) * some.size
-    margin = _margin(float((over * over).sum()), int(some.size.max()), int(some.rate.max()))
-    return _outward(some.slope(limit + margin), some.slope(limit - margin))
-
-
-def _narrowed(
-    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, share: float, seed: int, sample: int
-) -> tuple[float, float]:
-    low, high = _bracket(loss, size, rate, share, seed, sample)
-    found = fused_pass(loss, size, rate, low, high)
+    if n > sample:
+        rows = _spread(n, n >> 6 if n > LARGE else sample, seed, loss.device)
+        loss, size = loss[rows], size[rows]
+    if len(loss) > sample:
+        low, high = _bracket(loss, size, rate, share, seed, sample)
+    else:
+        low, high = 0.0, _highest(loss, size, rate)
+    limit = share * int(size.sum())
+    if low == 0.0:  # so wide a bracket settles nothing
+        least, most = critical(loss, size, rate, limit, low, high)
+        if most == np.inf:
+            return least, 1e300
+        found = fused_pass(loss, size, rate, most, most)
+        left, part, weight = limit, loss, size
+        below, above = (most * 2.0**-10, most), (most, most * 2.0**10)
+    else:
+        found = fused_pass(loss, size, rate, low, high)
+        left, part, weight = limit - found.cost, loss[found.rows], size[found.rows]
+        below = above = low, high
     over = (rate[found.choice.long()].double() - share) * size
-    margin = _margin(float((over * over).sum()), int(size.max()), int(rate.max()))
-    limit, rest = share * int(size.sum()) - found.cost, _host(loss, size, rate, found.rows)
-    return _outward(*(min(max(rest.slope(limit + side * margin), low), high) for side in (1.0, -1.0)))
+    margin = 3.0 * float(over.square().sum().sqrt()) + 2.0 * int(size.max()) * int(rate.max())
+    least = critical(part, weight, rate, left + margin, *below)[0]
+    most = critical(part, weight, rate, left - margin, *above)[1]
+    return _outward(least if low == 0.0 else max(low, least), most if low == 0.0 and most < np.inf else min(high, most))
 
 
-def _margin(squares: float, most: int, rate: int) -> float:
-    return 3.0 * math.sqrt(squares) + 2.0 * most * rate
+def _highest(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor) -> float:
+    """A multiplier at which only costs count."""
+    known = loss[torch.isfinite(loss)].double()
+    gaps = torch.diff(torch.unique(rate))
+    least = float(gaps.min()) if len(gaps) else 1.0
+    return max(1e-300, 2.0 * float(known.max() - known.min()) / (least * int(size.min())))
 
 
 def _outward(low: float, high: float) -> tuple[float, float]:

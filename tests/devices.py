@@ -19,8 +19,9 @@ POSSIBLE = compiler() is not None
 def environment(device: str, **more: str) -> dict[str, str]:
     """The environment of a process that computes on `device`, which may be the second one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BITWRIGHT_")}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "second_device")])
-    return {**kept, "PYTHONPATH": path, "BITWRIGHT_DEVICE": device, **more}
+    # torch takes a device from outside for the accelerator of the whole process: beside a GPU it must not be there.
+    second = [] if device.startswith("cuda") else [str(ROOT / "tests" / "second_device")]
+    return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), *second]), "BITWRIGHT_DEVICE": device, **more}
 
 
 def run(code: str, device: str = SECOND, *, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:

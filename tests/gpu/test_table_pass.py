@@ -23,8 +23,9 @@ N = 1_000_000
 def test_the_same_plan_as_the_compiled_pass(
     family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """large: whether samples of samples narrow the bracket."""
+    """large: from where samples of samples narrow the bracket; the lower, the fewer rows go to the host."""
     monkeypatch.setattr(torch_pass, "LARGE", large)
+    monkeypatch.setattr(torch_pass, "FEW", large >> 4)
     one = instance(family, N, k, 1, dtype=dtype, bits=bits)
     resource, limit = one.resources[0], int(one.limits[0].value)
     with on(GPU):
@@ -32,8 +33,9 @@ def test_the_same_plan_as_the_compiled_pass(
     tensors = [torch.from_numpy(a).to(device) for a in (one.loss, resource.size, resource.rate)]
     ours, again = (torch_pass.solve_table(*tensors, limit) for _ in range(2))
     compiled = native.solve_table(one.loss, limit, size=resource.size, rate=resource.rate)
-    assert ours is not None
-    assert again is not None
+    assert (ours is None) == (again is None) == (compiled.status == native.INFEASIBLE)
+    if ours is None or again is None:
+        return
     assert torch.equal(ours.choice, again.choice)
     assert (ours.loss, ours.cost, ours.slope) == (again.loss, again.cost, again.slope)
     checked = certify(
