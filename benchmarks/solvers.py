@@ -111,7 +111,7 @@ def _case(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def limits(options: argparse.Namespace) -> None:
     """Two limits that both bind: gap, passes and CPU seconds of `vector`."""
-    print("| family | n | k | seed | CPU s | passes | gap |\n|" + "---|" * 7)
+    print("| family | n | k | seed | CPU s | passes | gap | status |\n|" + "---|" * 8)
     for n in (int(float(n)) for n in options.sizes.split(",")):
         for family in options.families.split(","):
             for seed in range(options.seeds):
@@ -121,7 +121,8 @@ def limits(options: argparse.Namespace) -> None:
                 seconds = time.process_time() - begin
                 gap = solution.certificate.relative_gap
                 print(
-                    f"| {family} | {n} | 8 | {seed} | {seconds:.2f} | {solution.info['passes']} | {gap:.1e} |",
+                    f"| {family} | {n} | 8 | {seed} | {seconds:.2f} | {solution.info['passes']} | {gap:.1e} "
+                    f"| {solution.certificate.status} |",
                     flush=True,
                 )
 

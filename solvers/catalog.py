@@ -38,7 +38,7 @@ SOLVERS = Catalog(
         Entry(
             "vector",
             "solvers.vector:SOLVER",
-            "several limits and rules at any size: a vector of multipliers and a repaired plan",
+            "several limits and rules at any size: a vector of multipliers, a repaired plan, often its proof",
             traits=traits(limits=MANY, rules=True, steady=(ORDER, *UNITS)),
         ),
         Entry(

@@ -58,7 +58,7 @@ class Field:
 
 def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntArray | None:
     """The best feasible choice found, or None."""
-    reduced = _reachable(reduced)
+    reduced = reachable(reduced)
     value = reduced.loss + np.tensordot(m, rows.weight, axes=1)
     penalty = value - value.min(axis=1, keepdims=True)
     choice = value.argmin(axis=1)
@@ -81,7 +81,7 @@ def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntAr
     return best
 
 
-def _reachable(reduced: Reduced) -> Reduced:
+def reachable(reduced: Reduced) -> Reduced:
     """The same with each limit lowered to the next total that its steps reach.
 
     Costs move in steps: a search that is drawn to a bound between two of them is drawn to plans that break it.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given as all_of
+from hypothesis import reject
 
 from bitwright.core.certificate import verify
+from bitwright.core.errors import OutOfResources
 from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Problem, Resource, Rule, compact_bits
 from solvers import choose, solve
 from tests.solvers.instances import instance
+from tests.strategies import problems
 
 
 def both_bind(family: str, n: int, k: int, seed: int) -> Problem:
@@ -52,6 +56,34 @@ def test_many_units_end_with_a_tiny_gap(family: str) -> None:
     assert min(solution.certificate.multipliers.values()) > 0
     assert solution.certificate.relative_gap <= 2e-6
     assert solution.info["passes"] <= 20
+
+
+@pytest.mark.parametrize("family", ["experts", "layers", "hetero"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_left_of_the_gap_is_searched_to_its_end(family: str, seed: int) -> None:
+    given = both_bind(family, 60, 4, seed)
+    best, ours = solve(given, "milp", time_limit=60), solve(given, "vector")
+    assert best.certificate.status == ours.certificate.status == "optimal"
+    assert "complete search" in str(ours.certificate.proof)
+    assert ours.loss == pytest.approx(best.loss, rel=1e-12)
+
+
+def test_the_limit_may_lie_between_two_steps() -> None:
+    """Regression: `experts` ended with a gap of 1.0e-6, nearly all of it between two steps of 44 million."""
+    solution = solve(both_bind("experts", 45_000, 8, 0), "vector", time_limit=60)
+    assert solution.certificate.status == "optimal"
+
+
+@all_of(problem=problems(units=(1, 7), rules=True, subsets=True, resources=(1, 3)))
+def test_plans_said_to_be_optimal_are(problem: Problem) -> None:
+    best = solve(problem, "brute")
+    try:
+        ours = solve(problem, "vector")
+    except OutOfResources:  # its repair finds no plan: allowed, and no claim
+        reject()
+    assert ours.feasible == best.feasible
+    if best.feasible and ours.certificate.status == "optimal":
+        assert ours.loss == pytest.approx(best.loss, rel=1e-11, abs=1e-13)
 
 
 def test_one_limit_does_not_bind() -> None:
