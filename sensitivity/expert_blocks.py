@@ -6,10 +6,11 @@ it, its block is shown, and the next layer is read. The numbers are the same up 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from sensitivity.base import ScoringTask
 from sensitivity.blocks import BlockModel, open_blocks
@@ -46,11 +47,22 @@ def _streamed(task: ScoringTask, data: Data, residual: bool) -> Iterator[tuple[R
             task.progress("score", (layer + 1) / (layers + 1), f"layer {layer} run")
 
 
+@dataclass(frozen=True)
+class _Layer(Runner):
+    """The model as far as it is loaded: one layer, its parameters and its units alone."""
+
+    loaded: Mapping[str, torch.nn.Parameter] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.loaded)
+
+
 def _of_layer(model: BlockModel, layer: int) -> Runner:
-    """The model as far as it is loaded: one layer, and its units alone."""
     some = tuple(model.inventory.units[unit] for unit in model.units_of(layer))
     places = {model.inventory.units[unit].name: model.places[unit] for unit in model.units_of(layer)}
-    return Runner(model.source, replace(model.inventory, units=some), model.model, model.head, places)
+    inventory, known = replace(model.inventory, units=some), model.parameters_of(layer)
+    return _Layer(model.source, inventory, model.model, model.head, places, loaded=known)
 
 
 def _numbered(block: Block, units: tuple[int, ...]) -> Block:

@@ -101,7 +101,7 @@ def watching(
     runner: Runner, found: Mapping[str, dict[int, tuple[int, ...]]], *, residual: bool = False
 ) -> Iterator[Callable[[], list[Block]]]:
     """Listens to these blocks inside the context, items one at a time; gives what makes them of all that was heard."""
-    modules = dict(runner.model.named_modules())
+    modules = {name: runner.model.get_submodule(name) for name in found}
     heard: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {name: ([], []) for name in found}
     streams: dict[str, list[torch.Tensor]] = {name: [] for name in found}
 
@@ -115,7 +115,7 @@ def watching(
         return modules[name].register_forward_hook(hook)
 
     def before(name: str) -> Any:
-        norm = modules.get(f"{name.rpartition('.')[0]}.{NORM}")
+        norm = getattr(runner.model.get_submodule(name.rpartition(".")[0]), NORM, None)
         if norm is None:
             raise Unsupported(
                 f"the stream that {name} adds to cannot be found", expected=NORM, got=runner.inventory.architecture,
@@ -179,7 +179,7 @@ def _block(
 
 def run_block(runner: Runner, block: Block, tokens: torch.Tensor) -> torch.Tensor:
     """(n, hidden) output of the block for some of its tokens, by their numbers."""
-    module = dict(runner.model.named_modules())[block.module]
+    module = runner.model.get_submodule(block.module)
     with torch.inference_mode():
         result = module(block.inputs[tokens][None])
     output: torch.Tensor = result[0] if isinstance(result, tuple) else result
