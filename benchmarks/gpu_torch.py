@@ -28,7 +28,7 @@ from benchmarks.gptq import FORMAT, output_error
 from bitwright.core.formats import parse_format
 from bitwright.settings import load_settings
 from quantizers.catalog import QUANTIZERS
-from solvers import cuda_pass, native, torch_pass
+from solvers import cuda_pass, native, torch_pass, torch_visit
 
 MENU = ("int2-g64", "int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-g64")
 #: Bits a weight of each format, scales included, times 1000: the rates of a table.
@@ -123,7 +123,7 @@ def table(device: str, n: int, k: int, uneven: bool, repeats: int, rate_of_copy:
     peak = module.max_memory_allocated() - before
     ours, read = answers[-1], loss.nbytes
     narrow = ours.slope * (1 - 1e-3), ours.slope * (1 + 1e-3)
-    alone = min(seconds(lambda: torch_pass.fused_pass(loss, size, rate, *narrow), device, 3 * repeats))
+    alone = min(seconds(lambda: torch_visit.fused_pass(loss, size, rate, *narrow), device, 3 * repeats))
     chosen = ours.choice.cpu().numpy()
     host = loss.cpu().numpy(), size.cpu().numpy().astype(np.int64)
     began = time.perf_counter()

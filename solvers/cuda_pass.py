@@ -1,4 +1,4 @@
-"""The pass of torch_pass as one kernel: on a CUDA device it reads the table once, torch's operations about ten times.
+"""The visit of torch_visit as one kernel: on a CUDA device it reads the table once, torch's operations about ten times.
 
 NVRTC compiles native/table_pass.cu when it is first needed, a fifth of a second for each number of formats and type.
 It needs cuda.core and NVRTC (`pip install bitwright[cuda]`); without them torch's operations do the same.
@@ -33,7 +33,7 @@ def takes(loss: torch.Tensor, size: torch.Tensor) -> bool:
 def visit(
     loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, price: torch.Tensor, need: torch.Tensor
 ) -> tuple[torch.Tensor, int, float, torch.Tensor]:
-    """(choice, cost and loss of the settled rows, the other rows in order); see torch_pass.fused_pass.
+    """(choice, cost and loss of the settled rows, the other rows in order); see torch_visit.fused_pass.
 
     price: (k,) cost of a unit of size, in losses. need: (k, k) [x, j]. Raises JobFailed when NVRTC cannot compile.
     """

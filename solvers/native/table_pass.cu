@@ -1,4 +1,4 @@
-// One visit of a table of losses that lies on a GPU; the words are those of torch_pass.fused_pass, which says the same in
+// One visit of a table of losses that lies on a GPU; the words are those of torch_visit.fused_pass, which says the same in
 // torch. Given when compiled: K formats, losses of type REAL, sizes of type WHOLE, and LINE: how many losses one load
 // brings (16 bytes where rows are whole numbers of those, else one loss). Every thread takes rows in turn and adds up in
 // the order of its rows, every block adds its threads in one order: sums are the same bits every time.

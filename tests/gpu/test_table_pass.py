@@ -8,14 +8,14 @@ import torch
 
 from bitwright.core.certificate import certify
 from gpu_kernels.compute import compute_device
-from solvers import cuda_pass, native, torch_pass
+from solvers import cuda_pass, native, torch_bracket, torch_pass, torch_visit
 from tests.gpu.places import GPU, on
 from tests.solvers.instances import instance
 
 N = 1_000_000
 
 
-@pytest.mark.parametrize("large", [100_000, torch_pass.LARGE])
+@pytest.mark.parametrize("large", [100_000, torch_bracket.LARGE])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("family", "k", "bits"), [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
@@ -24,7 +24,7 @@ def test_the_same_plan_as_the_compiled_pass(
     family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """large: from where samples of samples narrow the bracket; the lower, the fewer rows go to the host."""
-    monkeypatch.setattr(torch_pass, "LARGE", large)
+    monkeypatch.setattr(torch_bracket, "LARGE", large)
     monkeypatch.setattr(torch_pass, "FEW", large >> 4)
     one = instance(family, N, k, 1, dtype=dtype, bits=bits)
     resource, limit = one.resources[0], int(one.limits[0].value)
@@ -68,10 +68,10 @@ def test_the_kernel_settles_what_torchs_operations_settle(
     middle = float(np.median(table[:, 0])) / (rate[-1] * 2500)
     for some, size in ((loss, sizes), (loss[1:], sizes[1:].int()), (loss, sizes[:1].expand(100_001))):
         assert cuda_pass.takes(some, size) == (device.type == "cuda")
-        ours = torch_pass.fused_pass(some, size, rates, 0.8 * middle, 1.25 * middle)
+        ours = torch_visit.fused_pass(some, size, rates, 0.8 * middle, 1.25 * middle)
         with monkeypatch.context() as patch:
             patch.setattr(cuda_pass, "takes", lambda loss, size: False)
-            theirs = torch_pass.fused_pass(some, size, rates, 0.8 * middle, 1.25 * middle)
+            theirs = torch_visit.fused_pass(some, size, rates, 0.8 * middle, 1.25 * middle)
         assert 0 < len(theirs.rows) < len(some)
         assert torch.equal(ours.rows, theirs.rows)
         settled = torch.ones(len(some), dtype=torch.bool, device=device)

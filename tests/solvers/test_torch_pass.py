@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bitwright.core.certificate import certify
-from solvers import native, torch_pass
+from solvers import native, torch_bracket, torch_pass, torch_visit
 from tests.solvers.instances import instance
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
 
-@pytest.mark.parametrize("large", [1000, torch_pass.LARGE])
+@pytest.mark.parametrize("large", [1000, torch_bracket.LARGE])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("family", "k", "bits"), [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
@@ -22,7 +22,7 @@ def test_the_same_plan_as_the_compiled_pass(
     family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """large: from where samples of samples narrow the bracket; the lower, the fewer rows go to the host."""
-    monkeypatch.setattr(torch_pass, "LARGE", large)
+    monkeypatch.setattr(torch_bracket, "LARGE", large)
     monkeypatch.setattr(torch_pass, "FEW", large >> 4)
     one = instance(family, 40_000, k, 1, dtype=dtype, bits=bits)
     resource, limit = one.resources[0], int(one.limits[0].value)
@@ -45,7 +45,7 @@ def test_a_settled_row_is_settled_for_the_whole_bracket() -> None:
     size, rate = one.resources[0].size, one.resources[0].rate
     slope = native.solve_table(one.loss, int(one.limits[0].value), size=size, rate=rate).slope
     low, high = 0.9 * slope, 1.1 * slope
-    found = torch_pass.fused_pass(*(torch.from_numpy(a) for a in (one.loss, size, rate)), low, high)
+    found = torch_visit.fused_pass(*(torch.from_numpy(a) for a in (one.loss, size, rate)), low, high)
     settled = np.setdiff1d(np.arange(one.n), found.rows.numpy())
     assert 0 < len(found.rows) < one.n // 4
     cost = np.multiply.outer(size, rate)[settled]
@@ -70,7 +70,7 @@ def test_one_size_for_all_and_sizes_of_32_bits_are_the_same_plan() -> None:
 
 @pytest.mark.parametrize("n", [100, 12_345])
 def test_a_sample_takes_one_row_of_every_stretch(n: int) -> None:
-    rows = torch_pass._spread(n, n >> 4, 7, torch.device("cpu")).numpy()
+    rows = torch_bracket._spread(n, n >> 4, 7, torch.device("cpu")).numpy()
     width = n // (n >> 4)
     assert (rows // width == np.arange(n >> 4)).all()
     assert rows.max() < n
@@ -78,3 +78,19 @@ def test_a_sample_takes_one_row_of_every_stretch(n: int) -> None:
         counts = np.bincount(rows % width, minlength=width)
         assert counts.min() > 0.5 * counts.mean()
         assert counts.max() < 1.5 * counts.mean()
+
+
+def test_a_few_rows_are_solved_as_the_compiled_solver_does() -> None:
+    rng = np.random.default_rng(0)
+    none = 0
+    for _ in range(60):
+        n, k = int(rng.integers(1, 30)), int(rng.integers(2, 6))
+        loss, size = rng.exponential(1, (n, k)), rng.integers(1, 50, n)
+        rate = np.sort(rng.choice(np.arange(1, 40), k, replace=False))
+        limit = int(rng.uniform(0.8, 1.1) * size.sum() * rng.uniform(rate[0], rate[-1]))
+        ours = torch_pass.solve_table(*(torch.from_numpy(a) for a in (loss, size, rate)), limit)
+        compiled = native.solve_table(loss, limit, size=size, rate=rate)
+        assert (ours is None) == (compiled.status == native.INFEASIBLE)
+        none += ours is None
+        assert ours is None or ours.loss == pytest.approx(compiled.loss, rel=1e-12)
+    assert 0 < none < 20
