@@ -1,7 +1,7 @@
 """GPTQ and the search of scales on another device: the CPU's bytes, its errors, and no silent way back to the CPU.
 
 The device is the tests' second one: the CPU's own kernels behind a wall that torch keeps. What a GPU's kernels add up
-in another order is not seen here.
+in another order is seen by tests/gpu.
 """
 
 from __future__ import annotations
