@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitwright.core.table import load_table
+from bitwright.settings import Settings
 from gpu_kernels.compute import device_words
 from tests.devices import ROOT, environment
 from tests.gpu.places import CPU, GPU, on
 from tests.steps.bench import Bench
+from tests.steps.test_fan_out import by_runner
 
 MENU = ["int2-g64", "int3-g64", "int4-g64"]
 #: Model -> what is asked of it.
@@ -103,3 +106,22 @@ def test_the_command_line_from_score_to_checkpoint(models_dir: Path, tmp_path: P
         assert done.returncode == 0, (words[0], done.stdout[-2000:], done.stderr[-2000:])
         assert "Warning" not in done.stderr, done.stderr[-2000:]
     assert json.loads((tmp_path / "plan.json").read_bytes())["provenance"]["device"].startswith(GPU)
+
+
+def test_a_job_in_parts_by_the_children_of_a_worker_is_the_table_of_one(tmp_path: Path, models_dir: Path) -> None:
+    request = {
+        "kind": "sensitivity", "model": "file:models/llama-stdlib", "metric": "kl-probe", "formats": ["int3-g64"],
+        "calibration_tokens": 256,
+    }  # fmt: skip
+    tables = []
+    for shards in (1, 2):
+        settings = Settings(
+            state_dir=tmp_path / str(shards), model_roots={"models": models_dir}, shards=shards, cut_weights=0,
+            device=GPU,
+        )  # fmt: skip
+        result, turns = by_runner(settings, request)
+        table = load_table(Bench(settings.state_dir).context().blobs.path("tables", str(result["table_digest"])))
+        assert GPU in str(table.provenance["numerics"])
+        tables.append(table.digest)
+    assert turns == 1 + 2 + 1
+    assert tables[0] == tables[1]
