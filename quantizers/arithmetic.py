@@ -22,6 +22,7 @@ from gpu_kernels.compute import accelerator
 from quantizers import hessian, range_search
 from quantizers import sweep as sweeps
 from quantizers.base import Float32Matrix
+from quantizers.blas import ready
 from quantizers.range_search import Found, Spans, Weighing
 from quantizers.sweep import Float64, Grid
 
@@ -104,8 +105,9 @@ CPU = Cpu()
 
 
 def arithmetic() -> Arithmetic:
-    """The arithmetic of the device that the settings choose. Raises InvalidSetting."""
+    """The arithmetic of the device that the settings choose. Raises InvalidSetting, OutOfResources."""
     device = accelerator()
+    ready()
     return CPU if device is None else _on(device)
 
 

@@ -2,7 +2,7 @@
 
 Forward passes of the unquantized model only. Layers that read one tensor (q, k and v; gate and up) share one H. An
 expert's H holds the tokens that were routed to it and no others. As many layers are gathered in one pass as fit
-`limit` bytes, one block of the model at least; the rest of the model keeps nothing.
+the memory, one block of the model at least; the rest of the model keeps nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from bitwright.core.inventory import Inventory
 from sensitivity.base import Progress
 from sensitivity.capture import Key, weight_key
 from sensitivity.data import Data
+from sensitivity.memory import free_memory, free_on_device
 from sensitivity.on_device import back, here
 from sensitivity.runner import Runner
 from sensitivity.share import blocks_of
 
-#: Accumulators held at once.
-LIMIT_BYTES = 1 << 30
+#: Accumulators held at once: so many bytes, and no more than this share of the free memory.
+LIMIT_BYTES, LIMIT_SHARE = 1 << 30, 0.25
 #: Tokens (or image patches' worth of items) run at once.
 BATCH_TOKENS = 2048
 
@@ -86,9 +87,14 @@ class Watcher(TorchFunctionMode):
 
 
 def passes(
-    inventory: Inventory, limit: int = LIMIT_BYTES, units: Collection[int] | None = None
+    inventory: Inventory, limit: float | None = None, units: Collection[int] | None = None
 ) -> list[tuple[int, ...]]:
-    """Unit numbers by pass: whole blocks, as many as fit `limit` bytes (one at least). units: of these alone."""
+    """Unit numbers by pass: whole blocks, as many as fit `limit` bytes (one at least). units: of these alone.
+
+    limit: None: what the free memory allows, up to LIMIT_BYTES.
+    """
+    if limit is None:
+        limit = min(LIMIT_BYTES, LIMIT_SHARE * min(free_memory(), free_on_device()))
     groups: list[list[int]] = []
     filled = 0
     for block in blocks_of(inventory):
@@ -117,12 +123,15 @@ class MomentSink:
         self._sums: dict[int, torch.Tensor] = {}
 
     def add(self, unit: int, rows: torch.Tensor) -> None:
-        product = (rows.T.float() @ rows.float()).double()
-        self._sums[unit] = product if unit not in self._sums else self._sums[unit] + product
+        product = rows.T.float() @ rows.float()
+        if unit in self._sums:
+            self._sums[unit].add_(product)
+        else:
+            self._sums[unit] = product.double()
 
     def found(self, names: Sequence[str]) -> Moments:
-        """float32 (in, in) by unit name."""
-        return {names[unit]: back(total).astype(np.float32) for unit, total in self._sums.items()}
+        """float32 (in, in) by unit name. The sums are given away on the way: they and these never are all held."""
+        return {names[unit]: back(self._sums.pop(unit)).astype(np.float32) for unit in list(self._sums)}
 
 
 class MeanSink:

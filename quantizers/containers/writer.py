@@ -25,6 +25,7 @@ from bitwright.core.errors import (
     OutOfResources,
     VerificationFailed,
 )
+from bitwright.core.exhaustion import ran_out
 from bitwright.core.formats import Format
 from quantizers.base import Quantizer
 from quantizers.catalog import QUANTIZERS
@@ -47,7 +48,7 @@ def write_checkpoint(
         return finished
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
-    with kept_memory(), _disk_errors(partial), open_journal(partial, _key(request)) as journal:
+    with kept_memory(), _exhaustion(partial), open_journal(partial, _key(request)) as journal:
         try:
             _fill(request, partial, journal, progress, context, made)
             with ThreadPoolExecutor(1) as pool:  # the disk is slow: it takes the files while they are read back
@@ -133,7 +134,8 @@ def _label(format: Format | None) -> str:
 
 
 @contextmanager
-def _disk_errors(partial: Path) -> Iterator[None]:
+def _exhaustion(partial: Path) -> Iterator[None]:
+    """Disk and memory that ran out, as errors of ours; what is written stays for the next run, but on a full disk."""
     try:
         yield
     except OSError as error:
@@ -143,6 +145,14 @@ def _disk_errors(partial: Path) -> Iterator[None]:
         raise (DiskFull if full else OutOfResources)(
             f"cannot write the checkpoint: {error.strerror or error}",
             hint="free disk space or choose another output folder, then run the same command again",
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise OutOfResources(
+            "memory ran out while the checkpoint was written",
+            got=str(error)[:120],
+            hint="allow the process more memory and run the same command again: it goes on where it stood",
         ) from error
 
 

@@ -77,7 +77,7 @@ def _write(
     formats = [parse_format(name) for name in names]
     made = container.make(
         source, inventory, formats, units,
-        quantizer=maker.name, context=units_context(maker), context_key=maker.data,
+        quantizer=maker.name, context=units_context(maker), context_key=maker.context_key,
     )  # fmt: skip
     with (path / DATA).open("wb") as file:
         for number, arrays, mark in made:
