@@ -12,8 +12,8 @@ from solvers.torch_visit import fused_pass
 LARGE, STRETCH = 1 << 22, 64
 #: Multipliers tried at once, how often at most, and how many octaves below the highest they begin.
 GRID, ROUNDS, OCTAVES = 32, 12, 120
-#: Numbers held at once while multipliers are tried.
-AT_ONCE = 1 << 23
+#: Rows times multipliers looked at together.
+AT_ONCE = 1 << 20
 
 
 def critical(
@@ -24,7 +24,7 @@ def critical(
 
     (0, low) or (high, inf) where they do not lie between low and high.
     """
-    at_once = GRID if len(loss) * loss.shape[1] * GRID < AT_ONCE else GRID // 4
+    at_once = GRID if len(loss) * GRID <= AT_ONCE else GRID // 4
     for _ in range(ROUNDS):
         if high <= low * (1 + close):
             break
@@ -41,13 +41,19 @@ def critical(
 
 def _spent(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, grid: NDArray[np.float64]) -> NDArray[np.int64]:
     """What is spent at each multiplier, but for the rounding of losses."""
-    prices = torch.from_numpy(grid).to(loss.device)[:, None] * (rate - rate.min()).double()
+    prices = (torch.from_numpy(grid).to(loss.device)[:, None] * (rate - rate.min()).double()).to(loss.dtype)[..., None]
     found = torch.zeros(len(grid), dtype=torch.int64, device=loss.device)
-    step = max(1, AT_ONCE // (len(grid) * loss.shape[1]))
+    step = max(1, AT_ONCE // len(grid))
     for begin in range(0, len(loss), step):
-        part, weight = loss[begin : begin + step], size[begin : begin + step]
-        value = part[None] + prices.to(loss.dtype)[:, None, :] * weight.to(loss.dtype)[None, :, None]
-        found += (rate[value.argmin(dim=2)] * weight).sum(dim=1)
+        part, weight = loss[begin : begin + step].T.contiguous(), size[begin : begin + step]
+        scale = weight.to(loss.dtype)
+        best = part[0] + prices[:, 0] * scale  # (multipliers, rows), format by format: no array holds all three
+        spent = rate[0].expand(best.shape)
+        for j in range(1, len(rate)):
+            other = torch.addcmul(part[j], prices[:, j], scale)
+            spent = torch.where(other < best, rate[j], spent)
+            best = torch.minimum(best, other)
+        found += (spent * weight).sum(dim=1)
     answer: NDArray[np.int64] = found.cpu().numpy()
     return answer
 

@@ -21,6 +21,8 @@ from solvers.torch_visit import Settled, fused_pass
 
 #: A gap of so much of the loss is stated, not closed with all rows (as the compiled pass has it for large tables).
 SMALL = 1e-9
+#: Sizes added up at once.
+PIECE = 1 << 22
 #: About so many rows go to the host; where few are left, all of them.
 FEW = 1 << 12
 
@@ -58,8 +60,7 @@ def solve_table(
 def _solved(
     loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, seed: int, sample: int
 ) -> DeviceAnswer | None:
-    total = len(size) * int(size[0]) if size.stride(0) == 0 else int(size.sum())
-    low, high = bracket(loss, size, rate, limit / total, seed, sample)
+    low, high = bracket(loss, size, rate, limit / _total(size), seed, sample)
     for attempt in range(40):
         found = fused_pass(loss, size, rate, low, high)
         rest = _finished(loss[found.rows], size[found.rows], rate, limit, found, low, high, seed)
@@ -73,6 +74,13 @@ def _solved(
             found.choice[found.rows] = rest.choice
             return DeviceAnswer(found.choice, rest.slope, rest.loss, rest.cost, rest.bound, attempt + 1)
     return None
+
+
+def _total(size: torch.Tensor) -> int:
+    """In pieces: torch makes 64 bits of all 32-bit sizes before it adds them up."""
+    if size.stride(0) == 0:
+        return len(size) * int(size[0])
+    return int(torch.stack([size[at : at + PIECE].sum() for at in range(0, len(size), PIECE)]).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +111,11 @@ def _finished(
             return _Rest(torch.empty(0), least if least < low else np.inf)
         least, most = max(low, least - around), min(high, most + around)
         inner = fused_pass(loss, size, rate, least, most)
-        few = _on_host(loss[inner.rows], size[inner.rows], rate, left - inner.cost, least, most, seed)
-        settled = found.loss + inner.loss
+        settled, some = found.loss + inner.loss, (loss[inner.rows], size[inner.rows], rate)
+        for seconds in (0.0, 10.0):  # the relaxation's own plan may do
+            few = _on_host(*some, left - inner.cost, least, most, seed, seconds)
+            if few.status == native.INFEASIBLE or few.loss - few.bound <= SMALL * abs(settled + few.loss):
+                break
         within = few.status != native.INFEASIBLE and least <= few.slope <= most
         if within and few.loss - few.bound <= SMALL * abs(settled + few.loss):
             inner.choice[inner.rows] = torch.from_numpy(few.choice).to(loss.device)
@@ -119,11 +130,12 @@ def _finished(
 
 
 def _on_host(
-    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, low: float, high: float, seed: int
-) -> native.TableAnswer:
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, low: float, high: float, seed: int,
+    seconds: float = 10.0,
+) -> native.TableAnswer:  # fmt: skip
     parts = loss, size.to(torch.int64), rate
     table, sizes, rates = (part.cpu().numpy() for part in parts)
-    return native.solve_table(table, limit, size=sizes, rate=rates, seed=seed, near=(low, high))
+    return native.solve_table(table, limit, size=sizes, rate=rates, seed=seed, seconds=seconds, near=(low, high))
 
 
 def problem(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, rate_den: int = 1) -> Problem:
