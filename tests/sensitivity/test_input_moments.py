@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from bitwright.models import inspect, open_model
 from sensitivity.base import silent
 from sensitivity.data import Data
 from sensitivity.input_moments import gather, passes
@@ -60,6 +65,34 @@ def test_an_expert_has_its_own_tokens_only(tiny: dict[str, Opened]) -> None:
     both = [n for n, unit in enumerate(inventory.units) if unit.layer == 0 and "q_proj" in unit.name]
     assert len({round(traces[gate], 6) for gate in gates}) > 1
     assert gather(runner, data, both, silent)[1].keys() == {inventory.units[both[0]].name}
+
+
+def test_stacked_experts_are_calibrated_as_listed_ones(tiny: dict[str, Opened], tmp_path: Path) -> None:
+    """The same mixture stored with its experts in one tensor a role."""
+    source, inventory = tiny["mixtral"]
+    listed = load_file(source.path / "model.safetensors")
+    stored = {name.replace("block_sparse_moe", "mlp"): t for name, t in listed.items() if ".experts." not in name}
+    for layer in {unit.layer for unit in inventory.units if unit.expert is not None}:
+        experts = f"model.layers.{layer}.block_sparse_moe.experts."
+        numbers = range(len({name.split(".")[5] for name in listed if name.startswith(experts)}))
+        w1, w2, w3 = ([listed[f"{experts}{n}.w{which}.weight"] for n in numbers] for which in (1, 2, 3))
+        ups = [torch.cat(pair) for pair in zip(w1, w3, strict=True)]
+        stored[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.stack(ups)
+        stored[f"model.layers.{layer}.mlp.experts.down_proj"] = torch.stack(w2)
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(source.path / "config.json", tmp_path)
+    stacked = open_model(str(tmp_path))
+    found = [
+        gather(load_runner(*opened), DATA["mixtral"](), range(len(opened[1].units)), silent)
+        for opened in ((source, inventory), (stacked, inspect(stacked)))
+    ]
+    for name in (unit.name for unit in inventory.units if unit.expert is not None):
+        expert, role = name.split(".experts.")[1].split(".")[:2]
+        start = name.split(".block_sparse_moe")[0] + ".mlp.experts."
+        other = f"{start}{'down_proj' if role == 'w2' else 'gate_up_proj'}[{expert}]"
+        assert (name in found[0][0]) == (other in found[1][0])
+        if name in found[0][0]:
+            assert np.allclose(found[0][1][found[0][0][name]], found[1][1][found[1][0][other]], rtol=1e-5)
 
 
 def test_a_pass_holds_whole_blocks_within_its_limit(tiny: dict[str, Opened], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def test_weights_that_are_not_finite_are_named(
     tensor: str, value: float, vit: str, bench: Bench, tmp_path: Path
 ) -> None:
     model = _damaged(tmp_path / "model", vit, tensor, value)
-    for members in (DATA_FREE, {"metric": "fisher", "calibration_tokens": 64, "samples": 1}):
+    fisher = {"metric": "fisher", "calibration_tokens": 64, "samples": 1}
+    for members in (DATA_FREE, fisher, {**DATA_FREE, "quantizer": "gptq", "calibration_tokens": 64}):
         with pytest.raises(InvalidModel, match=tensor):
             bench.run("plan", model=model, budget="4bpw", **members)
     with pytest.raises(InvalidModel, match=tensor):

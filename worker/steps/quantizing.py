@@ -30,6 +30,7 @@ from sensitivity import calibration as calibrations
 from sensitivity.base import numerics
 from sensitivity.data import Calibration, Data
 from worker.steps.context import Context
+from worker.steps.finite import require_finite
 from worker.steps.texts import locate_text
 
 if TYPE_CHECKING:
@@ -178,8 +179,9 @@ def make_quantizer(
 ) -> Maker:
     """The quantizer `name` for this model; its moments (of the scoring part) are gathered once and remembered.
 
-    options: of the quantizer, as a recipe names them. Raises UnknownName, InvalidInput for other options, and
-    InvalidCalibration when the quantizer cannot do without data and there is none.
+    options: of the quantizer, as a recipe names them. Raises UnknownName, InvalidInput for other options,
+    InvalidModel for weights that are no numbers, and InvalidCalibration when the quantizer cannot do without data and
+    there is none.
     """
     quantizer: Quantizer = QUANTIZERS.load(name)
     asked = dict(options or {})
@@ -203,6 +205,7 @@ def make_quantizer(
         )
     from sensitivity.input_moments import passes
 
+    require_finite(source, inventory, context)
     data, runner = calibration.scoring, _Runner(source, inventory)
     parts = {MOMENTS: data} if not QUANTIZERS.get(name).traits.get("held_out") else with_held_out(data)
     folders = {}
