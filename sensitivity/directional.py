@@ -16,14 +16,18 @@ import torch
 from bitwright.core.errors import NotFinite, Unsupported
 from sensitivity.capture import Call, Listener
 from sensitivity.deltas import Deltas
+from sensitivity.on_device import all_finite
 from sensitivity.runner import Runner
 from sensitivity.spans import Spans, laid_out
 
 #: Writing a G and reading it again, in multiplications a number: 16 bytes at about 8 GB/s, against 16 G
 #: multiplications/s a core. For short sentences (T = 30, K = 4, F = 6) that makes replay the cheaper way.
 MEMORY = 32
-#: Numbers of weight gradients that are made before they are used: 0.5 MiB, which stays in a core's cache.
-CACHED = 1 << 17
+#: Numbers of weight gradients that are made before they are used: 1 MiB, which stays in a core's cache.
+CACHED = 1 << 18
+#: Weight gradients that are multiplied by the errors together at least; of large layers, some rows of each. With fewer,
+#: errors are read so often that it takes up to twice as long.
+TOGETHER = 4
 
 
 def replays(formats: int, positions: int, directions: int) -> bool:
@@ -58,7 +62,7 @@ class DirectionalScores:
                 self._add_call(scores, number, grad)
         for unit, grad in others.items():
             scores[0, unit] += self._stack(unit).flatten(1).double() @ grad.flatten().double()
-        if not bool(torch.isfinite(scores).all()):
+        if not all_finite(scores):
             raise NotFinite(
                 "the backward pass gave NaN or infinity", hint="the model overflows on this calibration data"
             )
@@ -73,21 +77,26 @@ class DirectionalScores:
             raise Unsupported(
                 "a layer mixes the items of a batch", hint="report this model; one item a batch would work"
             )
-        inputs, lay = laid
-        grad = lay(grad)
-        positions, formats = inputs.shape[1], len(self._deltas.formats)
-        replay = replays(formats, positions, self._directions)
-        for part in self._calls[number].parts:
-            piece = grad[..., part.start : part.stop]
-            if replay:
-                scores[:, part.unit] += self._by_replay((number, part.unit), inputs, piece)
-            else:
-                scores[:, part.unit] += self._by_gradient(part.unit, inputs, piece)
+        parts, formats = self._calls[number].parts, len(self._deltas.formats)
+        if replays(formats, laid.length, self._directions):
+            grad = laid.lay(grad)
+            for part in parts:
+                replayed = self._by_replay((number, part.unit), laid.inputs, grad[..., part.start : part.stop])
+                scores[:, part.unit] += replayed
+            return
+        cells = self._calls[number].inputs.shape[-1] * max(part.stop - part.start for part in parts)
+        for some, d, x in laid.pieces(grad, max(TOGETHER, CACHED // cells)):
+            for part in parts:
+                scores[some, part.unit] += self._by_gradient(part.unit, d[..., part.start : part.stop], x)
 
-    def _by_gradient(self, unit: int, inputs: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-        errors, some = self._stack(unit).flatten(1).T, max(1, CACHED // (grad.shape[-1] * inputs.shape[-1]))
-        pieces = zip(torch.split(grad, some), torch.split(inputs, some), strict=True)
-        return torch.cat([torch.bmm(d.transpose(1, 2), x).flatten(1) @ errors for d, x in pieces]).double()
+    def _by_gradient(self, unit: int, grad: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        errors, width = self._stack(unit).flatten(1), inputs.shape[-1]
+        some = max(1, CACHED // (len(grad) * width))
+        found = grad.new_zeros(len(errors), len(grad))
+        for start in range(0, grad.shape[-1], some):
+            gradient = torch.bmm(grad[..., start : start + some].transpose(1, 2), inputs).flatten(1)
+            found += errors[:, start * width : (start + some) * width] @ gradient.T
+        return found.T.double()
 
     def _by_replay(self, key: tuple[int, int], inputs: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         if key not in self._replayed:

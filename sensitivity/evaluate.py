@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,8 +31,17 @@ __all__ = ["Quality", "measure", "measure_checkpoint", "measure_variants", "meas
 #: Outputs of the original model that are kept for comparison at once.
 KEPT_BYTES = 1 << 30
 #: Outputs of one batch.
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 16 << 20
 BATCH_ITEMS = 32
+
+
+class Original(Protocol):
+    """The original model's outputs where they are known: of a batch that starts at a multiple of batch_items."""
+
+    @property
+    def batch_items(self) -> int: ...
+
+    def __call__(self, rows: NDArray[np.int64], /) -> torch.Tensor: ...
 
 
 def measure(
@@ -91,10 +100,12 @@ def measure_variants(
     partial: Partial = FORGETFUL,
     stream: bool | None = None,
     activation_bytes: int = ACTIVATION_BYTES,
+    original: Original | None = None,
 ) -> dict[str, Quality]:
     """As `measure`, for variants that give each unit's weights: in memory, or block by block where it would not fit.
 
     stream: decides instead. A runner that is given is always used. activation_bytes: of a walk block by block.
+    original: see `measure_weights`.
     """
     if runner is None and (too_large(inventory) if stream is None else stream):
         items = _items(data)
@@ -106,7 +117,9 @@ def measure_variants(
         )  # fmt: skip
         return {name: comparison.result() for name, comparison in comparisons.items()}
     makers = {name: (lambda make=make: whole(make, inventory.units)) for name, make in variants.items()}
-    return measure_weights(runner or load_runner(source, inventory), makers, data, progress=progress, partial=partial)
+    return measure_weights(
+        runner or load_runner(source, inventory), makers, data, progress=progress, partial=partial, original=original
+    )
 
 
 def measure_probes_streamed(
@@ -187,12 +200,16 @@ def measure_weights(
     *,
     progress: Progress | None = None,
     partial: Partial = FORGETFUL,
+    original: Original | None = None,
 ) -> dict[str, Quality]:
-    """As `measure`, for variants that are functions giving float32 weights by unit name (units left out stay)."""
+    """As `measure`, for variants that are functions giving float32 weights by unit name (units left out stay).
+
+    original: gives what the model itself puts out, for data whose items are all of one length; None: it is run.
+    """
     tell, items = progress or silent, _items(data)
     comparisons = _resumed(variants, runner.inventory.task, partial)
     order = _by_length(items)
-    size, chunk = _sizes(runner, items.take(order[-1:]))
+    size, chunk = _sizes(runner, items.take(order[-1:]), None if original is None else original.batch_items)
     total = len(order) * (1 + len(variants))
     with torch.inference_mode():
         for start in range(0, len(order), chunk):
@@ -201,10 +218,10 @@ def measure_weights(
             if not left:
                 continue
             done = start * (1 + len(variants)) + len(rows) * (len(variants) - len(left))
-            batches = [items.take(rows[i : i + size]).trimmed() for i in range(0, len(rows), size)]
-            original = _outputs(runner, batches)
-            reference = []
-            for number, output in enumerate(original):
+            cuts = [rows[i : i + size] for i in range(0, len(rows), size)]
+            batches = [items.take(cut).trimmed() for cut in cuts]
+            reference: list[torch.Tensor] = []
+            for number, output in enumerate(_outputs(runner, batches) if original is None else map(original, cuts)):
                 reference.append(output)
                 done += batches[number].items
                 tell("measure", done / total, "original model")
@@ -243,9 +260,9 @@ def _by_length(data: Data) -> NDArray[np.int64]:
     return np.argsort(mask.sum(axis=1), kind="stable").astype(np.int64)
 
 
-def _sizes(runner: Runner, longest: Data) -> tuple[int, int]:
+def _sizes(runner: Runner, longest: Data, wanted: int | None) -> tuple[int, int]:
     """Items a batch, and items whose original outputs are kept at once, from the output of the longest item."""
     with torch.inference_mode():
         one = runner.output(longest.trimmed())
-    size = max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * one.numel())))
-    return size, max(size, KEPT_BYTES // (4 * one.numel()))
+    size = max(1, min(BATCH_ITEMS, BATCH_BYTES // (4 * one.numel()))) if wanted is None else wanted
+    return size, size * max(1, KEPT_BYTES // (4 * one.numel() * size))

@@ -32,8 +32,10 @@ from sensitivity.base import Scores, ScoringTask
 from sensitivity.fisher_streamed import stream_scores
 from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
 from sensitivity.on_device import back
+from sensitivity.originals import originals
 from sensitivity.passes import Batch, batches, count_batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
+from sensitivity.response import anchor_rows
 from sensitivity.runner import Runner, load_runner
 from sensitivity.share import Values, add_up
 from sensitivity.spans import spans_of
@@ -67,17 +69,20 @@ class Fisher:
         data = required(task)
         plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed, spans_of(task, runner.head))
         moments, keeping = make_moments(task, task.partial), keeps_signed(task, plan.scores_an_item)
+        kept = originals(runner, data, plan, len(anchor_rows(data)))
 
         def compute(run: range) -> Iterator[Values]:
             for batch in batches(runner, data, task.deltas, plan, task.seed, task.progress, run):
                 reached = (batch.scores != 0).any(0).any(0).any(1).cpu().numpy()
                 signed = _signed(batch) if keeping else None
+                if kept is not None:
+                    kept.keep(batch)
                 yield Values(back(item_losses(batch)), reached, batch.rows, plan.scores_an_item, signed)
 
         add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
         known = moments.reached | (task.deltas.energies().max(axis=1, initial=0.0) == 0)
         effort = Spent(plan.samples, plan.directions, plan.spans, runner.head.loss_unit, runner.head.label_a_position)
-        return finished(task, moments, known, effort, runner, (*runner.warnings, *warnings))
+        return finished(task, moments, known, effort, runner, (*runner.warnings, *warnings), original=kept)
 
     def score_parts(self, task: ScoringTask) -> Scores:
         """As `score`, a row for each part of a unit (see parts.py)."""

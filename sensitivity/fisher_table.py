@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bitwright.core.errors import InvalidCalibration
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.data import Data
+from sensitivity.evaluate import Original
 from sensitivity.fallback import fill_unmeasured, heard
 from sensitivity.moments import REPLICATES, Moments
 from sensitivity.partial import Partial
@@ -60,9 +61,12 @@ class Spent:
 
 def finished(
     task: ScoringTask, moments: Moments, known: NDArray[np.bool_], effort: Spent, runner: Runner | None,
-    warnings: tuple[str, ...] = (), *, streamed: bool = False,
+    warnings: tuple[str, ...] = (), *, streamed: bool = False, original: Original | None = None,
 ) -> Scores:  # fmt: skip
-    """The table of finished sums. runner: the model in memory; None: it is read block by block."""
+    """The table of finished sums. runner: the model in memory; None: it is read block by block.
+
+    original: what the model itself puts out, where that is known.
+    """
     samples = moments.items * effort.directions * effort.spans.count
     loss, stderr = moments.mean(), moments.stderr(samples)
     unmeasured: tuple[str, ...] = ()
@@ -80,7 +84,7 @@ def finished(
         pool = pooling(*measured)
         loss, extras = pool.apply(loss), {AS_MEASURED: measured, **extras}
         stderr = pool.stderr(loss, stderr)
-    response = measure_response(task, runner, loss)
+    response = measure_response(task, runner, loss, original)
     return Scores(
         loss=loss, stderr=stderr, loss_unit=effort.loss_unit, tokens=required(task).tokens,
         samples=samples, parameters={**told, "streamed": True} if streamed else told, unmeasured=unmeasured,

@@ -11,6 +11,7 @@ import torch
 from bitwright.core.errors import NotFinite
 from sensitivity.heads import Head
 from sensitivity.moments import Moments
+from sensitivity.on_device import all_finite
 
 
 class Errors(Protocol):
@@ -71,5 +72,5 @@ class Measured:
 
 
 def check_finite(values: torch.Tensor) -> None:
-    if not bool(torch.isfinite(values).all()):
+    if not all_finite(values):
         raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")

@@ -26,7 +26,7 @@ from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured_parts
 from sensitivity.moments import Moments
-from sensitivity.on_device import back, here
+from sensitivity.on_device import all_finite, back, here
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes, trainable
 from sensitivity.runner import Runner
 from sensitivity.share import Values, add_up
@@ -141,7 +141,7 @@ def _batch(parts: _Parts, runner: Runner, plan: Plan, rows: NDArray[np.int64], d
         for unit, grad in others.items():
             scores = _product(parts, unit, grad[None])
             values[:, parts.of(unit)] += weight * scores.square()
-    if not bool(torch.isfinite(values).all()):
+    if not all_finite(values):
         raise NotFinite("scoring gave NaN or infinity", hint="the model overflows on this calibration data")
     return values
 

@@ -20,7 +20,7 @@ from sensitivity.runner import Runner
 from sensitivity.spans import WHOLE, Spans, default_samples, laid_out
 
 #: Captured activations of one batch; the batch size follows from it.
-BATCH_BYTES = 512 << 20
+BATCH_BYTES = 192 << 20
 #: More items at once gain nothing on a CPU.
 BATCH_ITEMS = 64
 #: How far a captured gradient may lie from autograd's, relative, before autograd takes over (float32 rounding: 1e-5).
@@ -31,13 +31,14 @@ TOLERANCE = 1e-3
 class Batch:
     """rows: the items' numbers in the data. scores: signed scores (directions x spans, items, units, formats), float64.
 
-    weight: (directions x spans, items); the item's loss is 1/2 sum of weight x score^2 / norm.
+    weight: (directions x spans, items); the item's loss is 1/2 sum of weight x score^2 / norm. output: the head's.
     """
 
     rows: NDArray[np.int64]
     scores: torch.Tensor
     weight: torch.Tensor
     norm: int
+    output: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,4 +192,4 @@ def _one_batch(runner: Runner, data: Data, deltas: Deltas, plan: Plan, rows: NDA
     for number, direction in enumerate(runner.head.directions(output, rows, plan.samples, seed)):
         found.append(scorer.along(output, direction.gradient, last=number == plan.directions - 1))
         weights.append(direction.weight.expand(plan.spans.count, -1))
-    return Batch(rows, torch.cat(found), torch.cat(weights), runner.head.norm(output))
+    return Batch(rows, torch.cat(found), torch.cat(weights), runner.head.norm(output), output.detach())

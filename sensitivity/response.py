@@ -34,7 +34,7 @@ from bitwright.core.inventory import Unit
 from sensitivity.base import Losses, ScoringTask
 from sensitivity.data import Data
 from sensitivity.deltas import quantized_weight, unit_weight
-from sensitivity.evaluate import measure_variants
+from sensitivity.evaluate import Original, measure_variants
 from sensitivity.quality import Z95
 from sensitivity.runner import Runner
 from sensitivity.stream_measure import Variant
@@ -173,8 +173,13 @@ def anchors(task: ScoringTask, loss: Losses) -> Iterator[tuple[str, float, NDArr
         yield second
 
 
-def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> Response:
-    """The response of a model. loss: (units, formats). runner: the model in memory; None: it is read block by block."""
+def measure_response(
+    task: ScoringTask, runner: Runner | None, loss: Losses, original: Original | None = None
+) -> Response:
+    """The response of a model. loss: (units, formats). runner: the model in memory; None: it is read block by block.
+
+    original: what the model itself puts out for rows of the scoring data, where that is known.
+    """
     if task.data is None:
         return Response()
     chosen = {name: (total, choice) for name, total, choice in anchors(task, loss) if total > 0}
@@ -195,6 +200,6 @@ def measure_response(task: ScoringTask, runner: Runner | None, loss: Losses) -> 
     found = measure_variants(
         task.source, task.inventory, {name: of(choice) for name, (_, choice) in chosen.items()},
         task.data.take(anchor_rows(task.data)), progress=task.progress, runner=runner, stream=True,
-        activation_bytes=activation_bytes(task),
+        activation_bytes=activation_bytes(task), original=original,
     )  # fmt: skip
     return _fitted(tuple((name, total, found[name].kl, found[name].stderr) for name, (total, _) in chosen.items()))

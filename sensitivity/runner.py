@@ -20,7 +20,7 @@ from bitwright.models import ModelSource
 from sensitivity.data import Data
 from sensitivity.heads import Head, head_for
 from sensitivity.memory import TIGHT, ran_out
-from sensitivity.on_device import computing
+from sensitivity.on_device import all_finite, computing
 from sensitivity.quiet import quiet
 from sensitivity.tied_head import check_tied_head
 from sensitivity.units_map import Changed, Slice, map_units, put
@@ -48,7 +48,7 @@ class Runner:
         """
         with running():
             result = self.head.output(self.model, data)
-        if not bool(torch.isfinite(result.detach()).all()):
+        if not all_finite(result.detach()):
             raise NotFinite(
                 "the model's forward pass gave NaN or infinity",
                 expected="finite outputs in float32",

@@ -12,8 +12,10 @@ What is left out is the covariance between spans. On the language models of docs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import torch
 
@@ -27,7 +29,6 @@ from sensitivity.heads import Head
 SPAN = 64
 #: Scores of each unit that the default number of label sets makes: they know a Gaussian cell to sqrt(2 / 256) = 9 %.
 SCORES = 256
-Lay = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,31 @@ class Spans:
 
 
 WHOLE = Spans()
+
+
+#: (segments, output gradients, inputs): a slice or numbers of some segments, and (of them, length, width) each.
+Piece = tuple[slice | torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Layout(Protocol):
+    """Inputs of a layer by segment (items x spans), and output gradients alike. length: positions of the longest."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """(segments, length, in), zeros where a segment is short."""
+        ...
+
+    def lay(self, grad: torch.Tensor) -> torch.Tensor:
+        """(segments, length, out) of a gradient that is shaped as the layer's output is."""
+        ...
+
+    def pieces(self, grad: torch.Tensor, some: int) -> Iterator[Piece]:
+        """Inputs and output gradients of `some` segments at a time, of the same length; rows beyond a segment's own
+        are zero in the gradients. Segments without positions are left out."""
+        ...
 
 
 def spans_of(task: ScoringTask, head: Head) -> Spans:
@@ -62,51 +88,91 @@ def default_samples(head: Head, data: Data, spans: Spans) -> int:
     return max(1, min(head.default_samples, math.ceil(SCORES / max(1, data.items * spans.count))))
 
 
-def laid_out(call: Call, items: int, positions: int, spans: Spans) -> tuple[torch.Tensor, Lay] | None:
-    """Inputs as (items x spans, length, in), zeros where a span is short, and what lays output gradients out alike.
-
-    positions: of the batch. None: it cannot be told which item and position an input is of.
-    """
-    inputs, total = call.inputs, items * spans.count
+def laid_out(call: Call, items: int, positions: int, spans: Spans) -> Layout | None:
+    """positions: of the batch. None: it cannot be told which item and position an input is of."""
+    inputs = call.inputs
     ordered = inputs.ndim >= 3 and max(inputs.shape[1:-1]) == inputs.shape[1:-1].numel() == positions
     if inputs.ndim >= 3 and inputs.shape[0] == items and (spans.count == 1 or ordered):
-        return _regular(inputs, items, spans), lambda grad: _regular(grad, items, spans)
+        return _Regular(inputs, items, spans)
     rows = inputs.reshape(-1, inputs.shape[-1])
     if call.tokens is not None and call.of == items * positions:
         item, position = call.tokens // positions, call.tokens % positions
         span = position // spans.length if spans.length else torch.zeros_like(position)
-        lay = _scattered(item * spans.count + span, total)
-        return lay(rows), lay
+        return _Scattered(rows, item * spans.count + span, items * spans.count)
     if spans.count == 1:
         clear = items == 1 or (inputs.ndim == 2 and len(rows) == items)
     else:
         clear = items == 1 and len(rows) == positions
-    if clear:
-        return _regular(rows, items, spans), lambda grad: _regular(grad, items, spans)
-    return None
+    return _Regular(rows, items, spans) if clear else None
 
 
-def _regular(values: torch.Tensor, items: int, spans: Spans) -> torch.Tensor:
-    """(items, ..., width) -> (items x spans, length, width)."""
-    flat = values.reshape(items, -1, values.shape[-1])
-    if spans.count == 1:
-        return flat
-    missing = spans.count * spans.length - flat.shape[1]
-    padded = torch.nn.functional.pad(flat, (0, 0, 0, missing)) if missing else flat
-    return padded.reshape(items * spans.count, spans.length, flat.shape[-1])
+@dataclass(frozen=True, eq=False)
+class _Regular:
+    """Positions that come item by item."""
+
+    values: torch.Tensor
+    items: int
+    spans: Spans
+
+    @cached_property
+    def inputs(self) -> torch.Tensor:
+        return self.lay(self.values)
+
+    @property
+    def length(self) -> int:
+        return self.inputs.shape[1]
+
+    def lay(self, grad: torch.Tensor) -> torch.Tensor:
+        flat = grad.reshape(self.items, -1, grad.shape[-1])
+        if self.spans.count == 1:
+            return flat
+        missing = self.spans.count * self.spans.length - flat.shape[1]
+        padded = torch.nn.functional.pad(flat, (0, 0, 0, missing)) if missing else flat
+        return padded.reshape(self.items * self.spans.count, self.spans.length, flat.shape[-1])
+
+    def pieces(self, grad: torch.Tensor, some: int) -> Iterator[Piece]:
+        laid = self.lay(grad)
+        for start in range(0, len(laid), some):
+            part = slice(start, start + some)
+            yield part, laid[part], self.inputs[part]
 
 
-def _scattered(segment: torch.Tensor, segments: int) -> Lay:
-    """What brings rows, each of a segment, into (segments, most rows of one, width)."""
-    order = torch.argsort(segment, stable=True)
-    counts = torch.bincount(segment, minlength=segments)
-    most, starts = int(counts.max()), torch.cumsum(counts, 0) - counts
-    ordered = segment[order]
-    target = ordered * most + torch.arange(len(order), device=order.device) - starts[ordered]
+class _Scattered:
+    """Rows that each belong to a segment: the tokens of an expert."""
 
-    def lay(values: torch.Tensor) -> torch.Tensor:
-        rows = values.reshape(len(order), -1)
-        laid = rows.new_zeros(segments * most, rows.shape[-1])
-        return laid.index_copy_(0, target, rows[order]).reshape(segments, most, rows.shape[-1])
+    def __init__(self, rows: torch.Tensor, segment: torch.Tensor, segments: int) -> None:
+        self._rows = rows
+        counts = torch.bincount(segment, minlength=segments)
+        self.length, starts = int(counts.max()), torch.cumsum(counts, 0) - counts
+        order = torch.argsort(segment, stable=True)
+        target = segment[order] * self.length + torch.arange(len(order), device=order.device) - starts[segment[order]]
+        index = torch.full((segments * self.length,), len(rows), device=order.device)
+        self._index = index.index_copy_(0, target, order).reshape(segments, self.length)
+        lengths, ranked = torch.sort(counts, descending=True, stable=True)
+        self._lengths = lengths[lengths > 0].tolist()
+        self._ranked = ranked[: len(self._lengths)]
 
-    return lay
+    @cached_property
+    def inputs(self) -> torch.Tensor:
+        return self.lay(self._rows)
+
+    def lay(self, grad: torch.Tensor) -> torch.Tensor:
+        return _taken(_padded(grad), self._index)
+
+    def pieces(self, grad: torch.Tensor, some: int) -> Iterator[Piece]:
+        padded = _padded(grad)
+        for start in range(0, len(self._lengths), some):
+            segments = self._ranked[start : start + some]
+            rows = self._index[segments, : self._lengths[start]]
+            yield segments, _taken(padded, rows), _taken(self._rows, rows.clamp(max=len(self._rows) - 1))
+
+
+def _padded(values: torch.Tensor) -> torch.Tensor:
+    """Rows, and one of zeros behind them."""
+    rows = values.reshape(-1, values.shape[-1])
+    return torch.cat([rows, rows.new_zeros(1, rows.shape[-1])])
+
+
+def _taken(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """rows[index], of (rows, width) and (segments, length)."""
+    return rows.index_select(0, index.flatten()).reshape(*index.shape, rows.shape[-1])

@@ -20,6 +20,7 @@ from bitwright.core.errors import NotFinite, Unsupported
 from sensitivity.blocks import OUTSIDE, BlockModel
 from sensitivity.capture import Listener, listener_for
 from sensitivity.data import Data
+from sensitivity.on_device import all_finite
 from sensitivity.runner import running
 from sensitivity.shelf import Shelf
 
@@ -128,7 +129,7 @@ class Stream:
 
         with running(), self._instead(forward):
             output = self.model.head.output(self.model.model, self.batches[number])
-        if not bool(torch.isfinite(output.detach()).all()):
+        if not all_finite(output.detach()):
             raise NotFinite("the model's forward pass gave NaN or infinity", hint="the checkpoint is damaged")
         return output
 

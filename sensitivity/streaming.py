@@ -21,7 +21,7 @@ from sensitivity.codes import Codes
 from sensitivity.data import Data
 from sensitivity.directional import replays
 from sensitivity.heads import Direction
-from sensitivity.on_device import back, computing
+from sensitivity.on_device import all_finite, back, computing
 from sensitivity.share import Values
 from sensitivity.spans import WHOLE, Spans, laid_out
 from sensitivity.stream import ACTIVATION_BYTES
@@ -99,7 +99,7 @@ class _Work:
             of_unit.setdefault(use.unit, []).append(use)
         for unit, found in of_unit.items():
             scores, reached = _unit_scores(self.codes, unit, found, batch, self.spans, self.most)
-            if not bool(torch.isfinite(scores).all()):
+            if not all_finite(scores):
                 raise NotFinite(
                     "the backward pass gave NaN or infinity", hint="the model overflows on this calibration data"
                 )
@@ -122,8 +122,7 @@ def _laid(use: Use, batch: Data, spans: Spans) -> Laid:
             "a layer does not say which positions it sees", expected="whole sequences",
             hint="set the metric's option span to 0",
         )  # fmt: skip
-    inputs, lay = found
-    return inputs, torch.cat([lay(gradient) for gradient in use.gradients])
+    return found.inputs, torch.cat([found.lay(gradient) for gradient in use.gradients])
 
 
 def _unit_scores(

@@ -127,3 +127,20 @@ def test_tables_keep_resampled_cells_and_signed_samples(tiny: dict[str, Opened],
     assert again.digest == table.digest
     assert again.restrict(FORMATS[1:]).extras["signed"].shape == (*signed.shape[:2], 1)
     assert set(table.provenance["response"]) == {"scale", "jump", "spread", "anchors", "points", "optimised"}
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_outputs_that_scoring_kept_are_those_of_running_again(
+    tiny: dict[str, Opened], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """To the bit, and near to what measuring finds by itself."""
+    monkeypatch.setattr("sensitivity.passes.BATCH_ITEMS", 3)
+    calibration, responses = calibrated(token_data(8, 12)), []
+    for room in (1 << 28, 4 << 10, 0):
+        monkeypatch.setattr("sensitivity.originals.KEPT_BYTES", room)
+        responses.append(score(*tiny[name], FORMATS, calibration=calibration).provenance["response"])
+    assert responses[0] == responses[1] == responses[2]
+    monkeypatch.setattr("sensitivity.fisher.originals", lambda *_: None)
+    alone = score(*tiny[name], FORMATS, calibration=calibration).provenance["response"]
+    for found, expected in zip(responses[0]["points"], alone["points"], strict=True):
+        assert found[2:] == pytest.approx(expected[2:], rel=1e-3)

@@ -97,8 +97,13 @@ def test_an_experts_tokens_go_to_their_items_and_spans(items: int, positions: in
     expected = torch.zeros(items * spans.count, 2)
     for token, row in zip(chosen, rows, strict=True):
         expected[token // positions * spans.count + token % positions // length] += row
-    assert torch.equal(found[0].sum(1), expected)
-    assert torch.equal(found[1](rows).sum(1), expected)
+    assert torch.equal(found.inputs.sum(1), expected)
+    assert torch.equal(found.lay(rows).sum(1), expected)
+    sums = torch.zeros_like(expected)
+    for some, grad, inputs in found.pieces(rows, 2):
+        sums[some] = grad.sum(1)
+        assert torch.equal(inputs * (grad != 0), grad)
+    assert torch.equal(sums, expected)
 
 
 def test_rows_of_unknown_positions_are_not_cut() -> None:
