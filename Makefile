@@ -48,6 +48,7 @@ cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print
 	$(BIN)/python -m gpu_kernels.cuda
 
 gpu: venv native ## on a machine with a GPU: kernels, quantizers, metrics, jobs and the solver's pass on it, then their speeds
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) "cuda-core>=1.2" "nvidia-cuda-nvrtc>=13"
 	BITWRIGHT_TEST_GPU=1 $(BIN)/python -m pytest -q tests/gpu
 	$(BIN)/python -m benchmarks.gpu_torch
 
