@@ -52,8 +52,8 @@ class Outcome:
     """choice: (groups,) format of each tie group, or None when nothing was found.
 
     multipliers: in the units of the original problem, by limit name and `rule:<index>`. proof: the complete search that
-    closed the gap, if one ran to its end. messages: for pair terms (`core.pair_bound`). blame: set exactly when the
-    problem was PROVED infeasible; multipliers may then prove it, and reachable says the least total of limits.
+    closed the gap, if one ran to its end. messages, curvature: of pair terms, as in `Certificate`. blame: set exactly
+    when the problem was PROVED infeasible; multipliers may then prove it, and reachable says the least total of limits.
     """
 
     choice: IntArray | None
@@ -61,6 +61,7 @@ class Outcome:
     proof: str | None = None
     blame: str | None = None
     messages: tuple[float, ...] | None = None
+    curvature: tuple[float, ...] | None = None
     reachable: Mapping[str, int | float] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 

@@ -7,12 +7,12 @@ Globerson and Jaakkola (2007) over sets of disjoint edges at once, in turn with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.problem import AT_LEAST, IntArray
+from bitwright.core.problem import AT_LEAST, IntArray, Pairs
 from solvers import highs
 from solvers.base import Deadline
 from solvers.dual import Rows, maximise
@@ -104,7 +104,7 @@ def _linear_program(field: Field, deadline: Deadline, seed: int) -> Bound | None
 
 def _ascend(field: Field, deadline: Deadline) -> Bound:
     messages = np.zeros((len(field.edges), 2, field.reduced.k))
-    multipliers = _multipliers(field, deadline)
+    multipliers = multipliers_of(field, field.loss, deadline)
     best = Bound(messages, multipliers, value_of(field, messages, multipliers))
     sets = _disjoint(field.edges)
     for _ in range(ROUNDS if len(sets) else 0):
@@ -112,7 +112,7 @@ def _ascend(field: Field, deadline: Deadline) -> Bound:
             break
         moved = field.moved(best.messages)
         messages = best.messages + _sweep(moved, priced(field, best.multipliers)[0], sets, deadline)
-        multipliers = _multipliers(field.moved(messages), deadline)
+        multipliers = multipliers_of(field, field.moved(messages).loss, deadline)
         options = [Bound(messages, m, value_of(field, messages, m)) for m in (best.multipliers, multipliers)]
         better = max(options, key=lambda option: option.value)
         gained, best = better.value - best.value, better if better.value > best.value else best
@@ -121,16 +121,16 @@ def _ascend(field: Field, deadline: Deadline) -> Bound:
     return best
 
 
-def _multipliers(field: Field, deadline: Deadline) -> Floats:
-    """The best multipliers for the groups' own losses: exact for one limit, else by smoothed Newton steps."""
+def multipliers_of(field: Field, loss: Floats, deadline: Deadline) -> Floats:
+    """The best multipliers for losses (g, k) without pair terms: exact for one limit, else by smoothed Newton steps."""
     reduced = field.reduced
     if not reduced.rows:
         return np.zeros(0)
     if len(reduced.rows) == 1 and reduced.limits:
-        vertex = relax(build_hulls(field.loss, reduced.limits[0].weight), reduced.limits[0].bound)
+        vertex = relax(build_hulls(loss, reduced.limits[0].weight), reduced.limits[0].bound)
         return np.array([vertex.slope if vertex else 0.0])
     rows = Rows.of(reduced)
-    return maximise(field.without_pairs(), rows, deadline).multipliers / rows.scale
+    return maximise(replace(reduced, loss=loss, pairs=Pairs()), rows, deadline).multipliers / rows.scale
 
 
 def _sweep(field: Field, price: Floats, sets: list[IntArray], deadline: Deadline) -> Floats:

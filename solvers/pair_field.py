@@ -51,14 +51,12 @@ class Field:
         near = tuple(np.split(order % max(1, len(edges)), cut))
         return Field(reduced, reduced.loss, edges, table, place, near)
 
-    def row(self, edge: int, group: int, form: int) -> Floats:
-        """(k,) pair losses of the other end of `edge` when `group` takes `form`."""
-        table = self.table[edge]
-        return np.asarray(table[form] if self.edges[edge, 0] == group else table[:, form])
-
-    def other(self, edge: int, group: int) -> int:
-        a, b = self.edges[edge]
-        return int(b if a == group else a)
+    def rows(self, group: int, form: int) -> tuple[IntArray, Floats]:
+        """(other ends (d,), their pair losses (d, k)) of all edges at `group` when it takes `form`."""
+        near = self.near[group]
+        first = self.edges[near, 0] == group
+        table = np.where(first[:, None], self.table[near, form, :], self.table[near, :, form])
+        return np.where(first, self.edges[near, 1], self.edges[near, 0]), table
 
     def around(self, choice: IntArray) -> Floats:
         """(g, k): loss of each cell while all other groups stay as in `choice`."""

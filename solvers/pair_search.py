@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,9 +82,8 @@ def _descend(field: Field, room: Room, choice: IntArray, price: Floats, deadline
             moves = found
         for g, j in moves:
             slack = slack - use[:, g, j]
-            for edge in field.near[g].tolist():
-                step = field.row(edge, g, j) - field.row(edge, g, int(choice[g]))
-                around[field.other(edge, g)] += step
+            others, after = field.rows(g, j)
+            around[others] += after - field.rows(g, int(choice[g]))[1]
             choice[g] = j
     return choice
 
@@ -150,7 +149,7 @@ class _Tree:
         floors = field.floors()
         self.field, self.deadline = field, deadline
         self.room = Room.of(field)
-        self.table = field.table - floors[:, None, None]
+        self.above = replace(field, table=field.table - floors[:, None, None])
         self.price = price
         self.base = float(floors.sum()) - constant
         self.best = incumbent
@@ -186,11 +185,8 @@ class _Tree:
             if not np.isfinite(cost[g, j]) or self.stopped:
                 break
             further = cost.copy()
-            for edge in self.field.near[g].tolist():
-                other = self.field.other(edge, g)
-                if choice[other] < 0:
-                    table = self.table[edge]
-                    further[other] += table[j] if self.field.edges[edge, 0] == g else table[:, j]
+            others, table = self.above.rows(g, j)
+            further[others] += table
             choice[g] = j
             self._down(further, choice, slack - self.room.weight[:, g, j], done + float(cost[g, j]))
             choice[g] = -1

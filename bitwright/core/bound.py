@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bitwright.core.blocks import exact_sum, release, row_blocks
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.pair_bound import shifted
+from bitwright.core.pair_curvature import tangent
 from bitwright.core.problem import AT_LEAST, Limit, Problem
 from bitwright.core.problem_check import LARGEST
 
@@ -22,7 +23,10 @@ LARGE = 1e200
 
 
 def lagrangian(
-    problem: Problem, multipliers: Mapping[str, float], messages: tuple[float, ...] | None = None
+    problem: Problem,
+    multipliers: Mapping[str, float],
+    messages: tuple[float, ...] | None = None,
+    curvature: tuple[float, ...] | None = None,
 ) -> tuple[float, float]:
     """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to."""
     m = _clean_multipliers(problem, multipliers)
@@ -32,12 +36,15 @@ def lagrangian(
         constant.append(-sign * m.get(f"rule:{index}", 0.0) * rule.count)
     simple = problem.tie is None and not problem.rules and all(limit.units is None for limit in problem.limits)
     rest = problem.pairs.loss[problem.pairs.loss < 0] if len(problem.pairs) else NOTHING
-    if simple and messages is None:
+    if simple and messages is None and curvature is None:
         parts = [_least(problem, m, rows) for rows in row_blocks(problem.n)]
     else:
         value = _by_group(problem, m)
-        if messages is not None:
-            added, rest = shifted(problem, messages, np.isfinite(value))
+        if curvature is not None or messages is not None:
+            allowed = np.isfinite(value)
+            added, rest = (
+                tangent(problem, curvature, allowed) if curvature else shifted(problem, messages or (), allowed)
+            )
             value = value + added
         parts = [value.min(axis=1)]
     parts += [np.array(constant), rest] if len(rest) else [np.array(constant)]

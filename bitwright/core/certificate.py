@@ -27,6 +27,7 @@ from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, Resource
 #: Relative rounding of a float64 sum of products: gaps below this share of the summed magnitudes count as zero.
 ROUNDING = 1e-12
 STATUSES = ("optimal", "bounded", "infeasible")
+LISTS = ("messages", "curvature")
 
 
 #: What each member of a certificate must be when it comes from outside.
@@ -34,7 +35,7 @@ _MEMBERS = {
     **dict.fromkeys(("status", "proof", "blame"), "text"),
     **dict.fromkeys(("loss", "lower_bound", "gap"), "a finite number"),
     **dict.fromkeys(("cost", "limits", "multipliers", "smallest_limit"), "finite numbers by name"),
-    "messages": "a list of finite numbers",
+    **dict.fromkeys(("messages", "curvature"), "a list of finite numbers"),
 }  # fmt: skip
 
 
@@ -59,7 +60,8 @@ class Certificate:
     proof: for `optimal` with gap > 0, the complete search that closed the rest of the gap.
     smallest_limit: for `infeasible`, the smallest reachable total of each limited resource (with every other limit and
     rule held where that was found out); blame: what is in the way; multipliers then prove that nothing fits, if they
-    can. messages: for pair terms, (pairs of tie groups, 2, formats) in a row (`core.pair_bound`).
+    can. messages: for pair terms, (pairs of tie groups, 2, formats) in a row (`core.pair_bound`); or, where they bound
+    better, curvature: (groups, formats, formats) and (groups, formats) in a row (`core.pair_curvature`).
     """
 
     status: str
@@ -73,6 +75,7 @@ class Certificate:
     smallest_limit: Mapping[str, int | float] | None = None
     blame: str | None = None
     messages: tuple[float, ...] | None = None
+    curvature: tuple[float, ...] | None = None
 
     @property
     def relative_gap(self) -> float | None:
@@ -85,10 +88,10 @@ class Certificate:
             "status": self.status, "loss": self.loss, "lower_bound": self.lower_bound, "gap": self.gap,
             "cost": dict(self.cost), "limits": dict(self.limits), "multipliers": dict(self.multipliers),
         }  # fmt: skip
-        for key in ("proof", "smallest_limit", "blame", "messages"):
+        for key in ("proof", "smallest_limit", "blame", "messages", "curvature"):
             value = getattr(self, key)
             if value is not None:
-                data[key] = dict(value) if isinstance(value, Mapping) else list(value) if key == "messages" else value
+                data[key] = dict(value) if isinstance(value, Mapping) else list(value) if key in LISTS else value
         return data
 
     @staticmethod
@@ -100,8 +103,7 @@ class Certificate:
                     raise InvalidPlan(
                         f"the certificate's {name} cannot be read", expected=_MEMBERS[name], got=repr(value)[:80]
                     )
-            if "messages" in known:
-                known["messages"] = tuple(map(float, known["messages"]))
+            known |= {name: tuple(map(float, known[name])) for name in LISTS if name in known}
             certificate = Certificate(**known)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidPlan("the certificate cannot be read", got=str(error)[:120]) from error
@@ -187,6 +189,7 @@ def certify(
     *,
     proof: str | None = None,
     messages: tuple[float, ...] | None = None,
+    curvature: tuple[float, ...] | None = None,
 ) -> Certificate:
     """The certificate of a feasible choice; raises VerificationFailed when the choice is not feasible.
 
@@ -198,7 +201,7 @@ def certify(
     if broken:
         raise VerificationFailed("the choice is not feasible", got="; ".join(broken)[:400])
     loss = total_loss(problem, choice)
-    bound, scale = lagrangian(problem, multipliers, messages)
+    bound, scale = lagrangian(problem, multipliers, messages, curvature)
     gap = loss - bound
     if gap <= ROUNDING * max(scale, abs(loss)):
         gap, bound = 0.0, min(bound, loss)
@@ -213,6 +216,7 @@ def certify(
         multipliers={name: float(value) for name, value in multipliers.items()},
         proof=proof if gap > 0 else None,
         messages=messages,
+        curvature=curvature,
     )
 
 
@@ -310,7 +314,7 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
     if failures:
         return Verdict(False, tuple(failures), (), claimed)
     loss = total_loss(problem, choice)
-    bound, scale = lagrangian(problem, claimed.multipliers, claimed.messages)
+    bound, scale = lagrangian(problem, claimed.multipliers, claimed.messages, claimed.curvature)
     gap = 0.0 if loss - bound <= ROUNDING * max(scale, abs(loss)) else loss - bound
     notes = [f"recomputed: loss {loss!r}, bound {bound!r}, gap {gap!r}, and feasibility"]
     if not _close(loss, claimed.loss, scale):
@@ -329,7 +333,8 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
             failures.append("status is optimal with a gap, but no complete search is named")
         else:
             notes.append(f"taken on trust: the gap of {gap!r} was closed by {claimed.proof}")
-    checked = certify(problem, choice, claimed.multipliers, proof=claimed.proof, messages=claimed.messages)
+    form = {"messages": claimed.messages, "curvature": claimed.curvature}
+    checked = certify(problem, choice, claimed.multipliers, proof=claimed.proof, **form)
     return Verdict(not failures, tuple(failures), tuple(notes), checked)
 
 
