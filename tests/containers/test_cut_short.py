@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from bitwright.core.errors import OutOfResources
 from bitwright.core.formats import parse_format
 from bitwright.models import inspect, open_model
+from quantizers.containers import writer
 from quantizers.containers.catalog import CONTAINERS
 from tests.containers.test_containers import MIXES, WHOLE
 from tests.containers.test_gguf import MENU, mix
@@ -46,8 +48,6 @@ def write_cut_short(folder: Path, name: str, how: str) -> None:
     """Runs in a process of its own: killed after some groups, or with files that cannot grow."""
     import os
 
-    from bitwright.core.errors import OutOfResources
-
     source, inventory, formats = given(folder, name)
     done: list[str] = []
 
@@ -75,6 +75,31 @@ def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
     done = run(tmp_path, name, "full")
     assert done.stdout.startswith("typed free disk space"), done.stderr[-500:]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 4.00 GiB"), RuntimeError("can't start new thread"), RuntimeError("a bug")]
+)
+def test_memory_that_ran_out_is_told_and_gone_on_after(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a library these were Python's own errors; jobs told them already."""
+    source, inventory, formats = given(tmp_path, "packed")
+    container, real, calls = CONTAINERS.load("packed"), writer.make_group, list[int]()
+
+    def group(request: Any, index: int, *rest: Any) -> Any:
+        calls.append(index)
+        if len(calls) == 3:
+            raise error
+        return real(request, index, *rest)
+
+    monkeypatch.setattr(writer, "make_group", group)
+    with pytest.raises(RuntimeError if str(error) == "a bug" else OutOfResources):
+        container.write(source, inventory, formats, tmp_path / "out")
+    report = container.write(source, inventory, formats, tmp_path / "out")
+    assert len(calls) < 3 + len(inventory.units) + len(inventory.rest), "what was done is not done again"
+    fresh = container.write(source, inventory, formats, tmp_path / "fresh")
+    assert all((report.path / name).read_bytes() == (fresh.path / name).read_bytes() for name in report.files)
 
 
 @EVERY
