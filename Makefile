@@ -50,6 +50,7 @@ cuda: venv       ## compile the GPU kernels with nvcc for sm_80 and sm_90, print
 gpu: venv native ## on a machine with a GPU: kernels, quantizers, metrics, jobs and the solver's pass on it, then their speeds
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) "cuda-core>=1.2" "nvidia-cuda-nvrtc>=13"
 	BITWRIGHT_TEST_GPU=1 $(BIN)/python -m pytest -q tests/gpu
+	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.gpu_torch
 
 chaos: native    ## the long reliability tests, bounded each (docs/reliability.md lists them): RUN=name, SEED=n repeats, SHORT=1

@@ -1,4 +1,4 @@
-"""The GPU kernels: compiled for a compute capability by NVRTC (cuda.core) or nvcc, kept as cubins, launched there.
+"""The GPU kernels: compiled for a compute capability by NVRTC (cuda.core) or nvcc, kept as cubins (gpu.py runs them).
 
 Neither compiling nor the CPU twin needs a GPU. A cubin in the cache carries its own SHA-256: a damaged one is compiled
 again, never loaded. The arithmetic is core.h's, the same as on the CPU: no fused multiply-add, no fast division.
@@ -17,7 +17,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bitwright.core.errors import JobFailed, Unsupported
 from gpu_kernels.build import SOURCES, TIMEOUT_S
@@ -26,7 +25,16 @@ from gpu_kernels.build import SOURCES, TIMEOUT_S
 THREADS, UNIT = 128, 32
 KINDS = ("quantize", "rtn", "dequantize")
 TYPES = ("f32", "f16", "bf16")
-FILES = ("core.h", "gpu.h", "gpu_one_bit.h", "kernels.cu")
+FILES = (
+    "core.h",
+    "gpu_words.h",
+    "gpu.h",
+    "gpu_quantize.h",
+    "gpu_rtn.h",
+    "gpu_one_bit.h",
+    "gpu_dequantize.h",
+    "kernels.cu",
+)
 OPTIONS = ("-std=c++17", "-fmad=false", "-prec-div=true", "-ftz=false")
 
 
@@ -54,6 +62,11 @@ class Arguments(ctypes.Structure):
 def kernel_name(kind: str, dtype: str, bits: int) -> str:
     """Name of an entry point of kernels.cu."""
     return f"bw_dequantize_b{bits}" if kind == "dequantize" else f"bw_{kind}_{dtype}_b{bits}"
+
+
+def width_only(bits: int) -> tuple[str, ...]:
+    """What kernels.cu is compiled with for the kernels of one width."""
+    return (f"BW_ONLY={bits}",)
 
 
 def rtn_takes(columns: int, group: int) -> bool:
@@ -160,32 +173,6 @@ def cubin(arch: int, compiler: Compiler, *, folder: Path | None = None, defines:
         handle.write(hashlib.sha256(made).digest() + made)
     Path(handle.name).replace(file)
     return made
-
-
-class Gpu:
-    """The kernels loaded on the current device. Raises Unsupported without cuda.core, a driver or a device."""
-
-    def __init__(self) -> None:
-        compiler = find_compiler()
-        if compiler is None or compiler.path is not None:
-            raise Unsupported("the GPU kernels need cuda.core", hint="pip install bitwright[cuda]")
-        from cuda.core import Device, ObjectCode
-
-        try:
-            self._device = Device()
-            self._device.set_current()
-            major, minor = self._device.compute_capability
-        except Exception as error:  # cuda.core's own errors derive from Exception only
-            raise Unsupported("there is no usable GPU", got=f"{type(error).__name__}: {error}"[:200]) from error
-        self._code = ObjectCode.from_cubin(cubin(major * 10 + minor, compiler))
-
-    def launch(self, kind: str, dtype: str, bits: int, arguments: Arguments, stream: Any) -> None:
-        """Run one kernel over device memory on a cuda.core stream."""
-        from cuda.core import LaunchConfig, launch
-
-        values = [int(getattr(arguments, name) or 0) for name in NAMES]
-        kernel = self._code.get_kernel(kernel_name(kind, dtype, bits))
-        launch(stream, LaunchConfig(grid=arguments.blocks, block=THREADS), kernel, *values)
 
 
 def main() -> int:

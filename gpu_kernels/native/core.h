@@ -40,6 +40,29 @@ BW_HD bw_u32 bw_code(float x, float inverse, float zero, float top) {
     return (bw_u32)(int)q;
 }
 
+BW_HD float bw_add(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fadd_rn(a, b);
+#else
+    return a + b;
+#endif
+}
+// The second where the first is NaN.
+BW_HD float bw_min(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return fminf(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+BW_HD float bw_max(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return fmaxf(a, b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
 // 32 codes -> B words, dense, least significant bit first; all shifts are compile-time constants once unrolled.
 template <int B> BW_HD void bw_pack32(const bw_u8 *codes, bw_u32 *words) {
     for (int k = 0; k < B; ++k) words[k] = 0;
@@ -75,7 +98,22 @@ BW_HD float bw_from_bf16(bw_u16 bits) {
     return v.f;
 }
 
+// Where 1.5 * 2^23 was added to a small number, the bits are BW_MAGIC_BITS + its nearest whole number, ties to even.
+#define BW_MAGIC 12582912.0f
+#define BW_MAGIC_BITS 0x4b400000u
+BW_HD bw_u32 bw_magic(float x) {
+    bw_float_bits v;
+    v.f = bw_add(x, BW_MAGIC);
+    return v.u;
+}
+
+// Of NaN the GPU's conversion keeps no payload; none of it reaches a code.
 BW_HD float bw_from_half(bw_u16 bits) {
+#if defined(__CUDA_ARCH__)
+    float out;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(bits));
+    return out;
+#else
     bw_float_bits v, magic;
     const bw_u32 sign = (bw_u32)(bits & 0x8000u) << 16, rest = bits & 0x7fffu;
     if (rest >= 0x7c00u) { // infinity and NaN
@@ -88,6 +126,7 @@ BW_HD float bw_from_half(bw_u16 bits) {
     v.f *= magic.f;               // exact, subnormals too
     v.u |= sign;
     return v.f;
+#endif
 }
 
 // Nearest half, ties to even; finite values whose magnitude is at most 65504.
@@ -107,6 +146,15 @@ BW_HD bw_u16 bw_to_half(double x) {
     const bw_u64 base = exponent < -14 ? 0 : (bw_u64)(exponent + 14) << 10;
     return (bw_u16)(sign | (bw_u32)(base + kept));
 }
+BW_HD bw_u16 bw_float_to_half(float x) {
+#if defined(__CUDA_ARCH__)
+    bw_u16 out;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out) : "f"(x));
+    return out;
+#else
+    return bw_to_half((double)x);
+#endif
+}
 
 // Scales of round to nearest (quantizers/rtn.py). Smallest positive and largest half.
 #define BW_TINY 5.9604644775390625e-08f
@@ -125,7 +173,7 @@ BW_HD bool bw_half_scale(float scale, bw_u16 *out) {
     float magnitude = scale < 0 ? -scale : scale;
     magnitude = magnitude > BW_TINY ? magnitude : BW_TINY;
     if (magnitude > BW_MAX_HALF) return false;
-    *out = bw_to_half(scale < 0 ? -(double)magnitude : (double)magnitude);
+    *out = bw_float_to_half(scale < 0 ? -magnitude : magnitude);
     return true;
 }
 
@@ -156,7 +204,7 @@ BW_HD bw_u16 bw_corrected(bw_i64 along, bw_i64 norm, bw_u16 scale) {
     float held = bw_mul(gain, bw_from_half(scale));
     held = held < -BW_MAX_HALF ? -BW_MAX_HALF : held;
     held = held > BW_MAX_HALF ? BW_MAX_HALF : held;
-    return (held < 0 ? -held : held) >= BW_TINY ? bw_to_half((double)held) : scale;
+    return (held < 0 ? -held : held) >= BW_TINY ? bw_float_to_half(held) : scale;
 }
 
 // One bit, levels {0, s} (quantizers/one_bit.py): positions in 1/BW_REACH of the group's largest magnitude, and in bytes,

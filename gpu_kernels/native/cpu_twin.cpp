@@ -2,20 +2,27 @@
 #include <cstdint>
 #include <memory>
 
+#include "gpu_dequantize.h"
 #include "gpu_one_bit.h"
 
 template <class K> static void run(const bw_args &a) {
     auto s = std::make_unique<typename K::shared>();
+    auto mine = std::make_unique<typename K::mine[]>(BW_THREADS);
     const bw_i64 blocks = bw_ceil(bw_units(a), BW_THREADS);
     for (bw_i64 block = 0; block < blocks; ++block)
         for (int p = 0; p < K::phases; ++p)
-            for (int thread = 0; thread < BW_THREADS; ++thread) K::phase(p, a, thread, block, *s);
+            for (int thread = 0; thread < BW_THREADS; ++thread) K::phase(p, a, thread, block, *s, mine[thread]);
+}
+
+template <class WHOLE, class ANY> static void either(const bw_args &a) { return bw_is_whole(a) ? run<WHOLE>(a) : run<ANY>(a); }
+
+template <class T, int B> static void of_type(int kind, const bw_args &a) {
+    return kind == 0 ? either<bw_quantize<T, B>, bw_quantize_any<T, B>>(a) : run<bw_rtn<T, B>>(a);
 }
 
 template <int B> static void width(int kind, int type, const bw_args &a) {
-    if (kind == 2) return run<bw_dequantize<B>>(a);
-    if (kind == 0) return type == 0 ? run<bw_quantize<bw_f32, B>>(a) : type == 1 ? run<bw_quantize<bw_f16, B>>(a) : run<bw_quantize<bw_bf16, B>>(a);
-    return type == 0 ? run<bw_rtn<bw_f32, B>>(a) : type == 1 ? run<bw_rtn<bw_f16, B>>(a) : run<bw_rtn<bw_bf16, B>>(a);
+    if (kind == 2) return either<bw_dequantize<B>, bw_dequantize_any<B>>(a);
+    return type == 0 ? of_type<bw_f32, B>(kind, a) : type == 1 ? of_type<bw_f16, B>(kind, a) : of_type<bw_bf16, B>(kind, a);
 }
 
 // kind: 0 quantize, 1 rtn, 2 dequantize. type: 0 float, 1 half, 2 bfloat16.

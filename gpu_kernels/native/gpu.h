@@ -1,30 +1,68 @@
 // Bodies of the GPU kernels, in phases with a barrier after each: a block of threads runs phase 0, waits, runs phase 1, ...
-// On a GPU `launch` does that; on a CPU the twin (cpu_twin.cpp) runs every thread of a block through one phase at a time,
-// so the very same indexing is tested where there is no GPU.
+// On a GPU `launch` (kernels.cu) does that; on a CPU the twin (cpu_twin.cpp) runs every thread of a block through one phase
+// at a time, so the very same indexing is tested where there is no GPU.
 //
-// A unit is 32 codes of a row and the B words they pack to; a thread owns one, a block owns BW_THREADS in a run.
+// A unit is 32 codes of a row and the B words they pack to; a thread owns one, a warp 32, a block BW_THREADS in a run.
 #pragma once
-#include "core.h"
+#include "gpu_words.h"
 
-#if defined(__CUDACC__)
-#define BW_METHOD static __host__ __device__ __forceinline__
-#else
-#define BW_METHOD static inline
-#endif
 #define BW_THREADS 128
-#define BW_PITCH 33 // floats between two units in shared memory: no two threads of a warp meet in a bank
+#define BW_WARP 32
 
+// What follows a phase: its threads go on, a warp waits for its own, or the whole block does.
+enum bw_wait { BW_NONE, BW_FOR_WARP, BW_FOR_BLOCK };
+
+// Largest signed and largest unsigned word of what was seen, as bits of floats: sign and magnitude sort so that the first is
+// the largest number (0 where all are negative) and the second, where its sign is set, the smallest; NaN and infinity end up
+// on top.
+struct bw_range {
+    int most;
+    bw_u32 least;
+};
+BW_HD bw_range bw_joined(bw_range a, bw_range b) { return {bw_more(a.most, b.most), bw_above(a.least, b.least)}; }
+
+// Stored types: chunks of a unit, a value by its place, one from memory, the range of a unit.
 struct bw_f32 {
     typedef float type;
+    static const int chunks = 8;
     BW_METHOD float load(const float *p) { return *p; }
+    BW_METHOD float at(const bw_chunk &c, int i) { return bw_float(c.word[i]); }
+    BW_METHOD bw_range seen(bw_range r, const bw_chunk &c) {
+        for (int i = 0; i < 4; ++i) r = bw_joined(r, {(int)c.word[i], c.word[i]});
+        return r;
+    }
+    BW_METHOD bw_range range(bw_range r) { return r; }
 };
-struct bw_f16 {
+struct bw_two_bytes {
     typedef bw_u16 type;
+    static const int chunks = 4;
+    BW_METHOD bw_range seen(bw_range r, const bw_chunk &c) {
+        for (int i = 0; i < 4; ++i) {
+            r.most = (int)bw_more_of_two((bw_u32)r.most, c.word[i]);
+            r.least = bw_above_of_two(r.least, c.word[i]);
+        }
+        return r;
+    }
+    // Of the two halves of each, in the upper half.
+    BW_METHOD bw_range whole(bw_range r) {
+        const bw_u32 most = (bw_u32)r.most;
+        return {(int)(bw_more_of_two(most, most << 16) & 0xffff0000u), bw_above_of_two(r.least, r.least << 16) & 0xffff0000u};
+    }
+};
+struct bw_f16 : bw_two_bytes {
     BW_METHOD float load(const bw_u16 *p) { return bw_from_half(*p); }
+    BW_METHOD float at(const bw_chunk &c, int i) { return bw_from_half((bw_u16)(c.word[i / 2] >> (i % 2 * 16))); }
+    BW_METHOD bw_range range(bw_range r) {
+        r = whole(r);
+        return {(int)bw_bits(bw_from_half((bw_u16)((bw_u32)r.most >> 16))), bw_bits(bw_from_half((bw_u16)(r.least >> 16)))};
+    }
 };
-struct bw_bf16 {
-    typedef bw_u16 type;
+struct bw_bf16 : bw_two_bytes {
     BW_METHOD float load(const bw_u16 *p) { return bw_from_bf16(*p); }
+    BW_METHOD float at(const bw_chunk &c, int i) {
+        return bw_float(i % 2 ? c.word[i / 2] & 0xffff0000u : c.word[i / 2] << 16);
+    }
+    BW_METHOD bw_range range(bw_range r) { return whole(r); }
 };
 
 struct bw_args {
@@ -42,163 +80,92 @@ struct bw_args {
 BW_HD bw_i64 bw_ceil(bw_i64 a, bw_i64 b) { return (a + b - 1) / b; }
 BW_HD bw_i64 bw_units(const bw_args &a) { return a.rows * bw_ceil(a.columns, 32); }
 
-// Values of a run of units to shared memory, zeros beyond the end of a row.
-template <class T> BW_HD void bw_stage(const bw_args &a, int thread, bw_i64 first, float *x) {
-    const bw_i64 each = bw_ceil(a.columns, 32), units = bw_units(a);
-    for (int i = thread; i < BW_THREADS * 32; i += BW_THREADS) {
-        const bw_i64 unit = first + (i >> 5);
-        float value = 0.0f;
-        if (unit < units) {
-            const bw_i64 row = unit / each, column = (unit - row * each) * 32 + (i & 31);
-            if (column < a.columns) value = T::load((const typename T::type *)a.x + row * a.columns + column);
-        }
-        x[(i >> 5) * BW_PITCH + (i & 31)] = value;
-    }
+// Whether rows and groups are made of whole units, few enough for 32-bit numbers, and chunks stand at their own multiples: the
+// matrix is then one run of units, and of groups. The one rule between the two bodies of quantize and of dequantize; rtn takes
+// nothing else (fused_takes in gpu_kernels/gpu.py).
+BW_HD bool bw_is_whole(const bw_args &a) {
+    if ((((bw_u64)a.x | (bw_u64)a.dense) & 15) != 0 || ((a.rows | a.columns) >> 31) != 0 || a.columns == 0) return false;
+    const bw_u32 columns = (bw_u32)a.columns, group = a.group < a.columns ? (bw_u32)a.group : columns;
+    return ((columns | group) & 31) == 0 && columns % group == 0 && bw_units(a) >> 31 == 0;
+}
+// Units of a group of a whole matrix.
+BW_HD bw_u32 bw_span(const bw_args &a) { return (bw_u32)(a.group < a.columns ? a.group : a.columns) / 32; }
+
+// Units of a block of a whole matrix.
+BW_HD bw_u32 bw_held(const bw_args &a, bw_u32 block) {
+    const bw_u32 left = (bw_u32)a.rows * ((bw_u32)a.columns / 32) - block * BW_THREADS;
+    return left < BW_THREADS ? left : BW_THREADS;
 }
 
-// Packed words of a run of units between shared and global memory; the last unit of a row may own fewer than B.
-template <int B> BW_HD void bw_move_words(const bw_args &a, int thread, bw_i64 first, bw_u32 *shared, bool out) {
-    const bw_i64 each = bw_ceil(a.columns, 32), units = bw_units(a), nwords = bw_ceil(a.columns * B, 32);
-    for (int i = thread; i < BW_THREADS * B; i += BW_THREADS) {
-        const bw_i64 unit = first + i / B;
-        if (unit >= units) return;
-        const bw_i64 row = unit / each, at = (unit - row * each) * B + i % B;
-        if (at < nwords) {
-            if (out) a.words[row * nwords + at] = shared[i];
-            else shared[i] = a.words[row * nwords + at];
-        } else if (!out) shared[i] = 0;
-    }
+// Where the chunk of a number stands in shared memory: eight threads meet in no bank, whether they have neighbouring chunks (as
+// they come) or the same chunk of neighbouring units (as they are read).
+template <class T> BW_HD bw_u32 bw_place(bw_u32 chunk) { return chunk ^ (chunk >> 3 & (T::chunks - 1)); }
+
+// From memory to shared memory past the registers; there when bw_arrived returns.
+BW_HD void bw_fetch(bw_chunk *to, const bw_chunk *from) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((bw_u32)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+#else
+    *to = *from;
+#endif
+}
+BW_HD void bw_arrived() {
+#if defined(__CUDA_ARCH__)
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
 }
 
-// Codes clip(rint(x * inverse) + zero), packed.
-template <class T, int B> struct bw_quantize {
-    struct shared {
-        float x[BW_THREADS * BW_PITCH];
-        bw_u32 words[BW_THREADS * B];
-    };
-    static const int phases = 3;
-    BW_METHOD void phase(int p, const bw_args &a, int thread, bw_i64 block, shared &s) {
-        const bw_i64 first = block * BW_THREADS, unit = first + thread, each = bw_ceil(a.columns, 32);
-        if (p == 0) bw_stage<T>(a, thread, first, s.x);
-        if (p == 1 && unit < bw_units(a)) {
-            const bw_i64 row = unit / each, start = (unit - row * each) * 32, groups = bw_ceil(a.columns, a.group);
-            bw_u8 codes[32];
-            bw_i64 g = start / a.group, end = (g + 1) * a.group;
-            float inverse = a.inverse[row * groups + g], zero = a.zero[row * groups + g];
-            for (int i = 0; i < 32; ++i) {
-                const bw_i64 column = start + i;
-                if (column == end && column < a.columns) {
-                    ++g, end += a.group;
-                    inverse = a.inverse[row * groups + g], zero = a.zero[row * groups + g];
-                }
-                codes[i] = column < a.columns ? (bw_u8)bw_code(s.x[thread * BW_PITCH + i], inverse, zero, (float)((1 << B) - 1)) : 0;
-            }
-            bw_pack32<B>(codes, s.words + thread * B);
-        }
-        if (p == 2) bw_move_words<B>(a, thread, first, s.words, true);
-    }
+// The values of a unit in registers, and of a block's units in shared memory.
+template <class T> struct bw_unit {
+    bw_chunk chunk[T::chunks];
 };
+template <class T, bool USED = true> struct bw_staging {
+    bw_chunk x[USED ? BW_THREADS * T::chunks : 1];
+};
+// Neighbouring threads bring neighbouring chunks, each warp its own units'.
+template <class T> BW_HD void bw_stage(const bw_args &a, bw_u32 thread, bw_u32 block, bw_chunk *x) {
+    const bw_u32 lane = thread % BW_WARP, first = thread / BW_WARP * (BW_WARP * T::chunks) + lane, held = bw_held(a, block);
+    const bw_chunk *from = (const bw_chunk *)a.x + (bw_u64)block * (BW_THREADS * T::chunks) + first;
+    if (held == BW_THREADS) {
+        for (bw_u32 k = 0; k < T::chunks; ++k) bw_fetch(x + bw_place<T>(first + k * BW_WARP), from + k * BW_WARP);
+    } else {
+        BW_ROLLED for (bw_u32 k = 0; k < T::chunks && first + k * BW_WARP < held * T::chunks; ++k)
+            bw_fetch(x + bw_place<T>(first + k * BW_WARP), from + k * BW_WARP);
+    }
+    bw_arrived();
+}
+template <class T> BW_HD void bw_read(bw_u32 thread, const bw_chunk *x, bw_unit<T> &unit) {
+    BW_UNROLLED for (bw_u32 c = 0; c < T::chunks; ++c) unit.chunk[c] = x[bw_place<T>(thread * T::chunks + c)];
+}
+// Read where they are, four chunks of two-byte values share their sectors in the first-level cache.
+template <class T> BW_HD void bw_read_memory(const bw_args &a, bw_u32 thread, bw_u32 block, bw_unit<T> &unit) {
+    const bw_chunk *from = (const bw_chunk *)a.x + (bw_u64)(block * BW_THREADS + thread) * T::chunks;
+    BW_UNROLLED for (bw_u32 c = 0; c < T::chunks; ++c) unit.chunk[c] = from[c];
+}
+// One of its 32 values, by a number known when compiled.
+template <class T> BW_HD float bw_at(const bw_unit<T> &unit, int i) {
+    const int each = 32 / T::chunks;
+    return T::at(unit.chunk[i / each], i % each);
+}
 
-// (code - zero) * scale from packed rows.
-template <int B> struct bw_dequantize {
-    struct shared {
-        float x[BW_THREADS * BW_PITCH];
-        bw_u32 words[BW_THREADS * B];
-    };
-    static const int phases = 3;
-    BW_METHOD void phase(int p, const bw_args &a, int thread, bw_i64 block, shared &s) {
-        const bw_i64 first = block * BW_THREADS, unit = first + thread, each = bw_ceil(a.columns, 32);
-        if (p == 0) bw_move_words<B>(a, thread, first, s.words, false);
-        if (p == 1 && unit < bw_units(a)) {
-            const bw_i64 row = unit / each, start = (unit - row * each) * 32, groups = bw_ceil(a.columns, a.group);
-            bw_u8 codes[32];
-            bw_unpack32<B>(s.words + thread * B, codes);
-            bw_i64 g = start / a.group, end = (g + 1) * a.group;
-            const bw_i64 base = row * groups;
-            float zero = a.zeros ? (float)a.zeros[base + g] : (float)(1 << (B - 1)), scale = bw_from_half(a.scales[base + g]);
-            for (int i = 0; i < 32; ++i) {
-                const bw_i64 column = start + i;
-                if (column == end && column < a.columns) {
-                    ++g, end += a.group;
-                    zero = a.zeros ? (float)a.zeros[base + g] : (float)(1 << (B - 1)), scale = bw_from_half(a.scales[base + g]);
-                }
-                s.x[thread * BW_PITCH + i] = bw_mul((float)codes[i] - zero, scale);
-            }
-        }
-        if (p == 2)
-            for (int i = thread; i < BW_THREADS * 32; i += BW_THREADS) {
-                const bw_i64 u = first + (i >> 5);
-                if (u >= bw_units(a)) return;
-                const bw_i64 row = u / each, column = (u - row * each) * 32 + (i & 31);
-                if (column < a.columns) a.dense[row * a.columns + column] = s.x[(i >> 5) * BW_PITCH + (i & 31)];
-            }
-    }
-};
+template <class T> BW_HD bw_range bw_range_of(const bw_unit<T> &unit) {
+    bw_range r = {0, 0};
+    BW_UNROLLED for (bw_u32 c = 0; c < T::chunks; ++c) r = T::seen(r, unit.chunk[c]);
+    return T::range(r);
+}
+BW_HD bw_range bw_range_of_group(const bw_range *units, bw_u32 span) {
+    bw_range r = units[0];
+    for (bw_u32 k = 1; k < span; ++k) r = bw_joined(r, units[k]);
+    return r;
+}
 
-// Range, scale, codes and words in one pass over the values; sums of the correction are whole numbers, so that the order in
-// which threads add them up does not matter. The group is 32, 64,
-// ..., 32 * BW_THREADS (a power of two) and divides the columns, so no group crosses a block.
-template <class T, int B> struct bw_rtn {
-    struct shared {
-        float x[BW_THREADS * BW_PITCH];
-        float low[BW_THREADS], high[BW_THREADS], inverse[BW_THREADS], zero[BW_THREADS];
-        bw_u32 words[BW_THREADS * B];
-        int bad[BW_THREADS];
-        bw_i64 along[BW_THREADS], norm[BW_THREADS];
-    };
-    static const int phases = 5;
-    BW_METHOD void phase(int p, const bw_args &a, int thread, bw_i64 block, shared &s) {
-        const bw_i64 first = block * BW_THREADS, unit = first + thread, span = a.group / 32;
-        const bool mine = unit < bw_units(a);
-        if (p == 0) bw_stage<T>(a, thread, first, s.x);
-        if (p == 1 && mine) {
-            float low = s.x[thread * BW_PITCH], high = low;
-            bw_u32 worst = 0;
-            for (int i = 0; i < 32; ++i) {
-                bw_float_bits v;
-                v.f = s.x[thread * BW_PITCH + i];
-                const bw_u32 magnitude = v.u & 0x7fffffffu;
-                worst = magnitude > worst ? magnitude : worst;
-                low = v.f < low ? v.f : low;
-                high = v.f > high ? v.f : high;
-            }
-            s.low[thread] = low, s.high[thread] = high, s.bad[thread] = worst >= 0x7f800000u;
-        }
-        if (p == 2 && mine && thread % span == 0) { // one thread a group
-            float low = s.low[thread], high = s.high[thread], zero = 0;
-            int bad = s.bad[thread];
-            for (int k = 1; k < span; ++k) {
-                low = s.low[thread + k] < low ? s.low[thread + k] : low;
-                high = s.high[thread + k] > high ? s.high[thread + k] : high;
-                bad |= s.bad[thread + k];
-            }
-            bw_u16 scale = 0;
-            if (!bad && !bw_group_parameters(low, high, B, a.symmetric != 0, &scale, &zero)) bad = 2;
-            if (bad) *a.status = bad; // any thread's reason will do
-            a.scales[unit / span] = scale;
-            if (a.zeros) a.zeros[unit / span] = (bw_u8)(int)zero;
-            s.inverse[thread] = bad ? 0.0f : bw_div(1.0f, bw_from_half(scale));
-            s.zero[thread] = zero;
-        }
-        if (p == 3 && mine) {
-            const int head = thread - (int)(thread % span);
-            bw_u8 codes[32];
-            bw_i64 along = 0, norm = 0;
-            for (int i = 0; i < 32; ++i) {
-                const float x = s.x[thread * BW_PITCH + i];
-                codes[i] = (bw_u8)bw_code(x, s.inverse[head], s.zero[head], (float)((1 << B) - 1));
-                const bw_i64 fine = bw_fine(x, s.inverse[head]);
-                along += fine * ((int)codes[i] - (1 << (B - 1)));
-                norm += fine * fine;
-            }
-            s.along[thread] = along, s.norm[thread] = norm;
-            bw_pack32<B>(codes, s.words + thread * B);
-        }
-        if (p == 4) bw_move_words<B>(a, thread, first, s.words, true);
-        if (p == 4 && mine && a.symmetric == 2 && thread % span == 0) {
-            bw_i64 along = 0, norm = 0;
-            for (int k = 0; k < span; ++k) along += s.along[thread + k], norm += s.norm[thread + k];
-            a.scales[unit / span] = bw_corrected(along, norm, a.scales[unit / span]);
-        }
+// The words of a block from shared memory, each warp its own units'.
+template <int B> BW_HD void bw_store_words(const bw_args &a, bw_u32 thread, bw_u32 block, const bw_u32 *words) {
+    const bw_u32 lane = thread % BW_WARP, first = thread / BW_WARP * (BW_WARP * B) + lane, held = bw_held(a, block);
+    bw_u32 *to = a.words + (bw_u64)block * (BW_THREADS * B) + first;
+    if (held == BW_THREADS) {
+        for (bw_u32 k = 0; k < B; ++k) to[k * BW_WARP] = words[first + k * BW_WARP];
+    } else {
+        BW_ROLLED for (bw_u32 k = 0; k < B && first + k * BW_WARP < held * B; ++k) to[k * BW_WARP] = words[first + k * BW_WARP];
     }
-};
+}

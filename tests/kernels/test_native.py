@@ -19,6 +19,7 @@ from gpu_kernels import build, kernels, reference, reference_quantize, threads
 from gpu_kernels.library import backend, library
 from quantizers import rtn
 from quantizers.base import Quantized
+from tests.kernels.gpu_cases import as_type, floats
 
 NATIVE = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler here")
 #: The scalar build, AVX2 and the best that there is.
@@ -31,27 +32,11 @@ def built() -> None:
     library.cache_clear()
 
 
-def floats(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Normal numbers salted with NaN, infinities, denormals, huge values, zeros of both signs and ties."""
-    values = (rng.standard_normal(shape) * 3).astype(np.float32)
-    salt = np.array([np.nan, np.inf, -np.inf, 1e-40, -1e-45, 3e38, 0.0, -0.0, 0.5, 1.5, -2.5], np.float32)
-    where = rng.random(shape) < 0.3
-    values[where] = rng.choice(salt, int(where.sum()))
-    return values
-
-
-def as_type(values: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "bf16":
-        return (values.view(np.uint32) >> 16).astype(np.uint16)
-    with np.errstate(over="ignore"):
-        return values.astype(kind)
-
-
 @NATIVE
 @settings(max_examples=120, deadline=None)
 @given(
     st.integers(1, 8), st.integers(1, 4), st.integers(1, 300), st.integers(1, 320),
-    st.sampled_from(["float32", "float16", "bf16"]), st.integers(0, 2**32 - 1),
+    st.sampled_from(["f32", "f16", "bf16"]), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_native_equals_numpy(bits: int, rows: int, columns: int, group: int, kind: str, seed: int) -> None:
     assert library() is not None
@@ -62,7 +47,7 @@ def test_native_equals_numpy(bits: int, rows: int, columns: int, group: int, kin
     values = as_type(floats(rng, (rows, columns)), kind)
     inverse = (rng.standard_normal((rows, groups)) * 2).astype(np.float32)
     zero = rng.integers(0, 1 << bits, (rows, groups))
-    scales = as_type(rng.standard_normal((rows, groups)).astype(np.float32) * 1e-4, "float16")
+    scales = as_type(rng.standard_normal((rows, groups)).astype(np.float32) * 1e-4, "f16")
     quantized = reference_quantize.quantize_pack(values, inverse, zero.astype(np.float32), bits, group)
     dense = {
         z is None: reference_quantize.unpack_dequantize(packed, scales, z, bits, group, columns)
@@ -78,7 +63,7 @@ def test_native_equals_numpy(bits: int, rows: int, columns: int, group: int, kin
             assert np.array_equal(again.view(np.uint32), dense[z is None].view(np.uint32))
             expanded = kernels.dequantize_codes(codes, scales, z, bits, group, fast=fast)
             assert np.array_equal(expanded.view(np.uint32), dense[z is None].view(np.uint32))
-        if kind != "float32":
+        if kind != "f32":
             wide = reference_quantize.to_float32(values)
             assert np.array_equal(kernels.widen(values, fast=fast).view(np.uint32), wide.view(np.uint32))
 
@@ -301,7 +286,7 @@ def test_checksums_are_equal_everywhere_and_see_every_change(data: bytes, mark: 
 @settings(max_examples=80, deadline=None)
 @given(
     st.integers(2, 8), st.booleans(), st.integers(1, 4), st.integers(1, 300), st.integers(1, 220),
-    st.sampled_from(["float32", "float16", "bf16"]), st.integers(0, 2**32 - 1),
+    st.sampled_from(["f32", "f16", "bf16"]), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_fused_rounding_and_packing_equals_its_parts(
     bits: int, symmetric: bool, rows: int, columns: int, group: int, kind: str, seed: int
