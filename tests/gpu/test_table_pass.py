@@ -6,46 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from bitwright.core.certificate import certify
 from gpu_kernels.compute import compute_device
-from solvers import cuda_pass, native, torch_bracket, torch_pass, torch_visit
+from solvers import cuda_pass, torch_bracket, torch_visit
 from tests.gpu.places import GPU, on
 from tests.solvers.instances import instance
+from tests.solvers.test_torch_pass import TABLES, check_plan
 
 N = 1_000_000
 
 
 @pytest.mark.parametrize("large", [100_000, torch_bracket.LARGE])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("family", "k", "bits"), [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
-)
+@pytest.mark.parametrize(("family", "k", "bits"), TABLES)
 def test_the_same_plan_as_the_compiled_pass(
     family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """large: from where samples of samples narrow the bracket; the lower, the fewer rows go to the host."""
-    monkeypatch.setattr(torch_bracket, "LARGE", large)
-    monkeypatch.setattr(torch_pass, "FEW", large >> 4)
-    one = instance(family, N, k, 1, dtype=dtype, bits=bits)
-    resource, limit = one.resources[0], int(one.limits[0].value)
     with on(GPU):
         device = compute_device()
-    tensors = [torch.from_numpy(a).to(device) for a in (one.loss, resource.size, resource.rate)]
-    ours, again = (torch_pass.solve_table(*tensors, limit) for _ in range(2))
-    compiled = native.solve_table(one.loss, limit, size=resource.size, rate=resource.rate)
-    assert (ours is None) == (again is None) == (compiled.status == native.INFEASIBLE)
-    if ours is None or again is None:
-        return
-    assert torch.equal(ours.choice, again.choice)
-    assert (ours.loss, ours.cost, ours.slope) == (again.loss, again.cost, again.slope)
-    checked = certify(
-        torch_pass.problem(*tensors, limit), ours.choice.cpu().numpy().astype(np.int64), {"bits": ours.slope}
-    )
-    assert checked.cost["bits"] == ours.cost <= limit
-    scale = checked.loss + ours.slope * limit
-    assert checked.loss == pytest.approx(ours.loss, abs=1e-12 * scale)
-    assert checked.lower_bound == pytest.approx(ours.bound, abs=2e-12 * scale)
-    assert ours.loss == pytest.approx(compiled.loss, abs=1e-8 * scale)
+    check_plan(instance(family, N, k, 1, dtype=dtype, bits=bits), device, large, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

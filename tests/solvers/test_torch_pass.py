@@ -7,37 +7,50 @@ import pytest
 import torch
 
 from bitwright.core.certificate import certify
+from bitwright.core.problem import Problem
 from solvers import native, torch_bracket, torch_pass, torch_visit
 from tests.solvers.instances import instance
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
 
-@pytest.mark.parametrize("large", [1000, torch_bracket.LARGE])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("family", "k", "bits"), [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
-)
-def test_the_same_plan_as_the_compiled_pass(
-    family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """large: from where samples of samples narrow the bracket; the lower, the fewer rows go to the host."""
+#: Family, formats, bits: the last has no plan.
+TABLES = [("groups", 4, 3.5), ("hetero", 8, 7.9), ("oddsize", 12, 3.5), ("experts", 8, 2.01)]
+
+
+def check_plan(one: Problem, device: torch.device, large: int, monkeypatch: pytest.MonkeyPatch, **told: int) -> None:
+    """The compiled solver's plan, certified, and the same twice.
+
+    large: from where samples of samples narrow the bracket; the lower, the fewer rows go to the host.
+    """
     monkeypatch.setattr(torch_bracket, "LARGE", large)
     monkeypatch.setattr(torch_pass, "FEW", large >> 4)
-    one = instance(family, 40_000, k, 1, dtype=dtype, bits=bits)
     resource, limit = one.resources[0], int(one.limits[0].value)
-    tensors = [torch.from_numpy(a) for a in (one.loss, resource.size, resource.rate)]
-    ours = torch_pass.solve_table(*tensors, limit, sample=4096)
+    tensors = [torch.from_numpy(a).to(device) for a in (one.loss, resource.size, resource.rate)]
+    ours, again = (torch_pass.solve_table(*tensors, limit, **told) for _ in range(2))
     compiled = native.solve_table(one.loss, limit, size=resource.size, rate=resource.rate)
-    assert (ours is None) == (compiled.status == native.INFEASIBLE)
-    if ours is None:
+    assert (ours is None) == (again is None) == (compiled.status == native.INFEASIBLE)
+    if ours is None or again is None:
         return
-    checked = certify(torch_pass.problem(*tensors, limit), ours.choice.numpy().astype(np.int64), {"bits": ours.slope})
+    assert torch.equal(ours.choice, again.choice)
+    assert (ours.loss, ours.cost, ours.slope) == (again.loss, again.cost, again.slope)
+    choice = ours.choice.cpu().numpy().astype(np.int64)
+    checked = certify(torch_pass.problem(*tensors, limit), choice, {"bits": ours.slope})
     assert checked.cost["bits"] == ours.cost <= limit
     scale = checked.loss + ours.slope * limit
     assert checked.loss == pytest.approx(ours.loss, abs=1e-12 * scale)
     assert checked.lower_bound == pytest.approx(ours.bound, abs=2e-12 * scale)
     assert ours.loss == pytest.approx(compiled.loss, abs=1e-8 * scale)
+
+
+@pytest.mark.parametrize("large", [1000, torch_bracket.LARGE])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("family", "k", "bits"), TABLES)
+def test_the_same_plan_as_the_compiled_pass(
+    family: str, k: int, dtype: type, bits: float, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = instance(family, 40_000, k, 1, dtype=dtype, bits=bits)
+    check_plan(one, torch.device("cpu"), large, monkeypatch, sample=4096)
 
 
 def test_a_settled_row_is_settled_for_the_whole_bracket() -> None:
