@@ -24,6 +24,7 @@ constexpr double kMargin = 0x1p-20;
 struct FastPrices {
     float price[8];                  // middle * (rate_j - rate_0), times the common size where there is one
     alignas(32) float need[8][8];    // need[j][x]: least certain loss_j - loss_x per unit of size
+    alignas(32) float of[8][8];      // of[x][j]: the same
     int32_t rate[8];
 };
 
@@ -45,7 +46,7 @@ inline bool fast_prices(const int64_t* rate, int k, double scale, double top_siz
         for (int x = 0; x < 8; ++x) {
             const int row = x % k;   // four formats: the table stands in both halves of the register
             const double d = j < k ? static_cast<double>(rate[row] - rate[j]) * scale : 0.0;
-            p.need[j][x] = static_cast<float>(d > 0 ? high * d * (1 + kMargin) : low * d * (1 - kMargin));
+            p.need[j][x] = p.of[x][j] = static_cast<float>(d > 0 ? high * d * (1 + kMargin) : low * d * (1 - kMargin));
         }
     }
     return true;

@@ -51,7 +51,7 @@ BW_AVX512 __attribute__((always_inline)) inline void columns16(const float* p, _
     }
 }
 
-// `count` rows (a multiple of 16, at most 512).
+// `count` rows (a multiple of 16, at most 512). out.unsure: zeros.
 template <int K, bool kEqual>
 BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPrices& p, int count, uint8_t* choice,
                             FastBlock& out) {
@@ -64,7 +64,6 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
     const __m512i rates_of = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.rate)));
     __m512 need_of[K];
     for (int j = 0; j < K; ++j) need_of[j] = _mm512_broadcast_f32x8(_mm256_load_ps(p.need[j]));
-    auto* masks = reinterpret_cast<uint16_t*>(out.unsure);
     __m512d total = _mm512_setzero_pd();
     __m512i spent = _mm512_setzero_si512(), weighed = _mm512_setzero_si512();
     for (int i = 0; i < count; i += 16) {
@@ -113,7 +112,7 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
             sure = _mm512_movepi32_mask(_mm512_permutexvar_epi32(lanes, _mm512_movm_epi32(sure)));
         }
         _mm_storeu_si128(reinterpret_cast<__m128i*>(choice + i), _mm512_cvtepi32_epi8(x));
-        masks[i / 16] = static_cast<uint16_t>(~sure);
+        out.unsure[i / 64] |= static_cast<uint64_t>(static_cast<uint16_t>(~sure)) << (i % 64);
     }
     double sums[8];
     _mm512_storeu_pd(sums, total);

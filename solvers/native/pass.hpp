@@ -2,14 +2,11 @@
 // best one there, copied out.
 #pragma once
 
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <thread>
-#include <utility>
 
-#include "fast512.hpp"
-#include "table.hpp"
+#include "coarse512.hpp"
+#include "rows.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -17,87 +14,6 @@
 #endif
 
 namespace bitwright {
-
-// An array that grows in place (realloc moves pages, it does not copy large ones).
-template <class T>
-class Growing {
-  public:
-    Growing() = default;
-    Growing(Growing&& other) noexcept : data_(std::exchange(other.data_, nullptr)), room_(std::exchange(other.room_, 0)) {}
-    Growing& operator=(Growing&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(room_, other.room_);
-        return *this;
-    }
-    ~Growing() { std::free(data_); }
-
-    void reserve(int64_t count) {
-        if (count <= room_) return;
-        const int64_t room = std::max(count, room_ + room_ / 2 + 1024);
-        void* grown = std::realloc(data_, static_cast<size_t>(room) * sizeof(T));
-        if (grown == nullptr) throw std::bad_alloc();
-        data_ = static_cast<T*>(grown);
-        room_ = room;
-#if defined(__linux__)
-        // Large arrays in large pages: a page fault for every 4 KiB would cost as much as what is written there.
-        constexpr uintptr_t huge = uintptr_t{1} << 21;
-        const uintptr_t from = (reinterpret_cast<uintptr_t>(grown) + huge - 1) / huge * huge;
-        const uintptr_t to = reinterpret_cast<uintptr_t>(data_ + room_) / huge * huge;
-        if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
-#endif
-    }
-    T* data() { return data_; }
-    const T* data() const { return data_; }
-
-  private:
-    T* data_ = nullptr;
-    int64_t room_ = 0;
-};
-
-// Rows of a table copied out, with their numbers in the original table.
-struct Rows {
-    Growing<char> loss;
-    Growing<int64_t> size;   // empty when sizes are equal
-    Growing<uint32_t> id;
-    int64_t n = 0, total_size = 0;
-
-    void reserve(const Table& t, int64_t count) {
-        loss.reserve(count * t.row_bytes());
-        if (t.size != nullptr) size.reserve(count);
-        id.reserve(count);
-    }
-
-    // Room must be reserved.
-    void add(const Table& t, int64_t i, uint32_t number) {
-        char* to = loss.data() + n * t.row_bytes();
-        if (t.row_bytes() == 16) std::memcpy(to, t.row_at(i), 16);   // lengths known here cost a load and a store
-        else if (t.row_bytes() == 32) std::memcpy(to, t.row_at(i), 32);
-        else std::memcpy(to, t.row_at(i), static_cast<size_t>(t.row_bytes()));
-        if (t.size != nullptr) size.data()[n] = t.weight(i);
-        id.data()[n++] = number;
-        total_size += t.weight(i);
-    }
-
-    void append(const Table& t, const Rows& other) {
-        reserve(t, n + other.n);
-        std::memcpy(loss.data() + n * t.row_bytes(), other.loss.data(), static_cast<size_t>(other.n * t.row_bytes()));
-        if (t.size != nullptr) std::memcpy(size.data() + n, other.size.data(), static_cast<size_t>(other.n) * 8);
-        std::memcpy(id.data() + n, other.id.data(), static_cast<size_t>(other.n) * 4);
-        n += other.n;
-        total_size += other.total_size;
-    }
-
-    // The same costs and formats over these rows.
-    Table view(const Table& t) const {
-        Table v = t;
-        v.loss = loss.data();
-        v.size = t.size != nullptr ? size.data() : nullptr;
-        v.n = n;
-        v.total_size = total_size;
-        v.mapped = false;
-        return v;
-    }
-};
 
 // What a pass gives: totals of the rows that have one best format in the bracket, the size of all rows, and the other rows (at most `most`;
 // `over` when there were more).
@@ -181,13 +97,16 @@ class Pass {
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
+        coarse_ = fast_ && wide_ && t.k == 8 && b.high < (1 + kNarrow) * b.low &&
+                  coarse_prices(t.rate, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0, b.low, b.high, sieve_);
 #endif
     }
 
     bool fast() const { return fast_; }
     void precise() { fast_ = false; }
 
-    // One chunk: its cost and loss; the listed rows go to `out`. False when there are too many of them.
+    // One chunk: its cost and loss; the listed rows go to `out`, which may be the rows of the table itself, from its start on. False when
+    // there are too many of them.
     bool run(int64_t begin, int64_t end, Tally& sums, Rows& out) const {
 #if BW_FAST
         if (fast_) {
@@ -210,31 +129,87 @@ class Pass {
     void put(int64_t i, uint8_t x) const { choice_[id_ != nullptr ? id_[i] : i] = x; }
 
 #if BW_FAST
+    // The row of a block's next bit, which is cleared. words: which of the block's words have any.
+    static int next_unsure(unsigned& words, FastBlock& b) {
+        const int g = __builtin_ctz(words), bit = __builtin_ctzll(b.unsure[g]);
+        b.unsure[g] &= b.unsure[g] - 1;
+        words &= ~(static_cast<unsigned>(b.unsure[g] == 0) << g);
+        return 64 * g + bit;
+    }
+
+    // The rows that the sieve left, by the checks of fast.hpp, with nothing to branch on: a row that is certain after all is
+    // written over by the next one. Returns how many they were.
+    template <bool kEqual>
+    BW_AVX512 int look(int64_t at, unsigned words, FastBlock& b, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
+        const float* loss = static_cast<const float*>(t_.loss);
+        char* rows = out.loss.data();
+        int64_t *sizes = out.size.data(), n = out.n, spent = 0, weight = 0;
+        uint32_t* ids = out.id.data();
+        double lost = 0.0;
+        int looked = 0;
+        for (; words != 0; ++looked) {
+            const int q = next_unsure(words, b), x = choice[q];
+            const int64_t i = at + q, size = kEqual ? 1 : load(t_.size + i);
+            const __m256 row = _mm256_loadu_ps(loss + i * 8), chosen = _mm256_set1_ps(loss[i * 8 + x]);
+            __m256 need = _mm256_load_ps(prices_.of[x]);
+            if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(static_cast<float>(size)));
+            const int64_t listed = _mm256_cmp_ps_mask(_mm256_sub_ps(row, chosen), need, _CMP_GE_OQ) != 0xFF;
+            _mm256_storeu_ps(reinterpret_cast<float*>(rows + n * 32), row);
+            ids[n] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
+            if constexpr (!kEqual) {
+                sizes[n] = size;
+                weight += -listed & size;
+            }
+            spent += (listed - 1) & (t_.rate[x] * size);
+            lost += _mm_cvtsd_f64(_mm_maskz_cvtps_pd(static_cast<__mmask8>(1 - listed), _mm256_castps256_ps128(chosen)));
+            n += listed;
+        }
+        out.n = n;
+        out.total_size += weight;
+        cost += spent;
+        sum += lost;
+        return looked;
+    }
+
     template <int K, bool kEqual>
     bool blocks(int64_t begin, int64_t end, Tally& sums, Rows& out) const {
         const float* loss = static_cast<const float*>(t_.loss);
         FastBlock b;
         uint8_t scratch[512];
         int64_t cost = 0, weight = 0;
+        bool coarse = coarse_;
         for (int64_t at = begin; at < end; at += 512) {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
             std::memset(b.unsure, 0, sizeof b.unsure);
             const int64_t* size = kEqual ? nullptr : t_.size + at;
-            if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
-            else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+            bool sieved = false;
+            if constexpr (K == 8) {
+                if (coarse && count % 64 == 0) {
+                    sieved = coarse = coarse_block<kEqual>(loss + at * K, size, sieve_, count, choice, b);
+                    if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
+                }
+            }
+            if (!sieved) {
+                if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+            }
             cost += b.cost;
             weight += b.weight;
             sums.loss += b.loss;
+            if (id_ != nullptr && choice_ != nullptr)   // before the list, which may take the place of these rows
+                for (int i = 0; i < count; ++i) choice_[id_[at + i]] = scratch[i];
             out.reserve(t_, out.n + count);
             // One branch a block that is hard to foresee (its end), not one for every 64 rows.
             unsigned words = 0;
             for (int g = 0; g < 8; ++g) words |= static_cast<unsigned>(b.unsure[g] != 0) << g;
+            if constexpr (K == 8)
+                if (sieved) {
+                    coarse = look<kEqual>(at, words, b, choice, cost, sums.loss, out) <= kLooked<kEqual>;
+                    words = 0;
+                }
             while (words != 0) {
-                const int g = __builtin_ctz(words);
-                const int64_t i = at + 64 * g + __builtin_ctzll(b.unsure[g]);
-                b.unsure[g] &= b.unsure[g] - 1;
-                words &= ~(static_cast<unsigned>(b.unsure[g] == 0) << g);
+                const int64_t i = at + next_unsure(words, b);
                 std::memcpy(out.loss.data() + out.n * (4 * K), loss + i * K, 4 * K);
                 if constexpr (!kEqual) {
                     out.size.data()[out.n] = t_.weight(i);
@@ -243,8 +218,6 @@ class Pass {
                 out.id.data()[out.n++] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
             }
             if (out.n > most_) return false;
-            if (id_ != nullptr && choice_ != nullptr)
-                for (int i = 0; i < count; ++i) choice_[id_[at + i]] = scratch[i];
         }
         sums.cost += kEqual ? cost * t_.one_size : cost;
         sums.weight += kEqual ? (end - begin) * t_.one_size : weight;
@@ -293,8 +266,14 @@ class Pass {
     uint8_t* choice_;
     bool fast_ = false;
 #if BW_FAST
-    bool wide_ = has_avx512();
+    // The sieve serves brackets up to this wide, and no longer where it leaves more than so many of 512 rows to be looked at: of
+    // uneven sizes it saves more.
+    static constexpr double kNarrow = 1.0 / 16;
+    template <bool kEqual>
+    static constexpr int kLooked = kEqual ? 12 : 48;
+    bool wide_ = has_avx512(), coarse_ = false;
     FastPrices prices_;
+    CoarsePrices sieve_;
 #endif
 };
 

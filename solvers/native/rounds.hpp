@@ -106,10 +106,7 @@ class Rounds {
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
             Bracket inner = around(all.rows.view(t_), target, margin(share), kTolerance, b, threads_);
             widen(inner, false, b);
-            Tally kept = fused_pass(all.rows.view(t_), all.rows.id.data(), inner, false, all.rows.n, threads_, choice_);
-            all.cost += kept.cost;
-            loss += kept.loss;
-            all.rows = std::move(kept.rows);
+            keep(all, inner, loss);
             b = inner;
             all.over = to == kJudged && all.rows.n > passed_ / 8;   // stretches are not alike
             if (all.over) break;
@@ -120,7 +117,7 @@ class Rounds {
 
   private:
     static constexpr int kParts = 128, kJudged = 16;
-    static constexpr int64_t kPart = 16, kLots = 192, kWidest = 512;   // rows of a part, times up to kWidest in large tables
+    static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     static constexpr double kSigmas = 3, kTolerance = 0.02;
 
     // What the rows passed may be off by, where the rest of the table is as they are: the greater of the deviation that is known of rows and that
@@ -131,6 +128,17 @@ class Rounds {
         square *= static_cast<double>(passed_) / static_cast<double>(std::max<int64_t>(settled_, 1));
         const double rows = deviation_ * deviation_ * static_cast<double>(passed_);
         return 2 * widest_ + kSigmas * std::sqrt((1 - share) * std::max(square, rows));
+    }
+
+    // The rows listed that a narrower bracket does not settle, in their own place: as many bytes again would be taken for a copy.
+    void keep(Tally& all, Bracket b, long double& loss) const {
+        const Table listed = all.rows.view(t_);
+        const Pass over(listed, all.rows.id.data(), b, listed.n, choice_);
+        all.rows.n = all.rows.total_size = 0;
+        Tally sum;
+        over.run(0, listed.n, sum, all.rows);
+        all.cost += sum.cost;
+        loss += sum.loss;
     }
 
     // Parts from..to of every stretch (and the rows after the last one in the last round).

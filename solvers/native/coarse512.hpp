@@ -1,0 +1,178 @@
+// A cheaper sieve before the checks of fast.hpp for 8 formats (AVX-512): two thirds of their instructions. (Of 4 formats both
+// take about as long.)
+//
+// At the middle m of a bracket every format of a row is priced, v_j = loss_j + m * size * (rate_j - the least rate), and its number
+// written over the lowest bits of v_j. Floats of at least zero compare as integers do, so a network of integer minima and maxima
+// gives the best format and how far the second best lies above it. No price changes by more than half the bracket times the widest
+// difference of costs within the bracket: a row with a wider gap has one best format there. That bound (`gap`) is moved outward by
+// more than all roundings, and by more than kMargin: what this sieve is sure of, fast.hpp would be sure of too. The other rows, few
+// where the bracket is narrow, take the checks of fast.hpp one by one; rows of a negative v_j are left to it.
+#pragma once
+
+#include "fast512.hpp"
+
+#if BW_FAST
+namespace bitwright {
+
+struct CoarsePrices {
+    float price[8];
+    float gap;                          // widest change of a price difference, per unit of size where sizes differ
+    int64_t least;
+    int planes;                         // bytes of the greatest difference of rates
+    alignas(64) int32_t rate[16];       // by the lowest four bits of v_j
+    alignas(16) uint8_t plane[3][16];   // byte of rate - least
+};
+
+// Numbers take up to 7 units in the last place of a float, the sum half of one: below 2^-20 of both values compared.
+constexpr float kApart = 1 - 0x1p-18f;
+
+// As `fast_prices`, which must have held. False where the gap would leave the normal range.
+inline bool coarse_prices(const int64_t* rate, double scale, double low, double high, CoarsePrices& p) {
+    const auto [least, most] = std::minmax_element(rate, rate + 8);
+    const double wide = static_cast<double>(*most - *least) * scale;
+    // Prices are rounded to floats, and so is the size they are times: 2^-22 of the greatest.
+    const double gap = ((high - low) / 2 + 8 * kMargin * high) * wide * (1 + kMargin);
+    p.gap = static_cast<float>(gap);
+    p.least = *least;
+    for (int j = 0; j < 8; ++j) p.price[j] = static_cast<float>((low + high) / 2 * scale * static_cast<double>(rate[j % 8] - *least));
+    for (int j = 0; j < 16; ++j) {
+        p.rate[j] = static_cast<int32_t>(rate[j % 8]);
+        for (int b = 0; b < 3; ++b) p.plane[b][j] = static_cast<uint8_t>((rate[j % 8] - *least) >> (8 * b));
+    }
+    p.planes = 0;
+    while (p.planes < 3 && ((*most - *least) >> (8 * p.planes)) > 0) ++p.planes;
+    return gap > 0x1p-100 && gap < 0x1p120;
+}
+
+#define BW_AVX512_INLINE BW_AVX512 __attribute__((always_inline)) inline
+
+// The four 4x4 blocks in the lanes of 128 bits, transposed.
+BW_AVX512_INLINE void turned(__m512 a, __m512 b, __m512 c, __m512 d, __m512* l) {
+    const __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
+    const __m512 cd0 = _mm512_unpacklo_ps(c, d), cd1 = _mm512_unpackhi_ps(c, d);
+    l[0] = _mm512_shuffle_ps(ab0, cd0, 0x44);
+    l[1] = _mm512_shuffle_ps(ab0, cd0, 0xEE);
+    l[2] = _mm512_shuffle_ps(ab1, cd1, 0x44);
+    l[3] = _mm512_shuffle_ps(ab1, cd1, 0xEE);
+}
+
+// Row of each lane after `turned_columns`: of lane 4 L + e, row 4 e + L with L = 1 and 2 exchanged.
+constexpr int turned_row(int p) {
+    const int lane = p / 4;
+    return 4 * (p % 4) + (lane == 1 || lane == 2 ? 3 - lane : lane);
+}
+
+// Formats of sixteen rows of eight.
+BW_AVX512_INLINE void turned_columns(const float* p, __m512* l) {
+    __m512 low[4], high[4];   // halves of four rows: a load shifted by half a row puts them beside each other
+    for (int q = 0; q < 4; ++q) {
+        const float* r = p + 32 * q;
+        low[q] = _mm512_mask_loadu_ps(_mm512_loadu_ps(r), 0xF0F0, r + 12);
+        high[q] = _mm512_mask_loadu_ps(_mm512_loadu_ps(r + 16), 0x0F0F, r + 4);
+    }
+    turned(low[0], low[1], low[2], low[3], l);
+    turned(high[0], high[1], high[2], high[3], l + 4);
+}
+
+// The least of four values and the next one.
+BW_AVX512_INLINE void least_two(const __m512i* v, __m512i& first, __m512i& second) {
+    const __m512i a = _mm512_min_epi32(v[0], v[1]), b = _mm512_max_epi32(v[0], v[1]);
+    const __m512i c = _mm512_min_epi32(v[2], v[3]), d = _mm512_max_epi32(v[2], v[3]);
+    first = _mm512_min_epi32(a, c);
+    second = _mm512_min_epi32(_mm512_max_epi32(a, c), _mm512_min_epi32(b, d));
+}
+
+// The loss of the format whose number is in the lowest bits.
+BW_AVX512_INLINE __m512 picked(const __m512* l, __m512i number) {
+    __mmask16 bit[3];
+    for (int q = 0; q < 3; ++q) bit[q] = _mm512_test_epi32_mask(number, _mm512_set1_epi32(1 << q));
+    __m512 half[2];
+    for (int h = 0; h < 2; ++h)
+        half[h] = _mm512_mask_mov_ps(_mm512_mask_mov_ps(l[4 * h], bit[0], l[4 * h + 1]), bit[1], _mm512_mask_mov_ps(l[4 * h + 2], bit[0], l[4 * h + 3]));
+    return _mm512_mask_mov_ps(half[0], bit[2], half[1]);
+}
+
+// Four groups of sixteen lanes, a byte each in the order of `turned_row`, as 64 bytes in the order of the rows.
+BW_AVX512_INLINE __m512i in_order(const __m512i* y) {
+    const __m512i y01 = _mm512_or_si512(y[0], _mm512_slli_epi32(y[1], 8)), y23 = _mm512_or_si512(y[2], _mm512_slli_epi32(y[3], 8));
+    const __m512i all = _mm512_or_si512(y01, _mm512_slli_epi32(y23, 16));   // byte b of lane 4 L + e
+    const __m512i lanes = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+    const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m512i turned = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(lanes, all), bytes);   // by e, group, L
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), turned);
+}
+
+// `count` rows of eight formats (a multiple of 64, at most 512), as `fast_block16`. False when some v_j was negative: nothing is
+// certain then.
+template <bool kEqual>
+BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const CoarsePrices& p, int count, uint8_t* choice, FastBlock& out) {
+    alignas(64) int32_t half_of[16];   // of each lane's size, an int64 below 2^32: its lower half
+    for (int q = 0; q < 16; ++q) half_of[q] = 2 * turned_row(q);
+    const __m512i halves = _mm512_load_si512(half_of), rates = _mm512_load_si512(p.rate), none = _mm512_setzero_si512();
+    const __m512i bits = _mm512_set1_epi32(7), marked = _mm512_set1_epi32(0x80);
+    const __m512 gap = _mm512_set1_ps(p.gap);
+    __m512d total0 = _mm512_setzero_pd(), total1 = _mm512_setzero_pd();
+    __m512i spent = none, weighed = none, signs = none;
+    int64_t sure = count;
+    for (int i = 0; i < count; i += 64) {
+        __m512i y[4];
+#pragma GCC unroll 1
+        for (int b = 0; b < 4; ++b) {
+            const int at = i + 16 * b;
+            __m512 l[8], w = _mm512_setzero_ps();
+            __m512i v[8], weight = none, least[2], next[2];
+            turned_columns(loss + static_cast<int64_t>(at) * 8, l);
+            if constexpr (!kEqual) {
+                weight = _mm512_permutex2var_epi32(_mm512_loadu_si512(size + at), halves, _mm512_loadu_si512(size + at + 8));
+                w = _mm512_cvtepu32_ps(weight);
+            }
+            for (int j = 0; j < 8; ++j) {
+                const __m512 price = _mm512_set1_ps(p.price[j]), priced = kEqual ? _mm512_add_ps(l[j], price) : _mm512_fmadd_ps(price, w, l[j]);
+                v[j] = _mm512_ternarylogic_epi32(_mm512_castps_si512(priced), bits, _mm512_set1_epi32(j), 0xBA);   // (a & ~b) | c
+            }
+            least_two(v, least[0], next[0]);
+            least_two(v + 4, least[1], next[1]);
+            __m512i first = _mm512_min_epi32(least[0], least[1]);
+            const __m512i second = _mm512_min_epi32(_mm512_max_epi32(least[0], least[1]), _mm512_min_epi32(next[0], next[1]));
+            signs = _mm512_or_si512(signs, first);
+            const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart), _mm512_castsi512_ps(first));
+            const __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
+            const __m512 chosen = _mm512_mask_mov_ps(picked(l, first), unsure, _mm512_setzero_ps());
+            total0 = _mm512_add_pd(total0, _mm512_cvtps_pd(_mm512_castps512_ps256(chosen)));
+            total1 = _mm512_add_pd(total1, _mm512_cvtps_pd(_mm512_extractf32x8_ps(chosen, 1)));
+            first = _mm512_and_si512(first, bits);
+            y[b] = _mm512_mask_or_epi32(first, unsure, first, marked);
+            if constexpr (!kEqual) {
+                const __m512i r = _mm512_mask_mov_epi32(_mm512_permutexvar_epi32(first, rates), unsure, none);
+                const __m512i odd = _mm512_mul_epu32(_mm512_shuffle_epi32(weight, static_cast<_MM_PERM_ENUM>(0xF5)), _mm512_shuffle_epi32(r, static_cast<_MM_PERM_ENUM>(0xF5)));
+                spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mul_epu32(weight, r), odd));
+                weighed = _mm512_add_epi64(weighed, _mm512_add_epi64(_mm512_loadu_si512(size + at), _mm512_loadu_si512(size + at + 8)));
+            }
+        }
+        const __m512i numbers = in_order(y);
+        out.unsure[i / 64] = _mm512_movepi8_mask(numbers);
+        sure -= __builtin_popcountll(out.unsure[i / 64]);
+        _mm512_storeu_si512(choice + i, _mm512_and_si512(numbers, _mm512_set1_epi8(7)));
+        for (int q = 0; kEqual && q < p.planes; ++q) {   // rates by their number, none for a byte that is marked
+            const __m512i plane = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(p.plane[q])));
+            const __m512i sum = _mm512_sad_epu8(_mm512_shuffle_epi8(plane, numbers), none);
+            spent = _mm512_add_epi64(spent, _mm512_slli_epi64(sum, static_cast<unsigned>(8 * q)));
+        }
+    }
+    alignas(64) int64_t lane[16];
+    double sums[8];
+    _mm512_storeu_pd(sums, _mm512_add_pd(total0, total1));
+    _mm512_store_si512(lane, spent);
+    _mm512_store_si512(lane + 8, weighed);
+    out.loss = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    out.cost = kEqual ? sure * p.least : 0;
+    out.weight = 0;
+    for (int q = 0; q < 8; ++q) {
+        out.cost += lane[q];
+        out.weight += lane[8 + q];
+    }
+    return _mm512_movepi32_mask(signs) == 0;
+}
+
+}  // namespace bitwright
+#endif
