@@ -57,11 +57,17 @@ def quantize_pack(
     """Codes clip(rint(x * inverse) + zero) of (rows, columns) values, packed, in one pass.
 
     values: float32, float16, or uint16 holding bfloat16 bits. inverse, zero: float32 (rows, ceil(columns / group)).
-    NaN gives the top code. Raises InvalidInput.
+    NaN gives the top code. Zero points are whole numbers. Raises InvalidInput.
     """
     rows, columns = _check_values(values, bits, group)
     for parameters in (inverse, zero):
         _check_parameters(parameters, rows, columns, group, (np.float32,))
+    if not np.array_equal(zero, np.rint(zero)):  # a fraction would be rounded here and cut off there
+        raise InvalidInput(
+            "zero points are whole numbers",
+            expected="finite float32 without a fraction",
+            got="a fraction, NaN or infinity",
+        )
     native = library()
     if native is None or values.size == 0:
         return reference_quantize.quantize_pack(values, inverse, zero, bits, group)

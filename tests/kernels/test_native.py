@@ -159,6 +159,18 @@ def test_wrong_buffers_are_refused(values: np.ndarray, inverse: np.ndarray, bits
         kernels.quantize_pack(values, inverse, np.zeros((2, 1), np.float32), bits, group)
 
 
+def test_zero_points_with_a_fraction_are_refused() -> None:
+    """Vectors rounded the sum with one, scalar code and numpy cut it off: found by the GPU, which did as numpy."""
+    one = np.ones((2, 1), np.float32)
+    for zero in (0.5, np.nan):
+        with pytest.raises(InvalidInput, match="whole numbers"):
+            kernels.quantize_pack(ONES, one, zero * one, 4, 8)
+    far = np.float32([[-3], [1e9]])
+    assert np.array_equal(
+        kernels.quantize_pack(ONES, one, far, 4, 8), reference_quantize.quantize_pack(ONES, one, far, 4, 8)
+    )
+
+
 def test_wrong_words_are_refused() -> None:
     words, scales = np.zeros((2, 3), np.uint32), np.ones((2, 1), np.float16)
     for packed, s, bits, columns in [
