@@ -14,14 +14,15 @@ from gpu_kernels.kernels import widen
 from quantizers.base import Quantizer, dequantize
 from quantizers.bias import bias_shift, shifted
 from quantizers.mixed import quantize
+from sensitivity.memory import free_memory
 
 if TYPE_CHECKING:
     import torch
 
 Float32 = NDArray[np.float32]
 
-#: Above this the errors of all units are not kept but made again for every batch.
-KEEP_BYTES = 2 << 30
+#: Above this, or this share of the free memory, the errors of all units are not kept but made again for every batch.
+KEEP_BYTES, KEEP_SHARE = 2 << 30, 0.25
 
 
 def load_quantizer(quantizer: str | Quantizer) -> Quantizer:
@@ -69,13 +70,14 @@ class Deltas:
 
     def __init__(
         self, source: ModelSource, inventory: Inventory, formats: tuple[Format, ...], quantizer: str | Quantizer,
-        *, keep_bytes: int = KEEP_BYTES,
+        *, keep_bytes: float | None = None,
     ) -> None:  # fmt: skip
         self.source = source
         self.inventory = inventory
         self.formats = formats
         self.quantizer = load_quantizer(quantizer)
-        self._keep = inventory.weights * len(formats) * 4 <= keep_bytes
+        most = min(KEEP_BYTES, KEEP_SHARE * free_memory()) if keep_bytes is None else keep_bytes
+        self._keep = inventory.weights * len(formats) * 4 <= most
         self._kept: dict[int, Float32] = {}
         self._there: dict[int, torch.Tensor] = {}
         self._energy: dict[int, NDArray[np.float64]] = {}
