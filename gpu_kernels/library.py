@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_kernels.build import library_path
 
-ABI = 8
+ABI = 9
 #: What the library calls its builds.
 LEVELS = ("scalar", "avx2", "avx512")
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
@@ -22,7 +22,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bw_dequantize": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _N, _I]),
     "bw_expand": (None, [_P, _N, _N, _N, _I, _P, _P, _P, _I]),
     "bw_widen": (None, [_P, _I, _N, _P, _I]),
-    "bw_gptq_block": (None, [_P, _N, _N, _N, _P, _N, _P, _P, _P, _P, _P, _I]),
+    "bw_gptq_block": (None, [_P, _N, _N, _N, _P, _N, _P, _P, _P, _N, _P, _P, _N]),
     "bw_blocks_quantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_blocks_dequantize": (None, [_P, _N, _P, _P, _P, _I]),
     "bw_absmax": (_F, [_P, _N, _I]),

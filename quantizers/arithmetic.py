@@ -42,7 +42,7 @@ class Arithmetic(Protocol):
     """What the CPU and a device can both do. Arrays come and go as numpy's; U stays where it was made."""
 
     def factor(self, definite: Float64) -> Upper | None:
-        """See sweep.factor."""
+        """See sweep.factor: H is given away."""
         ...
 
     def diagonal(self, upper: Upper) -> Float64:

@@ -221,8 +221,7 @@ def inverse_factor(hessian: Float64, damping: float, order: str, name: str) -> t
     if order == "activation":
         permutation = np.argsort(-np.diag(hessian), kind="stable")
     for step in range(DAMPING_TRIES):
-        work = damped(hessian, damping * DAMPING_GROWTH**step)[np.ix_(permutation, permutation)]
-        upper = arithmetic().factor(work)
+        upper = arithmetic().factor(damped(hessian, damping * DAMPING_GROWTH**step, permutation))
         if upper is not None:
             return upper, permutation
     raise InvalidCalibration(

@@ -1,9 +1,11 @@
 """The column sweep of GPTQ for any grid of scales: each weight may have its own scale, zero point and top code.
 
 For columns j = 0, 1, ...:  q = clip(rint(w_j / s) + z, 0, top);  e = (w_j - (q - z) s) / U_jj;  w_k -= e U_jk, k > j.
-Columns go in blocks: inside a block the update is immediate, what lies behind it gets one matrix product ("lazy
-blocks"). All in float64. The native code repeats the lines of `_block` in the same order, without fused multiply-adds:
-the same codes. quantizers.on_device does the same on another device.
+Columns go in blocks ("lazy blocks"): inside a block the update is immediate, and a block that is reached takes what all
+errors before it ask for in one matrix product, the columns of the block long and all before it deep: nothing as large
+as the weights is written but the errors, which take the place of the weights that they are of. All in float64. The
+native code repeats the lines of `_block` in the same order, without fused multiply-adds, some rows a thread: the same
+codes. quantizers.on_device does the same on another device.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dtrtri
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from gpu_kernels.library import library
+from gpu_kernels.threads import over_rows
 from quantizers.base import Float32Matrix
 
 Float64 = NDArray[np.float64]
+#: Rows that are copied at once.
+TILE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +58,27 @@ class Grid:
         self.decide(group, columns(first, last).astype(np.float32))
         return group
 
-    def cells(self, first: int, last: int, work: Float64) -> tuple[Float64, Float64, Float64]:
-        """(scale, zero, top), float64 (rows, last - first) each; weights of `sign` groups are moved."""
-        groups = self.of[first:last]
-        step, zero = self.scales[:, groups].astype(np.float64), self.zeros[:, groups].astype(np.float64)
+    def cells(self, first: int, last: int, weights: Float64) -> Cells:
+        """Of columns of the sweep and their weights (rows, last - first); weights of `sign` groups are moved."""
+        present, of = np.unique(self.of[first:last], return_inverse=True)
+        step, zero = (np.take(all, present, axis=1).astype(np.float64) for all in (self.scales, self.zeros))
         if self.signs is not None:
-            signs = self.signs[:, groups]
-            work[:, first:last] += np.where(signs, step, 0)
+            signs = self.signs[:, present]
+            weights += np.take(np.where(signs, step, 0), of, axis=1)
             step[signs] *= 2
         if isinstance(self.top, int):
-            return step, zero, np.full(step.shape, self.top, np.float64)
-        return step, zero, self.top[:, groups].astype(np.float64)
+            return Cells(step, zero, np.full(step.shape, self.top, np.float64), of)
+        return Cells(step, zero, np.take(self.top, present, axis=1).astype(np.float64), of)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """scale, zero, top: float64 (rows, groups) of the groups in a block. of: (width,) the group of every column."""
+
+    scale: Float64
+    zero: Float64
+    top: Float64
+    of: NDArray[np.intp]
 
 
 def sweep(
@@ -81,40 +96,61 @@ def sweep(
     made up for it.
     """
     rows, columns = weight.shape
-    codes = np.empty((rows, columns), np.uint8)
-    work = np.ascontiguousarray(weight[:, order], np.float64)
-    native = library()
+    made = np.empty((rows, columns), np.uint8)
+    work = _Work(weight, order, upper)
     for first, last in pairwise(cuts):
-        grid.begin(first, lambda start, stop: work[:, start:stop])
-        cells = tuple(np.ascontiguousarray(part, np.float64) for part in grid.cells(first, last, work))
-        part, errors = np.empty((rows, last - first), np.uint8), np.empty((rows, last - first))
-        if native is None:
-            _block(work, upper, (first, last), cells, part, errors)
-        else:
-            native.bw_gptq_block(
-                _at(work, 0, first), rows, work.strides[0] // 8, last - first,
-                _at(upper, first, first), upper.strides[0] // 8,
-                *(array.ctypes.data for array in cells), part.ctypes.data, errors.ctypes.data, 1,
-            )  # fmt: skip
-        codes[:, order[first:last]] = part
+        grid.begin(first, work.columns)
+        weights = work.columns(first, last)
+        _round(weights, upper[first:last, first:last], grid.cells(first, last, weights), made[:, first:last])
         if losses is not None:
-            losses[:, order[first:last]] = np.square(errors) / 2
-        if last < columns:
-            work[:, last:] -= errors @ upper[first:last, last:]
-    return codes
+            losses[:, order[first:last]] = np.square(weights) / 2
+    return np.take(made, np.argsort(order), axis=1)
+
+
+class _Work:
+    """Float64 weights in the order of the sweep. Behind the sweep their errors e stand in their place."""
+
+    def __init__(self, weight: NDArray[np.floating[Any]], order: NDArray[np.intp], upper: Float64) -> None:
+        self.all: Float64 = np.empty(weight.shape)
+        for start in range(0, len(weight), TILE):
+            self.all[start : start + TILE] = np.take(weight[start : start + TILE], order, axis=1)
+        self._upper = upper
+        # Columns before `_until` have made up for the errors of those before `_since`.
+        self._since = self._until = 0
+
+    def columns(self, first: int, last: int) -> Float64:
+        """(rows, last - first) weights that have made up for all errors before `first`, to which the sweep has come."""
+        since = self._since if first < self._until else 0
+        if since < first:
+            self.all[:, first:last] -= self.all[:, since:first] @ self._upper[since:first, first:last]
+        if last >= self._until:
+            self._since, self._until = first, last
+        return self.all[:, first:last]
 
 
 def factor(definite: Float64) -> Float64 | None:
-    """U with H^-1 = U'U, U upper, H (in, in); None where H is not definite."""
-    try:
-        # The Cholesky factor of H read backwards, turned round again, is an upper R with H = RR'; U is its inverse.
-        upper = np.linalg.cholesky(definite[::-1, ::-1])[::-1, ::-1]
-    except np.linalg.LinAlgError:
+    """U with H^-1 = U'U, U upper, H (in, in) contiguous, whose memory U takes; None where H is not definite."""
+    if not len(definite):
+        return definite
+    # With L of the H that is read backwards, LL', its R = L read backwards is upper and H = RR', so U = R^-1 is L^-1
+    # read backwards. LAPACK takes rows for columns, and what it calls upper is L here.
+    _reverse(definite)
+    found, failed = dpotrf(definite.T, lower=0, clean=1, overwrite_a=1)
+    if not failed:
+        found, failed = dtrtri(found, lower=0, overwrite_c=1)
+    if failed:
         return None
-    inverse = np.asfortranarray(upper)
-    del upper  # of wide layers each of these matrices takes more than their weights
-    inverse, failed = dtrtri(inverse, overwrite_c=1)
-    return None if failed else np.ascontiguousarray(inverse)
+    _reverse(found.T)
+    return np.asarray(found.T, np.float64)
+
+
+def _reverse(matrix: Float64) -> None:
+    """The last number first and so on, in place: of wide layers each matrix takes more than their weights."""
+    flat, step = matrix.reshape(-1), 1 << 16
+    for start in range(0, len(flat) // 2, step):
+        stop = min(start + step, len(flat) // 2)
+        front, back = flat[start:stop], flat[len(flat) - stop : len(flat) - start]
+        front[:], back[:] = back[::-1].copy(), front[::-1].copy()
 
 
 class Rest:
@@ -140,24 +176,36 @@ def blocks(columns: int, block: int, starts: Sequence[int] = ()) -> list[int]:
     return sorted({*marks, *(cut for a, b in pairwise(marks) for cut in range(a, b, block))})
 
 
-def _block(
-    work: Float64,
-    upper: Float64,
-    span: tuple[int, int],
-    cells: tuple[Float64, ...],
-    codes: NDArray[np.uint8],
-    errors: Float64,
-) -> None:
-    first, last = span
-    scale, zero, top = cells
-    for j in range(first, last):
-        at = j - first
-        rounded = np.clip(np.rint(work[:, j] / scale[:, at]) + zero[:, at], 0, top[:, at])
-        codes[:, at] = rounded
-        errors[:, at] = (work[:, j] - (rounded - zero[:, at]) * scale[:, at]) / upper[j, j]
-        work[:, j + 1 : last] -= np.outer(errors[:, at], upper[j, j + 1 : last])
+def _round(weights: Float64, upper: Float64, cells: Cells, codes: NDArray[np.uint8]) -> None:
+    """Rounds one block of columns, (rows, width) all but upper, (width, width). Errors take the weights' place."""
+    native = library()
+    if native is None:
+        _block(weights, upper, cells, codes)
+        return
+    width, groups = weights.shape[1], cells.scale.shape[1]
+    grid = [np.ascontiguousarray(part, np.float64) for part in (cells.scale, cells.zero, cells.top)]
+    of = np.ascontiguousarray(cells.of, np.int64)
+
+    def some(start: int, stop: int) -> int:
+        native.bw_gptq_block(
+            _at(weights, start), stop - start, weights.strides[0] // 8, width, _at(upper, 0), upper.strides[0] // 8,
+            *(_at(part, start) for part in grid), groups, of.ctypes.data, _at(codes, start), codes.strides[0],
+        )  # fmt: skip
+        return 0
+
+    # Every weight changes those behind it in the block: half a block of them.
+    over_rows(len(weights), width * max(1, width // 2), some)
 
 
-def _at(array: Float64, row: int, column: int) -> ctypes.c_void_p:
-    """Address of one number of a matrix whose rows are contiguous."""
-    return ctypes.c_void_p(array.ctypes.data + row * array.strides[0] + column * array.itemsize)
+def _block(weights: Float64, upper: Float64, cells: Cells, codes: NDArray[np.uint8]) -> None:
+    for j, group in enumerate(cells.of):
+        scale, zero, top = cells.scale[:, group], cells.zero[:, group], cells.top[:, group]
+        rounded = np.clip(np.rint(weights[:, j] / scale) + zero, 0, top)
+        codes[:, j] = rounded
+        weights[:, j] = (weights[:, j] - (rounded - zero) * scale) / upper[j, j]
+        weights[:, j + 1 :] -= np.outer(weights[:, j], upper[j, j + 1 :])
+
+
+def _at(array: NDArray[Any], row: int) -> ctypes.c_void_p:
+    """Address of a row of a matrix whose rows are contiguous."""
+    return ctypes.c_void_p(array.ctypes.data + row * array.strides[0])

@@ -51,7 +51,7 @@ static int level() {
 #endif
 
 extern "C" {
-int bw_abi() { return 8; }
+int bw_abi() { return 9; }
 int bw_level() { return level(); }
 
 int bw_pack(const uint8_t *codes, int64_t rows, int64_t columns, int bits, uint8_t *out, int64_t nbytes, int fast) {

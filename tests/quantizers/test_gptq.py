@@ -11,7 +11,7 @@ from bitwright.core.errors import InvalidCalibration, InvalidInput, InvalidModel
 from bitwright.core.formats import GRID_FORMATS, NAMED, IntFormat, parse_format
 from quantizers.base import Quantized, group_spans
 from quantizers.gptq import QUANTIZER, inverse_factor
-from quantizers.hessian import damped
+from quantizers.hessian import checked_hessian, damped
 from quantizers.mixed import quantize
 from quantizers.rtn import QUANTIZER as RTN
 from quantizers.rtn import group_parameters
@@ -221,8 +221,37 @@ def test_native_and_numpy_sweeps_give_the_same_codes(order: str, monkeypatch: py
         return value.codes
 
     native = codes()
+    monkeypatch.setattr("gpu_kernels.threads._LEAST", 1)  # some rows a thread
+    monkeypatch.setattr("gpu_kernels.threads.threads", lambda: 3)
+    assert np.array_equal(native, codes())
     monkeypatch.setattr("quantizers.sweep.library", lambda: None)
     assert np.array_equal(native, codes())
+
+
+@pytest.mark.parametrize(("row", "column", "by", "symmetric"), [
+    (299, 1, 2.0, False), (1, 299, 2.0, False), (299, 1, 1 + 3e-4, False), (140, 131, 1 + 3e-4, False),
+    (299, 1, 1 + 3e-5, True), (131, 140, 1 + 3e-5, True), (7, 7, 2.0, True),
+])  # fmt: skip
+def test_hessians_are_symmetric_to_a_ten_thousandth(row: int, column: int, by: float, symmetric: bool) -> None:
+    """Any pair, wherever it lies, by the rule of np.allclose on both sides of the diagonal."""
+    hessian = moments(300)
+    hessian[row, column] = hessian[column, row] = 500
+    hessian[row, column] *= by
+    tolerance = 1e-6 * np.abs(hessian).max()
+    assert np.allclose(hessian, hessian.T, rtol=1e-4, atol=tolerance) == symmetric
+    if symmetric:
+        assert checked_hessian(hessian, 300, "w") is hessian
+        return
+    with pytest.raises(InvalidCalibration, match="not symmetric"):
+        checked_hessian(hessian, 300, "w")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_hessians_are_finite(value: float) -> None:
+    hessian = moments(20)
+    hessian[3, 17] = value
+    with pytest.raises(InvalidCalibration, match="NaN or infinity"):
+        checked_hessian(hessian, 20, "w")
 
 
 @pytest.mark.parametrize(
