@@ -31,9 +31,6 @@ struct Block {
     bw_u16 d, m;
 };
 
-// A plane of single bits, code i at bit i of a word (q5_0, q5_1).
-static inline bool is_word(const Plane &p) { return p.bits == 1 && p.nruns == 32; }
-
 static void put(const Layout &l, const Block &b, uint8_t *__restrict out) {
     std::memset(out, 0, l.nbytes);
     for (int p = 0; p < l.nplanes; ++p) {
@@ -56,12 +53,6 @@ static void take(const Layout &l, const uint8_t *__restrict in, Block *b) {
     for (int p = 0; p < l.nplanes; ++p) {
         const Plane &plane = l.planes[p];
         const int mask = (1 << plane.bits) - 1, low = plane.low;
-        if (is_word(plane)) {
-            uint32_t word;
-            std::memcpy(&word, in + plane.runs->at, 4);
-            for (int i = 0; i < 32; ++i) b->fields[plane.field][i] |= (uint8_t)(((word >> i) & 1) << low);
-            continue;
-        }
         for (int r = 0; r < plane.nruns; ++r) {
             const Run run = plane.runs[r];
             const uint8_t *__restrict from = in + run.at;
@@ -74,10 +65,45 @@ static void take(const Layout &l, const uint8_t *__restrict in, Block *b) {
     if (l.affine) std::memcpy(&b->m, in + l.m, 2);
 }
 
+static inline float half_number(const uint8_t *at) {
+    bw_u16 half;
+    std::memcpy(&half, at, 2);
+#if defined(BW_AVX2)
+    return _cvtsh_ss(half);
+#else
+    return bw_from_half(half);
+#endif
+}
+// Numbers of 32 codes at the end of a block: a byte each, or nibbles, behind a word of the fifth bits (see plain_block).
+enum { BYTES, NIBBLES, FIFTHS, LEVELS };
+template <int KIND> static void plain_floats(const Layout &l, const uint8_t *in, int64_t count, float *out) {
+    for (int64_t n = 0; n < count; ++n, in += l.nbytes, out += 32) {
+        const V8 scale = v_set(half_number(in + l.d)), offset = v_set(l.affine ? half_number(in + l.m) : 0);
+        uint32_t fifths = 0;
+        if (KIND == FIFTHS) std::memcpy(&fifths, in + l.nbytes - 20, 4);
+        for (int k = 0; k < 4; ++k) {
+            I8 code = take_bytes(in + l.nbytes - (KIND == BYTES ? 32 - 8 * k : 16 - 8 * (k & 1)));
+            if (KIND == BYTES) code = code << 24 >> 24;
+            else code = k < 2 ? code & 15 : code >> 4;
+            if (KIND == FIFTHS) code = code | ((I8{} + (int32_t)(fifths >> (8 * k) & 255)) >> I8{0, 1, 2, 3, 4, 5, 6, 7} & 1) << 4;
+            V8 value = (KIND == LEVELS ? look_up(l.table, code) : __builtin_convertvector(code, V8) - (float)l.zero) * scale;
+            if (l.affine) value = value + offset;
+            std::memcpy(out + 8 * k, &value, sizeof value);
+        }
+    }
+}
+
 void blocks_dequantize(const uint8_t *in, int64_t count, const int32_t *spec, const float *table, float *out) {
     const Layout l = layout_of(spec, table);
     const int size = l.block / l.groups;
     Block b;
+    if (l.groups == 1) {
+        if (l.sign == 1) plain_floats<BYTES>(l, in, count, out);
+        else if (table) plain_floats<LEVELS>(l, in, count, out);
+        else if (l.bits == 5) plain_floats<FIFTHS>(l, in, count, out);
+        else plain_floats<NIBBLES>(l, in, count, out);
+        return;
+    }
     for (int64_t n = 0; n < count; ++n) {
         take(l, in + n * l.nbytes, &b);
         const float d = bw_from_half(b.d), m = bw_from_half(b.m);

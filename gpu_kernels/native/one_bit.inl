@@ -328,6 +328,17 @@ static int one_bit_row(const typename T::type *x, int64_t columns, int64_t group
 }
 
 // ---- signs: a scale that is the mean magnitude ---------------------------------------------------------------------------
+#if defined(BW_AVX2)
+static BW_INLINE V8 halves_of(V8 a, V8 b, int upper) { // the lower or upper halves of two vectors
+    return (V8)(upper ? _mm256_permute2f128_ps((__m256)a, (__m256)b, 0x31) : _mm256_permute2f128_ps((__m256)a, (__m256)b, 0x20));
+}
+// In each half, lane k: (v0 + v2) + (v1 + v3) of the half of vector k.
+static BW_INLINE V8 fours(V8 a, V8 b, V8 c, V8 d) {
+    const __m256 x = _mm256_add_ps(_mm256_unpacklo_ps((__m256)a, (__m256)b), _mm256_unpackhi_ps((__m256)a, (__m256)b));
+    const __m256 y = _mm256_add_ps(_mm256_unpacklo_ps((__m256)c, (__m256)d), _mm256_unpackhi_ps((__m256)c, (__m256)d));
+    return (V8)_mm256_add_ps(_mm256_shuffle_ps(x, y, 0x44), _mm256_shuffle_ps(x, y, 0xee));
+}
+#endif
 // Sixteen magnitudes at a time, lane by lane as reference_quantize.lane_sum has them, and the bits of numbers >= 0.
 template <class T> struct Magnitudes {
     V8 low, high;
@@ -342,6 +353,15 @@ template <class T> struct Magnitudes {
         return top_bits(a >= v_set(0)) | top_bits(b >= v_set(0)) << 8;
     }
     BW_INLINE float total() const { return sum8(low + high); }
+#if defined(BW_AVX2)
+    BW_INLINE V8 folded() const { return low + high; }
+    // Lane g: as total() of v[g], folded.
+    static BW_INLINE V8 totals(const V8 *v) {
+        V8 f[4];
+        for (int k = 0; k < 4; ++k) f[k] = halves_of(v[k], v[k + 4], 0) + halves_of(v[k], v[k + 4], 1);
+        return fours(f[0], f[1], f[2], f[3]);
+    }
+#endif
 };
 #if defined(BW_AVX2)
 template <> struct Magnitudes<BF16> { // low: even lanes, high: odd ones
@@ -356,6 +376,11 @@ template <> struct Magnitudes<BF16> { // low: even lanes, high: odd ones
         const __m128 e = _mm_add_ps(_mm256_castps256_ps128((__m256)low), _mm256_extractf128_ps((__m256)low, 1));
         const __m128 o = _mm_add_ps(_mm256_castps256_ps128((__m256)high), _mm256_extractf128_ps((__m256)high, 1));
         return sum8((V8)_mm256_set_m128(_mm_unpackhi_ps(e, o), _mm_unpacklo_ps(e, o)));
+    }
+    BW_INLINE V8 folded() const { return halves_of(low, high, 0) + halves_of(low, high, 1); } // even sums, then odd ones
+    static BW_INLINE V8 totals(const V8 *v) {
+        const V8 a = fours(v[0], v[1], v[2], v[3]), b = fours(v[4], v[5], v[6], v[7]);
+        return halves_of(a, b, 0) + halves_of(a, b, 1);
     }
 };
 #endif
@@ -376,9 +401,35 @@ template <class T> static BW_INLINE float signs_of(const typename T::type *x, in
     }
     return (float)total;
 }
+#if defined(BW_AVX2)
+// Groups of 32 that follow each other without a gap, eight at a time; how many were done: fewer where a scale does not fit.
+template <class T> static int64_t signs_of_32(const typename T::type *x, int64_t groups, uint8_t *row, bw_u16 *scales) {
+    for (int64_t first = 0; first < groups; first += 8, x += 256, row += 32, scales += 8) {
+        if (groups - first < 8) return first;
+        V8 sums[8];
+        for (int g = 0; g < 8; ++g) {
+            Magnitudes<T> of = {};
+            const uint32_t low = of.add(x + 32 * g), bits = low | of.add(x + 32 * g + 16) << 16;
+            std::memcpy(row + 4 * g, &bits, 4);
+            sums[g] = of.folded();
+        }
+        const V8 mean = Magnitudes<T>::totals(sums) * v_set(1.0f / 32);
+        if (top_bits(mean <= v_set(BW_MAX_HALF)) != 255) return first;
+        rounded_halves(v_max(mean, v_set(BW_TINY)), scales);
+    }
+    return groups;
+}
+#endif
 template <class T>
 static int sign_row(const typename T::type *x, int64_t columns, int64_t group, uint8_t *row, bw_u16 *scales) {
-    for (int64_t at = 0; at < columns; at += group) {
+    int64_t at = 0;
+#if defined(BW_AVX2)
+    if (group == 32) {
+        const int64_t done = signs_of_32<T>(x, columns / 32, row, scales);
+        at = 32 * done, scales += done;
+    }
+#endif
+    for (; at < columns; at += group) {
         const int64_t n = at + group < columns ? group : columns - at;
         const float mean = (n == 64 ? signs_of<T>(x + at, 64, row, at) : signs_of<T>(x + at, n, row, at)) / (float)n;
         if (!half_scale(mean, scales++)) return top_of<T>(x, columns) <= 3.402823466e38f ? 2 : 1;

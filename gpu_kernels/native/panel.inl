@@ -265,18 +265,30 @@ static void panel_groups(const typename T::type *x, int count, int64_t size, Pan
     }
     for (int g = 0; g < count; ++g) panel_group<T, B, HOW, SIZE, SAFE>(x + g * size, size, p, g, out + g * (size / 8 * B), order);
 }
-template <class T, int B, int HOW, int SIZE>
-static BW_INLINE void panel_codes(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, const uint8_t *end, Words order) {
+// Of any size, where a call every eight groups is no matter: once for all sizes, which halves what is to be compiled.
+template <class T, int B, int HOW>
+static __attribute__((noinline)) void any_groups(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, const uint8_t *end) {
+    const Words order = gather_order<B>(false);
     if (end - out < count * (size / 8 * B) + 32) panel_groups<T, B, HOW, 0, true>(x, count, size, p, out, order);
-    else if (SIZE && count == 8) panel_groups<T, B, HOW, SIZE, false>(x, 8, SIZE, p, out, order);
     else panel_groups<T, B, HOW, 0, false>(x, count, size, p, out, order);
 }
+template <class T, int B, int HOW, int SIZE>
+static BW_INLINE void panel_codes(const typename T::type *x, int count, int64_t size, Panel &p, uint8_t *out, const uint8_t *end, Words order) {
+    if (SIZE && __builtin_expect(count == 8 && end - out >= 8 * (SIZE / 8 * B) + 32, 1)) panel_groups<T, B, HOW, SIZE, false>(x, 8, SIZE, p, out, order);
+    else any_groups<T, B, HOW>(x, count, size, p, out, end);
+}
 // Range and parameters of `count` groups; 0, or why not.
+template <class T>
+static __attribute__((noinline)) int any_begin(const typename T::type *x, int64_t count, int64_t group, int bits, bool symmetric, Panel *p) {
+    V8 low, high;
+    Extremes<T>::of(x, count < 8 ? (int)count : 8, group, &low, &high);
+    return panel_parameters(low, high, bits, symmetric, p);
+}
 template <class T, int SIZE>
 static BW_INLINE int panel_begin(const typename T::type *x, int64_t count, int64_t group, int bits, bool symmetric, Panel *p) {
+    if (!SIZE || __builtin_expect(count < 8, 0)) return any_begin<T>(x, count, group, bits, symmetric, p);
     V8 low, high;
-    if (SIZE && count >= 8) Extremes<T>::of(x, 8, SIZE, &low, &high);
-    else Extremes<T>::of(x, count < 8 ? (int)count : 8, group, &low, &high);
+    Extremes<T>::of(x, 8, SIZE, &low, &high);
     return panel_parameters(low, high, bits, symmetric, p);
 }
 // All groups of a matrix; 0, or why not. SIZE: their size, or 0. The next panel's divisions run while this one is rounded.
@@ -286,7 +298,7 @@ static int panels_of(const typename T::type *x, int64_t groups, int64_t group, b
     const uint8_t *end = out + groups * bytes;
     const Words order = gather_order<B>(false);
     Panel both[2];
-    int status = groups ? panel_begin<T, SIZE>(x, groups, group, B, FIX || symmetric, both) : 0;
+    int status = groups ? any_begin<T>(x, groups, group, B, FIX || symmetric, both) : 0;
     for (int64_t first = 0; first < groups && !status; first += 8) {
         Panel &p = both[first / 8 & 1];
         const int64_t next = first + 8, left = groups - next;
@@ -295,7 +307,7 @@ static int panels_of(const typename T::type *x, int64_t groups, int64_t group, b
         const typename T::type *from = x + first * group;
         uint8_t *to = out + first * bytes;
         if (!FIX) panel_codes<T, B, PLAIN, SIZE>(from, count, group, p, to, end, order);
-        else if (p.coarse) panel_codes<T, B, FIX ? SUMS_FLOOR : PLAIN, 0>(from, count, group, p, to, end, order);
+        else if (__builtin_expect(p.coarse, 0)) panel_codes<T, B, FIX ? SUMS_FLOOR : PLAIN, 0>(from, count, group, p, to, end, order);
         else panel_codes<T, B, FIX ? SUMS : PLAIN, SIZE>(from, count, group, p, to, end, order);
         if (FIX && group <= SMALL_GROUP) {
             _mm256_store_ps(p.along, panel_totals(p.sums, 0));
@@ -308,11 +320,11 @@ static int panels_of(const typename T::type *x, int64_t groups, int64_t group, b
     }
     return status;
 }
-// The usual sizes are constants to the compiler.
+// Sizes that are the faster for it are constants to the compiler.
 template <class T, int B, bool FIX>
 static int panels(const typename T::type *x, int64_t groups, int64_t group, bool symmetric, uint8_t *out, bw_u16 *scales, uint8_t *zeros) {
     if (group == 32) return panels_of<T, B, FIX, 32>(x, groups, 32, symmetric, out, scales, zeros);
-    if (group == 64) return panels_of<T, B, FIX, 64>(x, groups, 64, symmetric, out, scales, zeros);
+    if (FIX && group == 64) return panels_of<T, B, FIX, FIX ? 64 : 0>(x, groups, 64, symmetric, out, scales, zeros);
     if (group == 128) return panels_of<T, B, FIX, 128>(x, groups, 128, symmetric, out, scales, zeros);
     return panels_of<T, B, FIX, 0>(x, groups, group, symmetric, out, scales, zeros);
 }

@@ -52,6 +52,31 @@ def test_one_bit_equals_numpy(kind: str, rows: int, columns: int, group: int, dt
 
 
 @NATIVE
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 256), (3, 288), (2, 600), (5, 32), (1, 8 * 32 * 3 + 7)])
+def test_signs_of_eight_groups_at_a_time_equal_numpy(rows: int, columns: int, dtype: str) -> None:
+    format = parse_format("sign-g32")
+    assert isinstance(format, IntFormat)
+    stored = weights(np.random.default_rng(columns), (rows, columns), columns, dtype)
+    expected = in_numpy(reference_quantize.to_float32(stored), format)
+    for fast in SPEEDS:
+        found = kernels.rtn_pack(stored, 1, True, 32, True, signs=True, fast=fast)
+        assert isinstance(found, tuple)
+        assert np.array_equal(found[0], expected.words)
+        assert np.array_equal(found[1].view(np.uint16), expected.scales.view(np.uint16))
+
+
+@NATIVE
+@pytest.mark.parametrize("fast", SPEEDS)
+@pytest.mark.parametrize("at", [5, 250, 256 + 40, 511])
+def test_one_bad_number_among_eight_groups_is_told(at: int, fast: int) -> None:
+    for bad, status in ((np.nan, kernels.NOT_FINITE), (-np.inf, kernels.NOT_FINITE), (3e38, kernels.SCALE_TOO_LARGE)):
+        weight = np.ones((1, 512), np.float32)
+        weight[0, at] = bad
+        assert kernels.rtn_pack(weight, 1, True, 32, True, signs=True, fast=fast) == status
+
+
+@NATIVE
 def test_signs_of_long_groups_add_up_in_the_same_order() -> None:
     weight = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
     for name in ("sign-channel", "int1-sym-channel", "int1-channel"):
