@@ -55,6 +55,7 @@ class Solve {
     static constexpr int64_t kFew = 1 << 10;
     static constexpr int64_t kSampled = 2048;
     static constexpr int64_t kWalk = 1 << 13;
+    static constexpr double kFree = 1e-6;
 
     // The passes serve compact costs whose totals over a block stay exact in a double.
     bool streams() const {
@@ -216,6 +217,14 @@ class Solve {
         std::vector<Cell> cells, critical;
     };
 
+    // Whether most deviations cost next to nothing of the gap: slopes are equal, so all of it is what is left of the limit, and no
+    // budget of penalties cuts anything. A few cells that fill it are then found sooner than by branches.
+    bool mostly_free(int64_t every) const {
+        const std::vector<Cell> cells = sampled(every).cells;
+        const auto free = std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.penalty <= kFree * answer_.gap; });
+        return 2 * free > static_cast<int64_t>(cells.size());
+    }
+
     // Cells of every `every`-th row of the table looked at and of the critical row: that of least penalty per unit of cost.
     Sample sampled(int64_t every) const {
         Sample out;
@@ -306,7 +315,12 @@ class Solve {
         while (level > 0 && base_.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
         if (done(search(kNear, kFew, tiny, true))) return true;
-        if (done(branched(tiny, kSearched, search_only, base_.n > kWalk ? base_.n / kSampled : 1))) return true;
+        const int64_t every = base_.n > kWalk ? base_.n / kSampled : 1;
+        if (mostly_free(every)) {
+            combine(every, counted);
+            if (answer_.gap <= counted) return true;
+        }
+        if (done(branched(tiny, kSearched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         while (level > 0 && reach(level) < answer_.gap) look_at(--level);
         if (done(search(kNear, kFew << 3, tiny, true)) || done(branched(tiny, kProved, to_the_end))) return true;
