@@ -66,10 +66,11 @@ def _reachable(reduced: Reduced, deadline: Deadline, seed: int) -> tuple[dict[st
         positive = costs[np.isfinite(reduced.loss) & (costs > 0)]
         cut = FAR * float(np.median(positive)) if positive.size else 1.0
         weight = np.minimum(costs[program.group, program.format], cut)
-        top = float(weight.max(initial=0.0)) or 1.0
+        # A power of two: whole costs stay exact sums, and an optimum is not called a plan with a gap of rounding.
+        top = 2.0 ** math.frexp(float(weight.max(initial=0.0)))[1]
         cost = np.concatenate([weight / top, np.zeros(len(program.model.cost) - len(weight))])
         aimed = replace(program, model=replace(program.model, cost=cost))
-        answer = _solve(aimed, deadline, seed, cost_scale=1e4)
+        answer = _solve(aimed, deadline, seed, cost_scale=2.0**13)
         if answer.status != highs.OPTIMAL or answer.x is None:
             continue
         choice = program.choice(answer.x, reduced.groups)

@@ -14,6 +14,7 @@ from bitwright.core.problem import AT_LEAST, AT_MOST, Limit, Problem, Resource, 
 from solvers import solve as solve_within
 from solvers.catalog import SOLVERS
 from tests.solvers.instances import instance
+from tests.solvers.random_problems import disagreement, random_problem
 
 #: Time enough for a child process to start on a machine that does other work too.
 solve = partial(solve_within, time_limit=60.0)
@@ -109,3 +110,8 @@ def test_a_large_problem_that_nothing_satisfies_is_refused_with_a_proof() -> Non
     assert "limit bits and limit latency_us together" in refused.certificate.blame
     assert impossible(given, refused.certificate.multipliers)
     assert verify(given, refused.choice, refused.certificate).ok
+
+
+def test_the_least_total_is_said_where_its_program_ends_within_rounding() -> None:
+    """Regression: an optimum with a gap of rounding was no optimum, and the limit's own least total was said instead."""
+    assert disagreement(random_problem(np.random.default_rng([1, 657]))) is None
