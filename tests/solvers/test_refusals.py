@@ -113,5 +113,5 @@ def test_a_large_problem_that_nothing_satisfies_is_refused_with_a_proof() -> Non
 
 
 def test_the_least_total_is_said_where_its_program_ends_within_rounding() -> None:
-    """Regression: an optimum with a gap of rounding was no optimum, and the limit's own least total was said instead."""
+    """Regression: an optimum with a gap of rounding was no optimum; the limit's own least total was said instead."""
     assert disagreement(random_problem(np.random.default_rng([1, 657]))) is None
