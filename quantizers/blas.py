@@ -1,8 +1,8 @@
 """Memory that BLAS takes for itself, asked for while it can still be refused.
 
-OpenBLAS sets a buffer aside for every thread of its at the first call. Where the system has none to give, scipy's copy
-of it asks for ever and numpy's ends the process (measured with RLIMIT_DATA; OpenBLAS, driver/others/memory.c): neither
-can be caught. So the first call is made here, by way of a question that can fail.
+OpenBLAS sets a buffer aside when it is loaded and for every thread of its at the first call. Where the system has none
+to give, scipy's copy of it asks for ever and numpy's ends the process (measured with RLIMIT_DATA; OpenBLAS,
+driver/others/memory.c): neither can be caught. So it is loaded and called after a question that can fail.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg.lapack import dtrtri
 
 from bitwright.core.errors import OutOfResources
 
@@ -25,6 +24,14 @@ _LARGE = 256
 @lru_cache(maxsize=1)
 def ready() -> None:
     """Both copies have what they need, from now on. Raises OutOfResources."""
+    _ask()
+    from scipy.linalg.lapack import dtrtri
+
+    matrix = np.asfortranarray(np.eye(_LARGE))
+    dtrtri(matrix @ matrix)
+
+
+def _ask() -> None:
     wanted = BUFFERS * _threads()
     try:
         mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
@@ -34,8 +41,6 @@ def ready() -> None:
             expected=f"{wanted >> 20} MiB for {_threads()} threads",
             hint="allow the process more memory, or fewer threads (OMP_NUM_THREADS=1)",
         ) from error
-    matrix = np.asfortranarray(np.eye(_LARGE))
-    dtrtri(matrix @ matrix)
 
 
 def _threads() -> int:

@@ -24,6 +24,7 @@ from bitwright.models import ModelSource
 from gpu_kernels.compute import device_words
 from quantizers.base import Float32Matrix, Quantizer, Stored
 from quantizers.bias import bias_shift
+from quantizers.blas import ready
 from quantizers.catalog import QUANTIZERS
 from quantizers.mixed import quantize
 from sensitivity import calibration as calibrations
@@ -183,6 +184,8 @@ def make_quantizer(
     InvalidModel for weights that are no numbers, and InvalidCalibration when the quantizer cannot do without data and
     there is none.
     """
+    if reads_data(name):
+        ready()  # before it is loaded, and scipy with it
     quantizer: Quantizer = QUANTIZERS.load(name)
     asked = dict(options or {})
     known = sorted(getattr(quantizer, "options", ()))
