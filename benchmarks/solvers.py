@@ -187,6 +187,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a peer may take for one instance")
     parser.add_argument("--peer-limit", type=float, default=600.0, help="seconds a peer may take for all of them")
+    parser.add_argument("--threads", type=int, default=1, help="threads of `stream` (its frontier takes what it likes)")
     parser.add_argument("--folder", help="where `disk` writes its file")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--json", type=Path)
@@ -204,7 +205,7 @@ def main(arguments: list[str]) -> None:
         if options.what == "proved":
             proved(options)
         elif options.what == "stream":
-            solver_scale.stream(sizes, _ints(options.formats))
+            solver_scale.stream(sizes, _ints(options.formats), options.threads)
         elif options.what == "disk":
             solver_scale.disk(sizes, options.folder)
         else:
