@@ -1,7 +1,7 @@
 """The compiled solver at scale: against one streaming read, from disk, and the frontier. Used by benchmarks.solvers.
 
-CPU seconds of this process (a shared machine stretches wall seconds), or seconds of the clock with several threads; best
-of interleaved repetitions. A read takes as many threads.
+CPU seconds of this process (a shared machine stretches wall seconds), or of the clock with several threads; best of
+interleaved repetitions. A read takes as many threads.
 """
 
 from __future__ import annotations
