@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from solvers import cuda_pass
 from solvers.torch_visit import fused_pass
 
 #: From so many rows on the sample of a table is large too: one row of every STRETCH.
 LARGE, STRETCH = 1 << 22, 64
-#: Multipliers tried at once, how often at most, and how many octaves below the highest they begin.
+#: Multipliers tried at once (no more than cuda_pass.LANES), how often at most, and how many octaves below the highest
+#: they begin.
 GRID, ROUNDS, OCTAVES = 32, 12, 120
 #: Rows times multipliers looked at together.
 AT_ONCE = 1 << 20
@@ -24,13 +26,13 @@ def critical(
 
     (0, low) or (high, inf) where they do not lie between low and high.
     """
-    at_once = GRID if len(loss) * GRID <= AT_ONCE else GRID // 4
+    at_once = GRID if cuda_pass.takes(loss, size) or len(loss) * GRID <= AT_ONCE else GRID // 4
     for _ in range(ROUNDS):
         if high <= low * (1 + close):
             break
         begin = max(low, high * 2.0**-OCTAVES)
         grid = np.append(low, np.geomspace(begin, high, at_once - 1)[1 if begin == low else 0 :])
-        within = np.flatnonzero(_spent(loss, size, rate, grid) <= limit)
+        within = np.flatnonzero(spent(loss, size, rate, grid) <= limit)
         if not len(within):
             return high, np.inf
         if within[0] == 0:
@@ -39,23 +41,31 @@ def critical(
     return low, high
 
 
-def _spent(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, grid: NDArray[np.float64]) -> NDArray[np.int64]:
-    """What is spent at each multiplier, but for the rounding of losses."""
-    prices = (torch.from_numpy(grid).to(loss.device)[:, None] * (rate - rate.min()).double()).to(loss.dtype)[..., None]
-    found = torch.zeros(len(grid), dtype=torch.int64, device=loss.device)
-    step = max(1, AT_ONCE // len(grid))
+def spent(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, grid: NDArray[np.float64]) -> NDArray[np.int64]:
+    """What is spent at each multiplier, but for the rounding of losses. On CUDA one kernel does it (cuda_pass)."""
+    prices = (torch.from_numpy(grid).to(loss.device)[:, None] * (rate - rate.min()).double()).to(loss.dtype)
+    takes = cuda_pass.takes(loss, size)
+    answer: NDArray[np.int64] = (cuda_pass.spend if takes else _spent_in_pieces)(loss, size, rate, prices).cpu().numpy()
+    return answer
+
+
+def _spent_in_pieces(
+    loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, prices: torch.Tensor
+) -> torch.Tensor:  # fmt: skip
+    """prices: (multipliers, k) cost of a unit of size, in losses."""
+    found = torch.zeros(len(prices), dtype=torch.int64, device=loss.device)
+    step = max(1, AT_ONCE // len(prices))
     for begin in range(0, len(loss), step):
         part, weight = loss[begin : begin + step].T.contiguous(), size[begin : begin + step]
         scale = weight.to(loss.dtype)
-        best = part[0] + prices[:, 0] * scale  # (multipliers, rows), format by format: no array holds all three
-        spent = rate[0].expand(best.shape)
+        best = part[0] + prices[:, :1] * scale  # (multipliers, rows), format by format: no array holds all three
+        bits = rate[0].expand(best.shape)
         for j in range(1, len(rate)):
-            other = torch.addcmul(part[j], prices[:, j], scale)
-            spent = torch.where(other < best, rate[j], spent)
+            other = torch.addcmul(part[j], prices[:, j : j + 1], scale)
+            bits = torch.where(other < best, rate[j], bits)
             best = torch.minimum(best, other)
-        found += (spent * weight).sum(dim=1)
-    answer: NDArray[np.int64] = found.cpu().numpy()
-    return answer
+        found += (bits * weight).sum(dim=1)
+    return found
 
 
 def bracket(

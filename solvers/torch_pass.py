@@ -7,7 +7,9 @@ a narrower bracket settles most of those, and the last go to the host, where `hu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,9 +63,10 @@ def _solved(
     loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, seed: int, sample: int
 ) -> DeviceAnswer | None:
     low, high = bracket(loss, size, rate, limit / _total(size), seed, sample)
+    unspendable = partial(_unspendable, size, rate, limit)
     for attempt in range(40):
         found = fused_pass(loss, size, rate, low, high)
-        rest = _finished(loss[found.rows], size[found.rows], rate, limit, found, low, high, seed)
+        rest = _finished(loss[found.rows], size[found.rows], rate, limit, found, low, high, seed, unspendable)
         if rest is None or rest.slope > high:
             if high >= 1e300:
                 return None
@@ -83,6 +86,16 @@ def _total(size: torch.Tensor) -> int:
     return int(torch.stack([size[at : at + PIECE].sum() for at in range(0, len(size), PIECE)]).sum())
 
 
+def _unspendable(size: torch.Tensor, rate: torch.Tensor, limit: int) -> int:
+    """What no plan can spend of the limit: totals go in steps of the sizes' and the rates' common divisors."""
+    least = int(rate.min())
+    common = int(np.gcd.reduce(size[:: max(1, len(size) // FEW)].cpu().numpy()))
+    while size.stride(0) and common > 1 and bool((off := size % common).any()):
+        common = int(np.gcd(common, int(off.max())))
+    step = common * int(np.gcd.reduce((rate - least).cpu().numpy()))
+    return (limit - _total(size) * least) % step if step else 0
+
+
 @dataclass(frozen=True, eq=False)
 class _Rest:
     """choice: of the rows that were left, on their device; slope; loss, cost, bound: of the whole table."""
@@ -96,12 +109,12 @@ class _Rest:
 
 def _finished(
     loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, found: Settled, low: float, high: float,
-    seed: int,
+    seed: int, unspendable: Callable[[], int],
 ) -> _Rest | None:  # fmt: skip
     """The rows that `found` left, within what it leaves of the limit; None when they do not fit.
 
     Where they are many, a narrower bracket settles all but about FEW on the device too; where those do not bring the
-    gap below SMALL of the loss, all go to the host after all.
+    gap below SMALL of the loss, though for what is unspendable, all go to the host after all.
     """
     left = limit - found.cost
     if len(loss) > 4 * FEW and high < 1e300:
@@ -114,10 +127,13 @@ def _finished(
         settled, some = found.loss + inner.loss, (loss[inner.rows], size[inner.rows], rate)
         for seconds in (0.0, 10.0):  # the relaxation's own plan may do
             few = _on_host(*some, left - inner.cost, least, most, seed, seconds)
-            if few.status == native.INFEASIBLE or few.loss - few.bound <= SMALL * abs(settled + few.loss):
+            done = few.status == native.INFEASIBLE or few.loss - few.bound <= SMALL * abs(settled + few.loss)
+            if done:
                 break
         within = few.status != native.INFEASIBLE and least <= few.slope <= most
-        if within and few.loss - few.bound <= SMALL * abs(settled + few.loss):
+        if within and (
+            done or few.loss - few.bound - few.slope * unspendable() <= SMALL * abs(settled + few.loss)
+        ):  # fmt: skip
             inner.choice[inner.rows] = torch.from_numpy(few.choice).to(loss.device)
             return _Rest(
                 inner.choice, few.slope, settled + few.loss, found.cost + inner.cost + few.cost, settled + few.bound

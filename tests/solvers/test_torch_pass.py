@@ -107,3 +107,17 @@ def test_a_few_rows_are_solved_as_the_compiled_solver_does() -> None:
         none += ours is None
         assert ours is None or ours.loss == pytest.approx(compiled.loss, rel=1e-12)
     assert 0 < none < 20
+
+
+def test_what_no_plan_can_spend_is_no_gap() -> None:
+    """Regression: with sizes of 64 and more and rates a thousand apart the limit left something over that no plan can
+    spend, and all rows went to the host to look for it."""
+    size, rate = torch.tensor([128, 64, 320]), torch.tensor([2250, 3250, 4250])
+    totals = {128 * a + 64 * b + 320 * c for a in (2250, 3250, 4250) for b in (2250, 3250, 4250) for c in (2250, 3250)}
+    for limit in (1_300_000, 1_355_000, max(totals) + 63_999):
+        left = torch_pass._unspendable(size, rate, limit)
+        assert left < 64_000
+        assert all(total <= limit - left or total > limit for total in totals)
+        assert any((total - limit + left) % 64_000 == 0 for total in totals)
+    assert torch_pass._unspendable(size[:1].expand(5), rate, 5 * 128 * 2250 + 128_000 + 7) == 7
+    assert torch_pass._unspendable(size, rate[:1], 10**6) == 0
