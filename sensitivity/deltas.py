@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,6 +97,16 @@ class Deltas:
             self._kept[unit] = errors
         return errors
 
+    def errors(self, unit: int) -> Iterator[Float32]:
+        """float32 (out, in) errors of the unit in one format after another: all of them are held only where kept."""
+        if self._keep:
+            yield from self.stack(unit)
+            return
+        spec = self.inventory.units[unit]
+        weight = unit_weight(self.source, spec)
+        for format in self.formats:
+            yield quantized_weight(self.quantizer, weight, format, spec) - weight
+
     def on_device(self, unit: int) -> torch.Tensor:
         """The same as a tensor on the computing device; kept there where they are kept at all."""
         from sensitivity.on_device import here
@@ -118,10 +129,7 @@ class Deltas:
         if unit not in self._energy and self._keep:
             self.stack(unit)
         elif unit not in self._energy:
-            spec = self.inventory.units[unit]
-            weight = unit_weight(self.source, spec)
-            errors = (quantized_weight(self.quantizer, weight, format, spec) - weight for format in self.formats)
-            self._energy[unit] = np.array([np.vdot(error.astype(np.float64), error) for error in errors])
+            self._energy[unit] = np.array([np.vdot(error.astype(np.float64), error) for error in self.errors(unit)])
         return self._energy[unit]
 
     def know_energy(self, unit: int, energy: NDArray[np.float64]) -> None:

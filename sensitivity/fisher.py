@@ -33,6 +33,7 @@ from sensitivity.fisher_streamed import stream_scores
 from sensitivity.fisher_table import Spent, finished, keeps_signed, make_moments, required
 from sensitivity.on_device import back
 from sensitivity.originals import originals
+from sensitivity.parts_streamed import stream_parts
 from sensitivity.passes import Batch, batches, count_batches, plan_passes
 from sensitivity.precision import PILOT_ITEMS, Effort, Pilot, choose
 from sensitivity.response import anchor_rows
@@ -86,7 +87,7 @@ class Fisher:
 
     def score_parts(self, task: ScoringTask) -> Scores:
         """As `score`, a row for each part of a unit (see parts.py)."""
-        return parts.fisher(task)
+        return stream_parts(task) if streams(task) else parts.fisher(task)
 
 
 def _signed(batch: Batch) -> NDArray[np.float32]:

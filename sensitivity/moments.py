@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sensitivity.base import Losses
 from sensitivity.partial import FORGETFUL, Partial, State
-from sensitivity.share import Values
+from sensitivity.share import Totals, Values
 
 #: Resampled tables a scoring run keeps. They estimate how many units a plan would change, for which 20 are plenty.
 REPLICATES = 20
@@ -51,18 +51,25 @@ class Moments:
 
         rows: the items' numbers, where resampled sums are wanted.
         """
-        self.items += len(values)
-        self._sums["sum"] += values.sum(0)
-        self._sums["squares"] += values.square().sum(0)
         if self.replicates and len(rows):
             weights = torch.from_numpy(np.stack([self._draw(int(row)) for row in rows], axis=1))
             self._sums["resampled"] += torch.einsum("ri,iuf->ruf", weights, values)
             self._sums["weights"] += weights.sum(1)
+        self._add(len(values), values.sum(0), values.square().sum(0), reached)
+
+    def _add(self, items: int, sums: torch.Tensor, squares: torch.Tensor, reached: NDArray[np.bool_]) -> None:
+        self.items += items
+        self._sums["sum"] += sums
+        self._sums["squares"] += squares
         self.reached |= reached
         self._partial.save(self._state)
 
-    def add_values(self, values: Values) -> None:
+    def add_values(self, values: Values | Totals) -> None:
         """What a batch gave, wherever it was computed."""
+        if isinstance(values, Totals):
+            sums, squares = torch.from_numpy(values.sums), torch.from_numpy(values.squares)
+            self._add(values.items, sums, squares, (values.sums != 0).any(axis=1))
+            return
         if values.signed is not None:
             self._signed.append(values.signed.reshape(-1, *values.signed.shape[2:]))
         self.add(torch.from_numpy(values.cells), values.reached, values.rows)

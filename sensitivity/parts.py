@@ -7,125 +7,107 @@ bytes (research/09). The passes are those of `fisher`; only the sums are cut fin
     loss[p, f]        = 1/2 mean over s of sum over k of weight_k score^2 / positions
 
 The sum over the parts of a unit is not the unit's loss: that also has the covariance between parts, which additive
-plans leave out. Cost beyond `fisher`: G of every item and direction, and one product with all dW of a layer.
+plans leave out. Cost beyond `fisher`: G of every item and direction, and one product with all dW of a layer. Models
+that do not fit in memory are read block by block (parts_streamed.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration, NotFinite, Unsupported
-from bitwright.core.mixed_format import Cut, cut
+from bitwright.core.errors import InvalidInput, NotFinite, Unsupported
 from sensitivity.base import Losses, Scores, ScoringTask
 from sensitivity.capture import Call, per_item
 from sensitivity.data import Data
 from sensitivity.directional import differentiate
 from sensitivity.fallback import fill_unmeasured_parts
+from sensitivity.fisher_table import required
 from sensitivity.moments import Moments
 from sensitivity.on_device import all_finite, back, here
+from sensitivity.part_cuts import Parts
 from sensitivity.passes import Plan, count_batches, ordered_batches, plan_passes, trainable
-from sensitivity.runner import Runner
-from sensitivity.share import Values, add_up
-from sensitivity.stream_options import dtype_of
-from sensitivity.whole import whole_runner
+from sensitivity.runner import Runner, load_runner
+from sensitivity.share import Totals, add_up
 
 #: Numbers of the gradients that are held at once.
 GRADIENT_CELLS = 1 << 26
-
-
-class _Parts:
-    """How every unit of a task is cut, and where its parts stand in the table."""
-
-    def __init__(self, task: ScoringTask) -> None:
-        self.task = task
-        self.shapes = [unit.shape for unit in task.inventory.units]
-        self.cuts = [cut(task.granularity, shape, task.formats) for shape in self.shapes]
-        self.starts = np.cumsum([0, *(found.parts for found in self.cuts)])
-        self.units = np.repeat(np.arange(len(self.cuts)), [found.parts for found in self.cuts])
-
-    @property
-    def total(self) -> int:
-        return int(self.starts[-1])
-
-    def of(self, unit: int) -> slice:
-        return slice(int(self.starts[unit]), int(self.starts[unit + 1]))
-
-    def lines(self, unit: int, matrices: NDArray[np.float32]) -> torch.Tensor:
-        """(n, out, in) -> (lines, n, length)."""
-        lines = self.cuts[unit].to_lines(matrices, self.shapes[unit])
-        return here(lines.swapaxes(0, 1))
-
-    def energies(self) -> Losses:
-        """float64 (parts, formats): squared errors."""
-        found = np.zeros((self.total, len(self.task.formats)))
-        for unit in range(len(self.cuts)):
-            errors = self.lines(unit, self.task.deltas.stack(unit)).double()
-            found[self.of(unit)] = back(part_sums(errors.square().sum(-1), self.cuts[unit]))
-            self.task.progress("quantize", (unit + 1) / len(self.cuts), self.task.inventory.units[unit].name)
-        return found
-
-
-def part_sums(lines: torch.Tensor, found: Cut) -> torch.Tensor:
-    """Sums over the lines of each part: (lines, ...) -> (parts, ...)."""
-    if found.block == 1:
-        return lines
-    index = here(np.repeat(np.arange(found.parts), found.part_lines()))
-    return lines.new_zeros(found.parts, *lines.shape[1:]).index_add_(0, index, lines)
+#: Options of `fisher` that say something of whole tensors.
+WHOLE_ONLY = ("relative_error", "keep_samples", "span")
 
 
 def squared_error(task: ScoringTask, loss_unit: str) -> Scores:
     """`weight-mse` of parts."""
-    loss = _Parts(task).energies()
+    loss = Parts(task).energies()
     return Scores(loss=loss, stderr=np.zeros_like(loss), loss_unit=loss_unit)
 
 
-def fisher(task: ScoringTask) -> Scores:
-    """`fisher` of parts. Raises InvalidCalibration, NotFinite, Unsupported, as `fisher` does."""
-    if task.data is None:
-        raise InvalidCalibration(
-            "this metric needs calibration data", hint="leave --calibration out for the bundled one"
-        )
-    parts = _Parts(task)
-    energy = parts.energies()
-    if task.options.get("stream") or dtype_of(task) != torch.float32:
-        raise Unsupported(
-            "fisher of parts of tensors needs the whole model in memory, in float32", got="stream or dtype",
-            expected="scoring by tensor, or salience, gptq-loss or output-kl by parts",
+def refuse_options_of_tensors(task: ScoringTask) -> None:
+    """Raises InvalidInput for an option that parts would not heed."""
+    asked = [name for name in WHOLE_ONLY if name in task.options]
+    if asked:
+        raise InvalidInput(
+            f"the option {asked[0]} is one of whole tensors", expected="granularity tensor or expert",
+            got=f"granularity {task.granularity}", hint="leave it out, or score by tensor",
         )  # fmt: skip
-    runner = whole_runner(task, "fisher of parts")
-    plan = plan_passes(runner, task.data, len(task.formats), task.samples, task.seed)
-    moments = Moments(parts.total, len(task.formats), task.partial)
-    data = task.data
 
-    def compute(run: range) -> Iterator[Values]:
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """What was run: samples and directions an item, the unit of the losses, and what the model's loading warned of."""
+
+    samples: int
+    directions: int
+    loss_unit: str
+    warnings: tuple[str, ...] = ()
+    streamed: bool = False
+
+
+def fisher(task: ScoringTask) -> Scores:
+    """`fisher` of parts. Raises InvalidCalibration, InvalidInput, NotFinite, Unsupported, as `fisher` does."""
+    refuse_options_of_tensors(task)
+    data, parts = required(task), Parts(task)
+    energy = parts.energies()
+    runner = load_runner(task.source, task.inventory)
+    plan = plan_passes(runner, data, len(task.formats), task.samples, task.seed)
+    moments = Moments(*parts.shape, task.partial)
+
+    def compute(run: range) -> Iterator[Totals]:
         with trainable(runner, {place.parameter for place in plan.listener.others.values()}):
             for rows, batch in ordered_batches(data, plan, task.progress, run):
-                cells = back(_batch(parts, runner, plan, rows, batch))
-                yield Values(cells, (cells != 0).any(axis=(0, 2)), rows, plan.directions)
+                values = _batch(parts, runner, plan, rows, batch)
+                sums, squares = back(values.sum(0)), back(values.square().sum(0))
+                yield Totals(sums, squares, len(rows), plan.directions)
 
     add_up(moments, task.share, count_batches(data, plan), plan.batch_items, compute)
-    samples = moments.items * plan.directions
+    ran = Ran(plan.samples, plan.directions, runner.head.loss_unit, runner.warnings)
+    return finished(task, parts, energy, moments, ran)
+
+
+def finished(task: ScoringTask, parts: Parts, energy: Losses, moments: Moments, ran: Ran) -> Scores:
+    """The table of finished sums, in memory or block by block. energy: (parts, formats) squared errors."""
+    samples = moments.items * ran.directions
     touched = np.zeros(len(parts.cuts), np.bool_)
     np.logical_or.at(touched, parts.units, moments.reached | (energy.max(axis=1, initial=0.0) == 0))
     loss, stderr, unmeasured = fill_unmeasured_parts(
         task, energy, parts.units, moments.mean(), moments.stderr(samples), touched
     )
+    told = {"samples_an_item": ran.samples, "directions_an_item": ran.directions, "items": moments.items}
     return Scores(
-        loss=loss, stderr=stderr, loss_unit=runner.head.loss_unit, tokens=task.data.tokens, samples=samples,
-        parameters={"samples_an_item": plan.samples, "directions_an_item": plan.directions, "items": moments.items},
-        unmeasured=unmeasured, warnings=runner.warnings,
+        loss=loss, stderr=stderr, loss_unit=ran.loss_unit, tokens=required(task).tokens, samples=samples,
+        parameters={**told, "streamed": True} if ran.streamed else told, unmeasured=unmeasured, warnings=ran.warnings,
     )  # fmt: skip
 
 
-def _batch(parts: _Parts, runner: Runner, plan: Plan, rows: NDArray[np.int64], data: Data) -> torch.Tensor:
+def _batch(parts: Parts, runner: Runner, plan: Plan, rows: NDArray[np.int64], data: Data) -> torch.Tensor:
     """float64 (items, parts, formats): half the weighted sum of squared scores of each item, over its positions."""
     with plan.listener.listen() as calls:
         output = runner.output(data)
-    values = torch.zeros(len(rows), parts.total, len(parts.task.formats), dtype=torch.float64, device=output.device)
+    values = torch.zeros(len(rows), *parts.shape, dtype=torch.float64, device=output.device)
     for number, direction in enumerate(runner.head.directions(output, rows, plan.samples, parts.task.seed)):
         keep = number < plan.directions - 1
         found, others = differentiate(runner, plan.listener, calls, output, direction.gradient, keep=keep)
@@ -147,7 +129,7 @@ def _batch(parts: _Parts, runner: Runner, plan: Plan, rows: NDArray[np.int64], d
 
 
 def _scores(
-    parts: _Parts, unit: int, uses: Sequence[tuple[Call, torch.Tensor, int, int]], items: int
+    parts: Parts, unit: int, uses: Sequence[tuple[Call, torch.Tensor, int, int]], items: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """(items, float64 (items, parts, formats) signed scores), some items at a time."""
     shaped = []
@@ -167,9 +149,9 @@ def _scores(
         yield some, _product(parts, unit, gradient)
 
 
-def _product(parts: _Parts, unit: int, gradient: torch.Tensor) -> torch.Tensor:
+def _product(parts: Parts, unit: int, gradient: torch.Tensor) -> torch.Tensor:
     """float64 (items, parts, formats) from gradients (items, out, in)."""
-    lines = parts.lines(unit, back(gradient))
-    errors = parts.lines(unit, parts.task.deltas.stack(unit))
-    products = torch.bmm(lines, errors.transpose(1, 2))  # (lines, items, formats)
-    return part_sums(products, parts.cuts[unit]).transpose(0, 1).double()
+    lines = parts.lines(unit, gradient).transpose(0, 1)
+    errors = parts.lines(unit, here(parts.task.deltas.stack(unit))).permute(1, 2, 0)
+    products = torch.bmm(lines, errors)  # (lines, items, formats)
+    return parts.sums(unit, products.permute(1, 2, 0)).transpose(1, 2).double()

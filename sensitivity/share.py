@@ -74,14 +74,31 @@ class Values:
         return kept if self.signed is None else {**kept, "signed": self.signed}
 
 
-def values_of(arrays: State) -> Values:
-    """What `Values.arrays` gave."""
+@dataclass(frozen=True, eq=False)
+class Totals:
+    """What some batches give where tables are too large to hold one an item. sums, squares: float64 (units, columns),
+    of the items' values and of their squares; items: how many; directions: as of `Values`."""
+
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    items: int
+    directions: int = 0
+
+    def arrays(self) -> State:
+        numbers = {"items": np.array(self.items), "directions": np.array(self.directions)}
+        return {"sums": self.sums, "squares": self.squares, **numbers}
+
+
+def values_of(arrays: State) -> Values | Totals:
+    """What `Values.arrays` or `Totals.arrays` gave."""
+    if "squares" in arrays:
+        return Totals(arrays["sums"], arrays["squares"], int(arrays["items"]), int(arrays["directions"]))
     signed = arrays.get("signed")
     return Values(arrays["cells"], arrays["reached"], arrays["rows"], int(arrays["directions"]), signed)
 
 
 def add_up(
-    moments: Moments, share: Share, batches: int, size: int, compute: Callable[[range], Iterator[Values]]
+    moments: Moments, share: Share, batches: int, size: int, compute: Callable[[range], Iterator[Values | Totals]]
 ) -> int:
     """Adds the values of all `batches` (of `size` items, the last one perhaps short) that `moments` does not hold yet.
 

@@ -111,6 +111,32 @@ def test_parts_equal_those_in_memory(tiny: dict[str, Opened], metric: str) -> No
     np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-4)
 
 
+ROWS = (("llama", "row"), ("llama", "row:5"), ("mixtral", "row"), ("vit", "row:3"), ("bert", "row"))
+OTHERS = (("llama", "column"), ("llama", "column:16"), ("llama", "group"), ("mixtral", "group"))
+
+
+@pytest.mark.parametrize(
+    ("name", "granularity", "replayed"),
+    [*((*asked, True) for asked in ROWS), *((*asked, False) for asked in (*ROWS, *OTHERS))],
+)
+def test_fisher_of_parts_equals_that_in_memory(
+    tiny: dict[str, Opened], name: str, granularity: str, replayed: bool, monkeypatch
+) -> None:
+    """Rows by either way; a limit of gradients that takes the items of a batch one by one."""
+    monkeypatch.setattr("sensitivity.parts_streamed.replays", lambda *sizes: replayed)
+    monkeypatch.setattr("sensitivity.parts_streamed.GRADIENT_CELLS", 1)
+    asked = {"calibration": calibrated(DATA[name]()), "granularity": granularity, "samples": 2, "seed": 3}
+    formats = ("int2-g16", "int4-g16")
+    whole = score(*tiny[name], formats, **asked)
+    found = score(*tiny[name], formats, **asked, options={"stream": True, "activation_mib": 1})
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-3, atol=1e-6 * whole.loss.max())
+    np.testing.assert_allclose(found.stderr, whole.stderr, rtol=5e-3, atol=1e-6 * whole.loss.max())
+    assert found.row_names() == whole.row_names()
+    for key in ("unmeasured", "samples", "tokens"):
+        assert found.provenance[key] == whole.provenance[key]
+    assert found.provenance["parameters"]["streamed"]
+
+
 @pytest.mark.parametrize("name", ["llama", "bert", "mixtral", "vit"])
 def test_measuring_equals_measuring_in_memory(tiny: dict[str, Opened], name: str) -> None:
     source, inventory = tiny[name]
@@ -150,18 +176,26 @@ def test_probes_of_single_units_equal_those_in_memory(tiny: dict[str, Opened], n
         assert found.loss_unit == whole.loss_unit
 
 
-@pytest.mark.parametrize(
-    ("name", "asked"),
-    [
-        ("llama", {"metric": "lrp"}), ("llama", {"granularity": "row"}),
-    ],
-)  # fmt: skip
-def test_what_needs_the_whole_model_is_refused_where_it_does_not_fit(
-    tiny: dict[str, Opened], name: str, asked: dict, monkeypatch
-) -> None:
+def test_parts_of_a_model_that_does_not_fit_are_read_block_by_block(tiny: dict[str, Opened], monkeypatch) -> None:
+    monkeypatch.setattr("sensitivity.memory.free_memory", lambda: 1e4)
+    table = score(*tiny["llama"], FORMATS, calibration=calibrated(DATA["llama"]()), granularity="row")
+    assert table.provenance["parameters"]["streamed"]
+
+
+def test_parts_refuse_options_that_they_would_not_heed(tiny: dict[str, Opened]) -> None:
+    for stream in (False, True):
+        for option in ({"relative_error": 0.1}, {"span": 4}, {"keep_samples": True}):
+            options = {"stream": stream, **option}
+            with pytest.raises(InvalidInput, match="is one of whole tensors"):
+                score(
+                    *tiny["llama"], FORMATS, calibration=calibrated(DATA["llama"]()), granularity="row", options=options
+                )
+
+
+def test_what_needs_the_whole_model_is_refused_where_it_does_not_fit(tiny: dict[str, Opened], monkeypatch) -> None:
     monkeypatch.setattr("sensitivity.memory.free_memory", lambda: 1e4)
     with pytest.raises(OutOfResources, match="needs the whole model in memory") as error:
-        score(*tiny[name], FORMATS, calibration=calibrated(DATA[name]()), **asked)
+        score(*tiny["llama"], FORMATS, calibration=calibrated(DATA["llama"]()), metric="lrp")
     assert "fisher" in str(error.value.hint)
     assert "kl-probe" in str(error.value.hint)
     assert "lrp" not in str(error.value.hint)
@@ -198,11 +232,16 @@ def test_one_block_is_in_memory_at_a_time(tiny: dict[str, Opened]) -> None:
     assert held() == set()
 
 
-def test_a_run_that_was_stopped_goes_on(tiny: dict[str, Opened], monkeypatch) -> None:
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+def test_a_run_that_was_stopped_goes_on(tiny: dict[str, Opened], granularity: str, monkeypatch) -> None:
     """Groups that were done are not done again, and the table is that of one run."""
     monkeypatch.setattr("sensitivity.streaming.GROUP_TOKENS", 36)
     data, states, runs = token_data(9, 9), [], []
-    whole = score(*tiny["llama"], FORMATS, calibration=calibrated(data), samples=2, seed=3, options={"stream": True})
+    arguments = {
+        "calibration": calibrated(data), "samples": 2, "seed": 3, "options": {"stream": True},
+        "granularity": granularity,
+    }  # fmt: skip
+    whole = score(*tiny["llama"], FORMATS, **arguments)
 
     class Kept(Forgetful):
         def __init__(self, state) -> None:
@@ -214,14 +253,13 @@ def test_a_run_that_was_stopped_goes_on(tiny: dict[str, Opened], monkeypatch) ->
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(Stream, "begin", lambda self, stream, plain=Stream.begin: (runs.append(1), plain(self, stream)))
-    arguments = {"calibration": calibrated(data), "samples": 2, "seed": 3, "options": {"stream": True}}
     with pytest.raises(KeyboardInterrupt):
         score(*tiny["llama"], FORMATS, **arguments, partial=Kept({}))
     before = len(runs)
     found = score(*tiny["llama"], FORMATS, **arguments, partial=Kept(states[-1]))
     assert found.digest == whole.digest
     assert before == 1
-    assert len(runs) == 1 + 2 + 1  # the groups left, and the anchors of the response
+    assert len(runs) == 1 + 2 + (granularity == "tensor")  # the groups left, and the anchors of the response
 
 
 def test_what_cannot_be_streamed_says_so(tiny: dict[str, Opened]) -> None:
@@ -229,14 +267,6 @@ def test_what_cannot_be_streamed_says_so(tiny: dict[str, Opened]) -> None:
         _streamed(tiny["gpt2"], DATA["gpt2"]())
     with pytest.raises(InvalidInput):
         _streamed(tiny["llama"], DATA["llama"](), relative_error=0.1)
-    with pytest.raises(Unsupported, match="parts of tensors"):
-        score(
-            *tiny["llama"],
-            FORMATS,
-            calibration=calibrated(DATA["llama"]()),
-            granularity="row",
-            options={"stream": True},
-        )
 
 
 def test_a_shelf_goes_to_disk_beyond_its_limit(tmp_path) -> None:

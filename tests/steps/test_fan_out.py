@@ -80,8 +80,9 @@ def test_batches_over_workers_add_up_to_the_same_table(
     assert parts_made(request, tmp_path, models_dir) == 3
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
 def test_a_model_that_does_not_fit_the_memory_is_streamed_by_every_worker(
-    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, granularity: str
 ) -> None:
     """Which way is decided once, however much memory the others find free."""
     monkeypatch.setattr(streaming, "GROUP_TOKENS", 256)
@@ -89,6 +90,7 @@ def test_a_model_that_does_not_fit_the_memory_is_streamed_by_every_worker(
     monkeypatch.setattr(memory, "free_memory", lambda: next(free))
     request = parse_request({
         "kind": "sensitivity", "model": MODEL, "metric": "fisher", "formats": ["int3-g64"], "calibration_tokens": 768,
+        "granularity": granularity, "samples": 1,
     })  # fmt: skip
     assert parts_made(request, tmp_path, models_dir) == 3
 
