@@ -10,29 +10,32 @@ predicted token. Rules and their conservation: relevance.py; the largest violati
 refused above TOLERANCE.
 
 Loss unit: none. Cost: 1 forward and 1 backward pass for relevance (about 4 products a linear), 1 forward and F local
-products for the errors.
+products for the errors; block by block, the
+forward pass twice (relevance_streamed.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import InvalidCalibration, NotFinite, Unsupported
+from bitwright.core.errors import InvalidCalibration, NotFinite
 from sensitivity.base import Scores, ScoringTask
+from sensitivity.blocks import open_blocks
 from sensitivity.capture import make_listener
 from sensitivity.data import Data
 from sensitivity.fallback import fill_unmeasured
 from sensitivity.local import relative_output_errors
 from sensitivity.partial import State
-from sensitivity.relevance import Ledger, Propagation, norms_unchanged
-from sensitivity.runner import Runner
+from sensitivity.relevance import Ledger, Propagation, check_same, eager_attention, norms_unchanged, start
+from sensitivity.relevance_streamed import propagate
+from sensitivity.runner import Runner, load_runner
 from sensitivity.share import ALONE, Share
-from sensitivity.whole import whole_runner
+from sensitivity.stream_options import OPTIONS, streams
+from sensitivity.streaming import group_items
 
 LOSS_UNIT = "relevance-weighted relative output error"
 #: Items whose relevance is propagated at most (research/02 asks for 32 to 128).
@@ -46,8 +49,26 @@ def relevance_through(runner: Runner, data: Data, share: Share = ALONE) -> tuple
 
     share: who propagates the items. Raises Unsupported for operations without a rule, NotFinite.
     """
-    through, violations = np.zeros(len(runner.inventory.units)), dict[str, float]()
-    for item in share.gather(range(data.items), lambda run: _propagated(runner, data, run)):
+    pieces = share.gather(range(data.items), lambda run: _in_memory(runner, data, run))
+    return _added(pieces, len(runner.inventory.units))
+
+
+def _streamed(task: ScoringTask, data: Data) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """The same of a model that is read block by block, some items at a time."""
+    model, size = open_blocks(task.source, task.inventory), group_items(data)
+    count = -(-data.items // size)
+
+    def compute(run: range) -> Iterator[State]:
+        for number in run:
+            rows = range(number * size, min((number + 1) * size, data.items))
+            yield propagate(task, model, data, rows, (number / count / 2, (number + 1) / count / 2)).arrays()
+
+    return _added(task.share.gather(range(count), compute), len(task.inventory.units))
+
+
+def _added(pieces: Iterator[State], units: int) -> tuple[NDArray[np.float64], dict[str, float]]:
+    through, violations = np.zeros(units), dict[str, float]()
+    for item in pieces:
         for unit, positive in zip(item["units"].tolist(), item["positive"].tolist(), strict=True):
             through[unit] += positive
         for name, value in zip(item["operations"].tolist(), item["violations"].tolist(), strict=True):
@@ -57,44 +78,18 @@ def relevance_through(runner: Runner, data: Data, share: Share = ALONE) -> tuple
     return through / max(float(through.sum()), 1e-300), violations
 
 
-def _propagated(runner: Runner, data: Data, run: range) -> Iterator[State]:
-    """What went through the layers of each item: the uses of units in their order, violations by operation."""
+def _in_memory(runner: Runner, data: Data, run: range) -> Iterator[State]:
+    """Item by item."""
     layers = make_listener(runner).layers
-    model: Any = runner.model
-    previous = getattr(model.config, "_attn_implementation", None)
-    model.set_attn_implementation("eager")
-    try:
+    with eager_attention(runner.model):
         for row in run:
             ledger = Ledger()
-            with torch.enable_grad(), norms_unchanged(model, ledger), Propagation(layers, ledger):
+            with torch.enable_grad(), norms_unchanged(runner.model, ledger), Propagation(layers, ledger):
                 output = runner.output(data.take(np.array([row])).trimmed())
             if row == run.start:
-                _check_same(output.detach(), runner.output(data.take(np.array([row])).trimmed()))
-            torch.autograd.backward(output, _start(output.detach()))
-            yield {
-                "units": np.array([unit for unit, _ in ledger.through], np.int64),
-                "positive": np.array([positive for _, positive in ledger.through], np.float64),
-                "operations": np.array([*ledger.violations], np.str_),
-                "violations": np.array([*ledger.violations.values()], np.float64),
-            }
-    finally:
-        if previous is not None:
-            model.set_attn_implementation(previous)
-
-
-def _check_same(watched: torch.Tensor, plain: torch.Tensor) -> None:
-    """Raises Unsupported when the model computes something else while it is watched."""
-    if not bool(torch.allclose(watched, plain.detach(), rtol=1e-3, atol=1e-4 * float(plain.detach().abs().max()))):
-        raise Unsupported(
-            "this model changes tensors in place in a way that relevance cannot follow", hint="use --metric fisher"
-        )
-
-
-def _start(output: torch.Tensor) -> torch.Tensor:
-    """One-hot at the largest output of every position; of embeddings, each coordinate's share of the squared length."""
-    if output.ndim == 2 and bool(torch.isclose(output.norm(dim=-1), output.new_ones(len(output))).all()):
-        return output.square()
-    return torch.nn.functional.one_hot(output.argmax(-1), output.shape[-1]).to(output.dtype)
+                check_same(output.detach(), runner.output(data.take(np.array([row])).trimmed()))
+            torch.autograd.backward(output, start(output.detach()))
+            yield ledger.arrays()
 
 
 class Lrp:
@@ -102,15 +97,21 @@ class Lrp:
 
     name = "lrp"
     needs_data = True
-    options = frozenset[str]()
+    # In bfloat16 what is conserved is not told from what is not.
+    options = OPTIONS - {"dtype"}
 
     def score(self, task: ScoringTask) -> Scores:
         """See sensitivity.base.Metric. Raises NotFinite when relevance is not conserved."""
         if task.data is None:
             raise InvalidCalibration("lrp needs calibration data", hint="leave --calibration out for the bundled one")
-        runner = whole_runner(task, "lrp")
-        few = task.data.take(np.arange(min(ITEMS, task.data.items)))
-        through, violations = relevance_through(runner, few, task.share)
+        few, warnings = task.data.take(np.arange(min(ITEMS, task.data.items))), tuple[str, ...]()
+        if streams(task):
+            task.deltas.keep_nothing()
+            through, violations = _streamed(task, few)
+        else:
+            runner = load_runner(task.source, task.inventory)
+            warnings = runner.warnings
+            through, violations = relevance_through(runner, few, task.share)
         worst = max(violations.values(), default=0.0)
         if worst > TOLERANCE:
             raise NotFinite(
@@ -124,8 +125,11 @@ class Lrp:
         loss, stderr, unmeasured = fill_unmeasured(task, loss, np.full(task.shape, np.nan), reached)
         return Scores(
             loss=loss, stderr=stderr, loss_unit=LOSS_UNIT, tokens=task.data.tokens, samples=few.items,
-            unmeasured=unmeasured, warnings=runner.warnings,
-            parameters={"items": few.items, "conservation": {name: float(v) for name, v in violations.items()}},
+            unmeasured=unmeasured, warnings=warnings,
+            parameters={
+                "items": few.items, "conservation": {name: float(v) for name, v in violations.items()},
+                **({"streamed": True} if streams(task) else {}),
+            },
         )  # fmt: skip
 
 

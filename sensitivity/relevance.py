@@ -23,11 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
 from bitwright.core.errors import Unsupported
 from sensitivity.capture import Key, Part, weight_key
+from sensitivity.partial import State
 
 functional = torch.nn.functional
 #: Operations that move values without mixing them: their gradients hand relevance on whole.
@@ -56,6 +58,15 @@ class Ledger:
         given = sum(float(r.double().sum()) for r in inputs if r is not None)
         if scale > 0:
             self.violations[name] = max(self.violations.get(name, 0.0), abs(given - total) / scale)
+
+    def arrays(self) -> State:
+        """As arrays by name, for those who put together what several went through."""
+        return {
+            "units": np.array([unit for unit, _ in self.through], np.int64),
+            "positive": np.array([positive for _, positive in self.through], np.float64),
+            "operations": np.array([*self.violations], np.str_),
+            "violations": np.array([*self.violations.values()], np.float64),
+        }
 
 
 def _ratio(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -281,3 +292,30 @@ def norms_unchanged(model: torch.nn.Module, ledger: Ledger) -> Iterator[None]:
     finally:
         for module in changed:
             del module.forward
+
+
+@contextmanager
+def eager_attention(model: Any) -> Iterator[None]:
+    """Attention as its formula is written, operation by operation: fused kernels have no rule."""
+    previous = getattr(model.config, "_attn_implementation", None)
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if previous is not None:
+            model.set_attn_implementation(previous)
+
+
+def check_same(watched: torch.Tensor, plain: torch.Tensor) -> None:
+    """Raises Unsupported when the model computes something else while it is watched."""
+    if not bool(torch.allclose(watched, plain.detach(), rtol=1e-3, atol=1e-4 * float(plain.detach().abs().max()))):
+        raise Unsupported(
+            "this model changes tensors in place in a way that relevance cannot follow", hint="use --metric fisher"
+        )
+
+
+def start(output: torch.Tensor) -> torch.Tensor:
+    """One-hot at the largest output of every position; of embeddings, each coordinate's share of the squared length."""
+    if output.ndim == 2 and bool(torch.isclose(output.norm(dim=-1), output.new_ones(len(output))).all()):
+        return output.square()
+    return torch.nn.functional.one_hot(output.argmax(-1), output.shape[-1]).to(output.dtype)
