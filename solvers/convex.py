@@ -79,9 +79,12 @@ def answer(arrays: child.Arrays) -> child.Arrays:
             constraints.append(left == side[rows] if sense == 0 else sense * left >= sense * side[rows])
             places.append((np.flatnonzero(rows), sense))
     program = cvxpy.Problem(cvxpy.Minimize(model.cost @ x), constraints)
-    program.solve(solver=cvxpy.CLARABEL, time_limit=float(arrays["seconds"]), tol_gap_rel=1e-10, tol_gap_abs=1e-10)
-    names = {"optimal": OPTIMAL, "optimal_inaccurate": OPTIMAL, "infeasible": INFEASIBLE}
     duals = np.zeros(len(model.low))
+    try:
+        program.solve(solver=cvxpy.CLARABEL, time_limit=float(arrays["seconds"]), tol_gap_rel=1e-10, tol_gap_abs=1e-10)
+    except cvxpy.error.SolverError:  # Clarabel gave up on numbers that it cannot handle; `vector` answers, and says so
+        return {"status": np.array(UNKNOWN), "duals": duals}
+    names = {"optimal": OPTIMAL, "optimal_inaccurate": OPTIMAL, "infeasible": INFEASIBLE}
     if program.status in ("optimal", "optimal_inaccurate"):
         for constraint, (rows, sense) in zip(constraints[1:], places, strict=True):
             duals[rows] = constraint.dual_value * (sense or -1)

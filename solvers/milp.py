@@ -67,13 +67,29 @@ def _branch(reduced: Reduced, program: Program, scale: float, deadline: Deadline
             return refuted(reduced, deadline, seed)
         if answer.x is None:
             break
-        choice = program.choice(answer.x, reduced.groups)
+        choice = _undominated(reduced, program.choice(answer.x, reduced.groups))
         broken = [r for r, row in enumerate(program.rows) if not row.holds(choice)]
         if not broken:
             done = answer.status == highs.OPTIMAL and exact
             return Outcome(choice, proof="HiGHS branch and bound" if done else None)
         model, exact = _tightened(reduced, program, model, choice, broken), False
     return Outcome(None)
+
+
+def _undominated(reduced: Reduced, choice: IntArray) -> IntArray:
+    """Each group in its cell of least loss among those that are no harder on any row; groups with pair terms stay.
+
+    HiGHS does not see differences of loss below its tolerance, and calls a plan with either of such cells optimal.
+    """
+    each = np.arange(reduced.groups)
+    serves = np.isfinite(reduced.loss)
+    for row in reduced.rows:
+        harder = (-1 if row.sense == AT_LEAST else 1) * (row.weight - row.weight[each, choice][:, None])
+        serves &= harder <= 0
+    serves[reduced.pairs.unit.ravel()] = False
+    serves[each, choice] = True
+    best: IntArray = np.where(serves, reduced.loss, np.inf).argmin(axis=1)
+    return best
 
 
 def _better(reduced: Reduced, start: Outcome, found: Outcome) -> bool:
@@ -112,10 +128,12 @@ def mean_scale(program: Program) -> float:
 
 
 def _excess_scale(program: Program, excess: float, scale: float) -> float:
+    """The scale for branch and bound. Without an excess, as where no row binds, only the largest loss holds it back."""
     largest = float(np.abs(program.model.cost).max())
-    if not excess > 0 or not largest > 0:
+    if not largest > 0:
         return scale
-    return 2.0 ** min(math.frexp(EXCESS / excess)[1], math.frexp(LARGEST / largest)[1])
+    most = math.frexp(LARGEST / largest)[1]
+    return 2.0 ** (min(math.frexp(EXCESS / excess)[1], most) if excess > 0 else most)
 
 
 def row_multipliers(reduced: Reduced, program: Program, duals: NDArray[np.float64], scale: float) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pytest
 
 from bitwright.core.certificate import verify
 from bitwright.core.errors import Infeasible, InvalidProblem
+from bitwright.core.problem import Limit, Problem, Resource
 from solvers import solve
 from solvers.convex import continuous_bits, rounded_bits
 from solvers.water_filling import fill
@@ -68,3 +69,11 @@ def test_two_limits_of_a_table_give_the_bound_of_the_relaxation() -> None:
     assert verify(given, mine.choice, mine.certificate).ok
     assert mine.certificate.lower_bound == pytest.approx(best.certificate.lower_bound, rel=1e-6)
     assert mine.loss <= best.loss * 1.01
+
+
+def test_where_clarabel_gives_up_another_plan_is_given() -> None:
+    """A single cell without loss under a limit of 3e-10: Clarabel calls itself failed."""
+    bits = Resource("bits", matrix=np.ldexp([[320.0]], -40))
+    solution = solve(Problem(np.zeros((1, 1)), (bits,), (Limit("bits", np.ldexp(321.0, -40).item()),)), "convex")
+    assert solution.certificate.status == "optimal"
+    assert solution.info["plan"] == "vector"
