@@ -98,7 +98,7 @@ def report(rows: list[dict[str, Any]]) -> None:
         broken = sum(r["status"] == "breaks the limit" for r in mine)
         worst = f"{max(above):.1e}" if above else f"{broken} break the limit" if broken else "no answer"
         proved = f"{sum(r['status'] == 'optimal' for r in mine)}/{len(mine)}"
-        times = np.median([r["seconds"] / max(base[_case(r)], 1e-4) for r in mine]) if base else float("nan")
+        times = np.median([r["seconds"] / max(base[_case(r)], 1e-6) for r in mine]) if base else float("nan")
         print(
             f"| {family} | {n} | {k} | {peer} | {np.median(seconds):.4f} / {max(seconds):.4f} | {times:.0f} "
             f"| {worst} | {proved} |"

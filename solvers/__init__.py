@@ -8,6 +8,8 @@ from bitwright.core.errors import InvalidInput, Unsupported
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
 from solvers.base import Solver
+from solvers.capabilities import capabilities, features
+from solvers.catalog import SOLVERS
 
 AUTO = "auto"
 
@@ -19,8 +21,6 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
     InvalidInput (seed), Unsupported (a feature that the named solver does not take), InvalidSetting (time limit) and
     OutOfResources (time ran out before any plan was found).
     """
-    from solvers.catalog import SOLVERS
-
     if not 0 <= seed < 2**31:
         raise InvalidInput("the seed is out of range", expected="an integer from 0 to 2^31 - 1", got=str(seed)[:40])
     if solver != AUTO:
@@ -37,9 +37,6 @@ def choose(problem: Problem) -> tuple[str, str]:
 
     Beyond the size at which a prover declares itself slow, the next that takes every feature, proof or not.
     """
-    from solvers.capabilities import capabilities, features
-    from solvers.catalog import SOLVERS
-
     wanted = features(problem)
     passed: list[str] = []
     slow: str | None = None

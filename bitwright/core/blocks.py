@@ -38,6 +38,8 @@ def blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def release(part: NDArray[Any]) -> None:
     """Give back the pages of a stretch of a memory-mapped file (they stay in the page cache)."""
+    if len(part) < BLOCK_ROWS:  # a last stretch, or a table that is none: nothing worth asking for
+        return
     file = mapping(part)
     if file is None or not part.flags.c_contiguous:
         return
@@ -55,20 +57,33 @@ def mapping(array: NDArray[Any]) -> mmap.mmap | None:
     return base if isinstance(base, mmap.mmap) and not array.flags.writeable else None
 
 
-def exact_sum(values: NDArray[Any], magnitude: float | None = None) -> float:
+def exact_sum(values: NDArray[Any], *, signed: bool = True) -> float:
     """Exactly rounded for up to a million terms, extended precision with pairwise blocks beyond.
 
-    magnitude: the sum of the absolute values, where the caller has it.
+    signed: False where no term is negative, which takes half the time.
     """
-    if values.size <= 1_000_000:
-        if EXTENDED and values.size > FEW:
-            wide = values.ravel().astype(np.longdouble)
-            size = np.abs(wide).sum() if magnitude is None else magnitude
-            # Where both ends of what it may err by round to one number, the exact sum does too.
-            if size < LARGEST:
-                total, error = wide.sum(), size * PAIRWISE
-                if (rounded := float(total - error)) == float(total + error):
-                    return rounded
-        return math.fsum(values.ravel().tolist())
-    blocks = [values.ravel()[i : i + 65536].astype(np.longdouble).sum() for i in range(0, values.size, 65536)]
-    return float(np.sum(np.array(blocks, np.longdouble)))
+    return exact_sums(values, signed=signed)[0]
+
+
+def exact_sums(values: NDArray[Any], *, signed: bool = True) -> tuple[float, float]:
+    """`exact_sum`, and the sum of the magnitudes (rounded as it comes)."""
+    terms = values.ravel()
+    if terms.size > 1_000_000:
+        wide = np.array([part.astype(np.longdouble).sum() for part in _pieces(terms)])
+        size = np.array([np.abs(part).astype(np.longdouble).sum() for part in _pieces(terms)]) if signed else wide
+        return float(np.sum(wide)), float(np.sum(size))
+    if EXTENDED and terms.size > FEW:
+        wide = terms.astype(np.longdouble)
+        total = np.add.reduce(wide)
+        size = np.add.reduce(np.abs(wide)) if signed else total
+        # Where both ends of what it may err by round to one number, the exact sum does too.
+        if size < LARGEST:
+            error = size * PAIRWISE
+            if (rounded := float(total - error)) == float(total + error):
+                return rounded, float(size)
+    exact = math.fsum(terms.tolist())
+    return exact, float(np.abs(terms).sum(dtype=np.float64)) if signed else exact
+
+
+def _pieces(terms: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (terms[i : i + BLOCK_ROWS] for i in range(0, terms.size, BLOCK_ROWS))

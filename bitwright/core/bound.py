@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.blocks import exact_sum, release, row_blocks
+from bitwright.core.blocks import exact_sums, release, row_blocks
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.pair_bound import shifted
 from bitwright.core.pair_curvature import tangent
@@ -36,9 +36,11 @@ def lagrangian(
         constant.append(-sign * m.get(f"rule:{index}", 0.0) * rule.count)
     simple = problem.tie is None and not problem.rules and all(limit.units is None for limit in problem.limits)
     rest = problem.pairs.loss[problem.pairs.loss < 0] if len(problem.pairs) else NOTHING
+    signed = problem.extremes.least < 0
     if simple and messages is None and curvature is None:
         parts = [_least(problem, m, rows) for rows in row_blocks(problem.n)]
     else:
+        signed = True
         value = _by_group(problem, m)
         if curvature is not None or messages is not None:
             allowed = np.isfinite(value)
@@ -47,11 +49,13 @@ def lagrangian(
             )
             value = value + added
         parts = [value.min(axis=1)]
-    parts += [np.array(constant), rest] if len(rest) else [np.array(constant)]
+    if len(rest):
+        parts.append(rest)
+        signed = True
     if problem.groups <= 1_000_000:
-        terms = np.concatenate(parts)
-        scale = float(np.abs(terms).sum())
-        return exact_sum(terms, scale), scale
+        total, scale = exact_sums(parts[0] if len(parts) == 1 else np.concatenate(parts), signed=signed)
+        return math.fsum((total, *constant)), math.fsum((scale, *map(abs, constant)))
+    parts.append(np.array(constant))
     sums = [(part.sum(dtype=np.longdouble), np.abs(part).sum(dtype=np.longdouble)) for part in parts]
     return float(sum(value for value, _ in sums)), float(sum(size for _, size in sums))
 
@@ -59,22 +63,25 @@ def lagrangian(
 def _least(problem: Problem, m: Mapping[str, float], rows: slice) -> NDArray[np.float64]:
     """min over formats of (loss + m.cost) of some rows, some formats at a time: for limits over all units."""
     limits = [(problem.resource(limit.resource), m[limit.name]) for limit in problem.limits if m.get(limit.name)]
+    table = problem.loss[rows]
     best: NDArray[np.float64] | None = None
-    together = max(1, CACHED // max(1, len(problem.loss[rows])))
+    together = max(1, CACHED // max(1, len(table)))
     for first in range(0, problem.k, together):
         formats = slice(first, first + together)
-        value = problem.loss[rows, formats].T.astype(np.float64, order="C")
+        value = table[:, formats].T.astype(np.float64, order="C")
         for resource, price in limits:
             if resource.matrix is not None:
                 value += resource.matrix[rows, formats].T * price
-            else:
-                assert resource.size is not None
-                assert resource.rate is not None
-                value += np.multiply.outer(resource.rate[formats], resource.size[rows]) * price
-        least = value[0] if len(value) == 1 else value.min(axis=0)
+                continue
+            assert resource.size is not None
+            assert resource.rate is not None
+            # Of equal sizes every row pays the same: no table of costs is made.
+            even = resource.sizes.least == resource.sizes.most
+            value += resource.rate[formats, None] * (resource.sizes.most if even else resource.size[rows]) * price
+        least = value[0] if len(value) == 1 else np.minimum.reduce(value)
         best = least if best is None else np.minimum(best, least, out=best)
     assert best is not None
-    release(problem.loss[rows])
+    release(table)
     return best
 
 
@@ -102,7 +109,9 @@ def _by_group(problem: Problem, m: Mapping[str, float]) -> NDArray[np.float64]:
 
 
 def _clean_multipliers(problem: Problem, multipliers: Mapping[str, float]) -> dict[str, float]:
-    known = {limit.name for limit in problem.limits} | {f"rule:{i}" for i in range(len(problem.rules))}
+    known = {limit.name for limit in problem.limits}
+    if problem.rules:
+        known.update(f"rule:{i}" for i in range(len(problem.rules)))
     clean: dict[str, float] = {}
     for name, value in multipliers.items():
         if name not in known:

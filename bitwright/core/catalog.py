@@ -51,6 +51,7 @@ class Catalog:
     def __init__(self, kind: str, entries: tuple[Entry, ...]) -> None:
         self.kind = kind
         self._entries = {entry.name: entry for entry in entries}
+        self._loaded: dict[str, Any] = {}
         if len(self._entries) != len(entries):
             raise ValueError(f"two {kind} entries share a name")
 
@@ -69,7 +70,10 @@ class Catalog:
         raise unknown_name(self.kind, name, self.names())
 
     def load(self, name: str) -> Any:
-        return self.get(name).load()
+        """What the entry of that name stands for, imported on its first use. Raises UnknownName and Unsupported."""
+        if name not in self._loaded:
+            self._loaded[name] = self.get(name).load()
+        return self._loaded[name]
 
 
 def unknown_name(kind: str, name: str, known: tuple[str, ...], place: str = "") -> UnknownName:

@@ -118,7 +118,8 @@ def total_loss(problem: Problem, choice: IntArray) -> float:
     """Exact loss of a choice, pair terms included."""
     parts = [_chosen(problem, choice, rows) for rows in row_blocks(problem.n)]
     if problem.n <= 1_000_000:
-        alone = exact_sum(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        terms = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        alone = exact_sum(terms, signed=problem.extremes.least < 0)
         return math.fsum((alone, problem.pairs.total(choice))) if len(problem.pairs) else alone
     return float(sum(part.astype(np.longdouble).sum() for part in parts) + problem.pairs.total(choice))
 
@@ -149,7 +150,7 @@ def _misshapen(problem: Problem, choice: NDArray[Any]) -> list[str]:
         return [f"the choice must hold one integer for each of {problem.n} units, got {choice.dtype} {choice.shape}"]
     # As unsigned numbers negative ones are larger than any format: one look is enough.
     unsigned = choice.view(np.uint64) if choice.dtype == np.int64 else choice.view(choice.dtype.str.replace("i", "u"))
-    if len(choice) and unsigned.max() >= problem.k:
+    if len(choice) and np.maximum.reduce(unsigned) >= problem.k:
         return [f"a choice is outside 0 .. {problem.k - 1}"]
     return []
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core import problem_check
-from bitwright.core.blocks import blocks, exact_sum, row_blocks
+from bitwright.core.blocks import BLOCK_ROWS, blocks, exact_sum, row_blocks
 from bitwright.core.errors import InvalidProblem
 
 IntArray = NDArray[np.int64]
@@ -81,8 +81,10 @@ class Resource:
         """Cost of a choice over all units or a subset: exact integer, or an exactly rounded float sum."""
         if units is not None:
             return _total(self._chosen(choice[units], units))
+        if len(choice) <= BLOCK_ROWS:
+            return _total(self._chosen(choice, slice(None)))
         parts = [_total(self._chosen(choice[rows], rows)) for rows in row_blocks(len(choice))]
-        return parts[0] if len(parts) == 1 else sum(parts) if self.integral else exact_sum(np.array(parts))
+        return sum(parts) if self.integral else exact_sum(np.array(parts))
 
     def _chosen(self, choice: IntArray, rows: slice | IntArray) -> NDArray[Any]:
         if self.matrix is not None:
@@ -220,7 +222,7 @@ class Extremes:
 
 
 def _total(cells: NDArray[Any]) -> int | float:
-    return int(cells.sum()) if cells.dtype.kind in "iu" else exact_sum(cells)
+    return int(np.add.reduce(cells)) if cells.dtype.kind in "iu" else exact_sum(cells, signed=False)
 
 
 def compact_bits(size: Any, rate: Any, rate_den: int = 1) -> Resource:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ FULL_ROWS = 1 << 14
 WORK = 1 << 25
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
 _REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
-_REALS_OUT, _INTS_OUT = ctypes.c_double * 4, ctypes.c_int64 * 5
+#: slope, gap, bound and loss; then cost, passes, listed, core and states.
+_ANSWER = struct.Struct("=4d5q")
+_ANSWER_OUT, _INTS_AT = ctypes.c_char * _ANSWER.size, 4 * 8
 UNKNOWN = Sizes(0, 0, 0, 0)
 
 
@@ -91,12 +94,13 @@ def core_search(core: Core, slope: float, slack: int, gap: float, effort: Effort
 
 
 def _address(array: NDArray[Any]) -> int:
-    """`array.ctypes.data` at a third of its time, which small tables notice."""
-    return int(array.__array_interface__["data"][0])
+    """`array.ctypes.data`, of a contiguous array that can be written at a third of its time: small tables notice."""
+    if array.flags.writeable and array.size:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+    return array.ctypes.data
 
 
-@dataclass(frozen=True, eq=False)
-class TableAnswer:
+class TableAnswer(NamedTuple):
     """choice (n,) uint8. status: OPTIMAL, BOUNDED or INFEASIBLE. slope: multiplier; gap: to the LP value `bound`.
 
     loss, cost: totals of the choice (cost exact). passes: reads of the whole table; listed: rows inside the bracket;
@@ -145,15 +149,16 @@ def solve_table(
         size = None
     keep = [None if a is None else np.ascontiguousarray(a, np.int64) for a in (matrix, size, rate)]
     pointers = [None if a is None else _address(a) for a in keep]
-    choice, reals, ints, single = np.empty(n, np.uint8), _REALS_OUT(), _INTS_OUT(), int(loss.itemsize == 4)
+    choice, out = np.empty(n, np.uint8), _ANSWER_OUT()
+    reals = ctypes.addressof(out)
     status = native.bw_solve_table(
-        _address(loss), single, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total, known.most,
-        known.divisor, int(mapped), limit, *near, threads, full_rows, WORK, seconds, seed & (2**64 - 1),
-        _address(choice), reals, ints,
+        _address(loss), loss.itemsize == 4, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total,
+        known.most, known.divisor, mapped, limit, *near, threads, full_rows, WORK, seconds, seed & (2**64 - 1),
+        _address(choice), reals, reals + _INTS_AT,
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
-    return TableAnswer(choice, status, *reals, *ints)
+    return TableAnswer(choice, status, *_ANSWER.unpack(out))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,18 @@ struct Steeper {
     }
 };
 
+// Exchange two steps by halves of 16 bytes. A copy by members would write some of them alone, and the next exchange, which reads
+// them together, would wait for the store.
+inline void exchange(Step& a, Step& b) {
+    typedef int64_t Half __attribute__((vector_size(16)));
+    static_assert(sizeof(Step) == 2 * sizeof(Half));
+    Half of_a[2], of_b[2];
+    std::memcpy(of_a, &a, sizeof a);
+    std::memcpy(of_b, &b, sizeof b);
+    std::memcpy(&a, of_b, sizeof a);
+    std::memcpy(&b, of_a, sizeof b);
+}
+
 // Move the steps between two places that are steeper than `pivot` to the front: where they end; `cost` becomes their sum.
 // Lomuto's partition without branches: slopes are in no order, so each would be guessed wrong half the time.
 template <class Room>
@@ -24,7 +36,7 @@ size_t part(std::vector<Step>& steps, size_t from, size_t to, const Step& pivot,
     for (Step* s = first; s != last; ++s) {
         const bool before = (s->slope > slope) | ((s->slope == slope) & (s->row * kMaxFormats + s->order < place));
         sum += static_cast<Room>(s->dcost & -static_cast<int64_t>(before));
-        std::swap(*s, *end);
+        exchange(*s, *end);
         end += before;
     }
     cost = sum;

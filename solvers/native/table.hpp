@@ -59,11 +59,16 @@ struct Table {
     int64_t row_bytes() const { return static_cast<int64_t>(k) * (single ? 4 : 8); }
     const char* row_at(int64_t i) const { return static_cast<const char*>(loss) + i * row_bytes(); }
 
+    // What the costs are made of is asked once a row, not once a cell.
     void row(int64_t i, double* l, int64_t* c) const {
-        for (int j = 0; j < k; ++j) {
-            l[j] = loss_at(i, j);
-            c[j] = cost_at(i, j);
+        if (single) for (int j = 0; j < k; ++j) l[j] = load(static_cast<const float*>(loss) + i * k + j);
+        else std::memcpy(l, row_at(i), static_cast<size_t>(row_bytes()));
+        if (matrix != nullptr) {
+            std::memcpy(c, matrix + i * k, static_cast<size_t>(k) * sizeof *c);
+            return;
         }
+        const int64_t w = weight(i);
+        for (int j = 0; j < k; ++j) c[j] = w * rate[j];
     }
 };
 
@@ -116,7 +121,7 @@ struct Step {
     double slope;
     int64_t dcost;
     int64_t row;
-    uint8_t order, after;
+    int32_t order, after;   // no bytes of padding: those would be copied apart, and read back together at the price of a stall
 };
 
 // Least-cost allowed format of a row, least loss among equals.
@@ -132,7 +137,8 @@ inline int cheapest(const double* l, const int64_t* c, int k) {
 // Hull steps from format `x` on, as long as they are steeper than `low`; slopes never rise within a row.
 inline void walk(const double* l, const int64_t* c, int k, int64_t row, int x, double low, std::vector<Step>& out) {
     double last = std::numeric_limits<double>::infinity();
-    for (uint8_t order = 0;; ++order) {
+    if (out.capacity() == 0) out.reserve(1024);   // small tables are all in it, without ten copies on the way there
+    for (int32_t order = 0;; ++order) {
         double best = low;
         int64_t dcost = 0;
         int next = -1;
@@ -140,15 +146,20 @@ inline void walk(const double* l, const int64_t* c, int k, int64_t row, int x, d
             const int64_t d = c[j] - c[x];
             if (d <= 0) continue;
             const double s = (l[x] - l[j]) / static_cast<double>(d);
-            if (s > best || (next >= 0 && s == best && d > dcost)) {
-                best = s;
-                dcost = d;
-                next = j;
-            }
+            const bool better = (s > best) | ((next >= 0) & (s == best) & (d > dcost));   // hard to foresee: no branch
+            best = better ? s : best;
+            dcost = better ? d : dcost;
+            next = better ? j : next;
         }
         if (next < 0) return;
         last = std::min(last, best);
-        out.push_back({last, dcost, row, order, static_cast<uint8_t>(next)});
+        // In place: copied from the stack it would be read back, at once, wider than its bytes were written (a stall of the store).
+        Step& step = out.emplace_back();
+        step.slope = last;
+        step.dcost = dcost;
+        step.row = row;
+        step.order = order;
+        step.after = next;
         x = next;
     }
 }
