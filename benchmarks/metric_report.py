@@ -9,8 +9,10 @@ import numpy as np
 
 HEADER = (
     "metric", "Spearman random", "Spearman near", "Pearson random / near", "pred / meas", "KL 2.5", "KL 3", "KL 3.5",
-    "KL 4", "gain", "regret (4 budgets; mean)", "own plan, predicted / measured [bare sum]", "CPU s",
+    "KL 4", "gain", "regret (4 budgets; mean)", "own plan, predicted / measured [bare sum]", "passes",
+    "CPU s", "peak MiB",
 )  # fmt: skip
+TRUTH = "kl-probe"
 PANEL, MARGIN = 190, 34
 COLOURS = ("#2563eb", "#d97706", "#059669")
 Report = dict[str, Any]
@@ -24,20 +26,41 @@ def _mean(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
+def _regret(values: list[float]) -> str:
+    return f"{_numbers(values)}; **{_mean(values):.3f}**" if values else ""
+
+
 def _cells(name: str, r: Report) -> tuple[str, ...]:
     nats = name.startswith(("fisher", "kl"))
-    regret = f"{_numbers(r['regret'])}; **{_mean(r['regret']):.3f}**" if "regret" in r else ""
+    regret = _regret(r.get("regret", []))
     pearson = [float(np.mean(r[f"{kind}_pearson"])) for kind in ("random", "near")]
     return (
         name, _numbers(r["random_spearman"]), _numbers(r["near_spearman"]), _numbers(pearson),
         f"{r['ratio']:.2f}" if nats else "-", *(f"{value:.5f}" for value in r["kl"]), f"{r['gain']:.2f}", regret,
-        f"{_numbers(r['own_ratio'])} [{_numbers(r['bare_ratio'])}]" if nats else "-", f"{r['seconds']:.0f}",
+        f"{_numbers(r['own_ratio'])} [{_numbers(r['bare_ratio'])}]" if nats else "-",
+        _short(r["passes"]), f"{r['seconds']:.0f}", f"{r['peak_mib']}",
     )  # fmt: skip
 
 
-def _line(name: str, values: dict[str, float], uniform: dict[str, float]) -> tuple[str, ...]:
+def _short(passes: str) -> str:
+    """'1 forward + 2 backward + 6 x local products' as '1F + 2B + 6P'."""
+    for word, letter in ((" forward", "F"), (" backward", "B"), (" x local products", "P"), (" local products", "P")):
+        passes = passes.replace(word, letter)
+    return passes
+
+
+def _line(name: str, values: dict[str, float], uniform: dict[str, float], regret: str = "") -> tuple[str, ...]:
     gain = _mean([uniform[bits] / value for bits, value in values.items()])
-    return (f"*{name}*", "", "", "", "", *(f"{v:.5f}" for v in values.values()), f"{gain:.2f}", "", "", "")
+    kl = (f"{value:.5f}" for value in values.values())
+    return (f"*{name}*", "", "", "", "", *kl, f"{gain:.2f}", regret, "", "", "", "")
+
+
+def _peer_line(tool: str, found: dict[str, list[float]], report: Report) -> tuple[str, ...]:
+    bits = ", ".join(f"{used:.2f}" for used, _ in found.values())
+    values = {budget: kl for budget, (_, kl) in found.items()}
+    truth = report["metrics"].get(TRUTH)
+    regret = [] if truth is None else [own / best for own, best in zip(values.values(), truth["kl"], strict=True)]
+    return _line(f"{tool} (at {bits} bits)", values, report["uniform"], _regret(regret))
 
 
 def markdown(reports: list[Report]) -> str:
@@ -46,15 +69,16 @@ def markdown(reports: list[Report]) -> str:
     for report in reports:
         lines += [
             f"### {report['model']}, seed {report['seed']}: scored on {report['tokens']}, "
-            f"measured on {report['test']}, {report['plans']} random and {report['plans']} near plans a budget, "
-            f"peak {report['peak_mib']} MiB",
+            f"measured on {report['test']}, {report['plans']} random and {report['plans']} near plans a budget",
             "",
         ]
         rows: list[tuple[str, ...]] = [HEADER, ("---",) * len(HEADER)]
         rows.append(_line("uniform", report["uniform"], report["uniform"]))
         rows.append(_line("first and last layers high", report["ends_high"], report["uniform"]))
+        rows += [_peer_line(tool, found, report) for tool, found in report["peers"].items()]
         rows += [_cells(name, r) for name, r in report["metrics"].items()]
         lines += ["| " + " | ".join(cells) + " |" for cells in rows] + [""]
+        lines += [f"`{name}` does not apply: {why}." for name, why in report["left_out"].items()] + [""]
     names = [name for name, r in reports[0]["metrics"].items() if "regret" in r]
     if len(reports) > 1 and names:
         lines += ["| metric | regret, geometric mean a seed | all |", "|---|---|---|"]

@@ -1,23 +1,25 @@
 """How well every metric predicts measured KL, and what its plans cost: the numbers of docs/metrics.md.
 
-Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 16384] [--test 16384] [--plans 20]
-           [--calibration FILE] [--evaluation FILE] [--seeds 1] [--keep DIR] [--out report.json] [--plot figure.svg]
+Usage: python -m benchmarks.metrics MODEL [--metrics fisher,hessian,...] [--tokens 16384] [--test 16384] [--plans 60]
+           [--calibration FILE] [--evaluation FILE] [--peers] [--seeds 1] [--keep DIR] [--out report.json]
+           [--plot figure.svg]
 
 Scores on one part of the calibration data (the bundled text, or --calibration FILE) and measures on the other part, or
-on --evaluation FILE. Formats: RTN int2,3,4,5,6,8-g64. For each metric: seconds, Spearman and Pearson (of logarithms)
-and median predicted/measured over random mixed plans of nearly equal bytes and over plans near the optimum at 2.5, 3
-and 3.5 code bits, and the measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits. `regret`: that KL over the
-KL of the plan from `kl-probe`, where kl-probe is among the metrics. With --seeds N all of it is done for N draws of the
-calibration data.
+on --evaluation FILE. Formats: RTN int2,3,4,5,6,8-g64. For each metric (all that can score the model): passes, seconds
+and peak memory, each in a process of its own; Spearman and Pearson (of logarithms) and median predicted/measured over
+random mixed plans of nearly equal bytes and over plans near the optimum at 2.5, 3 and 3.5 code bits (that of
+`kl-probe`, the measured truth about single units, where it is among the metrics, else of the first one); and the
+measured KL of the plan it leads to at 2.5, 3, 3.5, 4 code bits. `regret`: that KL over the KL of the plan from
+`kl-probe`. --peers: the plans of AutoRound's AutoScheme and ModelOpt's auto_quantize too, from the same scoring items
+(.venv-peers: `make peers`). With --seeds N all of it is done for N draws of the calibration data. --keep: every metric,
+tool and measured plan is kept there, and a run that was stopped, or is asked for further metrics, goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
-from collections.abc import Callable
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,14 @@ from benchmarks.metric_plans import (
     random_choice,
 )
 from benchmarks.metric_report import markdown, plot
+from benchmarks.metric_scores import Question, Scored, scored
+from benchmarks.peer_plans import ABLE, TOOLS, bits_used, laid_on, run_tool
+from bitwright.core.canonical import digest_json
 from bitwright.core.inventory import Inventory
-from bitwright.core.table import SensitivityTable, load_table
+from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource, inspect, open_model
 from sensitivity import calibration
+from sensitivity.base import numerics
 from sensitivity.catalog import METRICS
 from sensitivity.data import Data
 from sensitivity.doubt import predict, stability
@@ -49,7 +55,6 @@ from sensitivity.evaluate import measure
 from sensitivity.pooling import samples_of
 from sensitivity.response import Response
 from sensitivity.runner import Runner, load_runner
-from sensitivity.scoring import score
 from solvers import solve
 
 TRUTH = "kl-probe"
@@ -64,7 +69,8 @@ def uniform_kl(bits: float, kl: Kl) -> float:
 
 
 def choices_to_measure(tables: dict[str, SensitivityTable], plans: int, seed: int) -> dict[str, Choice]:
-    first = next(iter(tables.values()))
+    anchor = TRUTH if TRUTH in tables else next(iter(tables))
+    first = tables[anchor]
     cost, rng = first.cost_bytes(), np.random.default_rng(seed)
     choices: dict[str, Choice] = {name: np.full(len(cost), j) for j, name in enumerate(FORMATS)}
     for bits in BUDGETS:
@@ -72,34 +78,31 @@ def choices_to_measure(tables: dict[str, SensitivityTable], plans: int, seed: in
         for metric, table in tables.items():
             choices[f"plan {metric} {bits}"] = optimum(table, bits)
     for bits in RANDOM_BUDGETS:
-        limit, best = bytes_at(bits, first), choices[f"plan {next(iter(tables))} {bits}"]
+        limit, best = bytes_at(bits, first), choices[f"plan {anchor} {bits}"]
         for number in range(plans):
             choices[f"random {bits} {number}"] = random_choice(limit, cost, rng)
             choices[f"near {bits} {number}"] = near_choice(best, limit, cost, rng)
     return choices
 
 
-def scored(metric: str, keep: Path | None, make: Callable[[], SensitivityTable]) -> tuple[SensitivityTable, float]:
-    """The metric's table and the seconds it took; of an earlier run of the same command, where one was kept."""
-    path = None if keep is None else keep / f"{metric}.npz"
-    if path is not None and path.exists():
-        table = load_table(path)
-        return table, float(json.loads(path.with_suffix(".json").read_text()))
-    start = time.process_time()
-    table = make()
-    seconds = time.process_time() - start
-    if path is not None:
-        path.with_suffix(".json").write_text(json.dumps(seconds))
-        table.save(path)
-    return table, seconds
+def peer_choices(model: str, inventory: Inventory, data: Data, folder: Path) -> dict[str, dict[float, Choice]]:
+    """tool -> budget -> its plan, of an earlier run where one was kept."""
+    found = {}
+    for tool in ABLE.get(inventory.task, ()):
+        kept = folder / f"{TOOLS[tool]}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(run_tool(TOOLS[tool], model, data)))
+        plans = json.loads(kept.read_text())["plans"]
+        found[tool] = {bits: laid_on(inventory, plans[str(bits)]) for bits in BUDGETS}
+    return found
 
 
 def measured(
-    choices: dict[str, Choice], source: ModelSource, inventory: Inventory, data: Data, runner: Runner, keep: Path | None
+    choices: dict[str, Choice], source: ModelSource, inventory: Inventory, data: Data, runner: Runner, folder: Path
 ) -> Kl:
     """KL by name; plans that are the same are measured once, and those that an earlier run kept not again."""
-    path = None if keep is None else keep / "measured.json"
-    known: dict[str, float] = {} if path is None or not path.exists() else json.loads(path.read_text())
+    path = folder / "measured.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     keys = {name: "-".join(map(str, choice.tolist())) for name, choice in choices.items()}
     missing = [key for key in dict.fromkeys(keys.values()) if key not in known]
     for start in range(0, len(missing), AT_ONCE):
@@ -107,8 +110,7 @@ def measured(
         variants = {key: [FORMATS[int(j)] for j in key.split("-")] for key in some}
         found = measure(source, inventory, variants, data, runner=runner)
         known |= {key: quality.kl for key, quality in found.items()}
-        if path is not None:
-            path.write_text(json.dumps(known))
+        path.write_text(json.dumps(known))
     return {name: known[key] for name, key in keys.items()}
 
 
@@ -128,7 +130,14 @@ def own_prediction(table: SensitivityTable, choice: Choice, bits: float) -> tupl
     return found.kl, found.low, found.high
 
 
-def row(metric: str, table: SensitivityTable, choices: dict[str, Choice], kl: Kl, seconds: float) -> dict[str, Any]:
+def passes(metric: str, table: SensitivityTable) -> str:
+    """What the metric needs, as its catalog entry says it, with units and formats counted."""
+    units, formats = table.loss.shape
+    words = str(METRICS.get(metric).traits["passes"])
+    return words.replace("units x formats", str(units * formats)).replace("formats", str(formats))
+
+
+def row(metric: str, table: SensitivityTable, choices: dict[str, Choice], kl: Kl, cost: Scored) -> dict[str, Any]:
     response = Response.from_json(table.provenance.get("response"))
 
     def predicted(name: str) -> float:
@@ -138,7 +147,10 @@ def row(metric: str, table: SensitivityTable, choices: dict[str, Choice], kl: Kl
         names = [name for name in choices if name.startswith(f"{kind} {bits} ")]
         return [predicted(name) for name in names], [kl[name] for name in names]
 
-    found: dict[str, Any] = {"seconds": seconds, "response": response.to_json()}
+    found: dict[str, Any] = {
+        "seconds": cost.seconds, "peak_mib": cost.peak_mib, "passes": passes(metric, table),
+        "response": response.to_json(),
+    }  # fmt: skip
     for kind in ("random", "near"):
         pairs = [group(kind, bits) for bits in RANDOM_BUDGETS]
         found[f"{kind}_spearman"] = [float(spearmanr(*pair).statistic) for pair in pairs]
@@ -173,24 +185,27 @@ def one_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     test = parts.confirming
     if arguments.evaluation is not None:
         test = calibration.load_data(arguments.evaluation, source, inventory, tokens_wanted=arguments.test)
-    keep = None if arguments.keep is None else arguments.keep / f"{Path(arguments.model).name}-{seed}"
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-    tables: dict[str, SensitivityTable] = {}
-    seconds: dict[str, float] = {}
-    for metric in arguments.metrics.split(","):
-        tables[metric], seconds[metric] = scored(
-            metric, keep,
-            lambda metric=metric: score(source, inventory, FORMATS, metric=metric, calibration=parts, seed=seed),
-        )  # fmt: skip
+    question = Question(arguments.model, arguments.calibration, arguments.tokens, arguments.test, seed)
+    asked = digest_json({"parts": parts.digest, "test": test.digest, "numerics": numerics(), "seed": seed})
+    name = Path(arguments.model).name
+    folder = arguments.keep / f"{name}-{seed}-{asked.removeprefix('sha256:')[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    peers = peer_choices(arguments.model, inventory, parts.scoring, folder) if arguments.peers else {}
+    found = {metric: scored(metric, question, folder) for metric in arguments.metrics.split(",")}
+    tables = {metric: one.table for metric, one in found.items() if one.table is not None}
     choices = choices_to_measure(tables, arguments.plans, seed)
-    kl = measured(choices, source, inventory, test, load_runner(source, inventory), keep)
+    choices |= {f"plan {tool} {bits}": choice for tool, plans in peers.items() for bits, choice in plans.items()}
+    kl = measured(choices, source, inventory, test, load_runner(source, inventory), folder)
     return {
-        "model": Path(arguments.model).name, "tokens": parts.scoring.tokens, "test": test.tokens, "seed": seed,
+        "model": name, "tokens": parts.scoring.tokens, "test": test.tokens, "seed": seed,
         "plans": arguments.plans, "uniform": {str(bits): uniform_kl(bits, kl) for bits in BUDGETS},
         "ends_high": {str(bits): kl[f"ends {bits}"] for bits in BUDGETS},
-        "metrics": {name: row(name, table, choices, kl, seconds[name]) for name, table in tables.items()},
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "metrics": {metric: row(metric, table, choices, kl, found[metric]) for metric, table in tables.items()},
+        "left_out": {metric: one.why for metric, one in found.items() if one.table is None},
+        "peers": {
+            tool: {str(bits): [bits_used(inventory, plans[bits]), kl[f"plan {tool} {bits}"]] for bits in BUDGETS}
+            for tool, plans in peers.items()
+        },
     }  # fmt: skip
 
 
@@ -202,14 +217,17 @@ def main() -> None:
     parser.add_argument("--evaluation", default=None, help="held-out text or arrays to measure on")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--test", type=int, default=4096)
-    parser.add_argument("--plans", type=int, default=20, help="random plans a budget, and as many near the optimum")
+    parser.add_argument("--plans", type=int, default=60, help="random plans a budget, and as many near the optimum")
+    parser.add_argument("--peers", action="store_true", help="plans of AutoScheme and auto_quantize too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="draws of the calibration data")
     parser.add_argument("--keep", type=Path, default=None, help="folder: a run that was stopped goes on from there")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None, help="predicted against measured, SVG")
     arguments = parser.parse_args()
-    reports = [one_seed(arguments, arguments.seed + number) for number in range(arguments.seeds)]
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments.keep = arguments.keep or Path(scratch)
+        reports = [one_seed(arguments, arguments.seed + number) for number in range(arguments.seeds)]
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(reports, indent=1) + "\n")
     if arguments.plot is not None:

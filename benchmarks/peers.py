@@ -15,18 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.metric_plans import BUDGETS, FORMATS, WIDTHS, Choice
-from bitwright.core.inventory import Inventory, Unit
+from benchmarks.metric_plans import BUDGETS, FORMATS, Choice
+from benchmarks.peer_plans import PYTHON, TOOLS, bits_used, laid_on, run_tool
 from bitwright.core.table import SensitivityTable
 from bitwright.models import inspect, open_model
 from sensitivity import calibration
@@ -35,37 +32,7 @@ from sensitivity.runner import load_runner
 from sensitivity.scoring import score
 from solvers import solve
 
-PYTHON = Path(".venv-peers/bin/python")
-TOOLS = {"AutoRound AutoScheme": "auto_scheme.py", "ModelOpt auto_quantize": "auto_quantize.py"}
 TEXT = Path("tests/models/text")
-#: Names of a Mixtral file's matrices -> names in the module that transformers makes of it.
-_ROLES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
-
-
-def module_names(unit: Unit) -> tuple[str, ...]:
-    """Names under which a tool may list the layer of a unit: its own, or the stacked experts that hold it."""
-    name = unit.name.removesuffix(".weight")
-    found = re.fullmatch(r"(.*)\.block_sparse_moe\.experts\.(\d+)\.(w[123])", name)
-    if found is None:
-        return (name,)
-    block = f"{found[1]}.mlp.experts"
-    return f"{block}.{found[2]}.{_ROLES[found[3]]}", block
-
-
-def laid_on(inventory: Inventory, widths: dict[str, int]) -> Choice:
-    """Columns of FORMATS for a tool's widths. Raises KeyError for a unit the tool left out or left unquantized."""
-    chosen = [next(widths[name] for name in module_names(unit) if name in widths) for unit in inventory.units]
-    return np.array([WIDTHS.index(width) for width in chosen], np.int64)
-
-
-def run_tool(script: str, model: str, tokens: Path, out: Path) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    command = [PYTHON, Path("benchmarks/peer_tools") / script, model, tokens, out, ",".join(map(str, BUDGETS))]
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{script} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
 
 
 def own_plan(table: SensitivityTable, limit: int) -> Choice:
@@ -85,12 +52,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.process_time(), time.monotonic()
     table = score(source, inventory, FORMATS, metric=arguments.metric, calibration=parts, seed=arguments.seed)
     seconds = [time.process_time() - start[0], time.monotonic() - start[1]]
-    answers = {}
-    with tempfile.TemporaryDirectory() as folder:
-        tokens = Path(folder) / "tokens.npy"
-        np.save(tokens, parts.scoring.inputs["input_ids"])
-        for name, script in TOOLS.items():
-            answers[name] = run_tool(script, arguments.model, tokens, Path(folder) / "out.json")
+    answers = {name: run_tool(script, arguments.model, parts.scoring) for name, script in TOOLS.items()}
     cost, rows = table.cost_bytes(), np.arange(len(inventory.units))
     choices: dict[str, Choice] = {}
     for name, answer in answers.items():
@@ -100,14 +62,12 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
             choices[f"{name} {bits} own"] = own_plan(table, int(cost[rows, theirs].sum()))
     variants = {name: [FORMATS[j] for j in choice] for name, choice in choices.items()}
     kl = {name: quality.kl for name, quality in measure(source, inventory, variants, test).items()}
-    weights = np.array([unit.elements for unit in inventory.units])
     tools = {}
     for name, answer in answers.items():
         lines = []
         for bits in BUDGETS:
             theirs = choices[f"{name} {bits}"]
-            used = float((weights * np.array(WIDTHS)[theirs]).sum() / weights.sum())
-            lines.append([bits, used, kl[f"{name} {bits}"], kl[f"{name} {bits} own"]])
+            lines.append([bits, bits_used(inventory, theirs), kl[f"{name} {bits}"], kl[f"{name} {bits} own"]])
         tools[name] = {
             "version": answer["version"], "lines": lines, "seconds": answer["seconds"][str(BUDGETS[0])],
             "ratio": float(np.exp(np.mean([np.log(own / their) for *_, their, own in lines]))),

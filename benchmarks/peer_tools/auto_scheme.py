@@ -1,6 +1,6 @@
 """AutoRound's own AutoScheme on given tokens: the width of every layer at each target, and what scoring cost.
 
-Runs in .venv-peers (`make peers`):  python auto_scheme.py MODEL TOKENS.npy OUT.json BITS,BITS,...  [low]
+Runs in .venv-peers (`make peers`):  python auto_scheme.py MODEL ITEMS.npz OUT.json BITS,BITS,...  [low]
 
 The tool is used as its users do (`AutoRound(scheme=AutoScheme(...))`), with six asymmetric INT schemes of group 64. Its
 accounting counts a 16-bit scale and a zero point of the code's width a group, so a target of b code bits is given to it
@@ -42,7 +42,7 @@ def loader(tokens: np.ndarray, batch: int):  # type: ignore[no-untyped-def]
 
 
 def main() -> None:
-    folder, tokens, out = sys.argv[1], np.load(sys.argv[2]), Path(sys.argv[3])
+    folder, tokens, out = sys.argv[1], np.load(sys.argv[2])["input_ids"], Path(sys.argv[3])
     targets = [float(text) for text in sys.argv[4].split(",")]
     low = len(sys.argv) > 5
     delta_loss.get_dataloader = lambda tokenizer, seqlen, **kwargs: loader(tokens, kwargs.get("bs", 8))
