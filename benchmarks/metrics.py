@@ -41,8 +41,8 @@ from benchmarks.metric_plans import (
 )
 from benchmarks.metric_report import markdown, plot
 from benchmarks.metric_scores import Question, Scored, scored
-from benchmarks.peer_plans import ABLE, TOOLS, bits_used, laid_on, run_tool
-from bitwright.core.canonical import digest_json
+from benchmarks.peer_plans import ABLE, PYTHON, TOOLS, bits_used, laid_on, run_tool
+from bitwright.core.canonical import atomic_write, digest_json
 from bitwright.core.inventory import Inventory
 from bitwright.core.table import SensitivityTable
 from bitwright.models import ModelSource, inspect, open_model
@@ -110,7 +110,8 @@ def measured(
         variants = {key: [FORMATS[int(j)] for j in key.split("-")] for key in some}
         found = measure(source, inventory, variants, data, runner=runner)
         known |= {key: quality.kl for key, quality in found.items()}
-        path.write_text(json.dumps(known))
+        with atomic_write(path) as file:
+            file.write(json.dumps(known).encode())
     return {name: known[key] for name, key in keys.items()}
 
 
@@ -225,6 +226,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None, help="predicted against measured, SVG")
     arguments = parser.parse_args()
+    if arguments.peers and not PYTHON.exists():
+        parser.error("no .venv-peers: run `make peers`")
     with tempfile.TemporaryDirectory() as scratch:
         arguments.keep = arguments.keep or Path(scratch)
         reports = [one_seed(arguments, arguments.seed + number) for number in range(arguments.seeds)]
