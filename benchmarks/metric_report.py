@@ -122,9 +122,10 @@ def _panel(name: str, r: Report, left: int, top: int) -> list[str]:
         f"{math.exp(y.min()):.1e} KL {math.exp(y.max()):.1e}</text>",
     ]
     for budget, (predicted, measured) in groups:
-        for px, py in zip(place(predicted, x), place(measured, y), strict=True):
-            parts.append(
-                f'<circle cx="{left + MARGIN + px:.1f}" cy="{top + 18 + inner - py:.1f}" r="1.6" '
-                f'fill="{COLOURS[budget % len(COLOURS)]}" fill-opacity="0.6"/>'
-            )
+        places = zip(place(predicted, x), place(measured, y), strict=True)
+        dots = "".join(f"M{left + MARGIN + px:.1f} {top + 18 + inner - py:.1f}h0" for px, py in places)
+        parts.append(
+            f'<path d="{dots}" stroke="{COLOURS[budget % len(COLOURS)]}" stroke-width="3" stroke-linecap="round" '
+            'stroke-opacity="0.5"/>'
+        )
     return parts

@@ -132,10 +132,13 @@ def own_prediction(table: SensitivityTable, choice: Choice, bits: float) -> tupl
 
 
 def passes(metric: str, table: SensitivityTable) -> str:
-    """What the metric needs, as its catalog entry says it, with units and formats counted."""
+    """What the metric needs, as its catalog entry says it, with units, formats and noise levels counted."""
     units, formats = table.loss.shape
     words = str(METRICS.get(metric).traits["passes"])
-    return words.replace("units x formats", str(units * formats)).replace("formats", str(formats))
+    probes = {"units x formats": units * formats, "units x levels": units * int(table.provenance["samples"])}
+    for name, number in probes.items():
+        words = words.replace(name, str(number))
+    return words.replace("formats", str(formats))
 
 
 def row(metric: str, table: SensitivityTable, choices: dict[str, Choice], kl: Kl, cost: Scored) -> dict[str, Any]:
