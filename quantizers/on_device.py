@@ -30,6 +30,13 @@ BYTES = 1 << 30
 SEARCHED = 40
 
 
+def placed(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on a device; on the CPU the tensor shares its memory, unless that cannot be written to or has gaps."""
+    whole = np.ascontiguousarray(array)
+    # torch warns of arrays that cannot be written to, such as pages of a file.
+    return torch.from_numpy(whole if whole.flags.writeable else whole.copy()).to(device)
+
+
 class OnDevice:
     """See quantizers.arithmetic.Arithmetic. Every member raises OutOfResources when the device's memory ran out."""
 
@@ -118,9 +125,7 @@ class OnDevice:
         return found
 
     def _put(self, array: NDArray[Any]) -> torch.Tensor:
-        whole = np.ascontiguousarray(array)
-        # torch warns of arrays that cannot be written to, such as pages of a file.
-        return torch.from_numpy(whole if whole.flags.writeable else whole.copy()).to(self._device)
+        return placed(array, self._device)
 
     @contextmanager
     def _memory(self, what: str, shape: tuple[int, ...]) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
@@ -22,13 +22,17 @@ KEEP = 2.0
 class Codes:
     """Quantization errors of the units of one block, kept as codes where they fit KEEP times the block.
 
-    energies: tell the task's deltas the squared errors of every unit, for those who ask afterwards.
+    energies: tell the task's deltas the squared errors of every unit, for those who ask afterwards. wanted: units that
+    are asked for; None: all.
     """
 
-    def __init__(self, task: ScoringTask, model: BlockModel, block: int, *, energies: bool = False) -> None:
+    def __init__(
+        self, task: ScoringTask, model: BlockModel, block: int, *, energies: bool = False,
+        wanted: Collection[int] | None = None,
+    ) -> None:  # fmt: skip
         self._task = task
         self._model = model
-        self.units = model.units_of(block)
+        self.units = tuple(unit for unit in model.units_of(block) if wanted is None or unit in wanted)
         self.formats: tuple[Format, ...] = task.formats
         # Experts that no token reaches get a stand-in that asks for them.
         energies = energies or model.experts

@@ -102,10 +102,13 @@ class Deltas:
         if self._keep:
             yield from self.stack(unit)
             return
-        spec = self.inventory.units[unit]
+        spec, energy = self.inventory.units[unit], []
         weight = unit_weight(self.source, spec)
         for format in self.formats:
-            yield quantized_weight(self.quantizer, weight, format, spec) - weight
+            error = quantized_weight(self.quantizer, weight, format, spec) - weight
+            energy.append(np.vdot(error.astype(np.float64), error))
+            yield error
+        self._energy[unit] = np.array(energy)
 
     def on_device(self, unit: int) -> torch.Tensor:
         """The same as a tensor on the computing device; kept there where they are kept at all."""
@@ -129,7 +132,8 @@ class Deltas:
         if unit not in self._energy and self._keep:
             self.stack(unit)
         elif unit not in self._energy:
-            self._energy[unit] = np.array([np.vdot(error.astype(np.float64), error) for error in self.errors(unit)])
+            for _ in self.errors(unit):
+                pass
         return self._energy[unit]
 
     def know_energy(self, unit: int, energy: NDArray[np.float64]) -> None:

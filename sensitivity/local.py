@@ -123,11 +123,14 @@ def _visits(task: ScoringTask, passes: Passes, runner: Runner, plan: Plan, run: 
         yield _Visit(rows, seen, runner.head.norm(output))
 
 
-def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
-    """Means over items of `cells` for every unit. Raises NotFinite, InvalidCalibration, Unsupported."""
+def measure_layers(
+    task: ScoringTask, passes: Passes, cells: Cells, wanted: Collection[int] | None = None
+) -> Measured:  # fmt: skip
+    """Means over items of `cells` for every unit; wanted: of these alone, zero for others. Raises NotFinite,
+    InvalidCalibration, Unsupported."""
     data = _required(task)
     if streams(task):
-        return local_streamed.measure(task, passes, cells)
+        return local_streamed.measure(task, passes, cells, wanted)
     units, columns = task.shape[0], task.shape[1] * passes.columns_a_format
     moments = Moments(units, columns, task.partial)
     runner, plan = _prepared(task, data)
@@ -136,7 +139,8 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
         for visit in _visits(task, passes, runner, plan, run):
             values = torch.zeros(len(visit.rows), units, columns, dtype=torch.float64, device=computing())
             for unit, layer in visit.layers:
-                values[:, unit] += cells(layer) / visit.norm
+                if wanted is None or unit in wanted:
+                    values[:, unit] += cells(layer) / visit.norm
             check_finite(values)
             cells_of = back(values)
             yield Values(cells_of, (cells_of != 0).any(axis=(0, 2)), visit.rows, plan.directions)
@@ -145,15 +149,19 @@ def measure_layers(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
     return Measured(Ran(runner.head, runner.warnings, plan.directions), moments)
 
 
-def relative_output_errors(task: ScoringTask) -> NDArray[np.float64]:
-    """(units, formats) squared error of each layer's own output over its squared length; 0 where no token came."""
+def relative_output_errors(task: ScoringTask, wanted: Collection[int] | None = None) -> NDArray[np.float64]:
+    """(units, formats) squared error of each layer's own output over its squared length; 0 where no token came.
+
+    wanted: units to look at; the others are 0.
+    """
 
     def cells(layer: Layer) -> torch.Tensor:
         columns = [layer.output_error(c).square().sum((1, 2)).double() for c in range(len(layer.errors))]
         whole = layer.output.square().sum((1, 2)).double()
         return torch.stack([*columns, *[whole] * len(columns)], dim=-1)
 
-    mean = measure_layers(replace(task, partial=FORGETFUL), Passes("none", columns_a_format=2), cells).moments.mean()
+    passes = Passes("none", columns_a_format=2)
+    mean = measure_layers(replace(task, partial=FORGETFUL), passes, cells, wanted).moments.mean()
     changed, whole = mean[:, : task.shape[1]], mean[:, task.shape[1] :]
     return np.divide(changed, whole, out=np.zeros_like(changed), where=whole > 0)
 

@@ -7,7 +7,7 @@ them in one walk instead, and may let go of a block's when it is left; what wait
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,13 +46,14 @@ class _UnitErrors:
 
 
 class _Layers:
-    """Makes layers of a walk's uses. see_layer: (rows of the group, unit, layer). left: units of a done block."""
+    """Makes layers of a walk's uses. see_layer: (rows of the group, unit, layer). left: units of a done block. wanted:
+    units that are looked at; None: all."""
 
     def __init__(
         self, task: ScoringTask, model: BlockModel, see_layer: Callable[[slice, int, Layer], None],
-        left: Callable[[int], None] | None = None,
+        left: Callable[[int], None] | None = None, wanted: Collection[int] | None = None,
     ) -> None:  # fmt: skip
-        self.task, self.model, self.see_layer, self.left = task, model, see_layer, left
+        self.task, self.model, self.see_layer, self.left, self.wanted = task, model, see_layer, left, wanted
         self.positions: dict[int, int] = {}
         self.shown: set[int] = set()
 
@@ -62,7 +63,7 @@ class _Layers:
         return self
 
     def begin(self, block: int) -> None:
-        self.codes: Codes | None = Codes(self.task, self.model, block, energies=True)
+        self.codes: Codes | None = Codes(self.task, self.model, block, energies=True, wanted=self.wanted)
         self.shown = set()
 
     def see(self, number: int, uses: Sequence[Use], batch: Data) -> None:
@@ -70,13 +71,15 @@ class _Layers:
         weights = self.walk.weights.get(number, torch.zeros(0, len(self.walk.cuts[number]), dtype=torch.float64))
         some = slice(int(self.starts[number]), int(self.starts[number + 1]))
         for use in uses:
+            positions = use.inputs.shape[0] * use.inputs.shape[1]
+            self.positions[number] = max(self.positions.get(number, 0), positions)
+            if use.unit not in self.codes.units:
+                continue
             gradients = tuple(gradient.float() for gradient in use.gradients)
             errors = _UnitErrors(self.codes, use.unit)
             self.see_layer(
                 some, use.unit, Layer(use.inputs.float(), errors, gradients, weights, use.output.float())
             )  # fmt: skip
-            positions = use.inputs.shape[0] * use.inputs.shape[1]
-            self.positions[number] = max(self.positions.get(number, 0), positions)
             self.shown.add(use.unit)
 
     def end(self, block: int) -> None:
@@ -103,7 +106,7 @@ def opened(task: ScoringTask) -> Opened:
     return Opened(task, model, samples, Ran(model.head, (), directions_of(model, samples), streamed=True))
 
 
-def measure(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
+def measure(task: ScoringTask, passes: Passes, cells: Cells, wanted: Collection[int] | None = None) -> Measured:
     """As `local.measure_layers`."""
     assert task.data is not None
     at = opened(task)
@@ -120,7 +123,7 @@ def measure(task: ScoringTask, passes: Passes, cells: Cells) -> Measured:
                 values[some, unit] += cells(layer)
 
             told = (number / count, (number + 1) / count)
-            walk = _walk(at, passes, rows, _Layers(task, at.model, see), told)
+            walk = _walk(at, passes, rows, _Layers(task, at.model, see, wanted=wanted), told)
             for batch, start in enumerate(np.cumsum([0, *map(len, walk.cuts)])[:-1].tolist()):
                 values[start : start + len(walk.cuts[batch])] /= walk.norms[batch]
             check_finite(values)
@@ -138,14 +141,9 @@ def visit(
     assert at.task.data is not None
 
     def see(some: slice, unit: int, layer: Layer) -> None:
-        if unit in wanted:
-            show(unit, layer)
+        show(unit, layer)
 
-    def left(unit: int) -> None:
-        if unit in wanted:
-            close(unit)
-
-    layers = _Layers(at.task, at.model, see, left)
+    layers = _Layers(at.task, at.model, see, close, wanted)
     walk = _walk(at, passes, by_length(at.task.data), layers, (0.0, 1.0))
     norm = sum(len(rows) * walk.norms[number] for number, rows in enumerate(walk.cuts))
     return replace(at.ran, positions=sum(layers.positions.values()), norm=norm)

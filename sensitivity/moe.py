@@ -77,7 +77,8 @@ class Moe:
         found = by_units(task, experts, rows)
         experts = [units for units in experts if units[0] in found]
         _require_traffic([float(found[units[0]]["frequency"]) for units in experts], few.tokens)
-        loss = relative_output_errors(task) ** (powers["gamma"] / 2)
+        others = set(range(task.shape[0])).difference(*experts)
+        loss = relative_output_errors(task, others) ** (powers["gamma"] / 2)
         for units in experts:
             for unit in units:
                 told = found[unit]
@@ -153,10 +154,9 @@ def block_errors(
     for members in [units] if together else [(unit,) for unit in units]:
         specs = [task.inventory.units[unit] for unit in members]
         weights = [unit_weight(task.source, spec) for spec in specs]
-        stacks = [task.deltas.stack(unit) for unit in members]
         errors = np.zeros(task.shape[1])
-        for column in range(task.shape[1]):
-            changed = {s.name: w + e[column] for s, w, e in zip(specs, weights, stacks, strict=True)}
+        for column, changes in enumerate(zip(*map(task.deltas.errors, members), strict=True)):
+            changed = {s.name: w + change for s, w, change in zip(specs, weights, changes, strict=True)}
             with runner.replaced(changed):
                 errors[column] = float((run_block(runner, block, tokens) - original).double().norm()) / norm
         found.append(errors)

@@ -11,11 +11,11 @@ import os
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from gpu_kernels.compute import compute_device
+from quantizers.on_device import placed
 
 
 def computing() -> torch.device:
@@ -48,8 +48,8 @@ def _settle(device: torch.device) -> None:
 
 
 def here(array: NDArray[Any]) -> torch.Tensor:
-    """The array on the device; on the CPU the tensor shares its memory."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(computing())
+    """The array on the computing device (see quantizers.on_device.placed)."""
+    return placed(array, computing())
 
 
 def back(tensor: torch.Tensor) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from bitwright.core.formats import parse_format
 from bitwright.core.table import SensitivityTable
 from quantizers.rtn import QUANTIZER as RTN
 from sensitivity.blocks import OUTSIDE, open_blocks
+from sensitivity.codes import Codes
 from sensitivity.deltas import quantized_weight, unit_weight
 from sensitivity.evaluate import measure, measure_variants
 from sensitivity.partial import Forgetful
@@ -377,3 +378,14 @@ def test_memory_that_runs_out_is_a_typed_error_that_says_what_to_do(tmp_path: Pa
     )
     assert done.stdout.startswith("OutOfResources"), done.stderr[-2000:]
     assert "stream" in done.stdout
+
+
+def test_moe_measures_the_layers_that_it_uses_alone(tiny: dict[str, Opened], monkeypatch) -> None:
+    """Regression: block by block, output errors of every expert's layers were measured, and thrown away."""
+    made: list[int] = []
+    monkeypatch.setattr(Codes, "error", lambda self, unit, column, plain=Codes.error: (
+        made.append(unit), plain(self, unit, column))[1])  # fmt: skip
+    source, inventory = tiny["mixtral"]
+    asked = {"metric": "moe", "calibration": calibrated(token_data(6, 4))}
+    score(source, inventory, FORMATS, **asked, options={"stream": True})
+    assert set(made) == {number for number, unit in enumerate(inventory.units) if unit.expert is None}
