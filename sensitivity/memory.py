@@ -12,16 +12,22 @@ from gpu_kernels.compute import accelerator, device_full
 
 #: A model in memory, its gradients and its errors need about this much more than its weights.
 MEMORY_SHARE = 0.4
+#: Limits of a process, and what its status calls the memory that they count.
+_COUNTED = {resource.RLIMIT_DATA: "VmData", resource.RLIMIT_AS: "VmSize"}
 _CGROUPS = Path("/sys/fs/cgroup")
 #: Files of a control group: its limit, what it uses; and the part of its statistics that it could drop.
 _V2 = ("memory.max", "memory.current", "inactive_file")
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
-#: What to do when memory runs out.
+#: What to do when memory runs out while a model is run.
 TIGHT = (
     "score it block by block (a recipe with [metric_options] stream = true; where it is already, with a smaller "
-    "activation_mib than 1024), or use --metric weight-mse, which needs no model"
+    "activation_mib than 1024), or use --metric weight-mse, which holds one layer at a time and runs no model"
+)
+#: The same for those who run none.
+ONE_LAYER = (
+    "give the process more memory, or score fewer formats at once: this metric holds one layer at a time already"
 )
 
 
@@ -55,11 +61,13 @@ def free_memory() -> float:
     known = Path("/proc/meminfo")
     lines = known.read_text(encoding="ascii").splitlines() if known.is_file() else []
     free = next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
-    for limit, member in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
-        soft, _ = resource.getrlimit(limit)
-        if soft != resource.RLIM_INFINITY:
-            free = min(free, max(0.0, soft - _held(member)))
-    return min(free, _group_memory())
+    return min(free, *map(left_of, _COUNTED), group_memory())
+
+
+def left_of(limit: int) -> float:
+    """Bytes that a limit of this process (RLIMIT_DATA or RLIMIT_AS) leaves it; infinite without one."""
+    soft, _ = resource.getrlimit(limit)
+    return math.inf if soft == resource.RLIM_INFINITY else max(0.0, soft - _held(_COUNTED[limit]))
 
 
 def _held(member: str) -> float:
@@ -69,7 +77,7 @@ def _held(member: str) -> float:
     return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith(member + ":")), 0.0)
 
 
-def _group_memory() -> float:
+def group_memory() -> float:
     """What the control group of this process leaves: the container's --memory, for one. Pages of files that the kernel
     would drop first count as free: a group that has read much is not full.
 

@@ -19,7 +19,7 @@ from sensitivity.base import Metric, Progress, Scores, ScoringTask, numerics, si
 from sensitivity.catalog import METRICS
 from sensitivity.data import Calibration
 from sensitivity.deltas import Deltas, load_quantizer
-from sensitivity.memory import TIGHT, ran_out
+from sensitivity.memory import ONE_LAYER, TIGHT, ran_out
 from sensitivity.partial import FORGETFUL, Partial
 from sensitivity.share import ALONE, Share
 
@@ -73,9 +73,9 @@ def score(
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise OutOfResources(
-            "memory ran out while scoring", got=str(error)[:200], hint=f"score fewer formats at once, {TIGHT}"
-        ) from error
+        runs = METRICS.get(metric).traits["passes"] != "none"
+        hint = f"score fewer formats at once, {TIGHT}" if runs else ONE_LAYER
+        raise OutOfResources("memory ran out while scoring", got=str(error)[:200], hint=hint) from error
     _check(scores, inventory)
     columns, parts = _rows_and_columns(task, scores)
     return SensitivityTable(

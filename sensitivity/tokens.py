@@ -12,7 +12,7 @@ from bitwright.core.errors import InvalidCalibration, OutOfResources
 from bitwright.core.inventory import Inventory
 from bitwright.models import ModelSource
 from sensitivity.data import SEQUENCE_TOKENS, Data
-from sensitivity.memory import TIGHT, ran_out
+from sensitivity.memory import ran_out
 from sensitivity.quiet import quiet
 
 #: Sentences are cut here: sentence models are made for short texts, and most of a batch would be padding.
@@ -59,7 +59,10 @@ def load_tokenizer(source: ModelSource) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for malformed files
         if ran_out(error):
-            raise OutOfResources("memory ran out while reading the tokenizer", hint=TIGHT) from error
+            raise OutOfResources(
+                "memory ran out while reading the tokenizer",
+                hint="give the process more memory, or use --metric weight-mse, which reads no text and runs no model",
+            ) from error
         raise InvalidCalibration(
             "the model's tokenizer cannot be read", got=f"{type(error).__name__}: {str(error)[:160]}", hint=hint
         ) from error
