@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
-from bitwright.core.errors import InvalidInput, Unsupported
+from bitwright.core.errors import InvalidInput, OutOfResources, Unsupported
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
 from solvers.base import Solver
@@ -12,6 +13,8 @@ from solvers.capabilities import capabilities, features
 from solvers.catalog import SOLVERS
 
 AUTO = "auto"
+#: Cells up to which an exact solver is not slow, and the share of the time for one that is asked before it.
+FEW_CELLS, EARLY = 256, 0.25
 
 
 def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
@@ -27,9 +30,42 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
         member: Solver = SOLVERS.load(solver)
         return member.solve(problem, time_limit=time_limit, seed=seed)
     name, why = choose(problem)
-    member = SOLVERS.load(name)
-    solution = member.solve(problem, time_limit=time_limit, seed=seed)
-    return replace(solution, info={**solution.info, "auto": {"solver": name, "why": why}})
+    begin, early = time.monotonic(), _before(name, problem)
+    found = None if early is None else _plan_of(early, problem, EARLY * time_limit, seed)
+    if found is None or found.certificate.status != "optimal":
+        left = max((1 - EARLY) * time_limit, time_limit - (time.monotonic() - begin))
+        found = _better(found, _plan_of(name, problem, left, seed, needed=found is None or not found.feasible))
+    if found.solver != name:
+        why = f"{why}; {found.solver} was asked before it, and its answer is as good"
+    return replace(found, info={**found.info, "auto": {"solver": found.solver, "why": why}})
+
+
+def _before(name: str, problem: Problem) -> str | None:
+    """The solver that is asked before an exact one that gets slow: one that takes the problem and often proves it."""
+    wanted = features(problem)
+    if wanted.cells <= FEW_CELLS or capabilities(SOLVERS.get(name)).large == float("inf"):
+        return None
+    able = ((entry, capabilities(entry)) for entry in SOLVERS)
+    return next((e.name for e, c in able if c.often and e.available and not c.missing(wanted)), None)
+
+
+def _plan_of(name: str, problem: Problem, seconds: float, seed: int, *, needed: bool = False) -> Solution | None:
+    """The solution of one solver; None where time ran out before it had a plan, unless one is needed."""
+    member: Solver = SOLVERS.load(name)
+    try:
+        return member.solve(problem, time_limit=seconds, seed=seed)
+    except OutOfResources:
+        if needed:
+            raise
+        return None
+
+
+def _better(first: Solution | None, second: Solution | None) -> Solution:
+    """The second, unless it has no plan or, without a proof, a worse one than the first."""
+    if first is None or first.loss is None or (second is not None and second.certificate.status != "bounded"):
+        assert second is not None
+        return second
+    return first if second is None or second.loss is None or first.loss < second.loss else second
 
 
 def choose(problem: Problem) -> tuple[str, str]:

@@ -40,6 +40,7 @@ class Capabilities:
     must be exact covers (`solvers.covers`). continuous: its plan is a continuous relaxation's, rounded.
     steady: under which changes the loss stays the same (BUDGET: is never worse); all of them for exact solvers.
     large: cells (groups x formats) beyond which `auto` prefers a solver that gives a bound only, but in bounded time.
+    often: mostly proves its answer, and soon: `auto` asks it before an exact solver that gets slow.
     """
 
     limits: int = 1
@@ -53,6 +54,7 @@ class Capabilities:
     only_covers: bool = False
     max_states: float = float("inf")
     large: float = float("inf")
+    often: bool = False
     steady: tuple[str, ...] = ()
 
     def keeps(self, change: str) -> bool:

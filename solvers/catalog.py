@@ -39,7 +39,7 @@ SOLVERS = Catalog(
             "vector",
             "solvers.vector:SOLVER",
             "several limits and rules at any size: a vector of multipliers, a repaired plan, often its proof",
-            traits=traits(limits=MANY, rules=True, steady=(ORDER, *UNITS)),
+            traits=traits(limits=MANY, rules=True, often=True, steady=(ORDER, *UNITS)),
         ),
         Entry(
             "brute",

@@ -56,8 +56,8 @@ class Field:
         return g, c, self.penalty[g, c] - self.penalty[g, choice[g]], use
 
 
-def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntArray | None:
-    """The best feasible choice found, or None."""
+def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline, states: int = STATES) -> IntArray | None:
+    """The best feasible choice found, or None. states: those that a beam search holds (its time grows with them)."""
     reduced = reachable(reduced)
     value = reduced.loss + np.tensordot(m, rows.weight, axes=1)
     penalty = value - value.min(axis=1, keepdims=True)
@@ -71,7 +71,7 @@ def repair(reduced: Reduced, rows: Rows, m: Floats, deadline: Deadline) -> IntAr
         choice, best_gap = best, field.gap(best)
     for _ in range(ROUNDS):
         choice, before = _singles(field, choice, deadline), best_gap
-        for candidate in (choice, _beam(field, choice, deadline)):
+        for candidate in (choice, _beam(field, choice, deadline, states)):
             if candidate is not None and all(row.holds(candidate) for row in reduced.rows):
                 gap = field.gap(candidate)
                 if gap < best_gap:
@@ -137,7 +137,7 @@ def _singles(field: Field, choice: IntArray, deadline: Deadline) -> IntArray:
     return choice
 
 
-def _beam(field: Field, choice: IntArray, deadline: Deadline) -> IntArray | None:
+def _beam(field: Field, choice: IntArray, deadline: Deadline, states: int) -> IntArray | None:
     """Beam search over the groups whose moves are cheapest for what they shift; the best feasible state on the way.
 
     Groups come by rising rate (penalty per priced shift); a state is kept for its penalty plus that rate times its
@@ -152,7 +152,7 @@ def _beam(field: Field, choice: IntArray, deadline: Deadline) -> IntArray | None
     order = np.argsort(rate, kind="stable")
     owners = g[order][np.sort(np.unique(g[order], return_index=True)[1])][:GROUPS]
     state, value = field.slack(choice)[:, None], np.zeros(1)
-    states = max(STATES * MANY_ROWS // max(MANY_ROWS, len(state)), 64)
+    states = max(states * MANY_ROWS // max(MANY_ROWS, len(state)), 64)
     layers: list[tuple[IntArray, IntArray]] = []
     best, trace = np.inf, (-1, -1)
     for owner in owners.tolist():

@@ -7,11 +7,13 @@ from solvers.dual import Rows, maximise
 from solvers.dual_exact import polished
 from solvers.infeasibility import alone
 from solvers.reduce import Reduced
-from solvers.repair import repair
+from solvers.repair import STATES, repair
 from solvers.two_halves import improved
 
 #: Shares of what is left for the smoothed ascent, and then for the exact one; the rest is for the plan.
 SMOOTHED, POLISH = 0.5, 0.5
+#: States of the beam search for a first plan, mostly near enough for the proof; then for another, where it was not.
+STAGES = (300, STATES)
 
 
 def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -27,9 +29,14 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     rows = Rows.of(reduced)
     dual = maximise(reduced, rows, Deadline.after(max(1e-3, SMOOTHED * deadline.left)))
     dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
-    choice, proof = repair(reduced, rows, dual.multipliers, deadline), None
-    if choice is not None:
-        choice, proof = improved(reduced, rows, dual.multipliers, choice, deadline)
+    choice, proof = None, None
+    for states in STAGES:
+        other = repair(reduced, rows, dual.multipliers, deadline, states)
+        if other is None or (choice is not None and not reduced.objective(other) < reduced.objective(choice)):
+            continue
+        choice, proof = improved(reduced, rows, dual.multipliers, other, deadline)
+        if proof is not None:
+            break
     multipliers = {
         row.name: reduced.multiplier(row, float(value / scale))
         for row, value, scale in zip(reduced.rows, dual.multipliers, rows.scale, strict=True)

@@ -117,11 +117,13 @@ class Certificate:
 def total_loss(problem: Problem, choice: IntArray) -> float:
     """Exact loss of a choice, pair terms included."""
     parts = [_chosen(problem, choice, rows) for rows in row_blocks(problem.n)]
+    paired = len(problem.pairs) > 0
+    if paired:
+        parts.append(problem.pairs.met(choice))
     if problem.n <= 1_000_000:
         terms = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        alone = exact_sum(terms, signed=problem.extremes.least < 0)
-        return math.fsum((alone, problem.pairs.total(choice))) if len(problem.pairs) else alone
-    return float(sum(part.astype(np.longdouble).sum() for part in parts) + problem.pairs.total(choice))
+        return exact_sum(terms, signed=paired or problem.extremes.least < 0)
+    return float(sum(part.sum(dtype=np.longdouble) for part in parts))
 
 
 def _chosen(problem: Problem, choice: IntArray, rows: slice) -> NDArray[Any]:

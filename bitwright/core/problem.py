@@ -132,11 +132,13 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.loss)
 
+    def met(self, choice: IntArray) -> NDArray[np.float64]:
+        """The losses of the terms that a choice meets."""
+        terms: NDArray[np.float64] = self.loss[(choice[self.unit] == self.format).all(axis=1)]
+        return terms
+
     def total(self, choice: IntArray) -> float:
-        if not len(self):
-            return 0.0
-        both = (choice[self.unit] == self.format).all(axis=1)
-        return exact_sum(self.loss[both])
+        return exact_sum(self.met(choice)) if len(self) else 0.0
 
 
 @dataclass(frozen=True, eq=False)

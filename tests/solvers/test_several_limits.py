@@ -47,6 +47,24 @@ def test_vector_is_close_to_the_proved_optimum(family: str) -> None:
     assert ours.certificate.lower_bound == pytest.approx(best.certificate.lower_bound, rel=1e-3)
 
 
+def test_auto_asks_who_often_proves_before_who_is_slow() -> None:
+    given = both_bind("layers", 100, 4, 1)
+    soon, slow = solve(given), solve(given, "milp", time_limit=60)
+    assert soon.solver == "vector"
+    assert "vector was asked before it" in soon.info["auto"]["why"]
+    assert soon.certificate.status == slow.certificate.status == "optimal"
+    assert soon.loss == pytest.approx(slow.loss, rel=1e-12)
+
+
+def test_auto_blames_as_the_exact_solver_does_where_nothing_fits() -> None:
+    given = both_bind("layers", 100, 4, 1)
+    cheapest = int(given.resource("bits").costs().min(axis=1).sum())
+    auto, milp = (solve(given.with_limit("bits", cheapest - 1), name, time_limit=60) for name in ("auto", "milp"))
+    assert not auto.feasible
+    assert auto.solver == "milp"
+    assert auto.certificate.smallest_limit == milp.certificate.smallest_limit
+
+
 @pytest.mark.parametrize("family", ["layers", "hetero"])
 def test_many_units_end_with_a_tiny_gap(family: str) -> None:
     given = both_bind(family, 20_000, 8, 1)
