@@ -1,11 +1,12 @@
 """Plans with pair terms against additive ones at very few bits, chosen by measuring: the numbers of docs/metrics.md.
 
 Usage: python -m benchmarks.joint MODEL [--tokens 16384] [--probe 1024] [--test 16384] [--seed 0]
-           [--menu symmetric] [--budgets 2.0625,2.1,...]
+           [--menu symmetric] [--budgets 2.0625,2.1,...] [--calibration FILE --evaluation FILE]
 
 Two menus: asymmetric RTN (int2,3,4,5-g64) and, as a harsh one, symmetric RTN (int2,3,4,5-sym-g64), whose 2-bit errors
 are several times larger. For each budget in code bits: the additive `fisher` plan, the plan of the solver `pairs` with
-terms from probe sketches on --probe tokens, KL of both on other calibration tokens (which decides), and on test.txt.
+terms from probe sketches on --probe tokens, KL of both on other calibration tokens (which decides), and on --evaluation
+(test.txt).
 """
 
 from __future__ import annotations
@@ -42,15 +43,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--menu", choices=sorted(MENUS), default=None)
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="code bits, separated by commas")
+    parser.add_argument("--calibration", default=str(TEXT / "valid.txt"))
+    parser.add_argument("--evaluation", default=str(TEXT / "test.txt"))
     arguments = parser.parse_args()
     source = open_model(arguments.model)
     inventory = inspect(source)
     runner = load_runner(source, inventory)
     parts = calibration.load(
-        str(TEXT / "valid.txt"), source, inventory, scoring_tokens=arguments.tokens,
+        arguments.calibration, source, inventory, scoring_tokens=arguments.tokens,
         confirming_tokens=arguments.tokens, seed=arguments.seed,
     )  # fmt: skip
-    test = calibration.load_data(str(TEXT / "test.txt"), source, inventory, tokens_wanted=arguments.test)
+    test = calibration.load_data(arguments.evaluation, source, inventory, tokens_wanted=arguments.test)
     few = parts.scoring.take(np.arange(max(1, round(arguments.probe * parts.scoring.items / parts.scoring.tokens))))
     for menu in [arguments.menu] if arguments.menu else MENUS:
         formats = tuple(MENUS[menu].format(width) for width in WIDTHS)

@@ -112,8 +112,9 @@ def predicted_facts(prediction: Mapping[str, Any] | None, unit: str) -> list[tup
 
 def measured_facts(measured: Measured) -> list[tuple[str, str | None]]:
     """The measured quality beside the uniform plans above and below it in bytes; errors are 95% half-widths."""
+    what = "items" if measured.unit.endswith("per item") else "tokens"
     found: list[tuple[str, str | None]] = [
-        ("measured", f"{_with_error(measured.kl, measured.stderr, measured.unit)}, {measured.tokens:,} held-out tokens")
+        ("measured", f"{_with_error(measured.kl, measured.stderr, measured.unit)}, {measured.tokens:,} held-out {what}")
     ]
     if measured.uniform is not None:
         found.append(("  no fewer bytes", _uniform_text(measured.uniform.model_dump())))

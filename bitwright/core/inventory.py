@@ -19,6 +19,8 @@ DTYPE_BYTES = {
 
 #: Types in which a bias can be corrected.
 BIAS_DTYPES = ("F32", "F16", "BF16")
+#: `model_type` of models that store matrices as (in, out) (transformers' Conv1D): a unit's rows are then its inputs.
+IN_OUT = frozenset({"gpt2"})
 #: Role of rest tensors that could be units, but stay unquantized because an engine asks for it.
 KEPT = "kept"
 #: Families of units that can be tied (Unit.families says what each is).
@@ -93,6 +95,11 @@ class Inventory:
     def weights(self) -> int:
         """Elements of the planned units."""
         return sum(unit.elements for unit in self.units)
+
+    @property
+    def turned(self) -> bool:
+        """Whether the matrices are stored as (in, out), which no engine's quantized layers read."""
+        return self.model_type in IN_OUT
 
     @property
     def rest_bytes(self) -> int:

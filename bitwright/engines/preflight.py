@@ -40,6 +40,7 @@ def preflight(
         reasons.append(Reason(None, f"{profile.title} is known to run on {names}, not on {device}"))
     return [
         *reasons,
+        *_turned(inventory),
         *_units(choice, inventory),
         *_formats(choice, inventory, profile),
         *_ties(choice, inventory, profile),
@@ -55,6 +56,11 @@ def find_device(profile: EngineProfile, device: str | None) -> tuple[Device | No
     if asked is None:
         raise UnknownName("the device cannot be read", expected="cpu, metal, cuda or cuda:8.0", got=repr(device)[:40])
     return next((row for row in profile.devices if row.name == asked[0]), None), asked[1]
+
+
+def _turned(inventory: Inventory) -> Iterator[Reason]:
+    if inventory.turned:
+        yield Reason(None, "its matrices are stored as (in, out), and groups would run along the outputs")
 
 
 def _device(

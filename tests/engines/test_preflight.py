@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,17 @@ def test_a_device_changes_the_nearest_plan() -> None:
     found = answer(plan_of(model, choice), model, "vllm", device="cpu").nearest
     assert found is not None
     assert {name for name in found.formats.values() if name.startswith("int")} <= {"int4-sym-g32", "int4-g32"}
+
+
+@pytest.mark.parametrize("engine", engine_names())
+def test_no_engine_loads_matrices_that_are_stored_with_their_inputs_first(engine: str) -> None:
+    """GPT-2's Conv1D: `gptq` and `mlx` files of it were written without a word, their groups along the outputs."""
+    found = replace(inventory("llama-gqa"), model_type="gpt2")
+    plan = {unit.name: "int4-sym-g32" for unit in found.units}
+    assert any("(in, out)" in str(reason) for reason in preflight(plan, found, load_profile(engine)))
+    assert not any(
+        "(in, out)" in str(reason) for reason in preflight(plan, inventory("llama-gqa"), load_profile(engine))
+    )
 
 
 def test_unknown_devices_engines_and_versions_are_typed_errors() -> None:

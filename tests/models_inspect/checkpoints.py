@@ -204,6 +204,7 @@ LAYOUTS: dict[str, Layout] = {
     "bert": bert(),
     "bert-classifier": bert("BertForSequenceClassification", prefix="bert.", head=True),
     "vit": vit(),
+    "unknown-experts": moe("foo_moe", "FooMoeForCausalLM", stacked=False, prefix="feed_forward", names=LISTED_PROJ),
     "unknown": (
         {"architectures": ["FooForThings"], "model_type": "foo"},
         {

@@ -181,6 +181,18 @@ def test_unknown_architecture_is_planned_as_plain_linears_and_says_so(one: Inven
     assert {t.name: t.role for t in one.rest}["foo.wte.weight"] == "embedding"
 
 
+@pytest.mark.parametrize("one", ["unknown-experts"], indirect=True)
+def test_listed_experts_of_an_architecture_without_a_table_are_known_as_experts(one: Inventory) -> None:
+    """They were plain linears of a role each: no stand-ins by role, and pair terms as for a dense model."""
+    experts = [unit for unit in one.units if unit.expert is not None]
+    assert len(experts) == 2 * EXPERTS * 3
+    assert {unit.module for unit in experts} == {f"feed_forward.experts.{role}_proj" for role in ("gate", "up", "down")}
+    ids = one.tie_ids(["experts"])
+    assert len({ids[i] for i, unit in enumerate(one.units) if unit.expert is not None}) == 2
+    assert all(unit.families == {} for unit in one.units if unit.expert is None)
+    assert "'foo_moe' has no table" in one.warnings[0]
+
+
 def test_layers_sort_by_number_not_by_text(tmp_path: Path) -> None:
     inventory = load(tmp_path, decoder("llama", "LlamaForCausalLM", layers=12))
     assert [unit.layer for unit in inventory.units[:-1]] == [layer for layer in range(12) for _ in range(7)]

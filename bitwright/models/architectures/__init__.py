@@ -2,6 +2,7 @@
 
 from bitwright.models.architectures.bert import BERT
 from bitwright.models.architectures.deepseek import DEEPSEEK
+from bitwright.models.architectures.gpt2 import GPT2
 from bitwright.models.architectures.gpt_neox import GPT_NEOX
 from bitwright.models.architectures.llama import LLAMA
 from bitwright.models.architectures.mixtral import MIXTRAL
@@ -11,7 +12,7 @@ from bitwright.models.architectures.rules import Architecture, Facts, Keep, Line
 from bitwright.models.architectures.unknown import UNKNOWN
 from bitwright.models.architectures.vit import VIT
 
-ARCHITECTURES: tuple[Architecture, ...] = (LLAMA, MIXTRAL, QWEN3_MOE, DEEPSEEK, GPT_NEOX, OPT, BERT, VIT)
+ARCHITECTURES: tuple[Architecture, ...] = (LLAMA, MIXTRAL, QWEN3_MOE, DEEPSEEK, GPT2, GPT_NEOX, OPT, BERT, VIT)
 
 
 def find(model_type: str) -> Architecture:

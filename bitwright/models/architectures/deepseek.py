@@ -1,4 +1,7 @@
-"""DeepSeek-V2 and V3: low-rank (latent) attention, dense first blocks, listed or stacked experts, shared experts."""
+"""DeepSeek-V2 and V3: low-rank (latent) attention, dense first blocks, listed or stacked experts, shared experts.
+
+GLM-4.5 has the same names with plain attention.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _LATENT = (
 
 DEEPSEEK = Architecture(
     name="deepseek",
-    model_types=("deepseek_v2", "deepseek_v3"),
+    model_types=("deepseek_v2", "deepseek_v3", "glm4_moe"),
     rules=(
         *_LATENT,
         *attention(),

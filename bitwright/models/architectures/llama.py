@@ -1,4 +1,4 @@
-"""Llama and the dense decoders that share its names: Mistral, Qwen2, Qwen3 (q/k norms), Gemma, Phi-3's fused form."""
+"""Llama and the dense decoders that share its names: Mistral, Qwen, Gemma, OLMo, Granite, GLM, Phi-3's fused form."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ REST: tuple[Linear | Keep, ...] = (
 
 LLAMA = Architecture(
     name="llama",
-    model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "smollm3", "ministral"),
+    model_types=(
+        "llama",
+        "mistral",
+        "ministral",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "phi3",
+        "smollm3",
+        "olmo",
+        "olmo2",
+        "granite",
+        "stablelm",
+        "cohere",
+        "cohere2",
+        "glm",
+        "glm4",
+        "nemotron",
+    ),
     rules=(*attention(), *mlp(), *HEAD, *REST),
 )

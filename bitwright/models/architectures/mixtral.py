@@ -1,4 +1,7 @@
-"""Mixtral: experts listed one by one (block_sparse_moe.experts.E.w1/w2/w3) or stacked (mlp.experts.gate_up_proj)."""
+"""Mixtral and Phi-3.5-MoE: experts listed one by one (block_sparse_moe.experts.E.w1/w2/w3) or stacked.
+
+Stacked they are mlp.experts.gate_up_proj and down_proj.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from bitwright.models.architectures.llama import BLOCK, HEAD, REST, attention
 from bitwright.models.architectures.rules import Architecture, Keep, Linear
 
 EXPERTS = "{block}.experts"
+#: Families of every expert's matrix, whatever its role.
+EXPERT_FAMILIES = {"expert": EXPERTS + ".{expert}", "experts": EXPERTS, "all_experts": "experts"}
 ROUTER = "chooses the experts: an error here changes the route; engines keep it in 16 bits"
 
 
@@ -31,18 +36,13 @@ def stacked(
 
 
 def _families(role: str, fused: bool) -> dict[str, str]:
-    families = {
-        "expert": EXPERTS + ".{expert}",
-        "expert_role": EXPERTS + "." + role,
-        "experts": EXPERTS,
-        "all_experts": "experts",
-    }
+    families = {**EXPERT_FAMILIES, "expert_role": EXPERTS + "." + role}
     return {**families, "gate_up": EXPERTS + ".{expert}.gate_up"} if fused else families
 
 
 MIXTRAL = Architecture(
     name="mixtral",
-    model_types=("mixtral",),
+    model_types=("mixtral", "phimoe"),
     rules=(
         *attention(),
         *listed("block_sparse_moe.experts", (("w1", True), ("w3", True), ("w2", False))),
