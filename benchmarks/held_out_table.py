@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.metric_plans import BUDGETS, FORMATS, RANDOM_BUDGETS, Choice, bytes_at, optimum, random_choice
-from benchmarks.metrics import TRUTH, choices_to_measure, measured, own_prediction, scored, uniform_kl
-from bitwright.core.table import SensitivityTable
+from benchmarks.metrics import TRUTH, choices_to_measure, measured, own_prediction, uniform_kl
+from bitwright.core.table import SensitivityTable, load_table
 from bitwright.models import inspect, open_model
 from sensitivity import calibration
 from sensitivity.evaluate import measure
-from sensitivity.partial import FORGETFUL, Partial
+from sensitivity.partial import Partial
 from sensitivity.runner import load_runner
 from sensitivity.scoring import score
 from solvers import solve
@@ -59,9 +60,7 @@ class Judge:
         self.truth = () if arguments.no_truth else (TRUTH,)
         self.moe = any(unit.expert is not None for unit in self.inventory.units)
 
-    def keep(self, name: str) -> Path | None:
-        if self.arguments.keep is None:
-            return None
+    def keep(self, name: str) -> Path:
         path: Path = self.arguments.keep / self.folder.name / name
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -71,12 +70,6 @@ class Judge:
 
     def table(self, metric: str, seed: int, granularity: str = "tensor") -> SensitivityTable:
         keep = self.keep(f"{granularity}-{seed}")
-
-        def make() -> SensitivityTable:
-            if keep is None:
-                return asked(FORGETFUL)
-            with kept_in(keep / f"{metric}.partial") as partial:
-                return asked(partial)
 
         def asked(partial: Partial) -> SensitivityTable:
             parts = calibration.load(
@@ -88,7 +81,11 @@ class Judge:
                 granularity=granularity, partial=partial,
             )  # fmt: skip
 
-        return scored(metric, keep, make)[0]
+        path = keep / f"{metric}.npz"
+        if not path.exists():
+            with kept_in(keep / f"{metric}.partial") as partial:
+                asked(partial).save(path)
+        return load_table(path)
 
     def draw(self, seed: int) -> dict[str, Any]:
         """Regret, gains and predictions of one draw of the calibration data."""
@@ -178,10 +175,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("draws", "ranks", "finer"), default=None, help="one part, as JSON")
     parser.add_argument("--seed", type=int, default=0, help="with --only draws: the draw")
     arguments = parser.parse_args()
-    for folder in arguments.models:
-        judge = Judge(folder, arguments)
-        parts = {"draws": lambda j=judge: j.draw(arguments.seed), "ranks": judge.ranks, "finer": judge.finer}
-        print(json.dumps(parts[arguments.only]()) if arguments.only else "\n".join(report(judge)), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        arguments.keep = arguments.keep or Path(temporary)
+        for folder in arguments.models:
+            judge = Judge(folder, arguments)
+            parts = {"draws": lambda j=judge: j.draw(arguments.seed), "ranks": judge.ranks, "finer": judge.finer}
+            print(json.dumps(parts[arguments.only]()) if arguments.only else "\n".join(report(judge)), flush=True)
 
 
 if __name__ == "__main__":
