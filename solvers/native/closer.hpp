@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "by_cost.hpp"
 #include "core.hpp"
 
 namespace bitwright {
@@ -123,37 +124,13 @@ class Closer {
         }
         std::vector<Sum> kept;
         double least = kInfinity;
-        for (const Key& key : by_cost(sums)) {   // of equal costs the last one kept has the least loss
+        for (const CostKey& key : by_cost(sums)) {   // of equal costs the last one kept has the least loss
             const Sum& s = sums[key.at];
             if (!(loss(s) < least)) continue;
             least = loss(s);
             kept.push_back(s);
         }
         return kept;
-    }
-
-    struct Key {
-        uint64_t cost;
-        uint32_t at;
-    };
-
-    // By rising cost, digit by digit: thousands of sums are sorted for each attempt.
-    static std::vector<Key> by_cost(const std::vector<Sum>& sums) {
-        constexpr int digit = 11;
-        const auto [low, high] = std::minmax_element(sums.begin(), sums.end(), [](const Sum& a, const Sum& b) { return a.cost < b.cost; });
-        const uint64_t span = static_cast<uint64_t>(high->cost) - static_cast<uint64_t>(low->cost);
-        std::vector<Key> keys(sums.size()), other(sums.size());
-        for (size_t q = 0; q < sums.size(); ++q)
-            keys[q] = {static_cast<uint64_t>(sums[q].cost) - static_cast<uint64_t>(low->cost), static_cast<uint32_t>(q)};
-        for (int shift = 0; shift < 64 && (span >> shift) != 0; shift += digit) {
-            uint32_t place[(1 << digit) + 1] = {};
-            const auto of = [shift](const Key& key) { return (key.cost >> shift) & ((1 << digit) - 1); };
-            for (const Key& key : keys) ++place[of(key) + 1];
-            for (int d = 0; d < 1 << digit; ++d) place[d + 1] += place[d];
-            for (const Key& key : keys) other[place[of(key)]++] = key;
-            keys.swap(other);
-        }
-        return keys;
     }
 
     const std::vector<Cell>& cells_;

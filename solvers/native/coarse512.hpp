@@ -1,12 +1,13 @@
-// A cheaper sieve before the checks of fast.hpp for 8 formats (AVX-512): two thirds of their instructions. (Of 4 formats both
-// take about as long.)
+// A cheaper sieve before the checks of fast.hpp (AVX-512), for 8 formats and for 4 of uneven sizes: two thirds of their instructions, and
+// seven eighths. (Of 4 formats and equal sizes both take about as long.)
 //
-// At the middle m of a bracket every format of a row is priced, v_j = loss_j + m * size * (rate_j - the least rate), and its number
-// written over the lowest bits of v_j. Floats of at least zero compare as integers do, so a network of integer minima and maxima
-// gives the best format and how far the second best lies above it. No price changes by more than half the bracket times the widest
-// difference of costs within the bracket: a row with a wider gap has one best format there. That bound (`gap`) is moved outward by
-// more than all roundings, and by more than kMargin: what this sieve is sure of, fast.hpp would be sure of too. The other rows, few
-// where the bracket is narrow, take the checks of fast.hpp one by one; rows of a negative v_j are left to it.
+// Of a bracket m - h to m + h every format of a row is priced below what it costs at m, by h times the distance of its rate from a centre c:
+// u_j = loss_j + size * (m * rate_j - h * |rate_j - c|), and its number is written over the lowest bits of u_j. Floats of at least zero
+// compare as integers do, so a network of integer minima and maxima gives the least u_a and how far the second lies above it. Two formats
+// change places within the bracket by h * size * |rate_j - rate_a| at most, and |rate_j - rate_a| <= |rate_j - c| + |rate_a - c|: a row where
+// no u_j is less than u_a + 2 h * size * |rate_a - c| has one best format there, a. That bound is moved outward by more than all roundings,
+// and by more than kMargin: what this sieve is sure of, fast.hpp would be sure of too. The other rows, few where the bracket is narrow and
+// most rows choose rates near c, take the checks of fast.hpp one by one; rows of a negative u_j are left to it.
 #pragma once
 
 #include "fast512.hpp"
@@ -16,32 +17,36 @@ namespace bitwright {
 
 struct CoarsePrices {
     float price[8];
-    float gap;                          // widest change of a price difference, per unit of size where sizes differ
+    alignas(64) float gap[16];          // 2 h |rate - c| and a margin, per unit of size where sizes differ; by the lowest four bits
     int64_t least;
     int planes;                         // bytes of the greatest difference of rates
-    alignas(64) int32_t rate[16];       // by the lowest four bits of v_j
+    alignas(64) int32_t rate[16];       // by the lowest four bits of u_j
     alignas(16) uint8_t plane[3][16];   // byte of rate - least
 };
 
 // Numbers take up to 7 units in the last place of a float, the sum half of one: below 2^-20 of both values compared.
 constexpr float kApart = 1 - 0x1p-18f;
 
-// As `fast_prices`, which must have held. False where the gap would leave the normal range.
-inline bool coarse_prices(const int64_t* rate, double scale, double low, double high, CoarsePrices& p) {
-    const auto [least, most] = std::minmax_element(rate, rate + 8);
-    const double wide = static_cast<double>(*most - *least) * scale;
-    // Prices are rounded to floats, and so is the size they are times: 2^-22 of the greatest.
-    const double gap = ((high - low) / 2 + 8 * kMargin * high) * wide * (1 + kMargin);
-    p.gap = static_cast<float>(gap);
+// As `fast_prices`, which must have held; centre: one of the rates. False where a gap would leave the normal range.
+inline bool coarse_prices(const int64_t* rate, int k, double scale, double low, double high, int64_t centre, CoarsePrices& p) {
+    const auto [least, most] = std::minmax_element(rate, rate + k);
+    const auto off = [&](int j) { return std::fabs(static_cast<double>(rate[j % k] - centre)) * scale; };
+    const double wide = static_cast<double>(*most - *least) * scale, half = (high - low) / 2, middle = (low + high) / 2;
+    const double margin = 8 * kMargin * high * wide;   // prices are rounded to floats, and so is the size they are times: 2^-21 of this wide
     p.least = *least;
-    for (int j = 0; j < 8; ++j) p.price[j] = static_cast<float>((low + high) / 2 * scale * static_cast<double>(rate[j % 8] - *least));
+    double top = 0.0;
+    for (int j = 0; j < 8; ++j)   // half * wide more in all, so that none is negative
+        p.price[j] = static_cast<float>(middle * scale * static_cast<double>(rate[j % k] - *least) + half * (wide - off(j)));
     for (int j = 0; j < 16; ++j) {
-        p.rate[j] = static_cast<int32_t>(rate[j % 8]);
-        for (int b = 0; b < 3; ++b) p.plane[b][j] = static_cast<uint8_t>((rate[j % 8] - *least) >> (8 * b));
+        const double gap = (2 * half * off(j) + margin) * (1 + kMargin);
+        top = std::max(top, gap);
+        p.gap[j] = static_cast<float>(gap);
+        p.rate[j] = static_cast<int32_t>(rate[j % k]);
+        for (int b = 0; b < 3; ++b) p.plane[b][j] = static_cast<uint8_t>((rate[j % k] - *least) >> (8 * b));
     }
     p.planes = 0;
     while (p.planes < 3 && ((*most - *least) >> (8 * p.planes)) > 0) ++p.planes;
-    return gap > 0x1p-100 && gap < 0x1p120;
+    return margin > 0x1p-100 && top < 0x1p120;
 }
 
 #define BW_AVX512_INLINE BW_AVX512 __attribute__((always_inline)) inline
@@ -56,14 +61,20 @@ BW_AVX512_INLINE void turned(__m512 a, __m512 b, __m512 c, __m512 d, __m512* l) 
     l[3] = _mm512_shuffle_ps(ab1, cd1, 0xEE);
 }
 
-// Row of each lane after `turned_columns`: of lane 4 L + e, row 4 e + L with L = 1 and 2 exchanged.
+// Row of each lane after `turned_columns`: of lane 4 L + e, row 4 e + L, with L = 1 and 2 exchanged where K is 8.
+template <int K>
 constexpr int turned_row(int p) {
     const int lane = p / 4;
-    return 4 * (p % 4) + (lane == 1 || lane == 2 ? 3 - lane : lane);
+    return 4 * (p % 4) + (K == 8 && (lane == 1 || lane == 2) ? 3 - lane : lane);
 }
 
-// Formats of sixteen rows of eight.
+// Formats of sixteen rows of K.
+template <int K>
 BW_AVX512_INLINE void turned_columns(const float* p, __m512* l) {
+    if constexpr (K == 4) {
+        turned(_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16), _mm512_loadu_ps(p + 32), _mm512_loadu_ps(p + 48), l);
+        return;
+    }
     __m512 low[4], high[4];   // halves of four rows: a load shifted by half a row puts them beside each other
     for (int q = 0; q < 4; ++q) {
         const float* r = p + 32 * q;
@@ -83,34 +94,38 @@ BW_AVX512_INLINE void least_two(const __m512i* v, __m512i& first, __m512i& secon
 }
 
 // The loss of the format whose number is in the lowest bits.
+template <int K>
 BW_AVX512_INLINE __m512 picked(const __m512* l, __m512i number) {
-    __mmask16 bit[3];
-    for (int q = 0; q < 3; ++q) bit[q] = _mm512_test_epi32_mask(number, _mm512_set1_epi32(1 << q));
+    __mmask16 bit[3] = {};
+    for (int q = 0; q < (K == 4 ? 2 : 3); ++q) bit[q] = _mm512_test_epi32_mask(number, _mm512_set1_epi32(1 << q));
     __m512 half[2];
-    for (int h = 0; h < 2; ++h)
+    for (int h = 0; h < K / 4; ++h)
         half[h] = _mm512_mask_mov_ps(_mm512_mask_mov_ps(l[4 * h], bit[0], l[4 * h + 1]), bit[1], _mm512_mask_mov_ps(l[4 * h + 2], bit[0], l[4 * h + 3]));
-    return _mm512_mask_mov_ps(half[0], bit[2], half[1]);
+    return K == 4 ? half[0] : _mm512_mask_mov_ps(half[0], bit[2], half[1]);
 }
 
 // Four groups of sixteen lanes, a byte each in the order of `turned_row`, as 64 bytes in the order of the rows.
+template <int K>
 BW_AVX512_INLINE __m512i in_order(const __m512i* y) {
     const __m512i y01 = _mm512_or_si512(y[0], _mm512_slli_epi32(y[1], 8)), y23 = _mm512_or_si512(y[2], _mm512_slli_epi32(y[3], 8));
     const __m512i all = _mm512_or_si512(y01, _mm512_slli_epi32(y23, 16));   // byte b of lane 4 L + e
-    const __m512i lanes = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+    const __m512i lanes = K == 4 ? _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+                                 : _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     const __m512i turned = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(lanes, all), bytes);   // by e, group, L
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), turned);
 }
 
-// `count` rows of eight formats (a multiple of 64, at most 512), as `fast_block16`. False when some v_j was negative: nothing is
-// certain then.
-template <bool kEqual>
-BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const CoarsePrices& p, int count, uint8_t* choice, FastBlock& out) {
+// `count` rows (a multiple of 64, at most 512), as `fast_block16`. ahead: how many rows further on to fetch into the second-level cache
+// where sizes are read as well: with two arrays, and `look` between blocks, arithmetic waits for memory else (equal sizes gain nothing).
+// False when some u_j was negative: nothing is certain then.
+template <int K, bool kEqual>
+BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const CoarsePrices& p, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
     alignas(64) int32_t half_of[16];   // of each lane's size, an int64 below 2^32: its lower half
-    for (int q = 0; q < 16; ++q) half_of[q] = 2 * turned_row(q);
+    for (int q = 0; q < 16; ++q) half_of[q] = 2 * turned_row<K>(q);
     const __m512i halves = _mm512_load_si512(half_of), rates = _mm512_load_si512(p.rate), none = _mm512_setzero_si512();
-    const __m512i bits = _mm512_set1_epi32(7), marked = _mm512_set1_epi32(0x80);
-    const __m512 gap = _mm512_set1_ps(p.gap);
+    const __m512i bits = _mm512_set1_epi32(K - 1), marked = _mm512_set1_epi32(0x80);
+    const __m512 gaps = _mm512_load_ps(p.gap);
     __m512d total0 = _mm512_setzero_pd(), total1 = _mm512_setzero_pd();
     __m512i spent = none, weighed = none, signs = none;
     int64_t sure = count;
@@ -119,25 +134,31 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
 #pragma GCC unroll 1
         for (int b = 0; b < 4; ++b) {
             const int at = i + 16 * b;
-            __m512 l[8], w = _mm512_setzero_ps();
-            __m512i v[8], weight = none, least[2], next[2];
-            turned_columns(loss + static_cast<int64_t>(at) * 8, l);
+            __m512 l[K], w = _mm512_setzero_ps();
+            __m512i v[K], weight = none, first, second;
+            turned_columns<K>(loss + static_cast<int64_t>(at) * K, l);
             if constexpr (!kEqual) {
+                for (int q = 0; q < K; ++q) _mm_prefetch(reinterpret_cast<const char*>(loss + (at + ahead) * K + 16 * q), _MM_HINT_T1);
+                for (int q = 0; q < 2; ++q) _mm_prefetch(reinterpret_cast<const char*>(size + at + ahead + 8 * q), _MM_HINT_T1);
                 weight = _mm512_permutex2var_epi32(_mm512_loadu_si512(size + at), halves, _mm512_loadu_si512(size + at + 8));
                 w = _mm512_cvtepu32_ps(weight);
             }
-            for (int j = 0; j < 8; ++j) {
+            for (int j = 0; j < K; ++j) {
                 const __m512 price = _mm512_set1_ps(p.price[j]), priced = kEqual ? _mm512_add_ps(l[j], price) : _mm512_fmadd_ps(price, w, l[j]);
                 v[j] = _mm512_ternarylogic_epi32(_mm512_castps_si512(priced), bits, _mm512_set1_epi32(j), 0xBA);   // (a & ~b) | c
             }
-            least_two(v, least[0], next[0]);
-            least_two(v + 4, least[1], next[1]);
-            __m512i first = _mm512_min_epi32(least[0], least[1]);
-            const __m512i second = _mm512_min_epi32(_mm512_max_epi32(least[0], least[1]), _mm512_min_epi32(next[0], next[1]));
+            least_two(v, first, second);
+            if constexpr (K == 8) {
+                __m512i least, next;
+                least_two(v + 4, least, next);
+                second = _mm512_min_epi32(_mm512_max_epi32(first, least), _mm512_min_epi32(second, next));
+                first = _mm512_min_epi32(first, least);
+            }
             signs = _mm512_or_si512(signs, first);
             const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart), _mm512_castsi512_ps(first));
+            const __m512 gap = _mm512_permutexvar_ps(first, gaps);
             const __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
-            const __m512 chosen = _mm512_mask_mov_ps(picked(l, first), unsure, _mm512_setzero_ps());
+            const __m512 chosen = _mm512_mask_mov_ps(picked<K>(l, first), unsure, _mm512_setzero_ps());
             total0 = _mm512_add_pd(total0, _mm512_cvtps_pd(_mm512_castps512_ps256(chosen)));
             total1 = _mm512_add_pd(total1, _mm512_cvtps_pd(_mm512_extractf32x8_ps(chosen, 1)));
             first = _mm512_and_si512(first, bits);
@@ -149,7 +170,7 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
                 weighed = _mm512_add_epi64(weighed, _mm512_add_epi64(_mm512_loadu_si512(size + at), _mm512_loadu_si512(size + at + 8)));
             }
         }
-        const __m512i numbers = in_order(y);
+        const __m512i numbers = in_order<K>(y);
         out.unsure[i / 64] = _mm512_movepi8_mask(numbers);
         sure -= __builtin_popcountll(out.unsure[i / 64]);
         _mm512_storeu_si512(choice + i, _mm512_and_si512(numbers, _mm512_set1_epi8(7)));

@@ -13,6 +13,41 @@ inline bool has_avx512() {
            __builtin_cpu_supports("avx512vl");
 }
 
+inline bool has_vbmi2() { return has_avx512() && __builtin_cpu_supports("avx512vbmi2"); }
+
+// The numbers of a block's rows that are not certain, in order; out: room for 32 more than there are. Returns how many.
+inline int places(const uint64_t* unsure, uint16_t* out) {
+    int many = 0;
+    for (int g = 0; g < 8; ++g)
+        for (uint64_t bits = unsure[g]; bits != 0; bits &= bits - 1) out[many++] = static_cast<uint16_t>(64 * g + __builtin_ctzll(bits));
+    return many;
+}
+
+// The same with nothing to branch on.
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt"))) inline int places512(const uint64_t* unsure, uint16_t* out) {
+    alignas(64) uint16_t first[32];
+    for (uint16_t q = 0; q < 32; ++q) first[q] = q;
+    __m512i numbers = _mm512_load_si512(first);
+    const __m512i more = _mm512_set1_epi16(32);
+    int many = 0;
+    for (int g = 0; g < 16; ++g) {
+        const auto bits = static_cast<uint32_t>(unsure[g / 2] >> (32 * (g % 2)));
+        _mm512_storeu_si512(out + many, _mm512_maskz_compress_epi16(bits, numbers));
+        many += __builtin_popcount(bits);
+        numbers = _mm512_add_epi16(numbers, more);
+    }
+    return many;
+}
+
+// The bytes of two arrays, `count` of them, at most 512, that differ, a bit each.
+BW_AVX512 inline void differences512(const uint8_t* a, const uint8_t* b, int count, uint64_t* bits) {
+    for (int g = 0; g < 8; ++g) {
+        const int left = std::clamp(count - 64 * g, 0, 64);
+        const __mmask64 some = left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+        bits[g] = _mm512_mask_cmpneq_epi8_mask(some, _mm512_maskz_loadu_epi8(some, a + 64 * g), _mm512_maskz_loadu_epi8(some, b + 64 * g));
+    }
+}
+
 // Row of each lane after `columns16`.
 template <int K>
 constexpr int lane_row(int p) {

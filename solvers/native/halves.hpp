@@ -9,6 +9,7 @@
 
 #include <array>
 
+#include "by_cost.hpp"
 #include "core.hpp"
 
 namespace bitwright {
@@ -54,7 +55,7 @@ class Halves {
     // Lower the gap of `best` until `enough`, or until kQuick choices of a half were looked at; then `most` of them where that is
     // all. search_only: not for a proof alone. kNothing: no plan is better (or `enough`); kProof: to look at all is affordable.
     Left run(CoreResult& best, double enough, int64_t most, double end, bool search_only) const {
-        for (const int64_t cap : {kFirst, kQuick, most}) {
+        for (const int64_t cap : {kFirst, kSecond, kQuick, most}) {
             const double wide = std::min(cut_, affordable(best.gap, static_cast<double>(cap)));
             if (cap > kQuick && (wide < best.gap || search_only)) return wide < best.gap ? Left::kMuch : Left::kProof;
             if (wide > 0) {
@@ -74,7 +75,7 @@ class Halves {
     }
 
   private:
-    static constexpr int64_t kFirst = 1 << 12, kQuick = 1 << 15;
+    static constexpr int64_t kFirst = 1 << 12, kSecond = 1 << 14, kQuick = 1 << 15;
     static constexpr size_t kNearest = 1 << 12;
     static constexpr double kListed = 1 << 13;
     static constexpr int kBins = 256, kSpread = 32;   // places for each choice that is listed
@@ -155,16 +156,18 @@ class Halves {
         };
         visit(a, 0, 0, 0.0, path, add);
         int64_t count = static_cast<int64_t>(list.size());
-        std::sort(list.begin(), list.end(), [](const Listed& x, const Listed& y) { return x.cost < y.cost || (x.cost == y.cost && x.value < y.value); });
-        // One that costs no less and loses no less than another is of no use: so the dearest that fits is the best.
+        // One that costs no less and loses no less than another is of no use: so the dearest that fits is the best (of equal costs the last
+        // one kept loses least).
+        std::vector<Listed> kept;
         double least = kInfinity;
-        const auto useless = [&](const Listed& x) {
+        for (const CostKey& key : by_cost(list)) {
+            const Listed& x = list[key.at];
             const double loss = x.value - slope_ * static_cast<double>(x.cost);
-            if (!(loss < least)) return true;
+            if (!(loss < least)) continue;
             least = loss;
-            return false;
-        };
-        list.erase(std::remove_if(list.begin(), list.end(), useless), list.end());
+            kept.push_back(x);
+        }
+        list.swap(kept);
         // A partner leaves no more of the slack than the gap is worth: one bit tells whether there may be one.
         const double worth = slope_ > 0 ? best.gap / slope_ : kInfinity;
         int shift = 0, places = 6;

@@ -50,7 +50,7 @@ class Levels {
 
   private:
     static constexpr int kAttempts = 10, kBeside = 2;
-    static constexpr int64_t kFew = 64, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
+    static constexpr int64_t kFew = 64, kGlance = 256, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
     static constexpr size_t kDeepest = 64;
 
     bool in_rounds(const Table& t) const { return t.n >= std::max(Rounds::kLeast, kFew * p_.walk_rows); }
@@ -66,14 +66,15 @@ class Levels {
         // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
         const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
         Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads) : sampled(t, limit, within, rounds);
-        bool precise = false;
+        bool precise = false, known = level > 0;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
             const int64_t most = std::max<int64_t>(level == 0 ? t.n / 8 : t.n / 2, p_.walk_rows);
             const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
             Tally tally = rounds ? Rounds(t, ratio, spread_.deviation, spread_.widest, random(), p_.threads, p_.choice).run(b, most, listed_)
-                                : fused_pass(t, ids(level), b, precise, most, p_.threads, p_.choice);
+                                : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.threads, p_.choice);
+            known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;
             if (tally.over && rounds) {   // parts of the table that are not alike: rows from all of it say more
                 rounds = false;
@@ -165,7 +166,8 @@ class Levels {
     }
 
     // Slopes at the target +- 2.5 standard deviations of a sample of about n^(2/3) rows (Floyd-Rivest, on slopes). The
-    // sample itself is bracketed by a sample of it, and so on, so that only a part of its hulls is walked.
+    // sample itself is bracketed by a sample of it, and so on, so that only a part of its hulls is walked; where rounds follow, none of it
+    // but those of a few hundred rows.
     Bracket sampled(const Table& t, int64_t limit, Bracket within, bool rounds) {
         const double root = std::cbrt(static_cast<double>(t.n)), sigmas = 2.5;
         const double share = t.size != nullptr ? 3 : 2;   // uneven sizes: twice the variance and more
@@ -175,12 +177,14 @@ class Levels {
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
         std::vector<Rows> drawn;
         std::vector<Table> samples;
-        for (int64_t count = m;; count = std::max<int64_t>(kPilot, count / kThinned)) {
+        for (int64_t count = m;; count = rounds ? kGlance : std::max<int64_t>(kPilot, count / kThinned)) {
             drawn.push_back(draw(samples.empty() ? t : samples.back(), count));
             samples.push_back(drawn.back().view(t));
-            if (count <= kPilot) break;
+            if (count <= (rounds ? kGlance : kPilot)) break;
         }
-        Spread spread = piloted(samples.back(), ratio, within);
+        std::vector<Step> steps;   // of the smallest sample
+        int64_t base = 0;
+        Spread spread = piloted(samples.back(), ratio, within, steps, base);
         Bracket b = within;
         for (size_t at = samples.size(); at-- > 0;) {
             // A few thousand rows say too little of a heavy tail.
@@ -188,9 +192,13 @@ class Levels {
             double margin = 2 * spread.widest;   // what this sample and all it is drawn from may be off by
             for (size_t q = 0; q <= at; ++q)
                 margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) / std::sqrt(static_cast<double>(samples[q].n));
-            b = refined(samples[at], ratio, margin, b, spread.above, at + 1 == samples.size());
-            if (at + 1 == samples.size())
+            if (at + 1 == samples.size()) {
+                b = slopes_around(steps, ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base), margin, spread.above, b.low);
                 b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
+            } else {
+                const double target = ratio * static_cast<double>(samples[at].total_size);
+                b = rounds ? around(samples[at], target, margin, 0.0, b, 1, 1.25) : refined(samples[at], ratio, margin, b);
+            }
         }
         spread_ = spread;
         return b;
@@ -203,10 +211,10 @@ class Levels {
 
     Spread spread_;
 
-    Spread piloted(const Table& f, double ratio, Bracket within) const {
-        std::vector<Step> steps;
+    // steps, base: as of `walk_rows`.
+    Spread piloted(const Table& f, double ratio, Bracket within, std::vector<Step>& steps, int64_t& base) const {
         std::vector<uint8_t> from;
-        const int64_t base = walk_rows(f, within, steps, from);
+        base = walk_rows(f, within, steps, from);
         Spread out;
         for (const Step& step : steps) {
             out.steepest = std::max(out.steepest, step.slope);
@@ -220,14 +228,13 @@ class Levels {
         return out;
     }
 
-    // Of a row's part of the target at a multiplier. Rows drawn together may be alike: their sums count, not each alone.
+    // Of a row's part of the target at a multiplier, about. Rows drawn together may be alike: their sums count, not each alone.
     static double deviation(const Table& f, double ratio, double slope) {
-        double l[kMaxFormats], square = 0.0, sum = 0.0;
-        int64_t c[kMaxFormats];
+        std::vector<uint8_t> x(static_cast<size_t>(f.n));
+        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, 1, x.data());
+        double square = 0.0, sum = 0.0;
         for (int64_t i = 0; i < f.n; ++i) {
-            f.row(i, l, c);
-            const int x = start(l, c, f.k, slope);
-            sum += (static_cast<double>(f.rate[x]) - ratio) * static_cast<double>(f.weight(i));
+            sum += (static_cast<double>(f.rate[x[i]]) - ratio) * static_cast<double>(f.weight(i));
             if ((i + 1) % together(f) != 0 && i + 1 != f.n) continue;
             square += sum * sum;
             sum = 0.0;
@@ -235,21 +242,16 @@ class Levels {
         return std::sqrt(square / static_cast<double>(f.n));
     }
 
-    // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket (whole: from all).
-    Bracket refined(const Table& s, double ratio, double margin, Bracket b, double above, bool whole) const {
+    // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket.
+    Bracket refined(const Table& s, double ratio, double margin, Bracket b) const {
         Bracket wide = b;
-        Tally tally;
-        if (!whole) {
-            widen(wide, false, {0.0, INFINITY});
-            tally = fused_pass(s, nullptr, wide, false, s.n, 1, nullptr);
-            above = b.high;
-        }
-        const Table rest = whole ? s : tally.rows.view(s);
+        widen(wide, false, {0.0, INFINITY});
+        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, 1, nullptr);
         std::vector<Step> steps;
         std::vector<uint8_t> from;
-        const int64_t base = walk_rows(rest, wide, steps, from);
+        const int64_t base = walk_rows(tally.rows.view(s), wide, steps, from);
         const double target = ratio * static_cast<double>(s.total_size) - static_cast<double>(tally.cost + base);
-        return slopes_around(steps, target, margin, above, b.low);
+        return slopes_around(steps, target, margin, b.high, b.low);
     }
 
     // The last level: every hull within the bracket is walked, and the steepest steps that fit are taken.

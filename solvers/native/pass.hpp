@@ -87,18 +87,18 @@ Choose<T> choose_for(int k) {
     }
 }
 
-// One worker's pass over rows begin..end. `id`: original numbers of the rows, or null.
+// One worker's pass over rows begin..end. `id`: original numbers of the rows, or null; `was`: the formats that stand in the choice of rows
+// with numbers, or null where that is not known: their places lie apart, and only what changes is written there.
 class Pass {
   public:
-    Pass(const Table& t, const uint32_t* id, Bracket b, int64_t most, uint8_t* choice)
-        : t_(t), id_(id), b_(b), most_(most), choice_(choice) {
+    Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, int64_t most, uint8_t* choice)
+        : t_(t), id_(id), was_(was), b_(b), most_(most), choice_(choice) {
 #if BW_FAST
         fast_ = t.single && (t.k == 4 || t.k == 8) && BW_HAS_AVX2 && !flushes() && t.top_size < (int64_t{1} << 32) &&
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
-        coarse_ = fast_ && wide_ && t.k == 8 && b.high < (1 + kNarrow) * b.low &&
-                  coarse_prices(t.rate, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0, b.low, b.high, sieve_);
+        sieve_is_ = fast_ && wide_ && (t.k == 8 || t.size != nullptr) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
 #endif
     }
 
@@ -107,7 +107,7 @@ class Pass {
 
     // One chunk: its cost and loss; the listed rows go to `out`, which may be the rows of the table itself, from its start on. False when
     // there are too many of them.
-    bool run(int64_t begin, int64_t end, Tally& sums, Rows& out) const {
+    bool run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
 #if BW_FAST
         if (fast_) {
             const int64_t whole = begin + (end - begin) / 8 * 8;
@@ -121,41 +121,61 @@ class Pass {
     }
 
   private:
-    bool list(int64_t i, Rows& out) const {
+    bool list(int64_t i, uint8_t x, Rows& out) const {
+        out.chosen.data()[out.n] = x;
         out.add(t_, i, id_ != nullptr ? id_[i] : static_cast<uint32_t>(i));
         return out.n <= most_;
     }
 
-    void put(int64_t i, uint8_t x) const { choice_[id_ != nullptr ? id_[i] : i] = x; }
-
+    // The choice of `count` rows, at most 512, from row `at` on.
+    void put(int64_t at, int count, const uint8_t* x) const {
+        if (id_ == nullptr) {
+            std::memcpy(choice_ + at, x, static_cast<size_t>(count));
+        } else if (was_ == nullptr) {
+            for (int i = 0; i < count; ++i) choice_[id_[at + i]] = x[i];
+        } else {
+            uint16_t changed[512 + 32];   // with nothing to branch on: about half of them change
+            int many = 0;
 #if BW_FAST
-    // The row of a block's next bit, which is cleared. words: which of the block's words have any.
-    static int next_unsure(unsigned& words, FastBlock& b) {
-        const int g = __builtin_ctz(words), bit = __builtin_ctzll(b.unsure[g]);
-        b.unsure[g] &= b.unsure[g] - 1;
-        words &= ~(static_cast<unsigned>(b.unsure[g] == 0) << g);
-        return 64 * g + bit;
+            if (packs_) {
+                uint64_t bits[8];
+                differences512(was_ + at, x, count, bits);
+                many = places512(bits, changed);
+                count = 0;
+            }
+#endif
+            for (int i = 0; i < count; ++i) {
+                changed[many] = static_cast<uint16_t>(i);
+                many += was_[at + i] != x[i];
+            }
+            for (int q = 0; q < many; ++q) choice_[id_[at + changed[q]]] = x[changed[q]];
+        }
     }
 
+#if BW_FAST
     // The rows that the sieve left, by the checks of fast.hpp, with nothing to branch on: a row that is certain after all is
-    // written over by the next one. Returns how many they were.
-    template <bool kEqual>
-    BW_AVX512 int look(int64_t at, unsigned words, FastBlock& b, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
+    // written over by the next one.
+    template <int K, bool kEqual>
+    BW_AVX512 void look(int64_t at, const uint16_t* place, int many, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
         const float* loss = static_cast<const float*>(t_.loss);
         char* rows = out.loss.data();
         int64_t *sizes = out.size.data(), n = out.n, spent = 0, weight = 0;
         uint32_t* ids = out.id.data();
+        uint8_t* formats = out.chosen.data();
         double lost = 0.0;
-        int looked = 0;
-        for (; words != 0; ++looked) {
-            const int q = next_unsure(words, b), x = choice[q];
+        for (int p = 0; p < many; ++p) {
+            const int q = place[p], x = choice[q];
             const int64_t i = at + q, size = kEqual ? 1 : load(t_.size + i);
-            const __m256 row = _mm256_loadu_ps(loss + i * 8), chosen = _mm256_set1_ps(loss[i * 8 + x]);
+            const __m256 chosen = _mm256_set1_ps(loss[i * K + x]);
+            const __m256 row = K == 8 ? _mm256_loadu_ps(loss + i * K) : _mm256_castps128_ps256(_mm_loadu_ps(loss + i * K));
             __m256 need = _mm256_load_ps(prices_.of[x]);
             if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(static_cast<float>(size)));
-            const int64_t listed = _mm256_cmp_ps_mask(_mm256_sub_ps(row, chosen), need, _CMP_GE_OQ) != 0xFF;
-            _mm256_storeu_ps(reinterpret_cast<float*>(rows + n * 32), row);
+            constexpr int all = (1 << K) - 1;
+            const int64_t listed = (_mm256_cmp_ps_mask(_mm256_sub_ps(row, chosen), need, _CMP_GE_OQ) & all) != all;
+            if constexpr (K == 8) _mm256_storeu_ps(reinterpret_cast<float*>(rows + n * 32), row);
+            else _mm_storeu_ps(reinterpret_cast<float*>(rows + n * 16), _mm256_castps256_ps128(row));
             ids[n] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
+            formats[n] = static_cast<uint8_t>(x);
             if constexpr (!kEqual) {
                 sizes[n] = size;
                 weight += -listed & size;
@@ -168,53 +188,61 @@ class Pass {
         out.total_size += weight;
         cost += spent;
         sum += lost;
-        return looked;
+    }
+
+    // The sieve's centre: the middle one of the rates that some rows choose.
+    void tune(const uint8_t* choice, int count) {
+        int64_t rate[512];
+        for (int i = 0; i < count; ++i) rate[i] = t_.rate[choice[i]];
+        std::nth_element(rate, rate + count / 2, rate + count);
+        const double scale = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
+        sieve_is_ = coarse_prices(t_.rate, t_.k, scale, b_.low, b_.high, rate[count / 2], sieve_) ? Sieve::kTuned : Sieve::kNone;
     }
 
     template <int K, bool kEqual>
-    bool blocks(int64_t begin, int64_t end, Tally& sums, Rows& out) const {
+    bool blocks(int64_t begin, int64_t end, Tally& sums, Rows& out) {
         const float* loss = static_cast<const float*>(t_.loss);
         FastBlock b;
         uint8_t scratch[512];
         int64_t cost = 0, weight = 0;
-        bool coarse = coarse_;
+        int looked = 0;   // rows that the sieve left, above what it is worth
+        bool coarse = true;
         for (int64_t at = begin; at < end; at += 512) {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
             std::memset(b.unsure, 0, sizeof b.unsure);
             const int64_t* size = kEqual ? nullptr : t_.size + at;
             bool sieved = false;
-            if constexpr (K == 8) {
-                if (coarse && count % 64 == 0) {
-                    sieved = coarse = coarse_block<kEqual>(loss + at * K, size, sieve_, count, choice, b);
-                    if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
-                }
+            if (coarse && sieve_is_ == Sieve::kTuned && count % 64 == 0) {
+                sieved = coarse = coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, end - at > 2 * kAhead ? kAhead : 0, choice, b);
+                if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }
             if (!sieved) {
                 if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
                 else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                if (sieve_is_ == Sieve::kUntuned && count > 0) tune(choice, count);
             }
             cost += b.cost;
             weight += b.weight;
             sums.loss += b.loss;
-            if (id_ != nullptr && choice_ != nullptr)   // before the list, which may take the place of these rows
-                for (int i = 0; i < count; ++i) choice_[id_[at + i]] = scratch[i];
+            if (choice == scratch && choice_ != nullptr) put(at, count, scratch);   // before the list, which may take the place of these rows
             out.reserve(t_, out.n + count);
-            // One branch a block that is hard to foresee (its end), not one for every 64 rows.
-            unsigned words = 0;
-            for (int g = 0; g < 8; ++g) words |= static_cast<unsigned>(b.unsure[g] != 0) << g;
-            if constexpr (K == 8)
-                if (sieved) {
-                    coarse = look<kEqual>(at, words, b, choice, cost, sums.loss, out) <= kLooked<kEqual>;
-                    words = 0;
-                }
-            while (words != 0) {
-                const int64_t i = at + next_unsure(words, b);
+            uint16_t place[512 + 32];
+            const int many = packs_ ? places512(b.unsure, place) : places(b.unsure, place);
+            if (sieved) {
+                look<K, kEqual>(at, place, many, choice, cost, sums.loss, out);
+                looked = std::max(0, looked + many - kLooked<K, kEqual>);
+                coarse = looked <= 4 * kLooked<K, kEqual>;
+            }
+            for (int p = 0; !sieved && p < many; ++p) {
+                const int q = place[p];
+                const int64_t i = at + q;
                 std::memcpy(out.loss.data() + out.n * (4 * K), loss + i * K, 4 * K);
                 if constexpr (!kEqual) {
                     out.size.data()[out.n] = t_.weight(i);
                     out.total_size += t_.weight(i);
                 }
+                out.chosen.data()[out.n] = choice[q];
                 out.id.data()[out.n++] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
             }
             if (out.n > most_) return false;
@@ -246,12 +274,14 @@ class Pass {
             run(loss + at * t_.k, w, r, b_, count, lanes);
             out.reserve(t_, out.n + count);
             double l0 = 0.0, c0 = 0.0;
+            uint8_t high[kBlock];
+            for (int i = 0; i < count; ++i) high[i] = static_cast<uint8_t>(lanes.high[i]);
+            if (choice_ != nullptr) put(at, count, high);
             for (int i = 0; i < count; ++i) {
                 const bool one = lanes.high[i] == lanes.low[i];
                 l0 += one ? lanes.loss[i] : 0.0;
                 c0 += one ? lanes.cost[i] : 0.0;   // exact: the caller made sure that a block's total is below 2^53
-                if (choice_ != nullptr) put(at + i, static_cast<uint8_t>(lanes.high[i]));
-                if (!one && !list(at + i, out)) return false;
+                if (!one && !list(at + i, high[i], out)) return false;
             }
             sums.loss += l0;
             sums.cost += static_cast<int64_t>(c0);
@@ -261,17 +291,21 @@ class Pass {
 
     Table t_;
     const uint32_t* id_;
+    const uint8_t* was_;
     Bracket b_;
     int64_t most_;
     uint8_t* choice_;
     bool fast_ = false;
 #if BW_FAST
-    // The sieve serves brackets up to this wide, and no longer where it leaves more than so many of 512 rows to be looked at: of
-    // uneven sizes it saves more.
+    // The sieve serves brackets up to this wide, and no longer where it leaves more than so many of 512 rows to be looked at: of uneven
+    // sizes it saves more, and of 4 formats of equal size nothing.
     static constexpr double kNarrow = 1.0 / 16;
-    template <bool kEqual>
-    static constexpr int kLooked = kEqual ? 12 : 48;
-    bool wide_ = has_avx512(), coarse_ = false;
+    template <int K, bool kEqual>
+    static constexpr int kLooked = kEqual ? 12 : K == 4 ? 32 : 48;
+    static constexpr int64_t kAhead = 1024;
+    enum class Sieve { kNone, kUntuned, kTuned };
+    Sieve sieve_is_ = Sieve::kNone;
+    bool wide_ = has_avx512(), packs_ = has_vbmi2();
     FastPrices prices_;
     CoarsePrices sieve_;
 #endif
@@ -299,8 +333,8 @@ inline void expect(const Table&, bool) {}
 #endif
 
 // The pass over all rows, in chunks that are joined in order: the same for any number of threads. choice: null, or where
-// each row's best format goes, by original number.
-inline Tally fused_pass(const Table& t, const uint32_t* id, Bracket b, bool precise, int64_t most, int threads, uint8_t* choice) {
+// each row's best format goes, by original number; was: as of `Pass`.
+inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, bool precise, int64_t most, int threads, uint8_t* choice) {
     constexpr int64_t chunk = 1 << 17;
     const int64_t chunks = (t.n + chunk - 1) / chunk;
     const int crew_size = static_cast<int>(std::clamp<int64_t>(chunks, 1, threads));
@@ -309,9 +343,9 @@ inline Tally fused_pass(const Table& t, const uint32_t* id, Bracket b, bool prec
     std::vector<char> over(static_cast<size_t>(crew_size), 0);
     auto work = [&](int me) {
         try {
-            Pass pass(t, id, b, most, choice);
+            Pass pass(t, id, was, b, most, choice);
             if (precise) pass.precise();
-            lists[me].reserve(t, t.n / crew_size / 32);
+            lists[me].expect(t, t.n / crew_size / 32);
             for (int64_t c = chunks * me / crew_size; c < chunks * (me + 1) / crew_size; ++c) {
                 const int64_t begin = c * chunk, end = std::min(t.n, begin + chunk);
                 if (!pass.run(begin, end, parts[c], lists[me])) {

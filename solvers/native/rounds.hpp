@@ -32,44 +32,76 @@ inline int start(const double* l, const int64_t* c, int k, double high) {
     return x;
 }
 
-// Cost of all rows at one multiplier.
-inline int64_t cost_at(const Table& t, double slope, int threads) {
-    const Tally sure = fused_pass(t, nullptr, {slope, slope}, false, t.n, threads, nullptr);
-    const Table rest = sure.rows.view(t);
+// Cost of rows that no pass is sure of, at one multiplier.
+inline int64_t cost_of(const Table& t, double slope) {
     double l[kMaxFormats];
-    int64_t c[kMaxFormats], cost = sure.cost;
-    for (int64_t i = 0; i < rest.n; ++i) {
-        rest.row(i, l, c);
-        cost += c[start(l, c, rest.k, slope)];
+    int64_t c[kMaxFormats], cost = 0;
+    for (int64_t i = 0; i < t.n; ++i) {
+        t.row(i, l, c);
+        cost += c[start(l, c, t.k, slope)];
     }
     return cost;
 }
 
-// Multipliers within `b` at which the rows cost about target + margin and target - margin, never less and never more. margin: at least
-// `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay.
-inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads) {
+// Cost of all rows at one multiplier.
+inline double cost_at(const Table& t, double slope, int threads) {
+    const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, threads, nullptr);
+    return static_cast<double>(sure.cost + cost_of(sure.rows.view(t), slope));
+}
+
+// The same, estimated from 64 rows of every 64 * `every`, by size.
+inline double cost_near(const Table& t, double slope, int64_t every) {
+    constexpr int64_t chunk = 64;
+    Pass pass(t, nullptr, nullptr, {slope, slope}, t.n, nullptr);
+    Tally sure;
+    for (int64_t begin = 0; begin < t.n; begin += chunk * every) pass.run(begin, std::min(t.n, begin + chunk), sure, sure.rows);
+    const double cost = static_cast<double>(sure.cost + cost_of(sure.rows.view(t), slope));
+    return cost * (static_cast<double>(t.total_size) / static_cast<double>(std::max<int64_t>(sure.weight, 1)));
+}
+
+// Multipliers within `b` at which the rows cost about target + margin and target - margin, and seldom less or more. margin: at least
+// `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
+// them once, near the target: what a part says of the change from there is right to a tenth or two.
+// loose: how many margins are near enough.
+inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads, double loose = 2) {
     constexpr int tries = 6;
+    constexpr int64_t part = 1 << 12, thinnest = 8;
     struct Point { double x, cost; };
     if (b.high >= 0x1p800 || !(b.low < b.high) || t.n == 0) return b;
-    const auto cost = [&](double x) { return static_cast<double>(cost_at(t, x, threads)); };
-    const Point ends[2] = {{b.low, cost(b.low)}, {b.high, cost(b.high)}};
-    margin = std::max(margin, share * (ends[0].cost - ends[1].cost));
-    Point low = ends[0], high = ends[1];
+    const int64_t every = std::clamp<int64_t>(t.n / part, 1, thinnest);
+    double off = 0.0;
+    const auto cost = [&](double x) { return every > 1 ? cost_near(t, x, every) + off : cost_at(t, x, threads); };
     const auto guess = [](const Point& a, const Point& z, double goal) {
         const double at = std::clamp((a.cost - goal) / std::max(a.cost - z.cost, 1.0), 0.02, 0.98);
         return a.x > 0 && z.x > 4 * a.x ? a.x * std::pow(z.x / a.x, at) : a.x + at * (z.x - a.x);
     };
+    Point low{b.low, cost(b.low)}, high{b.high, cost(b.high)};
+    margin = std::max(margin, share * (low.cost - high.cost));
+    if (every > 1) {
+        Point from = low, to = high, near = low;
+        for (int q = 0; q < tries / 2; ++q) {
+            const double x = guess(from, to, target);
+            if (!(x > from.x && x < to.x)) break;
+            near = {x, cost(x)};
+            (near.cost >= target ? from : to) = near;
+            if (std::fabs(near.cost - target) < margin) break;
+        }
+        off = cost_at(t, near.x, threads) - near.cost;
+        low.cost += off;
+        high.cost += off;
+    }
+    const double middle = (1 + loose) / 2 * margin;
     Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
-    for (int q = 0; q < tries && high.cost < target - 2 * margin; ++q) {
-        const double x = guess(inner, high, target - 1.5 * margin);
+    for (int q = 0; q < tries && high.cost < target - loose * margin; ++q) {
+        const double x = guess(inner, high, target - middle);
         if (!(x > inner.x && x < high.x)) break;
         const Point p{x, cost(x)};
         (p.cost <= target - margin ? high : inner) = p;
         if (p.cost >= target + margin) low = p;
     }
     inner = high;
-    for (int q = 0; q < tries && low.cost > target + 2 * margin; ++q) {
-        const double x = guess(low, inner, target + 1.5 * margin);
+    for (int q = 0; q < tries && low.cost > target + loose * margin; ++q) {
+        const double x = guess(low, inner, target + middle);
         if (!(x > low.x && x < inner.x)) break;
         const Point p{x, cost(x)};
         (p.cost >= target + margin ? low : inner) = p;
@@ -104,7 +136,7 @@ class Rounds {
             if (all.over) break;
             const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
-            Bracket inner = around(all.rows.view(t_), target, margin(share), kTolerance, b, threads_);
+            Bracket inner = around(all.rows.view(t_), target, margin(share), kTolerance, b, threads_, kLoose);
             widen(inner, false, b);
             keep(all, inner, loss);
             b = inner;
@@ -116,24 +148,24 @@ class Rounds {
     }
 
   private:
-    static constexpr int kParts = 128, kJudged = 16;
+    static constexpr int kParts = 128, kJudged = 16, kMany = 512;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
-    static constexpr double kSigmas = 3, kTolerance = 0.02;
+    static constexpr double kSigmas = 3, kTolerance = 0.02, kLoose = 1.3;
 
-    // What the rows passed may be off by, where the rest of the table is as they are: the greater of the deviation that is known of rows and that
-    // between neighbouring stretches, which sees rows that are alike.
+    // What the rows passed may be off by, where the rest of the table is as they are: by the deviation between neighbouring stretches, which
+    // sees rows that are alike, or, where stretches are few, that of rows where it is greater.
     double margin(double share) const {
         double square = 0.0;
         for (size_t s = 1; s < off_.size(); ++s) square += 0.5 * (off_[s] - off_[s - 1]) * (off_[s] - off_[s - 1]);
         square *= static_cast<double>(passed_) / static_cast<double>(std::max<int64_t>(settled_, 1));
-        const double rows = deviation_ * deviation_ * static_cast<double>(passed_);
+        const double rows = stretches_ < kMany ? deviation_ * deviation_ * static_cast<double>(passed_) : 0.0;
         return 2 * widest_ + kSigmas * std::sqrt((1 - share) * std::max(square, rows));
     }
 
     // The rows listed that a narrower bracket does not settle, in their own place: as many bytes again would be taken for a copy.
     void keep(Tally& all, Bracket b, long double& loss) const {
         const Table listed = all.rows.view(t_);
-        const Pass over(listed, all.rows.id.data(), b, listed.n, choice_);
+        Pass over(listed, all.rows.id.data(), all.rows.chosen.data(), b, listed.n, choice_);
         all.rows.n = all.rows.total_size = 0;
         Tally sum;
         over.run(0, listed.n, sum, all.rows);
@@ -160,8 +192,8 @@ class Rounds {
         const auto work = [&](int me) {
             Made& out = made[me];
             try {
-                Pass over(t_, nullptr, b, most, choice_);
-                out.rows.reserve(t_, out.before + t_.n / crew_size * (to - from) / kParts / 64);
+                Pass over(t_, nullptr, nullptr, b, most, choice_);
+                out.rows.expect(t_, std::max(out.before, t_.n / crew_size / 64));
                 const auto rows = [&](int64_t begin, int64_t end, Tally& sum) {
                     if (begin >= end) return true;
                     const bool fine = over.run(begin, end, sum, out.rows);

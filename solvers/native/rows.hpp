@@ -19,35 +19,48 @@ template <class T>
 class Growing {
   public:
     Growing() = default;
-    Growing(Growing&& other) noexcept : data_(std::exchange(other.data_, nullptr)), room_(std::exchange(other.room_, 0)) {}
+    Growing(Growing&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), room_(std::exchange(other.room_, 0)), ready_(std::exchange(other.ready_, 0)) {}
     Growing& operator=(Growing&& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(room_, other.room_);
+        std::swap(ready_, other.ready_);
         return *this;
     }
     ~Growing() { std::free(data_); }
 
-    void reserve(int64_t count) {
+    // Addresses for so many; no memory yet.
+    void expect(int64_t count) {
         if (count <= room_) return;
-        const int64_t room = std::max(count, room_ + room_ / 2 + 1024);
-        void* grown = std::realloc(data_, static_cast<size_t>(room) * sizeof(T));
+        void* grown = std::realloc(data_, static_cast<size_t>(count) * sizeof(T));
         if (grown == nullptr) throw std::bad_alloc();
         data_ = static_cast<T*>(grown);
-        room_ = room;
-#if defined(__linux__)
-        // Large arrays in large pages: a page fault for every 4 KiB would cost as much as what is written there.
-        constexpr uintptr_t huge = uintptr_t{1} << 21;
-        const uintptr_t from = (reinterpret_cast<uintptr_t>(grown) + huge - 1) / huge * huge;
-        const uintptr_t to = reinterpret_cast<uintptr_t>(data_ + room_) / huge * huge;
-        if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+        room_ = count;
+    }
+
+    void reserve(int64_t count) {
+        if (count <= ready_) return;
+        if (count > room_) expect(std::max(count, room_ + room_ / 2 + 1024));
+        const int64_t from = ready_;
+        ready_ = std::min(room_, count + kStep / static_cast<int64_t>(sizeof(T)));
+#if defined(__linux__) && defined(MADV_POPULATE_WRITE)
+        // Pages of large arrays a few at a time: a fault for each would cost as much as what is written there, and large pages would be
+        // cleared and held whole. A kernel that cannot do it maps them as they are touched.
+        constexpr uintptr_t page = 4096;
+        if (room_ * static_cast<int64_t>(sizeof(T)) < 2 * kStep) return;
+        const uintptr_t begin = reinterpret_cast<uintptr_t>(data_ + from) / page * page;
+        const uintptr_t end = reinterpret_cast<uintptr_t>(data_ + ready_) / page * page;
+        if (end > begin + page) madvise(reinterpret_cast<void*>(begin + page), end - begin - page, MADV_POPULATE_WRITE);
 #endif
     }
     T* data() { return data_; }
     const T* data() const { return data_; }
 
   private:
+    static constexpr int64_t kStep = 1 << 17;
+
     T* data_ = nullptr;
-    int64_t room_ = 0;
+    int64_t room_ = 0, ready_ = 0;
 };
 
 // Rows of a table copied out, with their numbers in the original table.
@@ -55,12 +68,21 @@ struct Rows {
     Growing<char> loss;
     Growing<int64_t> size;   // empty when sizes are equal
     Growing<uint32_t> id;
+    Growing<uint8_t> chosen;   // of rows from a pass that chooses: the format that stands in the choice
     int64_t n = 0, total_size = 0;
 
     void reserve(const Table& t, int64_t count) {
         loss.reserve(count * t.row_bytes());
         if (t.size != nullptr) size.reserve(count);
         id.reserve(count);
+        chosen.reserve(count);
+    }
+
+    void expect(const Table& t, int64_t count) {
+        loss.expect(count * t.row_bytes());
+        if (t.size != nullptr) size.expect(count);
+        id.expect(count);
+        chosen.expect(count);
     }
 
     // Room must be reserved.
@@ -79,6 +101,7 @@ struct Rows {
         std::memcpy(loss.data() + n * t.row_bytes(), other.loss.data(), static_cast<size_t>(other.n * t.row_bytes()));
         if (t.size != nullptr) std::memcpy(size.data() + n, other.size.data(), static_cast<size_t>(other.n) * 8);
         std::memcpy(id.data() + n, other.id.data(), static_cast<size_t>(other.n) * 4);
+        std::memcpy(chosen.data() + n, other.chosen.data(), static_cast<size_t>(other.n));
         n += other.n;
         total_size += other.total_size;
     }

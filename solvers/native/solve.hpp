@@ -219,8 +219,7 @@ class Solve {
 
     // Whether most deviations cost next to nothing of the gap: slopes are equal, so all of it is what is left of the limit, and no
     // budget of penalties cuts anything. A few cells that fill it are then found sooner than by branches.
-    bool mostly_free(int64_t every) const {
-        const std::vector<Cell> cells = sampled(every).cells;
+    bool mostly_free(const std::vector<Cell>& cells) const {
         const auto free = std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.penalty <= kFree * answer_.gap; });
         return 2 * free > static_cast<int64_t>(cells.size());
     }
@@ -242,6 +241,27 @@ class Solve {
         }
         if (critical % every != 0) out.cells.insert(out.cells.end(), out.critical.begin(), out.critical.end());
         return out;
+    }
+
+    // By halves (halves.hpp), as a branch with nothing fixed would be closed, without what branches need. True where the gap is then at
+    // most `enough`.
+    bool halved(const std::vector<Cell>& cells, double enough) {
+        std::vector<Halves::Option> options;
+        size_t rows = 0;
+        for (size_t q = 0; q < cells.size(); ++q) {
+            rows += q == 0 || cells[q].row != cells[q - 1].row;
+            if (cells[q].penalty < answer_.gap) options.push_back({cells[q].dcost, cells[q].penalty, static_cast<int64_t>(q), static_cast<int64_t>(rows) - 1});
+        }
+        CoreResult found{answer_.gap, false, 0, 0, {}};
+        Halves(std::move(options), rows, answer_.slope, slack_).run(found, enough, kChoices, end_, true);
+        answer_.states = std::max(answer_.states, found.states);
+        answer_.core = static_cast<int64_t>(rows);
+        if (found.gap < answer_.gap) {
+            answer_.gap = found.gap;
+            moves_.clear();
+            for (const int64_t q : found.cells) moves_.push_back(cells[static_cast<size_t>(q)]);
+        }
+        return answer_.gap <= enough;
     }
 
     // The same by a table of totals, where there are few of them.
@@ -314,10 +334,15 @@ class Solve {
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
-        if (done(search(kNear, kFew, tiny, true))) return true;
         const int64_t every = base_.n > kWalk ? base_.n / kSampled : 1;
-        if (mostly_free(every)) {
-            combine(every, counted);
+        {
+            std::vector<Cell> cells = sampled(every).cells;
+            if (every > 1 || count_rows(cells) <= kNear) {
+                if (done(search(kNear, kFew, tiny, true))) return true;
+                cells = sampled(every).cells;
+            }
+            if (mostly_free(cells)) combine(every, counted);
+            else if (t_.n >= kLong) halved(cells, counted);
             if (answer_.gap <= counted) return true;
         }
         if (done(branched(tiny, kSearched, search_only, every))) return true;
