@@ -63,7 +63,6 @@ METRICS = Catalog(
                 "data": "calibration",
                 "loss_unit": "nats of KL",
                 "passes": "units x formats forward",
-                "independent": True,
             },
         ),
         Entry(

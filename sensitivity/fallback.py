@@ -42,6 +42,15 @@ def fill_unmeasured(
     return loss, stderr, tuple(task.inventory.units[i].name for i in missing)
 
 
+def fill_silent(task: ScoringTask, loss: Losses, stderr: Losses) -> tuple[Losses, Losses, tuple[str, ...]]:
+    """`fill_unmeasured` for metrics that really change one unit at a time: where no change of a unit changed any
+    output, no token reached it (an expert), unless its formats change nothing either."""
+    missing = [unit for unit in np.flatnonzero(~loss.any(axis=1)).tolist() if task.deltas.energy(unit).any()]
+    if not missing:
+        return loss, stderr, ()
+    return fill_unmeasured(task, loss, stderr, ~np.isin(np.arange(len(loss)), missing))
+
+
 def fill_unmeasured_parts(
     task: ScoringTask,
     energy: Losses,

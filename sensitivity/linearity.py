@@ -28,6 +28,7 @@ from bitwright.core.formats import FloatFormat, Format, GridFormat
 from gpu_kernels.gaussian_grids import grid_distortion
 from sensitivity.base import Scores, ScoringTask
 from sensitivity.deltas import unit_weight
+from sensitivity.fallback import fill_silent
 from sensitivity.partial import State
 from sensitivity.probes import Probe, Prober
 from sensitivity.share import by_units, one_by_one
@@ -81,10 +82,13 @@ class Linearity:
                 yield u, {"kl": np.array([found[names[u, j]].kl for j in range(len(levels))], np.float64)}
 
         probed = by_units(task, one_by_one(task.inventory), probe)
-        alpha, error, fit = slopes(levels, np.array([probed[u]["kl"] for u in range(task.shape[0])]))
+        rises = np.array([probed[u]["kl"] for u in range(task.shape[0])])
+        alpha, error, fit = slopes(levels, rises)
         alpha = np.maximum(alpha, FLOOR * float(alpha.max(initial=0.0)))
+        loss, stderr = (np.where(rises.any(axis=1), of, 0.0)[:, None] * relative for of in (alpha, error))
+        loss, stderr, unmeasured = fill_silent(task, loss, stderr)
         return Scores(
-            loss=alpha[:, None] * relative, stderr=error[:, None] * relative, loss_unit=prober.loss_unit,
+            loss=loss, stderr=stderr, loss_unit=prober.loss_unit, unmeasured=unmeasured,
             tokens=data.tokens, samples=len(levels), warnings=prober.warnings,
             parameters={
                 "levels": levels.tolist(), "random_tokens": data.tokens, "r2_median": float(np.median(fit)),

@@ -86,13 +86,15 @@ def read_arrays(path: Path) -> tuple[str, NDArray[Any], NDArray[np.int64] | None
             loaded = np.load(file, allow_pickle=False)
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+        # numpy takes any unknown bytes for pickles, and says how to load those.
+        words = "other bytes, or pickled objects" if "pickle" in str(error) else str(error)[:120]
         raise InvalidCalibration(
             "the calibration file is no readable numpy file", expected=".npz or .npy without pickles",
-            got=f"{path.name}: {str(error)[:120]}",
+            got=f"{path.name}: {words}",
         ) from error  # fmt: skip
     if "" in arrays:
         array = arrays[""]
-        arrays = {"input_ids" if np.issubdtype(array.dtype, np.integer) and array.ndim <= 2 else "images": array}
+        arrays = {"input_ids" if array.ndim <= 2 else "images": array}
     labels = next((arrays[name] for name in _LABELS if name in arrays), None)
     for kind, names in (("input_ids", _TOKENS), ("images", _IMAGES)):
         for name in names:

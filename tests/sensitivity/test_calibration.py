@@ -94,6 +94,7 @@ def _files(folder: Path) -> dict[str, Path]:
         "empty.txt": b"", "blank.txt": b" \n\n ", "one.txt": b"one line", "binary.txt": bytes(range(256)) * 40,
         "broken.jsonl": b'{"text": "a"}\n{"nothing": 1}\n', "number.jsonl": b'{"text": 3}\n', "deep.jsonl": b"[" * 9999,
         "garbage.npz": b"PK\x03\x04 not a zip", "garbage.npy": b"\x93NUMPY", "noarrays.npz": b"",
+        "bytes.npy": bytes(99),
     }  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -111,9 +112,10 @@ BAD = {
     "empty.txt": "empty", "blank.txt": "empty", "one.txt": "too short", "binary.txt": "binary",
     "missing.txt": "no such",
     "broken.jsonl": "line 2", "number.jsonl": "no text", "deep.jsonl": "line 1", "garbage.npz": "no readable numpy",
+    "bytes.npy": "other bytes",
     "garbage.npy": "no readable numpy", "noarrays.npz": "neither token ids", "pickled.npz": "no readable numpy",
     "large.npy": "outside the model's vocabulary", "negative.npy": "outside", "long.npy": "longer than",
-    "same.npy": "again and again", "floats.npy": "wrong kind",
+    "same.npy": "again and again", "floats.npy": "must be integers",
 }  # fmt: skip
 
 

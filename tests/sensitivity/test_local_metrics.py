@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +131,22 @@ def test_every_architecture(tiny: dict[str, Opened], name: str, metric: str) -> 
     else:
         table = score(*tiny[name], FORMATS, metric=metric, calibration=calibration, samples=2)
         assert (table.loss > 0).all()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("metric", "options"), [("kl-probe", {}), ("linearity", {"tokens": 2, "levels": 2})])
+def test_probes_of_experts_that_saw_no_token_have_a_stated_loss(
+    tiny: dict[str, Opened], metric: str, options: dict[str, Any], stream: bool
+) -> None:
+    """Regression: their KL was zero, and so was their loss: free to lose all bits."""
+    source, inventory = tiny["mixtral"]
+    few = DATA["mixtral"]().take(np.array([0]))
+    short = type(few)(few.kind, {"input_ids": few.inputs["input_ids"][:, :2]})
+    asked = {"metric": metric, "calibration": calibrated(short), "options": {**options, "stream": stream}}
+    table = score(source, inventory, ("int2-g16", "int4-g16"), **asked)
+    missing = set(table.provenance["unmeasured"])
+    rows = [number for number, unit in enumerate(inventory.units) if unit.name in missing]
+    assert any(inventory.units[row].expert is not None for row in rows)
+    assert (table.loss > 0).all()
+    assert np.isnan(table.stderr[rows]).all()
+    assert np.isfinite(np.delete(table.stderr, rows, axis=0)).all()
