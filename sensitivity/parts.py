@@ -25,7 +25,7 @@ from sensitivity.base import Losses, Scores, ScoringTask
 from sensitivity.capture import Call, per_item
 from sensitivity.data import Data
 from sensitivity.directional import differentiate
-from sensitivity.fallback import fill_unmeasured_parts
+from sensitivity.fallback import fill_unmeasured_parts, heard
 from sensitivity.fisher_table import required
 from sensitivity.moments import Moments
 from sensitivity.on_device import all_finite, back, here
@@ -93,6 +93,7 @@ def finished(task: ScoringTask, parts: Parts, energy: Losses, moments: Moments, 
     samples = moments.items * ran.directions
     touched = np.zeros(len(parts.cuts), np.bool_)
     np.logical_or.at(touched, parts.units, moments.reached | (energy.max(axis=1, initial=0.0) == 0))
+    touched &= heard(*(_of_units(parts, cells) for cells in (moments.mean(), energy)))
     loss, stderr, unmeasured = fill_unmeasured_parts(
         task, energy, parts.units, moments.mean(), moments.stderr(samples), touched
     )
@@ -101,6 +102,13 @@ def finished(task: ScoringTask, parts: Parts, energy: Losses, moments: Moments, 
         loss=loss, stderr=stderr, loss_unit=ran.loss_unit, tokens=required(task).tokens, samples=samples,
         parameters={**told, "streamed": True} if ran.streamed else told, unmeasured=unmeasured, warnings=ran.warnings,
     )  # fmt: skip
+
+
+def _of_units(parts: Parts, cells: Losses) -> Losses:
+    """(units, formats) sums over each unit's parts."""
+    found = np.zeros((len(parts.cuts), cells.shape[1]))
+    np.add.at(found, parts.units, cells)
+    return found
 
 
 def _batch(parts: Parts, runner: Runner, plan: Plan, rows: NDArray[np.int64], data: Data) -> torch.Tensor:

@@ -48,13 +48,7 @@ class Runner:
         """
         with running():
             result = self.head.output(self.model, data)
-        if not all_finite(result.detach()):
-            raise NotFinite(
-                "the model's forward pass gave NaN or infinity",
-                expected="finite outputs in float32",
-                got=f"{int((~torch.isfinite(result.detach())).sum())} of {result.numel()} outputs not finite",
-                hint="the checkpoint is damaged, or the calibration data is not what the model was made for",
-            )
+        check_output(result)
         return result
 
     @contextmanager
@@ -74,6 +68,17 @@ class Runner:
         finally:
             for view, before in zip(views, kept, strict=True):
                 view.copy_(before)
+
+
+def check_output(output: torch.Tensor) -> None:
+    """Raises NotFinite for a head's output that holds NaN or infinity."""
+    if not all_finite(output.detach()):
+        raise NotFinite(
+            "the model's forward pass gave NaN or infinity",
+            expected=f"finite outputs in {str(output.dtype).removeprefix('torch.')}",
+            got=f"{int((~torch.isfinite(output.detach())).sum())} of {output.numel()} outputs not finite",
+            hint="the checkpoint is damaged, or the calibration data is not what the model was made for",
+        )
 
 
 @contextmanager

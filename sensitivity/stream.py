@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bitwright.core.errors import NotFinite, Unsupported
+from bitwright.core.errors import Unsupported
 from sensitivity.blocks import OUTSIDE, BlockModel
 from sensitivity.capture import Listener, listener_for
 from sensitivity.data import Data
-from sensitivity.on_device import all_finite
-from sensitivity.runner import running
+from sensitivity.runner import check_output, running
 from sensitivity.shelf import Shelf
 
 #: Block inputs and gradients that wait, and a batch's activations: half of it each; more inputs wait on disk.
@@ -129,8 +128,7 @@ class Stream:
 
         with running(), self._instead(forward):
             output = self.model.head.output(self.model.model, self.batches[number])
-        if not all_finite(output.detach()):
-            raise NotFinite("the model's forward pass gave NaN or infinity", hint="the checkpoint is damaged")
+        check_output(output)
         return output
 
     def listener(self, units: tuple[int, ...]) -> Listener:

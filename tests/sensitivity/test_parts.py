@@ -88,6 +88,20 @@ def test_parts_of_experts_that_saw_no_token_have_a_stated_loss(tiny: dict[str, O
     assert np.isnan(table.stderr[rows]).all()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_parts_whose_losses_are_rounding_have_a_stated_loss(tiny: dict[str, Opened], stream: bool) -> None:
+    """Regression: rows of queries and keys of one position had 1e-28 nats, and would have lost all bits."""
+    source, inventory = tiny["llama"]
+    data = DATA["llama"]()
+    short = type(data)(data.kind, {"input_ids": data.inputs["input_ids"][:, :1]})
+    asked = {"calibration": calibrated(short), "granularity": "row", "options": {"stream": stream}}
+    table = score(source, inventory, FORMATS, **asked)
+    expected = {unit.name for unit in inventory.units if unit.module.endswith(("q_proj", "k_proj"))}
+    assert set(table.provenance["unmeasured"]) == expected
+    rows = [number for number, unit in enumerate(table.row_units) if inventory.units[unit].name in expected]
+    assert (table.loss[rows, 0] > 1e-12).all()
+
+
 def test_tables_of_parts_keep_their_granularity(tiny: dict[str, Opened], tmp_path: Any) -> None:
     from bitwright.core.table import load_table
 
