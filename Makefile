@@ -77,6 +77,8 @@ larger: venv native  ## score and measure models four times larger than the memo
 	$(LARGER) tests/models/llama-stdlib --copies 4 --times 30 --limit-mib 480 --tokens 16 $(FEW)
 	$(LARGER) tests/models/mixtral-stdlib --copies 4 --times 26 --limit-mib 600 --tokens 16 $(FEW) --score-only
 	$(LARGER) tests/models/mixtral-stdlib --copies 4 --times 26 --limit-mib 600 --tokens 64 $(FEW) --score-only --metric moe
+	$(LARGER) tests/models/mixtral-stdlib --copies 4 --times 26 --limit-mib 600 --tokens 64 $(FEW) --score-only --metric rank --option 'by="block"'
+	$(LARGER) tests/models/llama-stdlib --copies 4 --times 30 --limit-mib 560 --tokens 16 $(FEW) --score-only --granularity row
 	$(LARGER) tests/models/vit-digits --copies 8 --times 32 --limit-mib 480 --tokens 8 $(FEW) --score-only
 
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others

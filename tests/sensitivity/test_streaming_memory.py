@@ -33,7 +33,7 @@ options = {"stream": sys.argv[3] == "stream"}
 options |= {"activation_mib": 16} if options["stream"] else {}
 try:
     table = score(source, inventory, ("int4-g64",), calibration=Calibration("images", data, data, data.digest, "test"),
-                  samples=1, options=options)
+                  samples=1, options=options, granularity=sys.argv[4])
     print("scored", bool((table.loss > 0).all()), inventory.weights)
 except BitwrightError as error:
     print(type(error).__name__, error)
@@ -85,18 +85,19 @@ def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _child(model: Path, how: str) -> str:
+def _child(model: Path, how: str, granularity: str = "tensor") -> str:
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(model), str(MORE_MIB), how],
+        [sys.executable, "-c", _CHILD, str(model), str(MORE_MIB), how, granularity],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def test_an_image_model_larger_than_the_limit_is_scored(image_model: Path) -> None:
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+def test_an_image_model_larger_than_the_limit_is_scored(image_model: Path, granularity: str) -> None:
     """Its batches are as many images as fit, counted by their patches, and so are the gradients held at once."""
-    found = _child(image_model, "stream")
+    found = _child(image_model, "stream", granularity)
     assert found.startswith("scored True"), found
     assert 4 * int(found.split()[-1]) > 1.5 * MORE_MIB * (1 << 20)
 
