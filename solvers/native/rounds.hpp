@@ -132,15 +132,14 @@ class Rounds {
             top = std::max(top, all.rows.n);
             if (all.over || to == kParts) break;
             from = to;
-            all.over = all.rows.n > passed_ / 2;   // slopes nearly equal: no bracket would be narrow
-            if (all.over) break;
             const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
             Bracket inner = around(all.rows.view(t_), target, margin(share), kTolerance, b, threads_, kLoose);
             widen(inner, false, b);
             keep(all, inner, loss);
             b = inner;
-            all.over = to == kJudged && all.rows.n > passed_ / 8;   // stretches are not alike
+            // Slopes are nearly equal, and no bracket would be narrow; or stretches are not alike.
+            all.over = all.rows.n > passed_ - passed_ / 4 || (to == kJudged && all.rows.n > passed_ / kUnlike);
             if (all.over) break;
         }
         all.loss = static_cast<double>(loss);
@@ -148,7 +147,7 @@ class Rounds {
     }
 
   private:
-    static constexpr int kParts = 128, kJudged = 16, kMany = 512;
+    static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     static constexpr double kSigmas = 3, kTolerance = 0.02, kLoose = 1.3;
 
