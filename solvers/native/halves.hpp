@@ -48,6 +48,10 @@ class Halves {
             }
             side_[static_cast<size_t>(side[o.row])].push_back(o);
         }
+        std::vector<double> choices(rows, 1.0);
+        for (const Option& o : options) choices[o.row] += 1.0;
+        for (size_t row = 0; row < rows; ++row)
+            if (side[row] >= 0) all_[side[row]] *= choices[row];
     }
 
     enum class Left { kNothing, kProof, kMuch };   // what there is left to do
@@ -56,16 +60,17 @@ class Halves {
     // all. search_only: not for a proof alone. kNothing: no plan is better (or `enough`); kProof: to look at all is affordable.
     Left run(CoreResult& best, double enough, int64_t most, double end, bool search_only) const {
         for (const int64_t cap : {kFirst, kSecond, kQuick, most}) {
-            const double wide = std::min(cut_, affordable(best.gap, static_cast<double>(cap)));
+            const bool few = std::max(all_[0], all_[1]) <= static_cast<double>(cap);   // whatever they cost
+            const double wide = std::min(cut_, few ? best.gap : affordable(best.gap, static_cast<double>(cap)));
             if (cap > kQuick && (wide < best.gap || search_only)) return wide < best.gap ? Left::kMuch : Left::kProof;
             if (wide > 0) {
-                const double narrow = std::max(wide / 2, std::min(wide, affordable(wide, kListed)));
+                const double narrow = few ? wide : std::max(wide / 2, std::min(wide, affordable(wide, kListed)));
                 meet({side_[0], narrow, side_[0].size()}, {side_[1], wide, side_[1].size()}, best);
                 if (narrow < wide) meet({side_[1], narrow, side_[1].size()}, {side_[0], wide, side_[0].size()}, best);
             } else {   // too many options that cost nothing: some of them
-                size_t few = 0;
-                while ((int64_t{2} << few) <= cap) ++few;
-                meet({side_[0], best.gap, few}, {side_[1], best.gap, few}, best);
+                size_t some = 0;
+                while ((int64_t{2} << some) <= cap) ++some;
+                meet({side_[0], best.gap, some}, {side_[1], best.gap, some}, best);
             }
             best.complete = best.gap <= wide;
             if (best.complete || best.gap <= enough) return Left::kNothing;
@@ -212,6 +217,7 @@ class Halves {
     int64_t slack_;
     double cut_ = kInfinity;   // the least penalty that was left out
     bool rivals_ = false;      // some row has several options
+    double all_[2] = {1.0, 1.0};   // choices of each half, whatever they cost
 };
 
 }  // namespace bitwright

@@ -91,3 +91,13 @@ def test_equal_slopes_are_filled_before_they_are_branched_on(family: str, k: int
     given = Problem(loss / loss.sum(), one.resources, one.limits)
     solution = solve(given, "hull")
     assert solution.certificate.status == "optimal"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_units_of_equal_slopes_are_proved_whatever_their_number_of_formats(seed: int) -> None:
+    """No penalty is a budget here: what counts is how few choices there are, of formats that exclude each other."""
+    loss, cost, limit = near(seed, 8, 12, 0.0, 1.5)
+    solution = solve(Problem(loss, (Resource("bytes", matrix=cost),), (Limit("bytes", limit),)), "hull")
+    assert solution.certificate.status == "optimal"
+    assert solution.loss <= least(loss, cost, limit) * (1 + 1e-12)
+    assert solution.info["states"] <= 2 * 12**4
