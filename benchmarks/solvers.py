@@ -8,7 +8,7 @@
     python -m benchmarks.solvers ladder ... --json out.jsonl --plot docs/images/solvers.svg
 
 CPU seconds (children of a peer included), not wall seconds: a shared machine stretches the latter at will. gap =
-(loss - LP bound) / loss with the bound of `hull`. Imports and a small warm-up run are not counted.
+(loss - LP bound) / loss with the bound of `hull`. Imports and WARM small warm-up runs are not counted.
 """
 
 from __future__ import annotations
@@ -36,10 +36,15 @@ from tests.solvers.instances import FAMILIES, instance
 from tests.solvers.test_several_limits import both_bind
 
 
+#: Python runs a function at its pace from the eighth call or so on.
+WARM = 12
+
+
 def one_peer(name: str, cases: list[list[Any]], limit: float) -> None:
     """Child process: print one JSON line a case."""
     run = PEERS[name][0]
-    run(instance("layers", 16, 4, 0), 5.0)
+    for _ in range(WARM):
+        run(instance("layers", 16, 4, 0), 5.0)
     for family, n, k, seed in cases:
         problem = instance(family, n, k, seed)
         begin = _spent()
