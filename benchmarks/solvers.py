@@ -35,7 +35,6 @@ from solvers import native, solve
 from tests.solvers.instances import FAMILIES, instance
 from tests.solvers.test_several_limits import both_bind
 
-
 #: Python runs a function at its pace from the eighth call or so on.
 WARM = 12
 

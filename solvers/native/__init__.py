@@ -21,8 +21,8 @@ from solvers.native.place import HERE, library_path
 OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
 #: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
 FULL_ROWS = 1 << 14
-#: States expanded in all: a second of work, counted so that answers do not depend on the clock. Twice as many proved no more
-#: of 235 hard instances (equal and nearly equal slopes, repeated sizes, losses in no order).
+#: States expanded in all: a second of work, counted so that answers do not depend on the clock. Twice as many proved no
+#: more of 235 hard instances (equal and nearly equal slopes, repeated sizes, losses in no order).
 WORK = 1 << 24
 _INTS = np.ctypeslib.ndpointer(np.int64, flags="C_CONTIGUOUS")
 _REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
