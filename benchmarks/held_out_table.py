@@ -79,11 +79,13 @@ class Judge:
             return score(
                 self.source, self.inventory, FORMATS, metric=metric, calibration=parts, seed=seed,
                 granularity=granularity, partial=partial,
+                options={"tokens": self.arguments.truth_tokens} if metric == TRUTH else None,
             )  # fmt: skip
 
-        path = keep / f"{metric}.npz"
+        stem = f"{metric}-{self.arguments.truth_tokens}" if metric == TRUTH else metric
+        path = keep / f"{stem}.npz"
         if not path.exists():
-            with kept_in(keep / f"{metric}.partial") as partial:
+            with kept_in(keep / f"{stem}.partial") as partial:
                 asked(partial).save(path)
         return load_table(path)
 
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=8192)
     parser.add_argument("--plans", type=int, default=40, help="random plans a budget")
     parser.add_argument("--keep", type=Path, default=None)
+    parser.add_argument("--truth-tokens", type=int, default=2048, help="tokens that kl-probe measures each unit on")
     parser.add_argument("--no-truth", action="store_true", help="without kl-probe, most of the time: no regret")
     parser.add_argument("--only", choices=("draws", "ranks", "finer"), default=None, help="one part, as JSON")
     parser.add_argument("--seed", type=int, default=0, help="with --only draws: the draw")
