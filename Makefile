@@ -7,7 +7,7 @@ JOBS      ?= 2
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
 
-.PHONY: help venv demo test cuda gpu consumers peers larger chaos fuzz sweeps check format system native tools bench api golden lock clean
+.PHONY: help venv demo test cuda gpu consumers peers larger heldout chaos fuzz sweeps check format system native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -80,6 +80,17 @@ larger: venv native  ## score and measure models four times larger than the memo
 	$(LARGER) tests/models/mixtral-stdlib --copies 4 --times 26 --limit-mib 600 --tokens 64 $(FEW) --score-only --metric rank --option 'by="block"'
 	$(LARGER) tests/models/llama-stdlib --copies 4 --times 30 --limit-mib 560 --tokens 16 $(FEW) --score-only --granularity row
 	$(LARGER) tests/models/vit-digits --copies 8 --times 32 --limit-mib 480 --tokens 8 $(FEW) --score-only
+
+HELD = $(or $(OUT),.bitwright/held-out)
+heldout: venv native  ## train three small models of other data and shapes and measure the default's goals on them (OUT=folder)
+	mkdir -p $(HELD)
+	$(BIN)/python -m benchmarks.held_out perl-gemma2 --out $(HELD) --steps 600
+	$(BIN)/python -m benchmarks.held_out doc-qwen2moe --out $(HELD) --steps 900
+	$(BIN)/python -m benchmarks.held_out shapes-deit --out $(HELD) --steps 800
+	$(BIN)/python -m benchmarks.held_out_table $(HELD)/perl-gemma2 $(HELD)/doc-qwen2moe --plans 20 --keep $(HELD)/keep
+	$(BIN)/python -m benchmarks.held_out_table $(HELD)/shapes-deit --tokens 400 --test 1500 --plans 20 --keep $(HELD)/keep
+	$(BIN)/python -m benchmarks.joint $(HELD)/perl-gemma2 --tokens 8192 --test 8192 --menu symmetric --budgets 2.0625,2.15,2.25 \
+	    --calibration $(HELD)/perl-gemma2/valid.txt --evaluation $(HELD)/perl-gemma2/test.txt
 
 fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)
