@@ -69,7 +69,7 @@ def markdown(reports: list[Report]) -> str:
     for report in reports:
         lines += [
             f"### {report['model']}, seed {report['seed']}: scored on {report['tokens']}, "
-            f"measured on {report['test']}, {report['plans']} random and {report['plans']} near plans a budget",
+            f"measured on {report['test']}, {report['plans']} random and {report['near']} near plans a budget",
             "",
         ]
         rows: list[tuple[str, ...]] = [HEADER, ("---",) * len(HEADER)]

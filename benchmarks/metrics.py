@@ -68,6 +68,11 @@ def uniform_kl(bits: float, kl: Kl) -> float:
     return float(np.exp(np.interp(bits, WIDTHS, [np.log(kl[name]) for name in FORMATS])))
 
 
+def near_plans(plans: int) -> int:
+    """Plans near the optimum a budget: a third of the random ones, whose ranks are what a goal is set for."""
+    return max(2, plans // 3)
+
+
 def choices_to_measure(tables: dict[str, SensitivityTable], plans: int, seed: int) -> dict[str, Choice]:
     anchor = TRUTH if TRUTH in tables else next(iter(tables))
     first = tables[anchor]
@@ -81,7 +86,9 @@ def choices_to_measure(tables: dict[str, SensitivityTable], plans: int, seed: in
         limit, best = bytes_at(bits, first), choices[f"plan {anchor} {bits}"]
         for number in range(plans):
             choices[f"random {bits} {number}"] = random_choice(limit, cost, rng)
-            choices[f"near {bits} {number}"] = near_choice(best, limit, cost, rng)
+            near = near_choice(best, limit, cost, rng)
+            if number < near_plans(plans):
+                choices[f"near {bits} {number}"] = near
     return choices
 
 
@@ -202,7 +209,8 @@ def one_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     kl = measured(choices, source, inventory, test, load_runner(source, inventory), folder)
     return {
         "model": name, "tokens": parts.scoring.tokens, "test": test.tokens, "seed": seed,
-        "plans": arguments.plans, "uniform": {str(bits): uniform_kl(bits, kl) for bits in BUDGETS},
+        "plans": arguments.plans, "near": near_plans(arguments.plans),
+        "uniform": {str(bits): uniform_kl(bits, kl) for bits in BUDGETS},
         "ends_high": {str(bits): kl[f"ends {bits}"] for bits in BUDGETS},
         "metrics": {metric: row(metric, table, choices, kl, found[metric]) for metric, table in tables.items()},
         "left_out": {metric: one.why for metric, one in found.items() if one.table is None},
@@ -221,7 +229,7 @@ def main() -> None:
     parser.add_argument("--evaluation", default=None, help="held-out text or arrays to measure on")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--test", type=int, default=4096)
-    parser.add_argument("--plans", type=int, default=60, help="random plans a budget, and as many near the optimum")
+    parser.add_argument("--plans", type=int, default=60, help="random plans a budget; a third as many near the optimum")
     parser.add_argument("--peers", action="store_true", help="plans of AutoScheme and auto_quantize too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="draws of the calibration data")
