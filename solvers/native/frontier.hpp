@@ -3,14 +3,14 @@
 // With formats by rising rate, format j is a vertex of a row's lower hull when the least slope from any cheaper format
 // into j exceeds the greatest slope from j on to any dearer one (and zero). So the hulls of a block of rows are found
 // without branches, and each step is added to the stretch of slopes it falls into: 2^kShare stretches an octave. Tables
-// that frontier_fast.hpp serves take its way, with slopes of single precision.
+// that frontier_fast.hpp serves take its way, with slopes of single precision (that of frontier512.hpp where there is AVX-512).
 #pragma once
 
 #include <cstring>
 #include <memory>
 #include <thread>
 
-#include "frontier_fast.hpp"
+#include "frontier512.hpp"
 #include "pass.hpp"
 
 namespace bitwright {
@@ -152,16 +152,21 @@ class FastFrontier {
             for (int b = a + 1; b < K; ++b) sums_->inverse[a][b] = static_cast<float>(per_ / static_cast<double>(rate(b) - rate(a)));
         if (t.size == nullptr) sums_->count.assign(K * kTable, 0);
         else sums_->pair.assign(K * kTable, {0.0, 0.0});
-        const bool sorted = std::is_sorted(order, order + K);
-        if (t.size == nullptr) find_ = sorted ? slopes8<K, true, true> : slopes8<K, true, false>;
-        else find_ = sorted ? slopes8<K, false, true> : slopes8<K, false, false>;
+        sorted_ = std::is_sorted(order, order + K);
+        if (t.size == nullptr) find_ = sorted_ ? slopes8<K, true, true> : slopes8<K, true, false>;
+        else find_ = sorted_ ? slopes8<K, false, true> : slopes8<K, false, false>;
     }
 
     // Whole groups of `count` rows (at most kFlushed); returns how many they are.
     int64_t add(const float* loss, const int64_t* size, int64_t count, Whole& out) {
-        const int group = t_.size == nullptr ? kGroup<K, true> : kGroup<K, false>;
+        const int group = wide_ ? 16 : t_.size == nullptr ? kGroup<K, true> : kGroup<K, false>;
         const int64_t stop = count / group * group;
-        for (int64_t at = 0; at < stop; at += group) {
+        if (stop == 0) return 0;
+        if (wide_) {
+            if (t_.size == nullptr) add_rows512<K, true>(loss, nullptr, stop, sorted_, *sums_);
+            else add_rows512<K, false>(loss, size, stop, sorted_, *sums_);
+        }
+        for (int64_t at = 0; at < stop && !wide_; at += group) {
             if (t_.size == nullptr) {
                 find_(loss + at * K, nullptr, *sums_);
                 add_counts<K>(*sums_);
@@ -208,6 +213,7 @@ class FastFrontier {
     const int* order_;
     double per_;
     int64_t since_ = 0;
+    bool sorted_ = true, wide_ = has_block512();
     using Find = void (*)(const float*, const int64_t*, Sums<K>&);
     Find find_;
     std::unique_ptr<Sums<K>> sums_ = std::make_unique<Sums<K>>();

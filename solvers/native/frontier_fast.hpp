@@ -1,5 +1,4 @@
-// The hull slopes of frontier.hpp for up to 8 formats in single precision, eight rows at a time (AVX2; sixteen with
-// AVX-512 were no faster: what takes long is to add up).
+// The hull slopes of frontier.hpp for up to 8 formats in single precision, eight rows at a time (AVX2).
 //
 // Formats by rising rate; the slope of a row's hull over the interval from format j - 1 to format j is
 //

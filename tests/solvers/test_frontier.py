@@ -112,6 +112,65 @@ def test_what_a_frontier_refuses() -> None:
         frontier(Problem(np.ones((1, 2)), two), "latency_us")
 
 
+def _rows(kind: str, n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Losses by rising rate: convex but for noise, in any order, of few values, of equal slopes, or all rows alike."""
+    falling = np.exp2(-2.0 * np.arange(k)) * rng.lognormal(0, 2, (n, 1))
+    if kind == "noise":
+        return falling * rng.lognormal(0, 0.3, (n, k))
+    if kind == "any":
+        return rng.normal(size=(n, k))
+    if kind == "few":
+        return rng.integers(-2, 3, (n, k)).astype(float)
+    if kind == "equal":
+        return rng.integers(1, 3, (n, 1)) * np.arange(k, 0.0, -1.0)
+    return np.repeat(falling[:1], n, axis=0)
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@given(
+    kind=st.sampled_from(["noise", "any", "few", "equal", "alike"]),
+    k=st.integers(2, 8),
+    uneven=st.booleans(),
+    shift=st.sampled_from([-60, 0, 60]),
+    seed=st.integers(0, 2**32),
+)
+def test_stretches_of_single_precision_are_those_of_numpy(
+    kind: str, k: int, uneven: bool, shift: int, seed: int
+) -> None:
+    """Whatever instructions the machine has: costs exactly, what is saved but for the order of its sum."""
+    n, rng = 512, np.random.default_rng(seed)  # whole vectors: the rows left over go another way
+    loss = np.ldexp(_rows(kind, n, k, rng), shift).astype(np.float32)
+    size = rng.integers(1, 2**31, n) if uneven else np.full(n, 128)
+    rate, order = np.cumsum(rng.integers(1, 40, k)), rng.permutation(k)
+    scale = np.ldexp(float(size.mean()), -shift)
+    shuffled, back = order.argsort(), order.astype(np.int32)
+    assert (rate[shuffled][back] == rate).all()
+    found = native.frontier(
+        loss[:, shuffled], back, size=size, rate=rate[shuffled],
+        sizes=compact_bits(size, rate).sizes, scale=scale,
+    )  # fmt: skip
+    per, zero = scale / int(size.max()), np.zeros(n, np.int32)
+    cost, saved = np.zeros_like(found.cost), np.zeros_like(found.saved)
+    slopes: dict[int, np.ndarray] = {}
+    for a in range(k - 1):
+        most = zero
+        for b in range(k - 1, a, -1):
+            slope = (loss[:, a] - loss[:, b]) * np.float32(per / float(rate[b] - rate[a]))
+            most = np.maximum(most, slope.view(np.int32))
+            slopes[b] = np.minimum(slopes.get(b, most), most)
+    share = np.float32(size.max()) / size.astype(np.float32)
+    for j, bits in slopes.items():
+        slope, step = bits.view(np.float32), int(rate[j] - rate[j - 1])
+        at = (slope * share).view(np.int32) >> 19
+        used = at >= 16  # a slope that is not next to none
+        np.add.at(cost, at[used], size[used] * step)
+        np.add.at(saved, at[used], slope[used].astype(np.float64) * step / per)
+    assert (found.cost == cost).all()
+    assert found.saved == pytest.approx(saved, rel=1e-12)
+    magnitude = float(np.abs(loss).sum(dtype=np.float64))
+    assert found.last == pytest.approx(loss.min(axis=1).sum(dtype=np.float64), abs=1e-14 * magnitude)
+
+
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
