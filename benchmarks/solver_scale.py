@@ -57,7 +57,7 @@ def _row(problem: Problem, family: str, threads: int, repeats: int) -> str:
     uneven = resource.sizes.least != resource.sizes.most
     clock = time.process_time if threads == 1 else time.perf_counter
     reads, solves, fronts = [], [], []
-    for repeat in range(repeats):
+    for _ in range(repeats):
         begin = clock()
         native.read_seconds(problem.loss, threads)
         if uneven:
@@ -67,9 +67,8 @@ def _row(problem: Problem, family: str, threads: int, repeats: int) -> str:
             problem.loss, bound, size=resource.size, rate=resource.rate, sizes=resource.sizes, threads=threads
         )
         end = clock()
-        if repeat < 2:
-            frontier(problem)
-            fronts.append(clock() - end)
+        frontier(problem)
+        fronts.append(clock() - end)
         reads.append(middle - begin)
         solves.append(end - middle)
     solution = solve(problem, "hull")

@@ -34,9 +34,9 @@ struct Held512 {
     char* tables;
 };
 
-// Two lanes of one format: addition `e` of the 8 (K - 1) of a block.
+// Addition `e` of the 8 (K - 1) of a block: two lanes of one format. size: theirs, kept from one format to the next.
 template <int K, bool kEqual>
-BW_BLOCK512_INLINE void add_two(const Block512<K>& o, int e, const Held512& c) {
+BW_BLOCK512_INLINE void add_two(const Block512<K>& o, int e, const Held512& c, [[maybe_unused]] __m128d& size) {
     const int q = e / (K - 1) * 2, j = 1 + e % (K - 1);
     uint64_t both;
     std::memcpy(&both, &o.bits[j][q], sizeof both);
@@ -47,11 +47,15 @@ BW_BLOCK512_INLINE void add_two(const Block512<K>& o, int e, const Held512& c) {
         to[at_a] += a + c.one;
         to[at_b] += b + c.one;
     } else {
+        if (j == 1) {
+            size = _mm_load_pd(&o.size[q]);
+            asm volatile("" : "+v"(size));   // not loaded again
+        }
         char* to = c.tables + j * kTable * sizeof(Pair);
         auto* a = reinterpret_cast<double*>(to + static_cast<uint32_t>(both));
         auto* b = reinterpret_cast<double*>(to + (both >> 32));
         const __m128i slopes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&o.slope[j][q]));
-        const __m128d size = _mm_load_pd(&o.size[q]), slope = _mm_cvtps_pd(_mm_castsi128_ps(slopes));
+        const __m128d slope = _mm_cvtps_pd(_mm_castsi128_ps(slopes));
         _mm_store_pd(a, _mm_add_pd(_mm_load_pd(a), _mm_unpacklo_pd(size, slope)));
         _mm_store_pd(b, _mm_add_pd(_mm_load_pd(b), _mm_unpackhi_pd(size, slope)));
     }
@@ -100,6 +104,7 @@ BW_BLOCK512_INLINE void block512(const float* loss, const int64_t* size, bool so
     for (int j = 1; j < K; ++j) least = _mm512_min_ps(least, l[j]);
     last = _mm512_add_pd(last, _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(least)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(least, 1))));
     int e = 0;
+    __m128d weight = _mm_setzero_pd();
 #pragma GCC unroll 8
     for (int a = 0; a + 1 < K; ++a) {
         __m512i most = _mm512_setzero_si512();
@@ -112,7 +117,7 @@ BW_BLOCK512_INLINE void block512(const float* loss, const int64_t* size, bool so
                 asm volatile("" : "+v"(t[b]));
 #pragma GCC unroll 8
                 for (int q = 0; q < each; ++q)
-                    if (e < twos) add_two<K, kEqual>(old, e++, c);
+                    if (e < twos) add_two<K, kEqual>(old, e++, c, weight);
                 asm volatile("" ::: "memory");   // the compiler keeps these turns
             }
         }
@@ -133,7 +138,8 @@ BW_BLOCK512 void add_rows512(const float* loss, const int64_t* size, int64_t cou
     int now = 0;
     for (int64_t i = 16; i < count; i += 16, now ^= 1)
         block512<K, kEqual, true>(loss + i * K, kEqual ? size : size + i, sorted, c, held[now ^ 1], held[now], last, s);
-    for (int e = 0; e < 8 * (K - 1); ++e) add_two<K, kEqual>(held[now], e, c);
+    __m128d weight = _mm_setzero_pd();
+    for (int e = 0; e < 8 * (K - 1); ++e) add_two<K, kEqual>(held[now], e, c, weight);
     s.last += _mm512_reduce_add_pd(last);
 }
 

@@ -140,15 +140,17 @@ def test_stretches_of_single_precision_are_those_of_numpy(
     """Whatever instructions the machine has: costs exactly, what is saved but for the order of its sum."""
     n, rng = 512, np.random.default_rng(seed)  # whole vectors: the rows left over go another way
     loss = np.ldexp(_rows(kind, n, k, rng), shift).astype(np.float32)
+    room = np.empty(n * k + 16, np.float32)
+    aligned = room[-room.ctypes.data % 64 // 4 :][: n * k].reshape(n, k)
     size = rng.integers(1, 2**31, n) if uneven else np.full(n, 128)
     rate, order = np.cumsum(rng.integers(1, 40, k)), rng.permutation(k)
     scale = np.ldexp(float(size.mean()), -shift)
     shuffled, back = order.argsort(), order.astype(np.int32)
     assert (rate[shuffled][back] == rate).all()
+    aligned[:] = loss[:, shuffled]
     found = native.frontier(
-        loss[:, shuffled], back, size=size, rate=rate[shuffled],
-        sizes=compact_bits(size, rate).sizes, scale=scale,
-    )  # fmt: skip
+        aligned, back, size=size, rate=rate[shuffled], sizes=compact_bits(size, rate).sizes, scale=scale
+    )
     per, zero = scale / int(size.max()), np.zeros(n, np.int32)
     cost, saved = np.zeros_like(found.cost), np.zeros_like(found.saved)
     slopes: dict[int, np.ndarray] = {}
