@@ -67,7 +67,7 @@ BW_BLOCK512_INLINE void place512(const int64_t* size, const __m512i* t, float me
     __m512d low = _mm512_cvtepi64_pd(_mm512_loadu_si512(size)), high = _mm512_cvtepi64_pd(_mm512_loadu_si512(size + 8));
     if constexpr (K == 8) {
         alignas(64) int64_t row_of[16];
-        for (int q = 0; q < 16; ++q) row_of[q] = turned_row(q);
+        for (int q = 0; q < 16; ++q) row_of[q] = turned_row<K>(q);
         const __m512d first = _mm512_permutex2var_pd(low, _mm512_load_si512(row_of), high);
         high = _mm512_permutex2var_pd(low, _mm512_load_si512(row_of + 8), high);
         low = first;
@@ -93,8 +93,8 @@ BW_BLOCK512_INLINE void block512(const float* loss, const int64_t* size, bool so
     __m512i t[K];
     for (int q = 0; q < K; ++q) _mm_prefetch(reinterpret_cast<const char*>(loss + 16 * q) + kAhead, _MM_HINT_T0);
     for (int q = 0; !kEqual && q < 2; ++q) _mm_prefetch(reinterpret_cast<const char*>(size + 8 * q) + kAhead * 2 / K, _MM_HINT_T0);
-    if constexpr (K == 8) turned_columns(loss, l);
-    else columns16<K>(loss, l);
+    if constexpr (K == 4 && !kEqual) columns16<K>(loss, l);   // in the order of the sizes
+    else turned_columns<K>(loss, l);
     if (!sorted) {
         alignas(64) float raw[K][16];
         for (int j = 0; j < K; ++j) _mm512_store_ps(raw[j], l[j]);
