@@ -78,7 +78,7 @@ def _row(problem: Problem, family: str, threads: int, repeats: int) -> str:
     return (
         f"| {problem.n:.0e} | {problem.k} | {family} | {min(reads) * 1e3:.1f} | {min(solves) * 1e3:.1f} "
         f"| {min(solves) / min(reads):.2f} | {np.median(solves) / np.median(reads):.2f} "
-        f"| {min(fronts) / min(reads):.1f} | {held:.2f} | {answer.listed} "
+        f"| {min(fronts) / min(reads):.2f} | {held:.2f} | {answer.listed} "
         f"| {solution.certificate.relative_gap:.1e} |"
     )
 
