@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from bitwright.settings import load_settings
+from gpu_kernels.gpu import Memory
 
 GPU = os.environ.get("BITWRIGHT_TEST_DEVICE", "cuda")
 CPU = "cpu"
@@ -31,11 +32,11 @@ def on(device: str) -> Iterator[None]:
 
 @contextmanager
 def nearly_full(left: int) -> Iterator[None]:
-    """All memory of the GPU but about `left` bytes is taken by somebody else."""
+    """All memory of the GPU but about `left` bytes is taken by somebody else: not by torch, which would keep it."""
     torch.cuda.empty_cache()
-    held = torch.empty(torch.cuda.mem_get_info()[0] - left, dtype=torch.uint8, device="cuda")
+    held = Memory(torch.cuda.mem_get_info()[0] - left)
     try:
         yield
     finally:
-        del held
+        held.free()
         torch.cuda.empty_cache()
