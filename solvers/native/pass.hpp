@@ -327,8 +327,11 @@ inline void advise(const Table& t, int64_t begin, int64_t end, int how) {
 inline void release(const Table& t, int64_t begin, int64_t end) { advise(t, begin, end, MADV_DONTNEED); }
 // How the file will be read next: a few rows here and there, or from end to end.
 inline void expect(const Table& t, bool scattered) { advise(t, 0, t.n, scattered ? MADV_RANDOM : MADV_SEQUENTIAL); }
+// Begin to read rows that are looked at next: a page at a time, a disk would answer each time anew.
+inline void fetch(const Table& t, int64_t begin, int64_t end) { advise(t, begin, end, MADV_WILLNEED); }
 #else
 inline void release(const Table&, int64_t, int64_t) {}
+inline void fetch(const Table&, int64_t, int64_t) {}
 inline void expect(const Table&, bool) {}
 #endif
 

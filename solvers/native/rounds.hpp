@@ -172,6 +172,24 @@ class Rounds {
         loss += sum.loss;
     }
 
+    // Rows a..b and c..d.
+    struct Runs {
+        int64_t a, b, c, d;
+        void fetch(const Table& t) const {
+            bitwright::fetch(t, a, b);
+            bitwright::fetch(t, c, d);
+        }
+    };
+
+    // Parts from..to of a stretch, which is gone round: two runs at most.
+    Runs runs_of(int64_t s, int from, int to) const {
+        const int64_t first = s * kParts * part_, turn = static_cast<int64_t>(mixed(static_cast<uint64_t>(s) + turn_) % kParts);
+        const auto at = [&](int64_t part) { return first + part * part_; };
+        const int64_t begin = turn + from, end = turn + to;
+        return {at(std::min<int64_t>(begin, kParts)), at(std::min<int64_t>(end, kParts)),
+                at(std::max<int64_t>(begin - kParts, 0)), at(std::max<int64_t>(end - kParts, 0))};
+    }
+
     // Parts from..to of every stretch (and the rows after the last one in the last round).
     void pass(int from, int to, Bracket b, int64_t most, Tally& all, long double& loss) {
         const int crew_size = static_cast<int>(std::min<int64_t>(threads_, stretches_));
@@ -200,14 +218,14 @@ class Rounds {
                     release(t_, begin, end);
                     return fine;
                 };
-                for (int64_t s = stretches_ * me / crew_size; s < stretches_ * (me + 1) / crew_size; ++s) {
-                    const int64_t first = s * kParts * part_;
-                    const int64_t turn = static_cast<int64_t>(mixed(static_cast<uint64_t>(s) + turn_) % kParts);
+                const int64_t begin = stretches_ * me / crew_size, end = stretches_ * (me + 1) / crew_size;
+                for (int64_t s = begin; s < end; ++s) {
+                    const Runs runs = runs_of(s, from, to);
+                    if (s == begin) runs.fetch(t_);
+                    if (s + 1 < end) runs_of(s + 1, from, to).fetch(t_);
                     const int64_t listed = out.rows.total_size;
-                    const int64_t begin = turn + from, end = turn + to;   // round the stretch: two runs at most
                     Tally sum;
-                    if (!rows(first + std::min<int64_t>(begin, kParts) * part_, first + std::min<int64_t>(end, kParts) * part_, sum) ||
-                        !rows(first + std::max<int64_t>(begin - kParts, 0) * part_, first + std::max<int64_t>(end - kParts, 0) * part_, sum)) {
+                    if (!rows(runs.a, runs.b, sum) || !rows(runs.c, runs.d, sum)) {
                         out.failed = 1;
                         return;
                     }
