@@ -10,8 +10,7 @@ predicted token. Rules and their conservation: relevance.py; the largest violati
 refused above TOLERANCE.
 
 Loss unit: none. Cost: 1 forward and 1 backward pass for relevance (about 4 products a linear), 1 forward and F local
-products for the errors; block by block, the
-forward pass twice (relevance_streamed.py).
+products for the errors; block by block the forward pass twice (relevance_streamed.py).
 """
 
 from __future__ import annotations
