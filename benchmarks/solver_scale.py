@@ -11,6 +11,9 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +26,30 @@ from solvers.frontier import frontier
 from tests.solvers.instances import RATES, instance
 
 
-def stream(sizes: list[int], formats: list[int], threads: int = 1, repeats: int = 9) -> None:
+def stream(
+    sizes: list[int],
+    formats: list[int],
+    families: list[str],
+    budgets: list[str],
+    *,
+    seeds: int = 1,
+    threads: int = 1,
+    repeats: int = 9,
+) -> None:
     """Whole solves against one read of the table (losses, and sizes where they differ) in this process."""
-    print("| n | k | sizes | read ms | solve ms | solve / read | of medians | frontier / read | bytes a unit |", end="")
-    print(" listed | gap |")
-    print("|" + "---|" * 11)
-    for n in sizes:
-        for k in formats:
-            for family in ("groups", "hetero"):
-                problem = table(family, n, k)
-                print(_row(problem, family, threads, repeats), flush=True)
+    print("| n | k | sizes | seed | bits | read ms | solve ms | solve / read | of medians | frontier / read ", end="")
+    print("| bytes a unit | listed | gap |\n|" + "---|" * 13)
+    for n, k, family, seed in product(sizes, formats, families, range(seeds)):
+        for line in _lines(table(family, n, k, seed), family, seed, budgets, threads, repeats):
+            print(line, flush=True)
 
 
-def table(family: str, n: int, k: int, block: int = 1 << 20) -> Problem:
+def table(family: str, n: int, k: int, seed: int = 0, block: int = 1 << 20) -> Problem:
     """Float32; beyond `block` rows, the rows of a shorter table again, each scaled by its own factor."""
-    one = instance(family, min(n, block), k, 0, dtype=np.float32)
+    one = instance(family, min(n, block), k, seed, dtype=np.float32)
     if n <= block:
         return one
-    rng, copies = np.random.default_rng(0), -(-n // block)
+    rng, copies = np.random.default_rng(seed), -(-n // block)
     loss = np.empty((n, k), np.float32)
     for begin in range(0, n, block):
         count = min(block, n - begin)
@@ -52,35 +61,53 @@ def table(family: str, n: int, k: int, block: int = 1 << 20) -> Problem:
     return Problem(loss, (compact_bits(size, RATES[k], 16),), (Limit("bits", int(3.5 * 16 * int(size.sum()))),))
 
 
-def _row(problem: Problem, family: str, threads: int, repeats: int) -> str:
-    resource, bound = problem.resources[0], int(problem.limits[0].value)
+def bits_of(budget: str, k: int) -> float:
+    """Average bits of a unit of size: `3.5`, or `10%` of the way from the cheapest format to the dearest."""
+    if not budget.endswith("%"):
+        return float(budget)
+    low, high = min(RATES[k]) / 16, max(RATES[k]) / 16
+    return low + float(budget[:-1]) / 100 * (high - low)
+
+
+def _lines(problem: Problem, family: str, seed: int, budgets: list[str], threads: int, repeats: int) -> Iterator[str]:
+    resource, k = problem.resources[0], problem.k
     uneven = resource.sizes.least != resource.sizes.most
+    bounds = [int(bits_of(budget, k) * 16 * resource.sizes.total) for budget in budgets]
     clock = time.process_time if threads == 1 else time.perf_counter
-    reads, solves, fronts = [], [], []
+    reads, fronts = [], []
+    solves: list[list[float]] = [[] for _ in bounds]
+    answers = []
     for _ in range(repeats):
+        answers = []
+        for bound, taken in zip(bounds, solves, strict=True):
+            begin = clock()
+            native.read_seconds(problem.loss, threads)
+            if uneven:
+                native.read_seconds(resource.size, threads)
+            middle = clock()
+            answers.append(
+                native.solve_table(
+                    problem.loss, bound, size=resource.size, rate=resource.rate, sizes=resource.sizes, threads=threads
+                )
+            )
+            end = clock()
+            reads.append(middle - begin)
+            taken.append(end - middle)
         begin = clock()
-        native.read_seconds(problem.loss, threads)
-        if uneven:
-            native.read_seconds(resource.size, threads)
-        middle = clock()
-        answer = native.solve_table(
-            problem.loss, bound, size=resource.size, rate=resource.rate, sizes=resource.sizes, threads=threads
-        )
-        end = clock()
         frontier(problem)
-        fronts.append(clock() - end)
-        reads.append(middle - begin)
-        solves.append(end - middle)
-    solution = solve(problem, "hull")
-    assert verify(problem, solution.choice, solution.certificate).ok
-    row = problem.k * 4 + 4 + (8 if uneven else 0)
-    held = 1 + answer.listed * row / problem.n
-    return (
-        f"| {problem.n:.0e} | {problem.k} | {family} | {min(reads) * 1e3:.1f} | {min(solves) * 1e3:.1f} "
-        f"| {min(solves) / min(reads):.2f} | {np.median(solves) / np.median(reads):.2f} "
-        f"| {min(fronts) / min(reads):.2f} | {held:.2f} | {answer.listed} "
-        f"| {solution.certificate.relative_gap:.1e} |"
-    )
+        fronts.append(clock() - begin)
+    read, row = min(reads), k * 4 + 4 + (8 if uneven else 0)
+    for budget, bound, taken, answer in zip(budgets, bounds, solves, answers, strict=True):
+        given = replace(problem, limits=(Limit("bits", bound),))
+        solution = solve(given, "hull")
+        assert verify(given, solution.choice, solution.certificate).ok
+        proved = "proved" if solution.certificate.status == "optimal" else "stated"
+        yield (
+            f"| {problem.n:.0e} | {k} | {family} | {seed} | {budget} | {read * 1e3:.1f} | {min(taken) * 1e3:.1f} "
+            f"| {min(taken) / read:.2f} | {np.median(taken) / np.median(reads):.2f} | {min(fronts) / read:.2f} "
+            f"| {1 + answer.listed * row / problem.n:.2f} | {answer.listed} "
+            f"| {solution.certificate.relative_gap:.1e} {proved} |"
+        )
 
 
 def disk(sizes: list[int], folder: str | None) -> None:

@@ -185,10 +185,14 @@ def main(arguments: list[str]) -> None:
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["ladder", "proved", "stream", "disk", "limits"])
-    parser.add_argument("--families", default="layers,hetero,oddsize,experts")
+    parser.add_argument("--families", help="default layers,hetero,oddsize,experts; of `stream` groups,hetero")
     parser.add_argument("--sizes", default="224,2000")
     parser.add_argument("--formats", default="4,8")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="default 3; of `stream` 1")
+    parser.add_argument(
+        "--bits", default="3.5", help="budgets of `stream`: average bits, or `10%%` of the way from cheapest to dearest"
+    )
+    parser.add_argument("--repeats", type=int, default=9, help="repetitions of `stream`, the best of which counts")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a peer may take for one instance")
     parser.add_argument("--peer-limit", type=float, default=600.0, help="seconds a peer may take for all of them")
     parser.add_argument("--threads", type=int, default=1, help="threads of `stream` (its frontier takes what it likes)")
@@ -197,6 +201,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot")
     options = parser.parse_args(arguments)
+    stream = options.what == "stream"
+    options.families = options.families or ("groups,hetero" if stream else "layers,hetero,oddsize,experts")
+    options.seeds = options.seeds or (1 if stream else 3)
     try:
         native.required()  # figures of numpy would be taken for those of the compiled solvers
     except BitwrightError as error:
@@ -209,7 +216,11 @@ def main(arguments: list[str]) -> None:
         if options.what == "proved":
             proved(options)
         elif options.what == "stream":
-            solver_scale.stream(sizes, _ints(options.formats), options.threads)
+            families = options.families.split(",")
+            solver_scale.stream(
+                sizes, _ints(options.formats), families, options.bits.split(","),
+                seeds=options.seeds, threads=options.threads, repeats=options.repeats,
+            )  # fmt: skip
         elif options.what == "disk":
             solver_scale.disk(sizes, options.folder)
         else:

@@ -1,5 +1,5 @@
-// A cheaper sieve before the checks of fast.hpp (AVX-512), for 8 formats and for 4 of uneven sizes: two thirds of their instructions, and
-// seven eighths. (Of 4 formats and equal sizes both take about as long.)
+// A cheaper sieve before the checks of fast.hpp (AVX-512), for more than 4 formats and for uneven sizes: of 8 formats two thirds of their
+// instructions, of 4 seven eighths. (Of 4 formats and equal sizes both take about as long.)
 //
 // Of a bracket m - h to m + h every format of a row is priced below what it costs at m, by h times the distance of its rate from a centre c:
 // u_j = loss_j + size * (m * rate_j - h * |rate_j - c|), and its number is written over the lowest bits of u_j. Floats of at least zero
@@ -16,7 +16,7 @@
 namespace bitwright {
 
 struct CoarsePrices {
-    float price[8];
+    float price[kFastest];
     alignas(64) float gap[16];          // 2 h |rate - c| and a margin, per unit of size where sizes differ; by the lowest four bits
     int64_t least;
     int planes;                         // bytes of the greatest difference of rates
@@ -24,46 +24,37 @@ struct CoarsePrices {
     alignas(16) uint8_t plane[3][16];   // byte of rate - least
 };
 
-// Numbers take up to 7 units in the last place of a float, the sum half of one: below 2^-20 of both values compared.
-constexpr float kApart = 1 - 0x1p-18f;
+// Numbers take up to 7 units in the last place of a float, the sum half of one: below 2^-20 of both values compared; of more than 8
+// formats up to 15, below 2^-19.
+template <int K>
+constexpr float kApart = 1 - (K > 8 ? 0x1p-17f : 0x1p-18f);
 
 // As `fast_prices`, which must have held; centre: one of the rates. False where a gap would leave the normal range.
 inline bool coarse_prices(const int64_t* rate, int k, double scale, double low, double high, int64_t centre, CoarsePrices& p) {
     const auto [least, most] = std::minmax_element(rate, rate + k);
-    const auto off = [&](int j) { return std::fabs(static_cast<double>(rate[j % k] - centre)) * scale; };
+    const auto off = [&](int j) { return std::fabs(static_cast<double>(rate[entry_of(j, k)] - centre)) * scale; };
     const double wide = static_cast<double>(*most - *least) * scale, half = (high - low) / 2, middle = (low + high) / 2;
     const double margin = 8 * kMargin * high * wide;   // prices are rounded to floats, and so is the size they are times: 2^-21 of this wide
     p.least = *least;
     double top = 0.0;
-    for (int j = 0; j < 8; ++j)   // half * wide more in all, so that none is negative
-        p.price[j] = static_cast<float>(middle * scale * static_cast<double>(rate[j % k] - *least) + half * (wide - off(j)));
+    for (int j = 0; j < kFastest; ++j)   // half * wide more in all, so that none is negative
+        p.price[j] = static_cast<float>(middle * scale * static_cast<double>(rate[entry_of(j, k)] - *least) + half * (wide - off(j)));
     for (int j = 0; j < 16; ++j) {
         const double gap = (2 * half * off(j) + margin) * (1 + kMargin);
         top = std::max(top, gap);
         p.gap[j] = static_cast<float>(gap);
-        p.rate[j] = static_cast<int32_t>(rate[j % k]);
-        for (int b = 0; b < 3; ++b) p.plane[b][j] = static_cast<uint8_t>((rate[j % k] - *least) >> (8 * b));
+        p.rate[j] = static_cast<int32_t>(rate[entry_of(j, k)]);
+        for (int b = 0; b < 3; ++b) p.plane[b][j] = static_cast<uint8_t>((rate[entry_of(j, k)] - *least) >> (8 * b));
     }
     p.planes = 0;
     while (p.planes < 3 && ((*most - *least) >> (8 * p.planes)) > 0) ++p.planes;
     return margin > 0x1p-100 && top < 0x1p120;
 }
 
-#define BW_AVX512_INLINE BW_AVX512 __attribute__((always_inline)) inline
-
-// The four 4x4 blocks in the lanes of 128 bits, transposed.
-BW_AVX512_INLINE void turned(__m512 a, __m512 b, __m512 c, __m512 d, __m512* l) {
-    const __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
-    const __m512 cd0 = _mm512_unpacklo_ps(c, d), cd1 = _mm512_unpackhi_ps(c, d);
-    l[0] = _mm512_shuffle_ps(ab0, cd0, 0x44);
-    l[1] = _mm512_shuffle_ps(ab0, cd0, 0xEE);
-    l[2] = _mm512_shuffle_ps(ab1, cd1, 0x44);
-    l[3] = _mm512_shuffle_ps(ab1, cd1, 0xEE);
-}
-
-// Row of each lane after `turned_columns`: of lane 4 L + e, row 4 e + L, with L = 1 and 2 exchanged where K is 8.
+// Row of each lane after `turned_columns`: of lane 4 L + e, row 4 e + L, with L = 1 and 2 exchanged where K is 8; of others in order.
 template <int K>
 constexpr int turned_row(int p) {
+    if (K != 4 && K != 8) return p;
     const int lane = p / 4;
     return 4 * (p % 4) + (K == 8 && (lane == 1 || lane == 2) ? 3 - lane : lane);
 }
@@ -75,6 +66,7 @@ BW_AVX512_INLINE void turned_columns(const float* p, __m512* l) {
         turned(_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16), _mm512_loadu_ps(p + 32), _mm512_loadu_ps(p + 48), l);
         return;
     }
+    if constexpr (K != 8) return rows_columns<K>(p, l);
     __m512 low[4], high[4];   // halves of four rows: a load shifted by half a row puts them beside each other
     for (int q = 0; q < 4; ++q) {
         const float* r = p + 32 * q;
@@ -85,23 +77,35 @@ BW_AVX512_INLINE void turned_columns(const float* p, __m512* l) {
     turned(high[0], high[1], high[2], high[3], l + 4);
 }
 
-// The least of four values and the next one.
+// The least of K values and the next one.
+template <int K>
 BW_AVX512_INLINE void least_two(const __m512i* v, __m512i& first, __m512i& second) {
-    const __m512i a = _mm512_min_epi32(v[0], v[1]), b = _mm512_max_epi32(v[0], v[1]);
-    const __m512i c = _mm512_min_epi32(v[2], v[3]), d = _mm512_max_epi32(v[2], v[3]);
-    first = _mm512_min_epi32(a, c);
-    second = _mm512_min_epi32(_mm512_max_epi32(a, c), _mm512_min_epi32(b, d));
+    first = _mm512_min_epi32(v[0], v[1]);
+    second = _mm512_max_epi32(v[0], v[1]);
+    if constexpr (K == 3) {
+        second = _mm512_min_epi32(second, _mm512_max_epi32(first, v[2]));
+        first = _mm512_min_epi32(first, v[2]);
+    } else if constexpr (K > 3) {
+        constexpr int half = K > 8 ? 8 : K > 4 ? 4 : 2;
+        __m512i least = v[K - 1], next = _mm512_set1_epi32(INT32_MAX);
+        if constexpr (half > 2) least_two<half>(v, first, second);
+        if constexpr (K > half + 1) least_two<K - half>(v + half, least, next);
+        second = _mm512_min_epi32(_mm512_max_epi32(first, least), _mm512_min_epi32(second, next));
+        first = _mm512_min_epi32(first, least);
+    }
 }
 
 // The loss of the format whose number is in the lowest bits.
 template <int K>
 BW_AVX512_INLINE __m512 picked(const __m512* l, __m512i number) {
-    __mmask16 bit[3] = {};
-    for (int q = 0; q < (K == 4 ? 2 : 3); ++q) bit[q] = _mm512_test_epi32_mask(number, _mm512_set1_epi32(1 << q));
-    __m512 half[2];
-    for (int h = 0; h < K / 4; ++h)
-        half[h] = _mm512_mask_mov_ps(_mm512_mask_mov_ps(l[4 * h], bit[0], l[4 * h + 1]), bit[1], _mm512_mask_mov_ps(l[4 * h + 2], bit[0], l[4 * h + 3]));
-    return K == 4 ? half[0] : _mm512_mask_mov_ps(half[0], bit[2], half[1]);
+    __m512 left[K];
+    for (int j = 0; j < K; ++j) left[j] = l[j];
+    for (int bit = 1, count = K; count > 1; bit *= 2, count = (count + 1) / 2) {
+        const __mmask16 odd = _mm512_test_epi32_mask(number, _mm512_set1_epi32(bit));
+        for (int j = 0; j + 1 < count; j += 2) left[j / 2] = _mm512_mask_mov_ps(left[j], odd, left[j + 1]);
+        if (count % 2 == 1) left[count / 2] = left[count - 1];
+    }
+    return left[0];
 }
 
 // Four groups of sixteen lanes, a byte each in the order of `turned_row`, as 64 bytes in the order of the rows.
@@ -112,7 +116,7 @@ BW_AVX512_INLINE __m512i in_order(const __m512i* y) {
     const __m512i lanes = K == 4 ? _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
                                  : _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    const __m512i turned = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(lanes, all), bytes);   // by e, group, L
+    const __m512i turned = _mm512_shuffle_epi8(K == 4 || K == 8 ? _mm512_permutexvar_epi32(lanes, all) : all, bytes);   // by e, group, L
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), turned);
 }
 
@@ -124,7 +128,7 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
     alignas(64) int32_t half_of[16];   // of each lane's size, an int64 below 2^32: its lower half
     for (int q = 0; q < 16; ++q) half_of[q] = 2 * turned_row<K>(q);
     const __m512i halves = _mm512_load_si512(half_of), rates = _mm512_load_si512(p.rate), none = _mm512_setzero_si512();
-    const __m512i bits = _mm512_set1_epi32(K - 1), marked = _mm512_set1_epi32(0x80);
+    const __m512i bits = _mm512_set1_epi32(period(K) - 1), marked = _mm512_set1_epi32(0x80);
     const __m512 gaps = _mm512_load_ps(p.gap);
     __m512d total0 = _mm512_setzero_pd(), total1 = _mm512_setzero_pd();
     __m512i spent = none, weighed = none, signs = none;
@@ -147,15 +151,9 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
                 const __m512 price = _mm512_set1_ps(p.price[j]), priced = kEqual ? _mm512_add_ps(l[j], price) : _mm512_fmadd_ps(price, w, l[j]);
                 v[j] = _mm512_ternarylogic_epi32(_mm512_castps_si512(priced), bits, _mm512_set1_epi32(j), 0xBA);   // (a & ~b) | c
             }
-            least_two(v, first, second);
-            if constexpr (K == 8) {
-                __m512i least, next;
-                least_two(v + 4, least, next);
-                second = _mm512_min_epi32(_mm512_max_epi32(first, least), _mm512_min_epi32(second, next));
-                first = _mm512_min_epi32(first, least);
-            }
+            least_two<K>(v, first, second);
             signs = _mm512_or_si512(signs, first);
-            const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart), _mm512_castsi512_ps(first));
+            const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart<K>), _mm512_castsi512_ps(first));
             const __m512 gap = _mm512_permutexvar_ps(first, gaps);
             const __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
             const __m512 chosen = _mm512_mask_mov_ps(picked<K>(l, first), unsure, _mm512_setzero_ps());
@@ -173,7 +171,7 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
         const __m512i numbers = in_order<K>(y);
         out.unsure[i / 64] = _mm512_movepi8_mask(numbers);
         sure -= __builtin_popcountll(out.unsure[i / 64]);
-        _mm512_storeu_si512(choice + i, _mm512_and_si512(numbers, _mm512_set1_epi8(7)));
+        _mm512_storeu_si512(choice + i, _mm512_and_si512(numbers, _mm512_set1_epi8(15)));
         for (int q = 0; kEqual && q < p.planes; ++q) {   // rates by their number, none for a byte that is marked
             const __m512i plane = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(p.plane[q])));
             const __m512i sum = _mm512_sad_epu8(_mm512_shuffle_epi8(plane, numbers), none);

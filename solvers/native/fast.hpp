@@ -1,4 +1,4 @@
-// The single-precision pass for 4 or 8 formats: eight rows at a time (AVX2).
+// The single-precision pass for 2 to 8 formats: eight rows at a time (AVX2).
 //
 // For each row it guesses the best format x at one multiplier and then checks that x is the best one in the whole
 // bracket [low, high]: for every other format j, with d = rate_x - rate_j,
@@ -10,6 +10,7 @@
 // NaN, rows that are all inf) is listed and looked at in double precision. Sums run over the certain rows only.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -21,11 +22,17 @@ namespace bitwright {
 
 constexpr double kMargin = 0x1p-20;
 
+constexpr int kFastest = 16;   // the most formats of a single-precision pass: 8 with AVX2, 16 with AVX-512
+
+// Tables by format stand again and again in a register: after 4, 8 or 16 entries, the last ones filled up.
+constexpr int period(int k) { return k <= 4 ? 4 : k <= 8 ? 8 : 16; }
+constexpr int entry_of(int x, int k) { return std::min(x % period(k), k - 1); }
+
 struct FastPrices {
-    float price[8];                  // middle * (rate_j - rate_0), times the common size where there is one
-    alignas(32) float need[8][8];    // need[j][x]: least certain loss_j - loss_x per unit of size
-    alignas(32) float of[8][8];      // of[x][j]: the same
-    int32_t rate[8];
+    float price[kFastest];                        // middle * (rate_j - rate_0), times the common size where there is one
+    alignas(64) float need[kFastest][kFastest];   // need[j][x]: least certain loss_j - loss_x per unit of size
+    alignas(64) float of[kFastest][kFastest];     // of[x][j]: the same
+    alignas(64) int32_t rate[kFastest];
 };
 
 // Prices for k rates; `scale` is the common size, or 1. False when single precision would leave its normal range.
@@ -40,12 +47,11 @@ inline bool fast_prices(const int64_t* rate, int k, double scale, double top_siz
     if (most > 0 && (high * most * top_size > 0x1p120 || high * least < 0x1p-115 || (low > 0 && low * least < 0x1p-115)))
         return false;
     const double middle = low > 0 ? std::sqrt(low * high) : high / 2;
-    for (int j = 0; j < 8; ++j) {
-        p.rate[j] = j < k ? static_cast<int32_t>(rate[j]) : 0;
+    for (int j = 0; j < kFastest; ++j) {
+        p.rate[j] = static_cast<int32_t>(rate[entry_of(j, k)]);
         p.price[j] = j < k ? static_cast<float>(middle * scale * static_cast<double>(rate[j] - rate[0])) : 0.0f;
-        for (int x = 0; x < 8; ++x) {
-            const int row = x % k;   // four formats: the table stands in both halves of the register
-            const double d = j < k ? static_cast<double>(rate[row] - rate[j]) * scale : 0.0;
+        for (int x = 0; x < kFastest; ++x) {
+            const double d = j < k ? static_cast<double>(rate[entry_of(x, k)] - rate[j]) * scale : 0.0;
             p.need[j][x] = p.of[x][j] = static_cast<float>(d > 0 ? high * d * (1 + kMargin) : low * d * (1 - kMargin));
         }
     }
@@ -55,7 +61,13 @@ inline bool fast_prices(const int64_t* rate, int k, double scale, double top_siz
 // Whether subnormal numbers are flushed to zero in this thread: then differences are not what they seem.
 inline bool flushes() { return (_mm_getcsr() & 0x8040) != 0; }
 
-// Formats j of eight rows of K floats at `p`.
+// Where the g-th four formats of a row of K begin: the last four may have some again.
+template <int K>
+constexpr int four_at(int g) {
+    return std::max(0, std::min(4 * g, K - 4));
+}
+
+// Formats j of eight rows of K floats at `p`. Of fewer than 4 formats floats of the next row are read as well.
 template <int K>
 __attribute__((target("avx2"), always_inline)) inline void columns(const float* p, __m256* l) {
     if constexpr (K == 4) {
@@ -68,22 +80,19 @@ __attribute__((target("avx2"), always_inline)) inline void columns(const float* 
         l[2] = _mm256_shuffle_ps(ab1, cd1, 0x44);
         l[3] = _mm256_shuffle_ps(ab1, cd1, 0xEE);
     } else {
-        __m256 r[8], t[8];
-        // Halves of two rows meet in the load, in the same lane order as above, so that both share one fix of the order.
-        static constexpr int order[4] = {0, 2, 4, 6};
-        for (int i = 0; i < 4; ++i)
-            for (int h = 0; h < 2; ++h)
-                r[2 * i + h] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 8 * order[i] + 4 * h)),
-                                                    _mm_loadu_ps(p + 8 * order[i] + 8 + 4 * h), 1);
-        for (int h = 0; h < 2; ++h) {
-            t[0] = _mm256_unpacklo_ps(r[h], r[2 + h]);
-            t[1] = _mm256_unpackhi_ps(r[h], r[2 + h]);
-            t[2] = _mm256_unpacklo_ps(r[4 + h], r[6 + h]);
-            t[3] = _mm256_unpackhi_ps(r[4 + h], r[6 + h]);
-            l[4 * h] = _mm256_shuffle_ps(t[0], t[2], 0x44);
-            l[4 * h + 1] = _mm256_shuffle_ps(t[0], t[2], 0xEE);
-            l[4 * h + 2] = _mm256_shuffle_ps(t[1], t[3], 0x44);
-            l[4 * h + 3] = _mm256_shuffle_ps(t[1], t[3], 0xEE);
+        // Four formats of two rows meet in the load, in the same lane order as above, so that both share one fix of the order.
+        for (int h = 0; h < (K + 3) / 4; ++h) {
+            const float* from = p + four_at<K>(h);
+            __m256 r[4], c[4];
+            for (int i = 0; i < 4; ++i)
+                r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 2 * i * K)), _mm_loadu_ps(from + (2 * i + 1) * K), 1);
+            const __m256 t0 = _mm256_unpacklo_ps(r[0], r[1]), t1 = _mm256_unpackhi_ps(r[0], r[1]);
+            const __m256 t2 = _mm256_unpacklo_ps(r[2], r[3]), t3 = _mm256_unpackhi_ps(r[2], r[3]);
+            c[0] = _mm256_shuffle_ps(t0, t2, 0x44);
+            c[1] = _mm256_shuffle_ps(t0, t2, 0xEE);
+            c[2] = _mm256_shuffle_ps(t1, t3, 0x44);
+            c[3] = _mm256_shuffle_ps(t1, t3, 0xEE);
+            for (int j = 4 * h; j < std::min(K, 4 * h + 4); ++j) l[j] = c[j - four_at<K>(h)];
         }
     }
 }
@@ -104,7 +113,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256 weights(const int64
 template <int K>
 __attribute__((target("avx2"), always_inline)) inline __m256 entry(const float* table, __m256i x) {
     const __m256 t = _mm256_load_ps(table);
-    if constexpr (K == 4) return _mm256_permutevar_ps(t, x);
+    if constexpr (K <= 4) return _mm256_permutevar_ps(t, x);
     else return _mm256_permutevar8x32_ps(t, x);
 }
 

@@ -1,10 +1,11 @@
-// The single-precision pass of fast.hpp with sixteen rows at a time (AVX-512): the same checks, bit for bit.
+// The single-precision pass of fast.hpp with sixteen rows at a time (AVX-512), for 2 to 16 formats: the same checks, bit for bit.
 #pragma once
 
 #include "fast.hpp"
 
 #if BW_FAST
 #define BW_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl")))
+#define BW_AVX512_INLINE BW_AVX512 __attribute__((always_inline)) inline
 
 namespace bitwright {
 
@@ -48,15 +49,43 @@ BW_AVX512 inline void differences512(const uint8_t* a, const uint8_t* b, int cou
     }
 }
 
+// The four 4x4 blocks in the lanes of 128 bits, transposed.
+BW_AVX512_INLINE void turned(__m512 a, __m512 b, __m512 c, __m512 d, __m512* l) {
+    const __m512 ab0 = _mm512_unpacklo_ps(a, b), ab1 = _mm512_unpackhi_ps(a, b);
+    const __m512 cd0 = _mm512_unpacklo_ps(c, d), cd1 = _mm512_unpackhi_ps(c, d);
+    l[0] = _mm512_shuffle_ps(ab0, cd0, 0x44);
+    l[1] = _mm512_shuffle_ps(ab0, cd0, 0xEE);
+    l[2] = _mm512_shuffle_ps(ab1, cd1, 0x44);
+    l[3] = _mm512_shuffle_ps(ab1, cd1, 0xEE);
+}
+
+// Formats j of sixteen rows of K floats at `p`, in the order of the rows: four formats of four rows meet in the load. Of fewer than 4
+// formats floats of the next row are read as well.
+template <int K>
+BW_AVX512_INLINE void rows_columns(const float* p, __m512* l) {
+    for (int g = 0; g < (K + 3) / 4; ++g) {
+        const float* from = p + four_at<K>(g);
+        __m512 r[4], c[4];
+        for (int e = 0; e < 4; ++e) {
+            r[e] = _mm512_castps128_ps512(_mm_loadu_ps(from + e * K));
+            r[e] = _mm512_mask_broadcast_f32x4(r[e], 0x00F0, _mm_loadu_ps(from + (4 + e) * K));
+            r[e] = _mm512_mask_broadcast_f32x4(r[e], 0x0F00, _mm_loadu_ps(from + (8 + e) * K));
+            r[e] = _mm512_mask_broadcast_f32x4(r[e], 0xF000, _mm_loadu_ps(from + (12 + e) * K));
+        }
+        turned(r[0], r[1], r[2], r[3], c);
+        for (int j = 4 * g; j < std::min(K, 4 * g + 4); ++j) l[j] = c[j - four_at<K>(g)];
+    }
+}
+
 // Row of each lane after `columns16`.
 template <int K>
 constexpr int lane_row(int p) {
-    return K == 4 ? p : 8 * (p / 8) + p / 4 % 2 + 2 * (p % 4);
+    return K != 8 ? p : 8 * (p / 8) + p / 4 % 2 + 2 * (p % 4);
 }
 
 // Formats j of sixteen rows of K floats at `p`, in the order of `lane_row`.
 template <int K>
-BW_AVX512 __attribute__((always_inline)) inline void columns16(const float* p, __m512* l) {
+BW_AVX512_INLINE void columns16(const float* p, __m512* l) {
     if constexpr (K == 4) {   // formats 0 and 1, then 2 and 3, of eight rows at a time
         const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
         const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(2));
@@ -69,6 +98,7 @@ BW_AVX512 __attribute__((always_inline)) inline void columns16(const float* p, _
         l[3] = _mm512_shuffle_f32x4(ab2, cd2, 0xEE);
         return;
     }
+    if constexpr (K != 8) return rows_columns<K>(p, l);
     __m512 t[K];
     for (int g = 0; g < K / 4; ++g) {
         const float* q = p + 64 * g;
@@ -96,9 +126,9 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
         lane_of[lane_row<K>(q)] = q;
     }
     const __m512i rows = _mm512_load_si512(row_of), lanes = _mm512_load_si512(lane_of);
-    const __m512i rates_of = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.rate)));
+    const __m512i rates_of = _mm512_load_si512(p.rate);
     __m512 need_of[K];
-    for (int j = 0; j < K; ++j) need_of[j] = _mm512_broadcast_f32x8(_mm256_load_ps(p.need[j]));
+    for (int j = 0; j < K; ++j) need_of[j] = _mm512_load_ps(p.need[j]);
     __m512d total = _mm512_setzero_pd();
     __m512i spent = _mm512_setzero_si512(), weighed = _mm512_setzero_si512();
     for (int i = 0; i < count; i += 16) {
@@ -124,7 +154,7 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
         __mmask16 sure = 0xFFFF;
         for (int j = 0; j < K; ++j) {
             __m512 need;
-            if constexpr (K == 4) need = _mm512_permutevar_ps(need_of[j], x);
+            if constexpr (K <= 4) need = _mm512_permutevar_ps(need_of[j], x);
             else need = _mm512_permutexvar_ps(x, need_of[j]);
             if constexpr (!kEqual) need = _mm512_mul_ps(need, w);
             sure = _mm512_mask_cmp_ps_mask(sure, _mm512_sub_ps(l[j], chosen), need, _CMP_GE_OQ);

@@ -94,11 +94,11 @@ class Pass {
     Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, int64_t most, uint8_t* choice)
         : t_(t), id_(id), was_(was), b_(b), most_(most), choice_(choice) {
 #if BW_FAST
-        fast_ = t.single && (t.k == 4 || t.k == 8) && BW_HAS_AVX2 && !flushes() && t.top_size < (int64_t{1} << 32) &&
+        fast_ = t.single && t.k >= 2 && t.k <= (wide_ ? kFastest : 8) && BW_HAS_AVX2 && !flushes() && t.top_size < (int64_t{1} << 32) &&
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
-        sieve_is_ = fast_ && wide_ && (t.k == 8 || t.size != nullptr) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
+        sieve_is_ = fast_ && wide_ && (t.k > 4 || t.size != nullptr) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
 #endif
     }
 
@@ -110,10 +110,9 @@ class Pass {
     bool run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
 #if BW_FAST
         if (fast_) {
-            const int64_t whole = begin + (end - begin) / 8 * 8;
-            const bool fine = t_.k == 4 ? (t_.size == nullptr ? blocks<4, true>(begin, whole, sums, out) : blocks<4, false>(begin, whole, sums, out))
-                                        : (t_.size == nullptr ? blocks<8, true>(begin, whole, sums, out) : blocks<8, false>(begin, whole, sums, out));
-            if (!fine) return false;
+            const int64_t last = t_.k < 4 ? std::min(end, t_.n - 1) : end;   // of so few formats the next row is read as well
+            const int64_t lanes = t_.k > 8 ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
+            if (!fast_run(begin, whole, sums, out)) return false;
             begin = whole;
         }
 #endif
@@ -166,14 +165,20 @@ class Pass {
         for (int p = 0; p < many; ++p) {
             const int q = place[p], x = choice[q];
             const int64_t i = at + q, size = kEqual ? 1 : load(t_.size + i);
-            const __m256 chosen = _mm256_set1_ps(loss[i * K + x]);
-            const __m256 row = K == 8 ? _mm256_loadu_ps(loss + i * K) : _mm256_castps128_ps256(_mm_loadu_ps(loss + i * K));
-            __m256 need = _mm256_load_ps(prices_.of[x]);
-            if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(static_cast<float>(size)));
             constexpr int all = (1 << K) - 1;
-            const int64_t listed = (_mm256_cmp_ps_mask(_mm256_sub_ps(row, chosen), need, _CMP_GE_OQ) & all) != all;
-            if constexpr (K == 8) _mm256_storeu_ps(reinterpret_cast<float*>(rows + n * 32), row);
-            else _mm_storeu_ps(reinterpret_cast<float*>(rows + n * 16), _mm256_castps256_ps128(row));
+            const float best = loss[i * K + x];
+            int64_t listed;
+            if constexpr (K <= 8) {
+                const __m256 row = K == 8 ? _mm256_loadu_ps(loss + i * K) : K == 4 ? _mm256_castps128_ps256(_mm_loadu_ps(loss + i * K)) : _mm256_maskz_loadu_ps(all, loss + i * K);
+                __m256 need = _mm256_load_ps(prices_.of[x]);
+                if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(static_cast<float>(size)));
+                listed = (_mm256_cmp_ps_mask(_mm256_sub_ps(row, _mm256_set1_ps(best)), need, _CMP_GE_OQ) & all) != all;
+            } else {
+                __m512 need = _mm512_load_ps(prices_.of[x]);
+                if constexpr (!kEqual) need = _mm512_mul_ps(need, _mm512_set1_ps(static_cast<float>(size)));
+                listed = (_mm512_cmp_ps_mask(_mm512_sub_ps(_mm512_maskz_loadu_ps(all, loss + i * K), _mm512_set1_ps(best)), need, _CMP_GE_OQ) & all) != all;
+            }
+            std::memcpy(rows + n * (4 * K), loss + i * K, 4 * K);
             ids[n] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
             formats[n] = static_cast<uint8_t>(x);
             if constexpr (!kEqual) {
@@ -181,13 +186,25 @@ class Pass {
                 weight += -listed & size;
             }
             spent += (listed - 1) & (t_.rate[x] * size);
-            lost += _mm_cvtsd_f64(_mm_maskz_cvtps_pd(static_cast<__mmask8>(1 - listed), _mm256_castps256_ps128(chosen)));
+            lost += _mm_cvtsd_f64(_mm_maskz_cvtps_pd(static_cast<__mmask8>(1 - listed), _mm_set1_ps(best)));
             n += listed;
         }
         out.n = n;
         out.total_size += weight;
         cost += spent;
         sum += lost;
+    }
+
+    bool fast_run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
+        switch (t_.k) {
+#define BW_CASE(K) \
+    case K: \
+        return t_.size == nullptr ? blocks<K, true>(begin, end, sums, out) : blocks<K, false>(begin, end, sums, out);
+            BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8) BW_CASE(9) BW_CASE(10)
+            BW_CASE(11) BW_CASE(12) BW_CASE(13) BW_CASE(14) BW_CASE(15) BW_CASE(16)
+#undef BW_CASE
+            default: return false;
+        }
     }
 
     // The sieve's centre: the middle one of the rates that some rows choose.
@@ -218,8 +235,8 @@ class Pass {
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }
             if (!sieved) {
-                if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
-                else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                if (K > 8 || (wide_ && count % 16 == 0)) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                else if constexpr (K <= 8) fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
                 if (sieve_is_ == Sieve::kUntuned && count > 0) tune(choice, count);
             }
             cost += b.cost;
@@ -301,7 +318,7 @@ class Pass {
     // sizes it saves more, and of 4 formats of equal size nothing.
     static constexpr double kNarrow = 1.0 / 16;
     template <int K, bool kEqual>
-    static constexpr int kLooked = kEqual ? 12 : K == 4 ? 32 : 48;
+    static constexpr int kLooked = kEqual ? 12 : K <= 4 ? 32 : 48;
     static constexpr int64_t kAhead = 1024;
     enum class Sieve { kNone, kUntuned, kTuned };
     Sieve sieve_is_ = Sieve::kNone;

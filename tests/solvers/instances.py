@@ -13,9 +13,15 @@ SPREAD = {"tails": 3.0}
 LAYERS = 4096 * np.array([4096, 1024, 1024, 4096, 14336, 14336, 14336])
 #: Sixteenths of a bit, as in the k-quants.
 RATES = {
+    2: [48, 72],
+    3: [33, 55, 88],
     4: [32, 48, 64, 128],
+    5: [33, 42, 55, 88, 136],
+    6: [33, 42, 55, 68, 88, 136],
+    7: [33, 42, 55, 68, 72, 88, 136],
     8: [33, 42, 55, 68, 72, 88, 105, 136],
     12: [17, 25, 33, 42, 55, 60, 68, 72, 88, 105, 120, 136],
+    16: [17, 25, 33, 42, 50, 55, 60, 68, 72, 80, 88, 96, 105, 112, 120, 136],
 }
 
 
@@ -44,6 +50,6 @@ def instance(family: str, n: int, k: int, seed: int, *, bits: float = 3.5, dtype
         importance = size * np.exp(rng.normal(0, 1.5, n))
         loss = importance[:, None] * 4.0 ** -(rate / 16) * np.exp(0.15 * rng.normal(size=(n, k)))
         bad = np.flatnonzero(rng.random(n) < 0.1)
-        loss[bad, rng.integers(1, k - 1, len(bad))] *= rng.uniform(1.5, 4.0, len(bad))
+        loss[bad, rng.integers(1, max(2, k - 1), len(bad))] *= rng.uniform(1.5, 4.0, len(bad))
     limit = int(bits * 16 * int(size.sum()))
     return Problem((loss / loss.sum()).astype(dtype), (compact_bits(size, rate, 16),), (Limit("bits", limit),))
