@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bw_core_search.restype = i32
     found.bw_solve_table.argtypes = [
-        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i32, i64, real, real, i32, i64,
+        pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i64, i32, i64, real, real, i32, i64,
         i64, real, ctypes.c_uint64, pointer, pointer, pointer,
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
@@ -154,8 +154,8 @@ def solve_table(
     reals = ctypes.addressof(out)
     status = native.bw_solve_table(
         _address(loss), loss.itemsize == 4, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total,
-        known.most, known.divisor, mapped, limit, *near, threads, full_rows, WORK, seconds, seed & (2**64 - 1),
-        _address(choice), reals, reals + _INTS_AT,
+        known.most, known.least, known.divisor, mapped, limit, *near, threads, full_rows, WORK, seconds,
+        seed & (2**64 - 1), _address(choice), reals, reals + _INTS_AT,
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")

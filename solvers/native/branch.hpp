@@ -16,11 +16,12 @@ namespace bitwright {
 class Branch {
   public:
     // How a branch is closed: by the states of its core, or by its halves with at most so many `choices` (halves.hpp), up to a
-    // difference of plans, `within`, that counts as none. search_only: end where all that is left is to prove it.
+    // difference of plans, `within`, that counts as none. search_only: end where all that is left is to prove it. begun: with nothing
+    // fixed, its halves were looked at.
     struct Manner {
         int64_t choices = 0;
         double within = 0.0;
-        bool search_only = false;
+        bool search_only = false, begun = false;
     };
 
     // cells: those of one row together; gap: that of the best plan in hand.
@@ -46,7 +47,7 @@ class Branch {
                 break;
             }
             open_.pop();
-            if (node.split < 0 || finished(node)) continue;
+            if (node.split < 0 || (!(manner_.begun && node.fixed.empty()) && finished(node))) continue;
             if (only_proof_) return std::move(result_);
             for (int64_t option = start_[node.split] - 1; option < start_[node.split + 1]; ++option) {
                 Node child = node;

@@ -18,6 +18,13 @@ struct Cell {
     int format;
 };
 
+// Rows of cells, those of one row together.
+inline int64_t count_rows(const std::vector<Cell>& cells) {
+    int64_t rows = cells.empty() ? 0 : 1;
+    for (size_t q = 1; q < cells.size(); ++q) rows += cells[q].row != cells[q - 1].row;
+    return rows;
+}
+
 class Closer {
   public:
     // cells: those that may matter, in any order; end: when to stop, on the clock of `now`.

@@ -64,7 +64,7 @@ inline double cost_near(const Table& t, double slope, int64_t every) {
 // them once, near the target: what a part says of the change from there is right to a tenth or two.
 // loose: how many margins are near enough.
 inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads, double loose = 2) {
-    constexpr int tries = 6;
+    constexpr int tries = 10;
     constexpr int64_t part = 1 << 12, thinnest = 8;
     struct Point { double x, cost; };
     if (b.high >= 0x1p800 || !(b.low < b.high) || t.n == 0) return b;
@@ -72,8 +72,10 @@ inline Bracket around(const Table& t, double target, double margin, double share
     double off = 0.0;
     const auto cost = [&](double x) { return every > 1 ? cost_near(t, x, every) + off : cost_at(t, x, threads); };
     const auto guess = [](const Point& a, const Point& z, double goal) {
-        const double at = std::clamp((a.cost - goal) / std::max(a.cost - z.cost, 1.0), 0.02, 0.98);
-        return a.x > 0 && z.x > 4 * a.x ? a.x * std::pow(z.x / a.x, at) : a.x + at * (z.x - a.x);
+        const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
+        // Far apart, cost says little: above the steepest steps it does not change at all.
+        if (a.x > 0 && z.x > 4 * a.x) return a.x * std::pow(z.x / a.x, std::clamp(at, 0.3, 0.7));
+        return a.x + std::clamp(at, 0.02, 0.98) * (z.x - a.x);
     };
     Point low{b.low, cost(b.low)}, high{b.high, cost(b.high)};
     margin = std::max(margin, share * (low.cost - high.cost));
@@ -114,9 +116,9 @@ class Rounds {
     static constexpr int64_t kLeast = 1 << 12;   // rows that make two stretches
 
     // ratio: what a unit of size may cost. deviation: of a row's part of the target, where known; widest: its dearest step. turn: where the
-    // parts of each stretch begin.
-    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int threads, uint8_t* choice)
-        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), threads_(threads), choice_(choice),
+    // parts of each stretch begin. least: rows to be listed at the end, or more.
+    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, int threads, uint8_t* choice)
+        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), threads_(threads), choice_(choice),
           part_(kPart * std::clamp<int64_t>(t.n / (kLots * kPart * kParts), 1, kWidest)), stretches_(t.n / (part_ * kParts)),
           off_(static_cast<size_t>(stretches_), 0.0) {}
 
@@ -134,7 +136,9 @@ class Rounds {
             from = to;
             const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
-            Bracket inner = around(all.rows.view(t_), target, margin(share), kTolerance, b, threads_, kLoose);
+            // No fewer rows than the last level takes: those just outside matter to the core.
+            const double held = std::min(0.25, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(all.rows.n, 1)));
+            Bracket inner = around(all.rows.view(t_), target, margin(share), std::max(kTolerance, held), b, threads_, kLoose);
             widen(inner, false, b);
             keep(all, inner, loss);
             b = inner;
@@ -267,6 +271,7 @@ class Rounds {
     Table t_;
     double ratio_, deviation_, widest_;
     uint64_t turn_;
+    int64_t least_;
     int threads_;
     uint8_t* choice_;
     int64_t part_, stretches_, weight_ = 0, passed_ = 0, settled_ = 0;

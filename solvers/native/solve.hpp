@@ -7,6 +7,7 @@
 #include "dense.hpp"
 #include "filler.hpp"
 #include "levels.hpp"
+#include "totals.hpp"
 
 namespace bitwright {
 
@@ -53,6 +54,7 @@ class Solve {
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
     static constexpr int64_t kFew = 1 << 10;
+    static constexpr double kTotals = 0x1p22;   // additions of a table of totals
     static constexpr int64_t kSampled = 2048;
     static constexpr int64_t kWalk = 1 << 13;
     static constexpr double kFree = 1e-6;
@@ -161,17 +163,16 @@ class Solve {
             if (or_nothing && static_cast<int64_t>(groups.size()) > most_rows) return false;
         }
         std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rate < b.rate; });
-        const bool whole = static_cast<int64_t>(groups.size()) <= most_rows;
-        answer_.core = static_cast<int64_t>(groups.size());
+        const int64_t rows = static_cast<int64_t>(groups.size());
+        const bool whole = rows <= most_rows;
         if (!whole) groups.resize(most_rows);
-        std::vector<int64_t> start{0}, dcost;
+        std::vector<int64_t> start{0}, dcost, place;
         std::vector<double> penalty;
-        std::vector<const Cell*> flat;
         for (const Group& g : groups) {
             for (size_t q = g.begin; q < g.end; ++q) {
                 dcost.push_back(cells[q].dcost);
                 penalty.push_back(cells[q].penalty);
-                flat.push_back(&cells[q]);
+                place.push_back(static_cast<int64_t>(q));
             }
             start.push_back(static_cast<int64_t>(dcost.size()));
         }
@@ -182,13 +183,19 @@ class Solve {
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;
         }
-        answer_.states = std::max(answer_.states, found.states);
-        if (found.gap < answer_.gap) {
-            answer_.gap = found.gap;
-            moves_.clear();
-            for (int64_t q : found.cells) moves_.push_back(*flat[q]);
-        }
+        for (int64_t& q : found.cells) q = place[static_cast<size_t>(q)];
+        take(found, cells, rows);
         return whole && found.complete;
+    }
+
+    // What a search of some cells found, of so many rows.
+    void take(const CoreResult& found, const std::vector<Cell>& cells, int64_t rows) {
+        answer_.states = std::max(answer_.states, found.states);
+        answer_.core = rows;
+        if (!(found.gap < answer_.gap)) return;
+        answer_.gap = found.gap;
+        moves_.clear();
+        for (const int64_t q : found.cells) moves_.push_back(cells[static_cast<size_t>(q)]);
     }
 
     // Branch on the rows that the relaxation splits, of every `every`-th row of the table looked at and the critical one. True when
@@ -197,20 +204,8 @@ class Solve {
         const std::vector<Cell> cells = sampled(every).cells;
         const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
         const CoreResult found = Branch(cells, answer_.slope, slack_, answer_.gap, effort, manner).run();
-        answer_.states = std::max(answer_.states, found.states);
-        answer_.core = count_rows(cells);
-        if (found.gap < answer_.gap) {
-            answer_.gap = found.gap;
-            moves_.clear();
-            for (const int64_t q : found.cells) moves_.push_back(cells[static_cast<size_t>(q)]);
-        }
+        take(found, cells, count_rows(cells));
         return found.complete && every == 1;
-    }
-
-    static int64_t count_rows(const std::vector<Cell>& cells) {
-        int64_t rows = cells.empty() ? 0 : 1;
-        for (size_t q = 1; q < cells.size(); ++q) rows += cells[q].row != cells[q - 1].row;
-        return rows;
     }
 
     struct Sample {
@@ -254,14 +249,24 @@ class Solve {
         }
         CoreResult found{answer_.gap, false, 0, 0, {}};
         Halves(std::move(options), rows, answer_.slope, slack_).run(found, enough, kChoices, end_, true);
-        answer_.states = std::max(answer_.states, found.states);
-        answer_.core = static_cast<int64_t>(rows);
-        if (found.gap < answer_.gap) {
-            answer_.gap = found.gap;
-            moves_.clear();
-            for (const int64_t q : found.cells) moves_.push_back(cells[static_cast<size_t>(q)]);
-        }
+        take(found, cells, static_cast<int64_t>(rows));
         return answer_.gap <= enough;
+    }
+
+    // By a table of totals from the nearest rows on (totals.hpp). True when no plan of these cells is better.
+    bool totalled(const std::vector<Cell>& cells, double enough, double most) {
+        if (!(answer_.slope > 0)) return false;
+        const CoreResult found = Totals(cells, answer_.slope, slack_, step_, answer_.gap).run(enough, most);
+        take(found, cells, count_rows(cells));
+        return found.complete;
+    }
+
+    // The same where costs are few: a good plan from the cells of this level, and then the proof on the one that has all rows of use.
+    bool by_totals(size_t& level, const std::vector<Cell>& cells, double enough) {
+        const bool best = totalled(cells, enough, kTotals / 16);
+        if (answer_.gap <= enough || (best && (level <= 1 || answer_.gap <= reach(level)))) return best;
+        while (level > 1 && reach(level) < answer_.gap) look_at(--level);
+        return totalled(sampled(1).cells, enough, kTotals);
     }
 
     // The same by a table of totals, where there are few of them.
@@ -293,13 +298,14 @@ class Solve {
             for (int b = 0; b < a; ++b)
                 if (t_.rate[a] != t_.rate[b]) least = std::min(least, std::fabs(static_cast<double>(t_.rate[a] - t_.rate[b])));
         const Bracket b = levels_->bracket(level);
-        const double size = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
+        const double size = static_cast<double>(t_.size == nullptr ? t_.one_size : std::max({t_.least_size, t_.divisor, int64_t{1}}));
         return std::max(0.0, std::min(b.high - answer_.slope, answer_.slope - b.low)) * least * size;
     }
 
     // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
     double useless() {
-        const int64_t step = cost_step(t_), rest = step > 0 ? slack_ % step : slack_;
+        step_ = cost_step(t_);
+        const int64_t rest = step_ > 0 ? slack_ % step_ : slack_;
         slack_ -= rest;
         return answer_.slope * static_cast<double>(rest);
     }
@@ -329,7 +335,8 @@ class Solve {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
         const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude();
-        const Branch::Manner search_only{kChoices, counted, true}, to_the_end{kChoices, counted, false};
+        const Branch::Manner to_the_end{kChoices, counted, false};
+        Branch::Manner search_only{kChoices, counted, true};
         if (answer_.gap <= tiny) return true;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
@@ -341,8 +348,14 @@ class Solve {
                 if (done(search(kNear, kFew, tiny, true))) return true;
                 cells = sampled(every).cells;
             }
-            if (mostly_free(cells)) combine(every, counted);
-            else if (t_.n >= kLong) halved(cells, counted);
+            const bool free = mostly_free(cells);
+            if (levels_ != nullptr && !free && every == 1 && Totals::serves(cells, slack_, step_)) {
+                const bool best = by_totals(level, cells, counted);
+                if (done(best)) return true;
+                if (best && t_.n >= kLong && answer_.gap <= small) return false;
+            }
+            if (free) combine(every, counted);
+            else if (t_.n >= kLong) search_only.begun = !halved(cells, counted);
             if (answer_.gap <= counted) return true;
         }
         if (done(branched(tiny, kSearched, search_only, every))) return true;
@@ -383,7 +396,7 @@ class Solve {
     std::unique_ptr<Levels> levels_;
     std::vector<Cell> moves_;
     double end_ = 0.0;
-    int64_t slack_ = 0, work_ = 0;
+    int64_t slack_ = 0, work_ = 0, step_ = 0;   // step: every cost of a deviation is a multiple of it
 };
 
 }  // namespace bitwright

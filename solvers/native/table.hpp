@@ -44,6 +44,7 @@ struct Table {
     const int64_t* rate;
     int64_t total_size = 0, top_size = 0, divisor = 0;
     bool mapped = false;
+    int64_t least_size = 0;   // or 0 where it is not known
 
     double loss_at(int64_t i, int j) const {
         return single ? load(static_cast<const float*>(loss) + i * k + j) : load(static_cast<const double*>(loss) + i * k + j);
@@ -86,6 +87,7 @@ inline Table measured(Table t) {
         }
         t.total_size = sum;
         t.top_size = high;
+        t.least_size = low;
         t.divisor = divisor;
         if (low != high) return t;
         t.one_size = high;

@@ -1,0 +1,173 @@
+// The core of a large table whose costs are few: a table of totals, from the rows of least penalty on.
+//
+// With equal sizes, or a few, deviations add up to few different totals, and the least penalty of each is kept (Bellman 1957), not
+// lists of states. Rows come by rising penalty, so that the first hundred give a plan near the best one, and the table ends where a
+// row alone would pay more than that plan's gap. Totals beyond a window are left out: to leave it and come back takes deviations of
+// so much cost both ways, and where the cheapest of them (in part, as in a relaxation) pay more than the gap, nothing was missed.
+#pragma once
+
+#include "closer.hpp"
+#include "fast512.hpp"
+
+namespace bitwright {
+
+class Totals {
+  public:
+    // Whether costs are few: the slack and most deviations are at most so many steps.
+    static bool serves(const std::vector<Cell>& cells, int64_t slack, int64_t step) {
+        if (step <= 0 || slack / step > kFewest) return false;
+        const auto few = std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return std::abs(c.dcost) / step <= kFewest; });
+        return 8 * few >= 7 * static_cast<int64_t>(cells.size());
+    }
+
+    // cells: those of one row together. step: all costs, and the slack, are multiples of it.
+    Totals(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap)
+        : cells_(cells), price_(slope * static_cast<double>(step)), slack_(slack / step), step_(step), gap_(gap) {
+        for (size_t q = 0; q < cells.size(); ++q) {
+            if (q == 0 || cells[q].row != cells[q - 1].row) groups_.push_back({kInfinity, q, q});
+            groups_.back().end = q + 1;
+            groups_.back().least = std::min(groups_.back().least, cells[q].penalty);
+        }
+        const auto nearer = [](const Group& a, const Group& b) { return a.least != b.least ? a.least < b.least : a.begin < b.begin; };
+        if (groups_.size() > kGroups) {
+            std::nth_element(groups_.begin(), groups_.begin() + kGroups, groups_.end(), nearer);
+            cut_ = groups_[kGroups].least;
+            groups_.resize(kGroups);
+        }
+        std::sort(groups_.begin(), groups_.end(), nearer);
+    }
+
+    // The best plan and its gap; complete where none is better. It ends where the gap is at most `enough`, or after `most` additions.
+    CoreResult run(double enough, double most) {
+        CoreResult best{gap_, false, 0, 0, {}};
+        int64_t dearest = slack_;
+        for (size_t g = 0; g < std::min(groups_.size(), kFirst); ++g)
+            for (size_t q = groups_[g].begin; q < groups_[g].end; ++q) dearest = std::max(dearest, std::abs(cells_[q].dcost / step_));
+        for (int64_t window = 2 * dearest; !best.complete && best.gap > enough && window <= kWidest && best.work < static_cast<int64_t>(most); window *= 2)
+            fill(window, enough, most, best);
+        return best;
+    }
+
+  private:
+    static constexpr size_t kGroups = 1 << 10, kFirst = 64;
+    static constexpr int64_t kFewest = 1 << 11, kWidest = 1 << 14;
+
+    struct Group {
+        double least;
+        size_t begin, end;
+    };
+
+    // One table, of totals no further than `window` from none.
+    void fill(int64_t window, double enough, double most, CoreResult& best) {
+        std::vector<double> now_at(1, 0.0), next;
+        std::vector<std::vector<uint8_t>> taken;
+        std::vector<int64_t> lows{0};
+        int64_t low = 0, high = 0, at = 0, found = -1;
+        size_t g = 0;
+        for (; g < groups_.size() && groups_[g].least < best.gap && best.gap > enough && best.work < static_cast<int64_t>(most); ++g) {
+            int64_t to_low = low, to_high = high;
+            for (size_t q = groups_[g].begin; q < groups_[g].end; ++q) {
+                if (!(cells_[q].penalty < best.gap)) continue;
+                to_low = std::max(-window, std::min(to_low, low + cells_[q].dcost / step_));
+                to_high = std::min(window, std::max(to_high, high + cells_[q].dcost / step_));
+            }
+            const int64_t width = to_high - to_low + 1;
+            next.assign(static_cast<size_t>(width), kInfinity);
+            std::copy(now_at.begin(), now_at.end(), next.begin() + (low - to_low));
+            taken.emplace_back(static_cast<size_t>(width), 0);
+            for (size_t q = groups_[g].begin; q < groups_[g].end; ++q) {
+                if (!(cells_[q].penalty < best.gap)) continue;
+                const int64_t shift = cells_[q].dcost / step_, first = std::max(to_low, low + shift), last = std::min(to_high, high + shift);
+                if (last < first) continue;
+                lower(now_at.data() + (first - shift - low), cells_[q].penalty, static_cast<uint8_t>(q - groups_[g].begin + 1), last - first + 1,
+                      next.data() + (first - to_low), taken.back().data() + (first - to_low));
+                best.work += last - first + 1;
+            }
+            now_at.swap(next);
+            low = to_low;
+            high = to_high;
+            lows.push_back(low);
+            const double worth = best.gap / price_;   // steps of the slack that are worth the gap
+            const int64_t from = worth < 0x1p60 ? std::max(low, slack_ - static_cast<int64_t>(worth) - 1) : low;
+            for (int64_t c = from; c <= std::min(high, slack_); ++c) {
+                const double gap = now_at[static_cast<size_t>(c - low)] + price_ * static_cast<double>(slack_ - c);
+                if (!(gap < best.gap)) continue;
+                best.gap = gap;
+                at = c;
+                found = static_cast<int64_t>(g);
+            }
+            best.states = std::max(best.states, width);
+        }
+        const double rest = g < groups_.size() ? groups_[g].least : cut_;
+        best.complete = rest >= best.gap && leaving(window, best.gap) >= best.gap;
+        if (found < 0) return;
+        best.cells.clear();
+        for (int64_t t = found; t >= 0; --t) {
+            const uint8_t cell = taken[static_cast<size_t>(t)][static_cast<size_t>(at - lows[static_cast<size_t>(t) + 1])];
+            if (cell == 0) continue;
+            best.cells.push_back(static_cast<int64_t>(groups_[static_cast<size_t>(t)].begin) + cell - 1);
+            at -= cells_[static_cast<size_t>(best.cells.back())].dcost / step_;
+        }
+    }
+
+    // Least penalty of a plan of use whose total was beyond the window on the way.
+    double leaving(int64_t window, double gap) const {
+        const double back = std::max(0.0, static_cast<double>(window + slack_) - gap / price_);
+        const double w = static_cast<double>(window);
+        return std::min(moving(1, w, gap) + moving(-1, w - static_cast<double>(slack_), gap), moving(-1, w, gap) + moving(1, back, gap));
+    }
+
+    // Least penalty of deviations, the last of them in part, that add (or save) so many steps.
+    double moving(int way, double steps, double gap) const {
+        std::vector<std::pair<double, double>> by_rate;
+        for (const Group& group : groups_)
+            for (size_t q = group.begin; q < group.end; ++q) {
+                const double moved = static_cast<double>(way * (cells_[q].dcost / step_));
+                if (moved > 0 && cells_[q].penalty < gap) by_rate.emplace_back(cells_[q].penalty / moved, moved);
+            }
+        std::sort(by_rate.begin(), by_rate.end());
+        double paid = 0.0;
+        for (const auto& [rate, moved] : by_rate) {
+            const double some = std::min(moved, steps);
+            paid += rate * some;
+            steps -= some;
+            if (!(steps > 0)) return paid;
+        }
+        return steps > 0 ? kInfinity : paid;
+    }
+
+#if BW_FAST
+    BW_AVX512 static int64_t lower512(const double* from, double penalty, uint8_t cell, int64_t count, double* value, uint8_t* cells) {
+        int64_t c = 0;
+        for (; c + 8 <= count; c += 8) {
+            const __m512d v = _mm512_add_pd(_mm512_loadu_pd(from + c), _mm512_set1_pd(penalty)), held = _mm512_loadu_pd(value + c);
+            const __mmask8 less = _mm512_cmp_pd_mask(v, held, _CMP_LT_OQ);
+            const __m128i was = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(cells + c));
+            _mm512_storeu_pd(value + c, _mm512_mask_mov_pd(held, less, v));
+            _mm_storel_epi64(reinterpret_cast<__m128i*>(cells + c), _mm_mask_mov_epi8(was, less, _mm_set1_epi8(static_cast<char>(cell))));
+        }
+        return c;
+    }
+#endif
+
+    static void lower(const double* from, double penalty, uint8_t cell, int64_t count, double* value, uint8_t* cells) {
+        int64_t c = 0;
+#if BW_FAST
+        if (has_avx512()) c = lower512(from, penalty, cell, count, value, cells);
+#endif
+        for (; c < count; ++c) {
+            const double v = from[c] + penalty;
+            const bool less = v < value[c];
+            value[c] = less ? v : value[c];
+            cells[c] = less ? cell : cells[c];
+        }
+    }
+
+    const std::vector<Cell>& cells_;
+    double price_;   // of a step
+    int64_t slack_, step_;
+    double gap_, cut_ = kInfinity;   // the least penalty of a row that was left out
+    std::vector<Group> groups_;
+};
+
+}  // namespace bitwright

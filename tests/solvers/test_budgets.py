@@ -1,0 +1,58 @@
+"""Large tables at budgets near the cheapest and the dearest plan, where few rows have slopes near the critical one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from solvers import native
+from tests.solvers.instances import instance
+
+WHOLE = 1 << 40
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.9, 0.97, 0.99])
+@pytest.mark.parametrize(
+    ("family", "k", "seed"), [("groups", 8, 0), ("experts", 4, 1), ("layers", 8, 2), ("layers", 3, 3)]
+)
+def test_few_costs_are_proved_by_a_table_of_totals(family: str, k: int, seed: int, share: float) -> None:
+    given = instance(family, 40_000, k, seed, dtype=np.float32)
+    size, rate = given.resources[0].size, given.resources[0].rate
+    assert size is not None
+    assert rate is not None
+    bound = int(size.sum() * (rate.min() + share * (rate.max() - rate.min())))
+    whole = native.solve_table(given.loss, bound, size=size, rate=rate, full_rows=WHOLE)
+    answer = native.solve_table(given.loss, bound, size=size, rate=rate)
+    scale = whole.loss + whole.slope * bound
+    assert answer.status == native.OPTIMAL
+    assert int((size * rate[answer.choice]).sum()) == answer.cost <= bound
+    assert answer.loss <= whole.loss + 2e-12 * scale
+    if whole.status == native.OPTIMAL:
+        assert answer.loss == pytest.approx(whole.loss, abs=2e-12 * scale)
+
+
+@pytest.mark.parametrize("family", ["hetero", "oddsize"])
+def test_a_bracket_far_above_the_steepest_steps_becomes_narrow(family: str) -> None:
+    """At 1 % of the range cost hardly changes over most multipliers that a sample allows."""
+    given = instance(family, 1 << 19, 4, 0, dtype=np.float32)
+    size, rate = given.resources[0].size, given.resources[0].rate
+    assert size is not None
+    assert rate is not None
+    bound = int(size.sum() * (rate.min() + 0.01 * (rate.max() - rate.min())))
+    answer = native.solve_table(given.loss, bound, size=size, rate=rate)
+    assert answer.passes == 1
+    assert answer.listed < given.n // 25
+
+
+@pytest.mark.parametrize(("family", "share"), [("layers", 0.99), ("experts", 0.95)])
+def test_a_dear_budget_takes_no_search_of_states(family: str, share: float) -> None:
+    """Before, halves and branches over 35,000 choices and more, and a search of all rows after them."""
+    given = instance(family, 1 << 19, 8, 0, dtype=np.float32)
+    size, rate = given.resources[0].size, given.resources[0].rate
+    assert size is not None
+    assert rate is not None
+    bound = int(size.sum() * (rate.min() + share * (rate.max() - rate.min())))
+    answer = native.solve_table(given.loss, bound, size=size, rate=rate)
+    assert answer.status == native.OPTIMAL
+    assert answer.states < 5_000
