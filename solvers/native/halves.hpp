@@ -57,8 +57,8 @@ class Halves {
     enum class Left { kNothing, kProof, kMuch };   // what there is left to do
 
     // Lower the gap of `best` until `enough`, or until kQuick choices of a half were looked at; then `most` of them where that is
-    // all. search_only: not for a proof alone. kNothing: no plan is better (or `enough`); kProof: to look at all is affordable.
-    Left run(CoreResult& best, double enough, int64_t most, double end, bool search_only) const {
+    // all. search_only: not for a proof alone. far: a gap that this will not make small; it ends after a first look. kNothing: no plan is better (or `enough`); kProof: to look at all is affordable.
+    Left run(CoreResult& best, double enough, int64_t most, double end, bool search_only, double far = kInfinity) const {
         for (const int64_t cap : {kFirst, kSecond, kQuick, most}) {
             const bool few = std::max(all_[0], all_[1]) <= static_cast<double>(cap);   // whatever they cost
             const double wide = std::min(cut_, few ? best.gap : affordable(best.gap, static_cast<double>(cap)));
@@ -74,7 +74,7 @@ class Halves {
             }
             best.complete = best.gap <= wide;
             if (best.complete || best.gap <= enough) return Left::kNothing;
-            if (now() > end) return Left::kMuch;
+            if (now() > end || best.gap > far) return Left::kMuch;
         }
         return Left::kMuch;
     }

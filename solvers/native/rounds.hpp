@@ -71,18 +71,18 @@ inline Bracket around(const Table& t, double target, double margin, double share
     const int64_t every = std::clamp<int64_t>(t.n / part, 1, thinnest);
     double off = 0.0;
     const auto cost = [&](double x) { return every > 1 ? cost_near(t, x, every) + off : cost_at(t, x, threads); };
-    const auto guess = [](const Point& a, const Point& z, double goal) {
+    const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
         // Far apart, cost says little: above the steepest steps it does not change at all.
         if (a.x > 0 && z.x > 4 * a.x) return a.x * std::pow(z.x / a.x, std::clamp(at, 0.3, 0.7));
-        return a.x + std::clamp(at, 0.02, 0.98) * (z.x - a.x);
+        return a.x + (tried > 2 && tried % 2 == 1 ? 0.5 : std::clamp(at, 0.02, 0.98)) * (z.x - a.x);   // a step is found by halves only
     };
     Point low{b.low, cost(b.low)}, high{b.high, cost(b.high)};
     margin = std::max(margin, share * (low.cost - high.cost));
     if (every > 1) {
         Point from = low, to = high, near = low;
         for (int q = 0; q < tries / 2; ++q) {
-            const double x = guess(from, to, target);
+            const double x = guess(from, to, target, q);
             if (!(x > from.x && x < to.x)) break;
             near = {x, cost(x)};
             (near.cost >= target ? from : to) = near;
@@ -95,7 +95,7 @@ inline Bracket around(const Table& t, double target, double margin, double share
     const double middle = (1 + loose) / 2 * margin;
     Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
     for (int q = 0; q < tries && high.cost < target - loose * margin; ++q) {
-        const double x = guess(inner, high, target - middle);
+        const double x = guess(inner, high, target - middle, q);
         if (!(x > inner.x && x < high.x)) break;
         const Point p{x, cost(x)};
         (p.cost <= target - margin ? high : inner) = p;
@@ -103,7 +103,7 @@ inline Bracket around(const Table& t, double target, double margin, double share
     }
     inner = high;
     for (int q = 0; q < tries && low.cost > target + loose * margin; ++q) {
-        const double x = guess(low, inner, target + middle);
+        const double x = guess(low, inner, target + middle, q);
         if (!(x > low.x && x < inner.x)) break;
         const Point p{x, cost(x)};
         (p.cost >= target + margin ? low : inner) = p;
@@ -137,7 +137,7 @@ class Rounds {
             const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
             // No fewer rows than the last level takes: those just outside matter to the core.
-            const double held = std::min(0.25, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(all.rows.n, 1)));
+            const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(all.rows.n, 1)));
             Bracket inner = around(all.rows.view(t_), target, margin(share), std::max(kTolerance, held), b, threads_, kLoose);
             widen(inner, false, b);
             keep(all, inner, loss);

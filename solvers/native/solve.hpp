@@ -52,12 +52,9 @@ class Solve {
     static constexpr int64_t kTabled = 1 << 10;
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
+    static constexpr int64_t kFew = 1 << 10, kSampled = 2048, kWalk = 1 << 13;
+    static constexpr double kFree = 1e-6, kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
-    static constexpr int64_t kFew = 1 << 10;
-    static constexpr double kTotals = 0x1p22;   // additions of a table of totals
-    static constexpr int64_t kSampled = 2048;
-    static constexpr int64_t kWalk = 1 << 13;
-    static constexpr double kFree = 1e-6;
 
     // The passes serve compact costs whose totals over a block stay exact in a double.
     bool streams() const {
@@ -248,7 +245,7 @@ class Solve {
             if (cells[q].penalty < answer_.gap) options.push_back({cells[q].dcost, cells[q].penalty, static_cast<int64_t>(q), static_cast<int64_t>(rows) - 1});
         }
         CoreResult found{answer_.gap, false, 0, 0, {}};
-        Halves(std::move(options), rows, answer_.slope, slack_).run(found, enough, kChoices, end_, true);
+        Halves(std::move(options), rows, answer_.slope, slack_).run(found, enough, kChoices, end_, true, kFar * enough);
         take(found, cells, static_cast<int64_t>(rows));
         return answer_.gap <= enough;
     }
@@ -342,6 +339,7 @@ class Solve {
         while (level > 0 && base_.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
         const int64_t every = base_.n > kWalk ? base_.n / kSampled : 1;
+        bool best = false;   // of the table looked at
         {
             std::vector<Cell> cells = sampled(every).cells;
             if (every > 1 || count_rows(cells) <= kNear) {
@@ -350,15 +348,15 @@ class Solve {
             }
             const bool free = mostly_free(cells);
             if (levels_ != nullptr && !free && every == 1 && Totals::serves(cells, slack_, step_)) {
-                const bool best = by_totals(level, cells, counted);
+                best = by_totals(level, cells, counted);
                 if (done(best)) return true;
                 if (best && t_.n >= kLong && answer_.gap <= small) return false;
             }
             if (free) combine(every, counted);
-            else if (t_.n >= kLong) search_only.begun = !halved(cells, counted);
+            else if (t_.n >= kLong && !best) search_only.begun = !halved(cells, counted);
             if (answer_.gap <= counted) return true;
         }
-        if (done(branched(tiny, kSearched, search_only, every))) return true;
+        if (!best && done(branched(tiny, kSearched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         while (level > 0 && reach(level) < answer_.gap) look_at(--level);
         if (done(search(kNear, kFew << 3, tiny, true)) || done(branched(tiny, kProved, to_the_end))) return true;
