@@ -9,6 +9,7 @@
 
 #include "closer.hpp"
 #include "halves.hpp"
+#include "rated.hpp"
 #include "select.hpp"
 
 namespace bitwright {
@@ -186,30 +187,12 @@ class Branch {
         return found;
     }
 
-    // Groups by rising least penalty per unit of cost (core_table.py says why).
     CoreResult by_states(const std::vector<Halves::Option>& options, double gap) {
-        struct Group { double rate; size_t begin, end; };
-        std::vector<Group> groups;
-        for (size_t q = 0; q < options.size(); ++q) {
-            if (q == 0 || options[q].row != options[q - 1].row) groups.push_back({kInfinity, q, q});
-            groups.back().end = q + 1;
-            groups.back().rate = std::min(groups.back().rate, options[q].penalty / std::fabs(static_cast<double>(options[q].dcost)));
-        }
-        std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rate < b.rate; });
-        std::vector<int64_t> start{0}, dcost, place;
-        std::vector<double> penalty;
-        for (const Group& group : groups) {
-            for (size_t q = group.begin; q < group.end; ++q) {
-                dcost.push_back(options[q].dcost);
-                penalty.push_back(options[q].penalty);
-                place.push_back(static_cast<int64_t>(q));
-            }
-            start.push_back(static_cast<int64_t>(dcost.size()));
-        }
-        const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalty.data()};
-        CoreResult found = CoreSearch(core, slope_at_, room_, gap, {kStates, kWork, effort_.tiny, effort_.seconds}).run();
+        int64_t all;
+        const Rated core = by_rate(options, std::numeric_limits<int64_t>::max(), all);
+        CoreResult found = CoreSearch(core.table(), slope_at_, room_, gap, {kStates, kWork, effort_.tiny, effort_.seconds}).run();
         result_.work += kDearer * found.work;
-        for (int64_t& q : found.cells) q = place[static_cast<size_t>(q)];
+        core.back(found.cells);
         return found;
     }
 

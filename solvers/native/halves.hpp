@@ -83,6 +83,7 @@ class Halves {
     static constexpr int64_t kFirst = 1 << 12, kSecond = 1 << 14, kQuick = 1 << 15;
     static constexpr size_t kNearest = 1 << 12;
     static constexpr double kListed = 1 << 13;
+    static constexpr int64_t kDearer = 16;   // what listing a choice takes, in choices looked at
     static constexpr int kBins = 256, kSpread = 32;   // places for each choice that is listed
 
     using Side = std::vector<Option>;   // by rising penalty
@@ -161,6 +162,7 @@ class Halves {
         };
         visit(a, 0, 0, 0.0, path, add);
         int64_t count = static_cast<int64_t>(list.size());
+        best.work += (kDearer - 1) * count;
         // One that costs no less and loses no less than another is of no use: so the dearest that fits is the best (of equal costs the last
         // one kept loses least).
         std::vector<Listed> kept;

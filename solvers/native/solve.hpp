@@ -7,6 +7,7 @@
 #include "dense.hpp"
 #include "filler.hpp"
 #include "levels.hpp"
+#include "residues.hpp"
 #include "totals.hpp"
 
 namespace bitwright {
@@ -53,7 +54,7 @@ class Solve {
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kFew = 1 << 10, kSampled = 2048, kWalk = 1 << 13;
-    static constexpr double kFree = 1e-6, kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
+    static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
 
     // The passes serve compact costs whose totals over a block stay exact in a double.
@@ -151,36 +152,23 @@ class Solve {
     // or_nothing: where no more rows and states than that serve for a proof, and not at all otherwise.
     bool search(int64_t most_rows, int64_t states, double tiny, bool or_nothing = false) {
         std::vector<Cell> cells;
-        struct Group { double rate; size_t begin, end; };
-        std::vector<Group> groups;
+        int64_t rows = 0;
         for (int64_t i = 0; i < base_.n; ++i) {
             const size_t begin = cells.size();
-            const double rate = cells_of(i, answer_.gap, cells);
-            if (cells.size() > begin) groups.push_back({rate, begin, cells.size()});
-            if (or_nothing && static_cast<int64_t>(groups.size()) > most_rows) return false;
+            cells_of(i, answer_.gap, cells);
+            rows += cells.size() > begin;
+            if (or_nothing && rows > most_rows) return false;
         }
-        std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rate < b.rate; });
-        const int64_t rows = static_cast<int64_t>(groups.size());
+        const Rated rated = by_rate(cells, most_rows, rows);
         const bool whole = rows <= most_rows;
-        if (!whole) groups.resize(most_rows);
-        std::vector<int64_t> start{0}, dcost, place;
-        std::vector<double> penalty;
-        for (const Group& g : groups) {
-            for (size_t q = g.begin; q < g.end; ++q) {
-                dcost.push_back(cells[q].dcost);
-                penalty.push_back(cells[q].penalty);
-                place.push_back(static_cast<int64_t>(q));
-            }
-            start.push_back(static_cast<int64_t>(dcost.size()));
-        }
-        const CoreTable core{static_cast<int64_t>(groups.size()), start.data(), dcost.data(), penalty.data()};
+        const CoreTable core = rated.table();
         CoreResult found;
         if (!(whole && states > kTabled && tabled(core, states, found))) {
             const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;
         }
-        for (int64_t& q : found.cells) q = place[static_cast<size_t>(q)];
+        rated.back(found.cells);
         take(found, cells, rows);
         return whole && found.complete;
     }
@@ -208,13 +196,6 @@ class Solve {
     struct Sample {
         std::vector<Cell> cells, critical;
     };
-
-    // Whether most deviations cost next to nothing of the gap: slopes are equal, so all of it is what is left of the limit, and no
-    // budget of penalties cuts anything. A few cells that fill it are then found sooner than by branches.
-    bool mostly_free(const std::vector<Cell>& cells) const {
-        const auto free = std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.penalty <= kFree * answer_.gap; });
-        return 2 * free > static_cast<int64_t>(cells.size());
-    }
 
     // Cells of every `every`-th row of the table looked at and of the critical row: that of least penalty per unit of cost.
     Sample sampled(int64_t every) const {
@@ -264,6 +245,21 @@ class Solve {
         if (answer_.gap <= enough || (best && (level <= 1 || answer_.gap <= reach(level)))) return best;
         while (level > 1 && reach(level) < answer_.gap) look_at(--level);
         return totalled(sampled(1).cells, enough, kTotals);
+    }
+
+    // Where a large common divisor of the costs is spoiled by a few rows; where slopes are equal and no bound cuts anything. True when no
+    // plan is better.
+    bool by_residues(double enough) {
+        const std::vector<Cell> cells = sampled(1).cells;
+        const CoreResult found = residual(cells, answer_.slope, slack_, answer_.gap, enough, kSearched, end_);
+        take(found, cells, count_rows(cells));
+        return found.complete;
+    }
+    bool by_filling(double enough) {
+        const std::vector<Cell> cells = sampled(1).cells;
+        const CoreResult found = filled(cells, answer_.slope, slack_, answer_.gap, enough, end_);
+        take(found, cells, count_rows(cells));
+        return found.complete;
     }
 
     // The same by a table of totals, where there are few of them.
@@ -346,7 +342,7 @@ class Solve {
                 if (done(search(kNear, kFew, tiny, true))) return true;
                 cells = sampled(every).cells;
             }
-            const bool free = mostly_free(cells);
+            const bool free = mostly_free(cells, answer_.gap);
             if (levels_ != nullptr && !free && every == 1 && Totals::serves(cells, slack_, step_)) {
                 best = by_totals(level, cells, counted);
                 if (done(best)) return true;
@@ -359,7 +355,10 @@ class Solve {
         if (!best && done(branched(tiny, kSearched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         while (level > 0 && reach(level) < answer_.gap) look_at(--level);
-        if (done(search(kNear, kFew << 3, tiny, true)) || done(branched(tiny, kProved, to_the_end))) return true;
+        if (done(search(kNear, kFew << 3, tiny, true))) return true;
+        const bool few = t_.n < kWalk;
+        if (few && done(by_residues(counted))) return true;
+        if (done(branched(tiny, kProved, to_the_end)) || (few && done(by_filling(counted)))) return true;
         return !spent() && by_states(level, tiny, small, counted);
     }
 
@@ -377,11 +376,8 @@ class Solve {
                 o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
         }
         if (base_.n < kWalk && branched(tiny, kBranched, {})) return true;
-        for (const int64_t states : {int64_t{1} << 14, int64_t{1} << 20}) {
-            if (search(int64_t{1} << 60, states, tiny)) return true;
-            if (spent()) return false;
-        }
-        return false;
+        if (search(int64_t{1} << 60, int64_t{1} << 14, tiny)) return true;
+        return !spent() && search(int64_t{1} << 60, int64_t{1} << 20, tiny, true);
     }
 
     bool spent() const { return work_ >= o_.work || now() > end_; }
