@@ -74,38 +74,37 @@ def _lines(problem: Problem, family: str, seed: int, budgets: list[str], threads
     uneven = resource.sizes.least != resource.sizes.most
     bounds = [int(bits_of(budget, k) * 16 * resource.sizes.total) for budget in budgets]
     clock = time.process_time if threads == 1 else time.perf_counter
-    reads, fronts = [], []
+    fronts: list[float] = []
+    reads: list[list[float]] = [[] for _ in bounds]
     solves: list[list[float]] = [[] for _ in bounds]
-    answers = []
+    listed = [0 for _ in bounds]
     for _ in range(repeats):
-        answers = []
-        for bound, taken in zip(bounds, solves, strict=True):
+        for q, bound in enumerate(bounds):
             begin = clock()
             native.read_seconds(problem.loss, threads)
             if uneven:
                 native.read_seconds(resource.size, threads)
             middle = clock()
-            answers.append(
-                native.solve_table(
-                    problem.loss, bound, size=resource.size, rate=resource.rate, sizes=resource.sizes, threads=threads
-                )
+            answer = native.solve_table(
+                problem.loss, bound, size=resource.size, rate=resource.rate, sizes=resource.sizes, threads=threads
             )
             end = clock()
-            reads.append(middle - begin)
-            taken.append(end - middle)
+            reads[q].append(middle - begin)
+            solves[q].append(end - middle)
+            listed[q] = answer.listed
         begin = clock()
         frontier(problem)
         fronts.append(clock() - begin)
-    read, row = min(reads), k * 4 + 4 + (8 if uneven else 0)
-    for budget, bound, taken, answer in zip(budgets, bounds, solves, answers, strict=True):
+    row = k * 4 + 4 + (8 if uneven else 0)
+    for budget, bound, read, taken, rows in zip(budgets, bounds, reads, solves, listed, strict=True):
         given = replace(problem, limits=(Limit("bits", bound),))
         solution = solve(given, "hull")
         assert verify(given, solution.choice, solution.certificate).ok
         proved = "proved" if solution.certificate.status == "optimal" else "stated"
         yield (
-            f"| {problem.n:.0e} | {k} | {family} | {seed} | {budget} | {read * 1e3:.1f} | {min(taken) * 1e3:.1f} "
-            f"| {min(taken) / read:.2f} | {np.median(taken) / np.median(reads):.2f} | {min(fronts) / read:.2f} "
-            f"| {1 + answer.listed * row / problem.n:.2f} | {answer.listed} "
+            f"| {problem.n:.0e} | {k} | {family} | {seed} | {budget} | {min(read) * 1e3:.1f} | {min(taken) * 1e3:.1f} "
+            f"| {min(taken) / min(read):.2f} | {np.median(taken) / np.median(read):.2f} "
+            f"| {min(fronts) / min(read):.2f} | {1 + rows * row / problem.n:.2f} | {rows} "
             f"| {solution.certificate.relative_gap:.1e} {proved} |"
         )
 

@@ -170,7 +170,7 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
             const __m512i r0 = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(r)), r1 = _mm512_cvtepu32_epi64(_mm512_extracti32x8_epi32(r, 1));
             const __m512i s0 = _mm512_loadu_si512(size + i), s1 = _mm512_loadu_si512(size + i + 8);
             weighed = _mm512_add_epi64(weighed, _mm512_add_epi64(s0, s1));
-            spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mul_epu32(s0, r0), _mm512_mul_epu32(s1, r1)));
+            spent = _mm512_add_epi64(spent, _mm512_add_epi64(_mm512_mullo_epi64(s0, r0), _mm512_mullo_epi64(s1, r1)));
         }
         if constexpr (K == 8) {   // in the order of the rows
             x = _mm512_permutexvar_epi32(lanes, x);

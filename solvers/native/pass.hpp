@@ -23,7 +23,7 @@ struct Tally {
 constexpr int kBlock = 256;
 
 struct Lanes {
-    double loss[kBlock], cost[kBlock];
+    double loss[kBlock];
     int64_t high[kBlock], low[kBlock];
 };
 
@@ -34,7 +34,7 @@ BW_INLINE void choose(const T* loss, const double* w, const double* r, Bracket b
         const T* p = loss + static_cast<int64_t>(i) * K;
         double l = load(p), c = w[i] * r[0];
         double vh = l + b.high * c, vl = l + b.low * c;
-        double chosen = l, spent = c;
+        double chosen = l;
         int64_t xh = 0, xl = 0;
         for (int j = 1; j < K; ++j) {
             l = load(p + j);
@@ -44,12 +44,10 @@ BW_INLINE void choose(const T* loss, const double* w, const double* r, Bracket b
             vh = a ? h : vh;
             xh = a ? j : xh;
             chosen = a ? l : chosen;
-            spent = a ? c : spent;
             vl = d ? g : vl;
             xl = d ? j : xl;
         }
         out.loss[i] = chosen;
-        out.cost[i] = spent;
         out.high[i] = xh;
         out.low[i] = xl;
     }
@@ -90,11 +88,11 @@ class Pass {
     Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, int64_t most, uint8_t* choice)
         : t_(t), id_(id), was_(was), b_(b), most_(most), choice_(choice) {
 #if BW_FAST
-        fast_ = t.single && t.k >= 2 && t.k <= (wide_ ? kFastest : 8) && BW_HAS_AVX2 && !flushes() && t.top_size < (int64_t{1} << 32) &&
+        fast_ = t.single && t.k >= 2 && t.k <= (wide_ ? kFastest : 8) && BW_HAS_AVX2 && !flushes() && (wide_ || !huge()) &&
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
-        sieve_is_ = fast_ && wide_ && (t.k > 4 || t.size != nullptr) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
+        sieve_is_ = fast_ && wide_ && !huge() && (t.k > 4 || t.size != nullptr) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
 #endif
     }
 
@@ -107,7 +105,7 @@ class Pass {
 #if BW_FAST
         if (fast_) {
             const int64_t last = t_.k < 4 ? std::min(end, t_.n - 1) : end;   // of so few formats the next row is read as well
-            const int64_t lanes = t_.k > 8 ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
+            const int64_t lanes = t_.k > 8 || huge() ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
             if (!fast_run(begin, whole, sums, out)) return false;
             begin = whole;
         }
@@ -116,6 +114,9 @@ class Pass {
     }
 
   private:
+    // Sizes that only the pass of sixteen rows multiplies. (It serves equal sizes whatever they are.)
+    bool huge() const { return t_.size != nullptr && t_.top_size >= (int64_t{1} << 32); }
+
     bool list(int64_t i, uint8_t x, Rows& out) const {
         out.chosen.data()[out.n] = x;
         out.add(t_, i, id_ != nullptr ? id_[i] : static_cast<uint32_t>(i));
@@ -286,18 +287,17 @@ class Pass {
             else sums.weight += count * t_.one_size;
             run(loss + at * t_.k, w, r, b_, count, lanes);
             out.reserve(t_, out.n + count);
-            double l0 = 0.0, c0 = 0.0;
+            double l0 = 0.0;
             uint8_t high[kBlock];
             for (int i = 0; i < count; ++i) high[i] = static_cast<uint8_t>(lanes.high[i]);
             if (choice_ != nullptr) put(at, count, high);
             for (int i = 0; i < count; ++i) {
                 const bool one = lanes.high[i] == lanes.low[i];
                 l0 += one ? lanes.loss[i] : 0.0;
-                c0 += one ? lanes.cost[i] : 0.0;   // exact: the caller made sure that a block's total is below 2^53
+                sums.cost += one ? t_.weight(at + i) * t_.rate[lanes.high[i]] : 0;
                 if (!one && !list(at + i, high[i], out)) return false;
             }
             sums.loss += l0;
-            sums.cost += static_cast<int64_t>(c0);
         }
         return true;
     }

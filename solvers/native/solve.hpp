@@ -57,12 +57,8 @@ class Solve {
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
 
-    // The passes serve compact costs whose totals over a block stay exact in a double.
-    bool streams() const {
-        if (t_.matrix != nullptr || choose_for<double>(t_.k) == nullptr || t_.n >= (int64_t{1} << 32)) return false;
-        const int64_t top = *std::max_element(t_.rate, t_.rate + t_.k);
-        return static_cast<double>(top) * static_cast<double>(t_.top_size) * kBlock < 9e15;
-    }
+    // The passes serve compact costs.
+    bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < (int64_t{1} << 32); }
 
     bool by_levels() {
         levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first});
@@ -352,7 +348,8 @@ class Solve {
             else if (t_.n >= kLong && !best) search_only.begun = !halved(cells, counted);
             if (answer_.gap <= counted) return true;
         }
-        if (!best && done(branched(tiny, kSearched, search_only, every))) return true;
+        const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : kSearched;
+        if (!best && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         while (level > 0 && reach(level) < answer_.gap) look_at(--level);
         if (done(search(kNear, kFew << 3, tiny, true))) return true;

@@ -53,13 +53,19 @@ def unordered(rng: np.random.Generator) -> Table:
     return loss[:, order], np.minimum(size * 1024, 1 << 22), rate[order]
 
 
+def large(rng: np.random.Generator) -> Table:
+    """Sizes of more than 32 bits."""
+    loss, size, rate = plain(rng)
+    return loss, size << 28, rate
+
+
 def grid(rng: np.random.Generator) -> Table:
     """Losses of few values: formats of one row tie, and rows do."""
     loss, size, rate = plain(rng)
     return np.ldexp(1.0, np.rint(np.log2(loss)).astype(int)), size, rate
 
 
-@pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, grid])
+@pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, large, grid])
 @pytest.mark.parametrize(
     ("formats", "equal"),
     [
