@@ -19,6 +19,8 @@ from solvers.reduce import Reduced, reduce_problem
 
 #: Share of the time that is left for the checks and the certificate of the answer.
 CERTIFIED = 0.03
+#: Said of a plan that is only a uniform one.
+LATE = "time ran out before a plan of its own"
 
 
 @dataclass(frozen=True)

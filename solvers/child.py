@@ -48,9 +48,12 @@ class Child:
     def call(self, arrays: Arrays, end: float) -> dict[str, NDArray[Any]] | None:
         """The reply, or None when it did not come before `end` (monotonic): the process is then killed.
 
-        Raises JobFailed when the library fails or its process dies.
+        Another thread's call is waited for until `end` as well. Raises JobFailed when the library fails or its process
+        dies.
         """
-        with self.lock:
+        if not self.lock.acquire(timeout=max(0.0, end - time.monotonic())):
+            return None
+        try:
             for fresh in (False, True):
                 if fresh or self.process is None or self.process.poll() is not None:
                     self._start()
@@ -59,8 +62,7 @@ class Child:
                         if self._read(end) is None:
                             return None  # still importing: it may be ready for the next call
                         self.ready = True
-                    self._send(arrays)
-                    reply = self._read(end)
+                    reply = self._read(end) if self._send(arrays, end) else None
                 except (BrokenPipeError, EOFError):
                     if fresh:
                         raise JobFailed(
@@ -74,6 +76,8 @@ class Child:
                 if "error" in reply:
                     raise JobFailed("a solver library failed", got=f"{self.target}: {reply['error'].item()}"[:300])
                 return reply
+        finally:
+            self.lock.release()
         raise AssertionError("unreachable")
 
     def _start(self) -> None:
@@ -86,16 +90,21 @@ class Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
             start_new_session=True,
         )  # fmt: skip
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
         self.ready = False
 
-    def _send(self, arrays: Arrays) -> None:
+    def _send(self, arrays: Arrays, end: float) -> bool:
+        """One frame; False past `end`. A process that is not given the CPU takes nothing out of a full pipe."""
         assert self.process is not None
         assert self.process.stdin is not None
-        data = _packed(arrays)
-        self.process.stdin.write(_HEAD.pack(len(data)))
-        view = memoryview(data)
+        file, data = self.process.stdin.fileno(), _packed(arrays)
+        view = memoryview(_HEAD.pack(len(data)) + data)
         while view:
-            view = view[self.process.stdin.write(view) or 0 :]
+            if not select.select([], [file], [], max(0.0, end - time.monotonic()))[1]:
+                return False
+            view = view[os.write(file, view) :]
+        return True
 
     def _read(self, end: float) -> dict[str, NDArray[Any]] | None:
         """One frame; None past `end`; EOFError when the process is gone."""

@@ -24,6 +24,7 @@ from solvers.highs import INFEASIBLE, OPTIMAL, UNKNOWN, model_arrays, model_of
 from solvers.infeasibility import alone
 from solvers.linear_model import build
 from solvers.milp import mean_scale, row_multipliers
+from solvers.one_thread import one_thread
 from solvers.reduce import Reduced
 from solvers.refute import refuted
 from solvers.repair import repair
@@ -35,6 +36,7 @@ SHARE = 0.6
 LN4 = float(np.log(4.0))
 
 
+@one_thread()
 def convex(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     """Several limits and rules. The bound and plan are those of `vector` when cvxpy has no answer in time."""
     if alone(reduced) is not None:

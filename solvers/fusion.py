@@ -106,7 +106,7 @@ def _prices(reduced: Reduced, cover: Cover, grid: Floats, deadline: Deadline, se
     )
     mean = float(np.abs(model.cost).mean())
     scale = 2.0 ** -np.frexp(mean)[1] if mean > 0 else 1.0
-    answer = highs.run(model, integral=False, seconds=max(0.05, deadline.left), seed=seed, cost_scale=scale)
+    answer = highs.run_timed(model, integral=False, seconds=max(0.05, deadline.left), seed=seed, cost_scale=scale)
     if answer.status != highs.OPTIMAL:
         return {}
     found: dict[str, float] = {}

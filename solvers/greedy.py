@@ -10,11 +10,13 @@ does: by induction over the levels, more room is never worse.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from bitwright.core.problem import IntArray
-from solvers.base import Deadline, Outcome, Solver
-from solvers.hulls import Hulls, Steps, build_hulls, relax
+from solvers.base import LATE, Deadline, Outcome, Solver
+from solvers.hulls import Hulls, Steps, hulls_within, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced
 
@@ -24,44 +26,84 @@ def greedy(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
     row = reduced.limits[0]
-    hulls = build_hulls(reduced.loss, row.weight)
+    hulls = hulls_within(reduced.loss, row.weight, lambda: deadline.passed)
+    if hulls is None:
+        return Outcome(None, info={"stopped": LATE})
     vertex = relax(hulls, row.bound)
     if vertex is None:
         return Outcome(None, blame=limit_blame(reduced.problem, row.name))
-    return Outcome(_filled(hulls, row.bound), {row.name: reduced.multiplier(row, vertex.slope)})
+    choice = vertex.choice if deadline.passed else _filled(hulls, row.bound, deadline)
+    return Outcome(choice, {row.name: reduced.multiplier(row, vertex.slope)})
 
 
-def _filled(hulls: Hulls, bound: int) -> IntArray:
-    """Level by level: the steepest steps of those let in, while they fit."""
+def _filled(hulls: Hulls, bound: int, deadline: Deadline) -> IntArray:
+    """Level by level: the steepest steps of those let in, while they fit; past the time limit, no more levels."""
     choice, room = hulls.cheapest.copy(), bound - hulls.cost
-    # Smaller steps first among equally steep ones: the order of the groups must not matter.
-    steps = _picked(hulls.steps, np.lexsort((hulls.steps.dcost, -hulls.steps.slope)))
-    while len(steps):
+    steps = _Left.of(hulls.steps)
+    while len(steps.dcost) and int(steps.dcost.min()) <= room and not deadline.passed:
         taken = int(np.searchsorted(np.cumsum(steps.dcost), room, side="right"))
         choice[steps.group[:taken]] = steps.after[:taken]
         room -= int(steps.dcost[:taken].sum())
-        steps = _picked(steps, np.arange(taken, len(steps)))
-        dearest = _dearest(steps)
-        # The next smaller power of two that shuts something out: the levels between would take nothing.
-        most = 1 << ((int(dearest.max(initial=1)) - 1).bit_length() - 1) if dearest.max(initial=1) > 1 else 0
-        steps = _picked(steps, np.flatnonzero(dearest <= most))
+        steps = steps.next_level(taken)
     return choice
 
 
-def _dearest(steps: Steps) -> IntArray:
-    """The dearest step of the same group so far, itself included: one that is not let in shuts out the later ones."""
-    order = np.argsort(steps.group, kind="stable")
-    group, dearest = steps.group[order], steps.dcost[order]
-    for gap in range(1, int(np.bincount(group).max(initial=1))):
-        same = group[gap:] == group[:-gap]
-        dearest[gap:] = np.where(same, np.maximum(dearest[gap:], steps.dcost[order][:-gap]), dearest[gap:])
-    found = np.empty_like(dearest)
-    found[order] = dearest
-    return found
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """Steps not taken yet, steepest first. rank: place of dcost among those of all steps, `sizes` (no two share one).
+
+    by_group: the steps group by group, kept from level to level: sorting again would be most of the time.
+    """
+
+    group: IntArray
+    after: IntArray
+    dcost: IntArray
+    rank: IntArray
+    by_group: IntArray
+    sizes: IntArray
+
+    @staticmethod
+    def of(steps: Steps) -> _Left:
+        """Smaller steps first among equally steep ones, whatever the order of the groups; within one, in its order."""
+        count = len(steps)
+        rising, rank = np.argsort(steps.dcost, kind="stable"), np.empty(count, np.int64)
+        rank[rising] = np.arange(count)
+        by_group = np.argsort(steps.group, kind="stable")
+        place, dearest = np.empty(count, np.int64), np.empty(count, np.int64)
+        group = steps.group[by_group]
+        place[by_group] = np.arange(count) - np.searchsorted(group, group)
+        dearest[by_group] = _dearest(group, rank[by_group])
+        sizes = steps.dcost[rising]
+        order = np.lexsort((steps.dcost, place, sizes[dearest], -steps.slope))
+        at = np.empty(count, np.int64)
+        at[order] = np.arange(count)
+        columns = (steps.group[order], steps.after[order], steps.dcost[order], rank[order])
+        return _Left(*columns, at[by_group], sizes)
+
+    def next_level(self, taken: int) -> _Left:
+        """Without the first steps, which were taken, and without those that the next level shuts out."""
+        left = self.by_group[self.by_group >= taken]
+        if not len(left):
+            return self._kept(left)
+        # The dearest step of the same group so far, itself included: one that is not let in shuts out the later ones.
+        dearest = self.sizes[_dearest(self.group[left], self.rank[left])]
+        # The next smaller power of two that shuts something out: the levels between would take nothing.
+        top = int(dearest.max())
+        most = 1 << ((top - 1).bit_length() - 1) if top > 1 else 0
+        return self._kept(left[dearest <= most])
+
+    def _kept(self, left: IntArray) -> _Left:
+        keep = np.zeros(len(self.group), bool)
+        keep[left] = True
+        place = np.cumsum(keep) - 1
+        columns = (self.group[keep], self.after[keep], self.dcost[keep], self.rank[keep])
+        return _Left(*columns, place[left], self.sizes)
 
 
-def _picked(steps: Steps, which: IntArray) -> Steps:
-    return Steps(*(getattr(steps, name)[which] for name in ("group", "before", "after", "dcost", "dloss", "slope")))
+def _dearest(group: IntArray, rank: IntArray) -> IntArray:
+    """The highest rank so far within each group: groups stand together, by rising number."""
+    base = group * (int(rank.max(initial=0)) + 1)
+    return np.asarray(np.maximum.accumulate(base + rank) - base)
 
 
 SOLVER = Solver("greedy", greedy)

@@ -7,6 +7,7 @@ compiled path and the fallback where no compiler exists.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,21 +62,30 @@ class Relaxation:
 
 def build_hulls(loss: FloatVector, cost: IntArray) -> Hulls:
     """loss (g, k) with inf = forbidden, cost (g, k) int64. Every group has an allowed format."""
+    found = hulls_within(loss, cost, lambda: False)
+    assert found is not None
+    return found
+
+
+def hulls_within(loss: FloatVector, cost: IntArray, late: Callable[[], bool]) -> Hulls | None:
+    """`build_hulls`, or None once it is too late: asked in each round of the walk."""
     rows = np.arange(len(loss))
     allowed = np.isfinite(loss)
     low = np.where(allowed, cost, np.iinfo(np.int64).max).min(axis=1)
     cheapest = np.where(allowed & (cost == low[:, None]), loss, np.inf).argmin(axis=1)
-    parts = _walk(loss, cost, cheapest)
+    parts = _walk(loss, cost, cheapest, late)
+    if late():
+        return None
     steps = _sorted(parts)
     return Hulls(cheapest, int(low.sum()), float(loss[rows, cheapest].sum()), steps)
 
 
-def _walk(loss: FloatVector, cost: IntArray, start: IntArray) -> list[Steps]:
-    """Gift wrapping from the cheapest point, all groups at once: at most k - 1 rounds."""
+def _walk(loss: FloatVector, cost: IntArray, start: IntArray, late: Callable[[], bool]) -> list[Steps]:
+    """Gift wrapping from the cheapest point, all groups at once: at most k - 1 rounds, fewer once it is too late."""
     parts = []
     active, here = np.arange(len(loss)), start
     last = np.full(len(loss), np.inf)
-    while active.size:
+    while active.size and not late():
         lo, co, at = loss[active], cost[active], np.arange(len(active))
         dcost = co - co[at, here][:, None]
         dloss = lo - lo[at, here][:, None]

@@ -61,10 +61,11 @@ def build(reduced: Reduced, rows: tuple[Row, ...]) -> Program:
         low.append(bound if row.sense == AT_LEAST else np.array([-np.inf]))
         high.append(np.array([np.inf]) if row.sense == AT_LEAST else bound)
     cost = np.concatenate([loss[group, form], reduced.pairs.loss])
-    for block, lower, upper in _pair_rows(reduced, place, cells):
-        blocks.append(block)
-        low.append(lower)
-        high.append(upper)
+    if len(reduced.pairs):
+        count, index, value, bound = _pair_rows(reduced, place, cells)
+        blocks.append((count, index, value))
+        low.append(np.full(len(bound), -np.inf))
+        high.append(bound)
     start = np.append(0, np.cumsum(np.concatenate([count for count, _, _ in blocks])))
     index = np.concatenate([i for _, i, _ in blocks])
     value = np.concatenate([v for _, _, v in blocks])
@@ -92,26 +93,23 @@ def _divisor(flat: IntArray) -> float:
 
 def _pair_rows(
     reduced: Reduced, place: IntArray, cells: int
-) -> list[tuple[tuple[IntArray, IntArray, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]]:
-    """y >= a + b - 1 for a loss, y <= a and y <= b for a gain; a pair with a forbidden cell is held at 0."""
-    found = []
+) -> tuple[IntArray, IntArray, NDArray[np.float64], NDArray[np.float64]]:
+    """(entries of each row, columns, values, upper bounds): y >= a + b - 1 for a loss, y <= a and y <= b for a gain; a
+    pair with a forbidden cell is held at 0."""
     pairs = reduced.pairs
-    for p in range(len(pairs)):
-        y = cells + p
-        a = int(place[pairs.unit[p, 0], pairs.format[p, 0]])
-        b = int(place[pairs.unit[p, 1], pairs.format[p, 1]])
-        if a < 0 or b < 0:
-            found.append(_row([y], [1.0], 0.0))
-        elif pairs.loss[p] > 0:
-            found.append(_row([a, b, y], [1.0, 1.0, -1.0], 1.0))
-        else:
-            found.append(_row([y, a], [1.0, -1.0], 0.0))
-            found.append(_row([y, b], [1.0, -1.0], 0.0))
-    return found
-
-
-def _row(
-    index: list[int], value: list[float], bound: float
-) -> tuple[tuple[IntArray, IntArray, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
-    block = (np.array([len(index)]), np.array(index), np.array(value))
-    return block, np.array([-np.inf]), np.array([bound])
+    ends = place[pairs.unit, pairs.format]
+    forbidden = ends.min(axis=1) < 0
+    gain = ~forbidden & ~(pairs.loss > 0)
+    pair = np.repeat(np.arange(len(pairs)), 1 + gain)
+    second = np.append(False, pair[1:] == pair[:-1])
+    y, a, b, zero = cells + pair, ends[pair, 0], ends[pair, 1], np.zeros(len(pair), np.int64)
+    kinds = [forbidden[pair], gain[pair]]
+    count = np.select(kinds, [zero + 1, zero + 2], 3)
+    columns = np.select(
+        [kinds[0][:, None], kinds[1][:, None]],
+        [np.stack([y, zero, zero], 1), np.stack([y, np.where(second, b, a), zero], 1)],
+        np.stack([a, b, y], 1),
+    )
+    values = np.where((kinds[0] | kinds[1])[:, None], [1.0, -1.0, 0.0], [1.0, 1.0, -1.0])
+    used = np.arange(3) < count[:, None]
+    return count, columns[used], values[used], np.where(count == 3, 1.0, 0.0)

@@ -42,7 +42,7 @@ def milp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     program = build(reduced, reduced.rows)
     scale = mean_scale(program)
     relaxed = highs.run_timed(
-        program.model, integral=False, deadline=deadline, share=RELAXED, seed=seed, cost_scale=scale
+        program.model, integral=False, seconds=RELAXED * deadline.left, seed=seed, cost_scale=scale
     )
     if relaxed.status == highs.INFEASIBLE:
         return refuted(reduced, deadline, seed)
@@ -62,7 +62,8 @@ def _branch(reduced: Reduced, program: Program, scale: float, deadline: Deadline
     """HiGHS's plan in integers, proved when nothing had to be tightened; without a choice when it has none."""
     model, exact = program.model, True
     for _ in range(REPAIRS):
-        answer = highs.run_timed(model, integral=True, deadline=deadline, share=WHOLE, seed=seed, cost_scale=scale)
+        seconds = WHOLE * deadline.left
+        answer = highs.run_timed(model, integral=True, seconds=seconds, seed=seed, cost_scale=scale)
         if answer.status == highs.INFEASIBLE and exact:
             return refuted(reduced, deadline, seed)
         if answer.x is None:

@@ -88,7 +88,7 @@ def _linear_program(field: Field, deadline: Deadline, seed: int) -> Bound | None
     )  # fmt: skip
     mean = float(np.abs(cost).mean())
     scale = 2.0 ** -np.frexp(mean)[1] if mean > 0 else 1.0
-    answer = highs.run(whole, integral=False, seconds=0.4 * deadline.left, seed=seed, cost_scale=scale)
+    answer = highs.run_timed(whole, integral=False, seconds=0.4 * deadline.left, seed=seed, cost_scale=scale)
     if answer.status != highs.OPTIMAL:
         return None
     duals = answer.duals / scale

@@ -16,6 +16,7 @@ from bitwright.core.problem import IntArray, Pairs
 from solvers.base import Deadline, Outcome, Solver
 from solvers.hull import hull
 from solvers.infeasibility import alone
+from solvers.one_thread import one_thread
 from solvers.pair_convex import convex_bound
 from solvers.pair_dual import Bound, bound, priced
 from solvers.pair_field import Field
@@ -46,6 +47,7 @@ def first(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     return _search(reduced, deadline, seed, 0)
 
 
+@one_thread()
 def _search(reduced: Reduced, deadline: Deadline, seed: int, deepest: int) -> Outcome:
     field = Field.of(reduced)
     convex = convex_bound(field, Deadline.after(max(1e-3, CONVEX * deadline.left)))

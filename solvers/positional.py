@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.base import Deadline, Outcome, Solver
-from solvers.hulls import build_hulls, relax
+from solvers.base import LATE, Deadline, Outcome, Solver
+from solvers.hulls import hulls_within, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced
 
@@ -26,7 +26,9 @@ def positional(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
     row = reduced.limits[0]
-    hulls = build_hulls(reduced.loss, row.weight)
+    hulls = hulls_within(reduced.loss, row.weight, lambda: deadline.passed)
+    if hulls is None:
+        return Outcome(None, info={"stopped": LATE})
     vertex = relax(hulls, row.bound)
     if vertex is None:
         return Outcome(None, blame=limit_blame(reduced.problem, row.name))

@@ -49,7 +49,7 @@ def refuted(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
 
 def _solve(program: Program, deadline: Deadline, seed: int, cost_scale: float = 0.0) -> highs.Answer:
     seconds = max(LEAST_SECONDS, 0.3 * deadline.left)
-    return highs.run(program.model, integral=True, seconds=seconds, seed=seed, cost_scale=cost_scale)
+    return highs.run_timed(program.model, integral=True, seconds=seconds, seed=seed, cost_scale=cost_scale)
 
 
 def _reachable(reduced: Reduced, deadline: Deadline, seed: int) -> tuple[dict[str, int | float], IntArray | None]:
@@ -107,7 +107,7 @@ def ray(reduced: Reduced, deadline: Deadline, seed: int) -> Mapping[str, float]:
         np.concatenate(index)[by_row], np.concatenate(value)[by_row], low, high,
     )  # fmt: skip
     seconds = max(LEAST_SECONDS, 0.3 * deadline.left)
-    answer = highs.run(whole, integral=False, seconds=seconds, seed=seed, cost_scale=1.0)
+    answer = highs.run_timed(whole, integral=False, seconds=seconds, seed=seed, cost_scale=1.0)
     if answer.status != highs.OPTIMAL:
         return {}
     found = {}

@@ -6,6 +6,7 @@ from solvers.base import Deadline, Outcome, Solver
 from solvers.dual import Rows, maximise
 from solvers.dual_exact import polished
 from solvers.infeasibility import alone
+from solvers.one_thread import one_thread
 from solvers.reduce import Reduced
 from solvers.repair import STATES, repair
 from solvers.two_halves import improved
@@ -16,6 +17,7 @@ SMOOTHED, POLISH = 0.5, 0.5
 STAGES = (300, STATES)
 
 
+@one_thread()
 def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     """Proved where few groups matter for what is left of the gap; elsewhere the gap says how good the plan is.
 

@@ -53,7 +53,9 @@ def pair_blocks(problem: Problem) -> PairBlocks:
     group, form, loss = group[~inside], pairs.format[~inside], pairs.loss[~inside]
     turned = group[:, 0] > group[:, 1]
     group[turned], form[turned] = group[turned][:, ::-1], form[turned][:, ::-1]
-    edges, index = np.unique(group, axis=0, return_inverse=True)
+    # One number a pair of groups: rows are sorted at a tenth of the speed.
+    key, index = np.unique(group[:, 0] * problem.groups + group[:, 1], return_inverse=True)
+    edges = np.stack(np.divmod(key, max(1, problem.groups)), axis=1)
     cell = (index.reshape(-1) * k + form[:, 0]) * k + form[:, 1]
     order = np.argsort(cell, kind="stable")
     return PairBlocks(edges.astype(np.int64), own, cell[order], loss[order])

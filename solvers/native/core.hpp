@@ -65,7 +65,8 @@ class CoreSearch {
             advance();
             result_.states = std::max<int64_t>(result_.states, cost_.size());
             if (cost_.empty() || result_.gap <= effort_.tiny) break;
-            if (result_.work > effort_.work || now() > end) {
+            const int64_t ahead = t + 1 < table_.rows ? table_.start[t + 2] - table_.start[t + 1] + 1 : 0;
+            if (result_.work > effort_.work || kSeconds * static_cast<double>(ahead) * static_cast<double>(cost_.size()) > end - now()) {
                 result_.complete = result_.complete && t + 1 == table_.rows;
                 break;
             }
@@ -79,6 +80,8 @@ class CoreSearch {
     }
 
   private:
+    static constexpr double kSeconds = 5e-8;   // for each state that is expanded
+
     // Least penalty, and least penalty per unit of cost added or saved, over the groups t.. (suffix minima).
     void bounds() {
         const int64_t n = table_.rows;

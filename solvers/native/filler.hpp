@@ -19,18 +19,22 @@ class Filler {
             if (cells[q].dcost > 0 && cells[q].dloss < 0) up_.push_back(q);
             if (cells[q].dcost < 0) down_.push_back(q);
         }
-        const auto per = [&](size_t q, double value) { return value / std::fabs(static_cast<double>(cells_[q].dcost)); };
-        std::stable_sort(up_.begin(), up_.end(), [&](size_t a, size_t b) { return per(a, cells_[a].dloss) < per(b, cells_[b].dloss); });
-        std::stable_sort(down_.begin(), down_.end(), [&](size_t a, size_t b) { return per(a, cells_[a].penalty) < per(b, cells_[b].penalty); });
+        std::vector<double> rate(cells.size());   // a division for each comparison would be most of the time
+        for (size_t q = 0; q < cells.size(); ++q)
+            rate[q] = (cells[q].dcost > 0 ? cells[q].dloss : cells[q].penalty) / std::fabs(static_cast<double>(cells[q].dcost));
+        const auto first = [&](size_t a, size_t b) { return rate[a] < rate[b]; };
+        std::stable_sort(up_.begin(), up_.end(), first);
+        std::stable_sort(down_.begin(), down_.end(), first);
     }
 
     // Lower `gap` (that of `moves`) where a filled plan is better.
-    void run(std::vector<Cell>& moves, double& gap) const {
+    void run(std::vector<Cell>& moves, double& gap, double end) const {
         std::vector<size_t> tried;
         State first = empty();
         fill(first, &tried);
         keep(first, moves, gap);
         for (const size_t forced : tried) {
+            if (now() > end) return;
             State s = empty();
             put(s, forced);
             for (const size_t q : down_) {

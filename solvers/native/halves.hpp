@@ -60,6 +60,7 @@ class Halves {
     // all. search_only: not for a proof alone. far: a gap that this will not make small; it ends after a first look. kNothing: no plan is better (or `enough`); kProof: to look at all is affordable.
     Left run(CoreResult& best, double enough, int64_t most, double end, bool search_only, double far = kInfinity) const {
         for (const int64_t cap : {kFirst, kSecond, kQuick, most}) {
+            if (static_cast<double>(cap) * kSeconds > end - now()) return Left::kMuch;   // a meeting looks at no clock
             const bool few = std::max(all_[0], all_[1]) <= static_cast<double>(cap);   // whatever they cost
             const double wide = std::min(cut_, few ? best.gap : affordable(best.gap, static_cast<double>(cap)));
             if (cap > kQuick && (wide < best.gap || search_only)) return wide < best.gap ? Left::kMuch : Left::kProof;
@@ -83,6 +84,7 @@ class Halves {
     static constexpr int64_t kFirst = 1 << 12, kSecond = 1 << 14, kQuick = 1 << 15;
     static constexpr size_t kNearest = 1 << 12;
     static constexpr double kListed = 1 << 13;
+    static constexpr double kSeconds = 2e-7;   // for each choice that is listed
     static constexpr int64_t kDearer = 16;   // what listing a choice takes, in choices looked at
     static constexpr int kBins = 256, kSpread = 32;   // places for each choice that is listed
 

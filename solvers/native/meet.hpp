@@ -45,15 +45,17 @@ class Meet {
         List first = start(), last = start();
         size_t from = 0, to = rows_.size();
         int64_t made = 0;
-        while (from < to && made < work && now() < end) {
+        while (from < to && made < work) {
             const bool front = first.states.size() <= last.states.size();
             List& list = front ? first : last;
-            if (static_cast<int64_t>(list.states.size()) > most) break;
+            const CellRow& row = rows_[front ? from : to - 1];
+            const double seconds = kSeconds * static_cast<double>(list.states.size() * (row.end - row.begin + 1));
+            if (static_cast<int64_t>(list.states.size()) > most || seconds > end - now()) break;
             if (front) {
-                const CellRow& row = rows_[from++];
+                ++from;
                 extend(list, row, up_.back() - up_[from], down_.back() - down_[from], best.gap, made);
             } else {
-                const CellRow& row = rows_[--to];
+                --to;
                 extend(list, row, up_[to], down_[to], best.gap, made);
             }
         }
@@ -64,6 +66,8 @@ class Meet {
     }
 
   private:
+    static constexpr double kSeconds = 1e-7;   // for each total that is made
+
     struct State {
         int64_t cost;
         double value;

@@ -14,7 +14,7 @@ class Residues {
   public:
     // cells: those of one row together; gap: that of the plan in hand. merged: of all sets of one residue the one of least penalty alone,
     // where there are too many sets.
-    Residues(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, bool merged)
+    Residues(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, bool merged, double end)
         : cells_(cells), rows_(rows_of(cells)), slope_(slope), slack_(slack), merged_(merged) {
         std::vector<int64_t> tried;
         for (const double most : {kInfinity, kFree * gap})
@@ -22,8 +22,10 @@ class Residues {
         std::sort(tried.rbegin(), tried.rend());
         tried.erase(std::unique(tried.begin(), tried.end()), tried.end());
         Sets best;
+        int64_t made = 0;
         for (const int64_t divisor : tried) {
-            if (!(slope * static_cast<double>(divisor) * kWorth > gap) || !listed(divisor, gap)) continue;
+            if (made > 4 * kMade || now() > end) break;
+            if (!(slope * static_cast<double>(divisor) * kWorth > gap) || !listed(divisor, gap, made)) continue;
             if (best.ways.empty() || sets_.ways[0].bound > best.ways[0].bound) std::swap(best, sets_);
         }
         sets_ = std::move(best);
@@ -65,7 +67,8 @@ class Residues {
     static constexpr double kFree = 1e-6, kAll = 1 << 12;   // sets of odd cells that are all told apart
     static constexpr int64_t kDrop = 64;                    // a cell that leaves less than this part of a divisor is odd
     static constexpr double kWorth = 1 << 14;               // a divisor worth less than this part of the gap tells nothing
-    static constexpr size_t kMerged = 1 << 14, kMade = 1 << 20;
+    static constexpr size_t kMerged = 1 << 14;
+    static constexpr int64_t kMade = 1 << 19;
     static constexpr int64_t kSearched = 8, kBeam = 1 << 20, kLists = 1 << 20, kChoices = 1 << 20, kStates = 1 << 14;
 
     // The divisor of most cells of at most this penalty, from one of them on.
@@ -100,8 +103,8 @@ class Residues {
         std::vector<Node> node;
     };
 
-    // The sets of odd cells. False where there are too many.
-    bool listed(int64_t divisor, double gap) {
+    // The sets of odd cells; made: those looked at. False where there are too many.
+    bool listed(int64_t divisor, double gap, int64_t& made) {
         double all = 1.0;
         std::vector<std::vector<int64_t>> odd;
         for (const CellRow& row : rows_) {
@@ -117,7 +120,7 @@ class Residues {
         sets_.divisor = divisor;
         ways.assign(1, {0.0, 0.0, slack_, 0, -1});
         node.clear();
-        size_t made = 0;
+        const int64_t most = made + kMade;
         for (const std::vector<int64_t>& options : odd) {
             const size_t count = ways.size();
             for (const int64_t q : options) {
@@ -132,9 +135,9 @@ class Residues {
                     ways.push_back(way);
                 }
             }
-            made += count * options.size();
+            made += static_cast<int64_t>(count * options.size());
             if (merged_ && ways.size() > count) merge(ways, count);
-            if (merged_ && (ways.size() > kMerged || made > kMade)) return false;
+            if (merged_ && (ways.size() > kMerged || made > most)) return false;
         }
         for (Way& way : ways) {
             const int64_t rest = (way.room % divisor + divisor) % divisor;
@@ -217,10 +220,11 @@ class Residues {
 };
 
 // By both kinds of sets. Complete when no plan is better than the gap that is found by more than `enough`.
-inline CoreResult residual(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, int64_t work, double end) {
+inline CoreResult residual(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+    constexpr int64_t work = 1 << 22;
     CoreResult found{gap, false, 0, 0, {}};
     for (const bool merged : {false, true}) {
-        const Residues residues(cells, slope, slack, found.gap, merged);
+        const Residues residues(cells, slope, slack, found.gap, merged, end);
         if (residues.any()) residues.run(found, enough, found.work + work, end);
         if (found.complete || found.gap <= enough) break;
     }

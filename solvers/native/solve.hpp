@@ -36,8 +36,10 @@ class Solve {
     Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice) {}
 
     Answer run() {
-        end_ = now() + o_.seconds;
+        const double begin = now();
+        end_ = begin + o_.seconds;
         const bool found = t_.n > o_.full_rows && streams() ? by_levels() || all_rows() : all_rows();
+        pace_ = std::max(3e-7, 6 * (now() - begin) / static_cast<double>(t_.n * t_.k + 1));
         if (found) complete();
         return answer_;
     }
@@ -147,6 +149,7 @@ class Solve {
     // False when some row was left out.
     // or_nothing: where no more rows and states than that serve for a proof, and not at all otherwise.
     bool search(int64_t most_rows, int64_t states, double tiny, bool or_nothing = false) {
+        if (spent()) return false;
         std::vector<Cell> cells;
         int64_t rows = 0;
         for (int64_t i = 0; i < base_.n; ++i) {
@@ -159,6 +162,7 @@ class Solve {
         const bool whole = rows <= most_rows;
         const CoreTable core = rated.table();
         CoreResult found;
+        if (late(cells)) return false;
         if (!(whole && states > kTabled && tabled(core, states, found))) {
             const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
@@ -182,7 +186,9 @@ class Solve {
     // Branch on the rows that the relaxation splits, of every `every`-th row of the table looked at and the critical one. True when
     // no plan of them all is better.
     bool branched(double tiny, int64_t work, const Branch::Manner& manner, int64_t every = 1) {
+        if (spent()) return false;
         const std::vector<Cell> cells = sampled(every).cells;
+        if (late(cells)) return false;
         const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
         const CoreResult found = Branch(cells, answer_.slope, slack_, answer_.gap, effort, manner).run();
         take(found, cells, count_rows(cells));
@@ -243,17 +249,11 @@ class Solve {
         return totalled(sampled(1).cells, enough, kTotals);
     }
 
-    // Where a large common divisor of the costs is spoiled by a few rows; where slopes are equal and no bound cuts anything. True when no
-    // plan is better.
-    bool by_residues(double enough) {
+    // By a search of all cells of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
+    bool closed(CoreResult (*search)(const std::vector<Cell>&, double, int64_t, double, double, double), double enough) {
+        if (spent()) return false;
         const std::vector<Cell> cells = sampled(1).cells;
-        const CoreResult found = residual(cells, answer_.slope, slack_, answer_.gap, enough, kSearched, end_);
-        take(found, cells, count_rows(cells));
-        return found.complete;
-    }
-    bool by_filling(double enough) {
-        const std::vector<Cell> cells = sampled(1).cells;
-        const CoreResult found = filled(cells, answer_.slope, slack_, answer_.gap, enough, end_);
+        const CoreResult found = search(cells, answer_.slope, slack_, answer_.gap, enough, end_);
         take(found, cells, count_rows(cells));
         return found.complete;
     }
@@ -267,12 +267,14 @@ class Solve {
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
     void combine(int64_t every, double enough) {
         const auto [cells, critical] = sampled(every);
+        if (late(cells)) return;
         const Closer closer(cells, answer_.slope, slack_, end_);
         std::vector<Cell> filled = moves_;
         double gap = answer_.gap;
         closer.run(critical, moves_, answer_.gap, enough);
         if (answer_.gap <= enough) return;
-        Filler(cells, answer_.slope, slack_).run(filled, gap);
+        if (late(cells)) return;
+        Filler(cells, answer_.slope, slack_).run(filled, gap, end_);
         closer.polish(filled, gap, enough);
         if (!(gap < answer_.gap)) return;
         answer_.gap = gap;
@@ -326,7 +328,7 @@ class Solve {
         const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude();
         const Branch::Manner to_the_end{kChoices, counted, false};
         Branch::Manner search_only{kChoices, counted, true};
-        if (answer_.gap <= tiny) return true;
+        if (answer_.gap <= tiny || now() > end_) return answer_.gap <= tiny;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
@@ -354,8 +356,8 @@ class Solve {
         while (level > 0 && reach(level) < answer_.gap) look_at(--level);
         if (done(search(kNear, kFew << 3, tiny, true))) return true;
         const bool few = t_.n < kWalk;
-        if (few && done(by_residues(counted))) return true;
-        if (done(branched(tiny, kProved, to_the_end)) || (few && done(by_filling(counted)))) return true;
+        if (few && done(closed(residual, counted))) return true;
+        if (done(branched(tiny, kProved, to_the_end)) || (few && done(closed(filled, counted)))) return true;
         return !spent() && by_states(level, tiny, small, counted);
     }
 
@@ -377,6 +379,8 @@ class Solve {
         return !spent() && search(int64_t{1} << 60, int64_t{1} << 20, tiny, true);
     }
 
+    // Whether there is no time left for what is made of so many cells before a clock is looked at.
+    bool late(const std::vector<Cell>& cells) const { return static_cast<double>(cells.size()) * pace_ > end_ - now(); }
     bool spent() const { return work_ >= o_.work || now() > end_; }
 
     Table t_, base_;                 // the table, and the one whose rows are looked at
@@ -386,7 +390,7 @@ class Solve {
     Answer answer_;
     std::unique_ptr<Levels> levels_;
     std::vector<Cell> moves_;
-    double end_ = 0.0;
+    double end_ = 0.0, pace_ = 0.0;   // pace: seconds for each cell before the first branch, which keeps no clock
     int64_t slack_ = 0, work_ = 0, step_ = 0;   // step: every cost of a deviation is a multiple of it
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -70,6 +71,30 @@ def test_what_is_late_is_killed(child: Child) -> None:
         if child.process is None:
             break
     assert not process.is_running()
+
+
+@pytest.mark.parametrize("child", ["doubled"], indirect=True)
+def test_a_process_that_takes_nothing_is_late(child: Child) -> None:
+    """Regression: a request larger than a pipe was written without a look at the clock."""
+    first = child.call({"x": np.arange(3)}, soon())
+    assert first is not None
+    psutil.Process(int(first["process"])).suspend()
+    assert child.call({"x": np.ones(500_000)}, soon(0.2)) is None
+    again = child.call({"x": np.arange(3)}, soon())
+    assert again is not None
+    assert again["process"] != first["process"]
+
+
+@pytest.mark.parametrize("child", ["asleep"], indirect=True)
+def test_another_thread_s_call_is_not_waited_for_beyond_the_end(child: Child) -> None:
+    """Regression: the second call waited for the first one to end, whatever its own time was."""
+    thread = threading.Thread(target=child.call, args=({"x": np.zeros(1)}, soon(3.0)))
+    thread.start()
+    while not child.lock.locked():
+        time.sleep(0.001)
+    assert child.call({"x": np.zeros(1)}, soon(0.0)) is None
+    assert thread.is_alive()
+    thread.join()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitwright.core.problem import Limit, Problem, Resource
+from bitwright.core.problem import Limit, Problem, Resource, compact_bits
 from solvers import solve
+from tests.solvers.instances import RATES
 
 
 def every_limit(loss: np.ndarray, cost: np.ndarray) -> list[Problem]:
@@ -33,3 +34,16 @@ def test_more_room_is_never_worse(name: str) -> None:
         loss = rng.random((n, k)) * 10 if index % 3 else 50.0 - cost * (1 + 0.02 * rng.random((n, k)))
         losses = [solve(problem, name).loss for problem in every_limit(loss, cost)]
         assert (np.diff(losses) <= 1e-9).all(), index
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.37, 1 / 3])
+def test_steps_of_equal_slopes_keep_their_order_in_their_unit(slope: float) -> None:
+    """Regression: a small second step came before the first one, and the plan overran the limit."""
+    rate = np.array(RATES[8])
+    for seed in range(8):
+        size = np.random.default_rng(seed).integers(1, 1000, 8)
+        loss = slope * np.multiply.outer(size, rate.max() - rate)
+        given = Problem(loss, (compact_bits(size, rate, 16),), (Limit("bits", int(size.sum()) * 80),))
+        solution = solve(given, "greedy")
+        assert solution.loss is not None
+        assert solution.loss <= slope * size.sum() * (rate.max() - rate[4])  # uniform at 72 of 80
