@@ -43,8 +43,15 @@ class Totals {
         int64_t dearest = slack_;
         for (size_t g = 0; g < std::min(groups_.size(), kFirst); ++g)
             for (size_t q = groups_[g].begin; q < groups_[g].end; ++q) dearest = std::max(dearest, std::abs(cells_[q].dcost / step_));
-        for (int64_t window = 2 * dearest; !best.complete && best.gap > enough && window <= kWidest && best.work < static_cast<int64_t>(most); window *= 2)
-            fill(window, enough, most, best);
+        // A window that loses nothing at the gap in hand, where that is not much wider than one that costs little; else the little one first.
+        for (int64_t window = 2 * dearest, most_of_it = 8 * window; !best.complete && best.gap > enough && window <= kWidest && best.work < static_cast<int64_t>(most);) {
+            int64_t safe = window;
+            while (safe <= most_of_it && leaving(safe, best.gap) < best.gap) safe += safe / 4;
+            const bool much = safe > most_of_it;
+            fill(much ? window : safe, enough, most, best);
+            window = much ? 2 * window : kWidest + 1;
+            most_of_it = kWidest;
+        }
         return best;
     }
 
@@ -72,8 +79,9 @@ class Totals {
                 to_high = std::min(window, std::max(to_high, high + cells_[q].dcost / step_));
             }
             const int64_t width = to_high - to_low + 1;
-            next.assign(static_cast<size_t>(width), kInfinity);
-            std::copy(now_at.begin(), now_at.end(), next.begin() + (low - to_low));
+            next.resize(static_cast<size_t>(width));
+            std::fill(next.begin(), next.begin() + (low - to_low), kInfinity);
+            std::fill(std::copy(now_at.begin(), now_at.end(), next.begin() + (low - to_low)), next.end(), kInfinity);
             taken.emplace_back(static_cast<size_t>(width), 0);
             for (size_t q = groups_[g].begin; q < groups_[g].end; ++q) {
                 if (!(cells_[q].penalty < best.gap)) continue;
