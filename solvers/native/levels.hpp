@@ -334,6 +334,7 @@ class Levels {
         Rows rest;
         std::vector<Step> steps;
         bool stopped = false;
+        int64_t listed[2] = {0, 0};
         for (int64_t i = 0; i < t.n; ++i) {
             passed(t, i);
             t.row(i, l, c);
@@ -341,12 +342,15 @@ class Levels {
             steps.clear();
             walk(l, c, t.k, i, x, b.low, steps);
             if (steps.empty()) continue;
-            if (rest.n < p_.walk_rows) {
+            const int y = steps.back().after;
+            const bool fits = c[y] - c[x] <= room;
+            // Rows of both kinds: what is left is filled by some that are undone for others that are not taken.
+            if (listed[fits] < p_.walk_rows / 2) {
+                ++listed[fits];
                 rest.reserve(t, rest.n + 1);
                 rest.add(t, i, static_cast<uint32_t>(number(level, i)));
             }
-            const int y = steps.back().after;
-            if (c[y] - c[x] > room) {
+            if (!fits) {
                 stopped = true;
                 continue;
             }

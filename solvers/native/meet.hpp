@@ -143,15 +143,21 @@ class Meet {
     std::vector<int64_t> up_, down_;   // of the rows before each
 };
 
-// By states spread over what can be brought to the limit, then by lists of totals. Complete when no plan is better.
-inline CoreResult filled(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
-    constexpr int64_t spread = 1 << 22, made = 1 << 22, listed = 1 << 18;   // steps of a beam, totals of two lists and of one
+// By states spread over what can be brought to the limit, then by lists of totals: in about `work` steps each. Complete when no plan is better.
+inline CoreResult filled_within(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end, int64_t work) {
     CoreResult found{gap, false, 0, 0, {}};
     for (const bool balanced : {false, true})
-        if (found.gap > enough && now() < end) Beam(cells, slope, slack).run(found, enough, spread, balanced, end);
+        if (found.gap > enough && now() < end) Beam(cells, slope, slack).run(found, enough, work, balanced, end);
     for (const bool by_size : {false, true})
-        if (found.gap > enough && !found.complete && now() < end) Meet(cells, slope, slack, by_size).run(found, listed, made, end);
+        if (found.gap > enough && !found.complete && now() < end) Meet(cells, slope, slack, by_size).run(found, work / 16, work, end);
     return found;
+}
+inline CoreResult filled(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+    return filled_within(cells, slope, slack, gap, enough, end, 1 << 22);
+}
+// With a 32nd of the steps, which are enough where all slopes are equal.
+inline CoreResult soon_filled(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+    return filled_within(cells, slope, slack, gap, enough, end, 1 << 17);
 }
 
 }  // namespace bitwright

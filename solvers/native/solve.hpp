@@ -249,13 +249,13 @@ class Solve {
         return totalled(sampled(1).cells, enough, kTotals);
     }
 
-    // By a search of all cells of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
-    bool closed(CoreResult (*search)(const std::vector<Cell>&, double, int64_t, double, double, double), double enough) {
+    // By a search of the cells of every `every`-th row of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
+    bool closed(CoreResult (*search)(const std::vector<Cell>&, double, int64_t, double, double, double), double enough, int64_t every = 1) {
         if (spent()) return false;
-        const std::vector<Cell> cells = sampled(1).cells;
+        const std::vector<Cell> cells = sampled(every).cells;
         const CoreResult found = search(cells, answer_.slope, slack_, answer_.gap, enough, end_);
         take(found, cells, count_rows(cells));
-        return found.complete;
+        return found.complete && every == 1;
     }
 
     // The same by a table of totals, where there are few of them.
@@ -348,6 +348,7 @@ class Solve {
             }
             if (free) combine(every, counted);
             else if (t_.n >= kLong && !best) search_only.begun = !halved(cells, counted);
+            if (free && answer_.gap > counted && done(closed(soon_filled, counted, 1 + base_.n / kNear))) return true;
             if (answer_.gap <= counted) return true;
         }
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : kSearched;
