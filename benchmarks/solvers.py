@@ -3,6 +3,7 @@
     python -m benchmarks.solvers ladder --families hetero,layers --sizes 224,2000 --formats 4,8 --seeds 3
     python -m benchmarks.solvers proved --families similar,tails --sizes 45000 --formats 4,8 --seeds 8    hull alone
     python -m benchmarks.solvers stream --sizes 1e7 --formats 4,8          against one streaming read of the table
+    python -m benchmarks.solvers stream --sizes 1e7 --bits 3.5,1%,99%      the same at other budgets
     python -m benchmarks.solvers disk --sizes 2e8 --folder /var/tmp        a file that is mapped, not read
     python -m benchmarks.solvers limits --sizes 2000,45000                 two binding limits
     python -m benchmarks.solvers ladder ... --json out.jsonl --plot docs/images/solvers.svg
