@@ -100,11 +100,15 @@ def _better(reduced: Reduced, start: Outcome, found: Outcome) -> bool:
 
 
 def _other_plan(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
-    """The plan of `hull` for one limit, else the repaired plan of `vector`, and their multipliers."""
+    """The plan of `hull` for one limit, else the repaired plan of `vector`, and their multipliers.
+
+    Neither sees pair terms, so where there are any its proof is none.
+    """
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
     one = len(reduced.rows) == 1 and reduced.limits and not len(reduced.pairs)
-    return (hull if one else vector)(reduced, Deadline.after(max(1e-3, deadline.left)), seed)
+    plan = (hull if one else vector)(reduced, Deadline.after(max(1e-3, deadline.left)), seed)
+    return replace(plan, proof=None) if len(reduced.pairs) else plan
 
 
 def _tightened(

@@ -7,6 +7,7 @@ import pytest
 
 from bitwright.core.problem import AT_LEAST, Limit, Problem, Resource, Rule
 from solvers import solve
+from tests.solvers.pair_instances import interacting
 
 #: A loss of 1e-9 beside ones of 1 is below what HiGHS tells apart from 0.
 TINY = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 1e-9]], np.float32)
@@ -26,3 +27,10 @@ def test_a_loss_below_the_tolerance_is_seen_beside_limits_and_rules(tiny: float)
     solution = solve(problem, "milp")
     assert solution.choice.tolist() == [1, 0, 2]
     assert solution.loss == 1.0
+
+
+def test_a_plan_without_highs_is_no_proof_where_there_are_pair_terms() -> None:
+    """Regression: `vector`'s plan came with a proof that holds without pair terms only: 4 % above another plan."""
+    given = interacting(40, 4, 0)
+    solution = solve(given, "milp", time_limit=2.0)
+    assert solution.certificate.status == "bounded"
