@@ -7,6 +7,8 @@ compiled path and the fallback where no compiler exists.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,30 +64,31 @@ class Relaxation:
 
 def build_hulls(loss: FloatVector, cost: IntArray) -> Hulls:
     """loss (g, k) with inf = forbidden, cost (g, k) int64. Every group has an allowed format."""
-    found = hulls_within(loss, cost, lambda: False)
+    found = hulls_within(loss, cost, lambda: math.inf)
     assert found is not None
     return found
 
 
-def hulls_within(loss: FloatVector, cost: IntArray, late: Callable[[], bool]) -> Hulls | None:
-    """`build_hulls`, or None once it is too late: asked in each round of the walk."""
+def hulls_within(loss: FloatVector, cost: IntArray, left: Callable[[], float]) -> Hulls | None:
+    """`build_hulls`, or None where the seconds left, asked for in each round of the walk, are too few."""
+    begin = time.monotonic()
     rows = np.arange(len(loss))
     allowed = np.isfinite(loss)
     low = np.where(allowed, cost, np.iinfo(np.int64).max).min(axis=1)
     cheapest = np.where(allowed & (cost == low[:, None]), loss, np.inf).argmin(axis=1)
-    parts = _walk(loss, cost, cheapest, late)
-    if late():
+    parts = _walk(loss, cost, cheapest, left)
+    if left() < 0.7 * (time.monotonic() - begin):  # what sorting the steps takes, about
         return None
     steps = _sorted(parts)
     return Hulls(cheapest, int(low.sum()), float(loss[rows, cheapest].sum()), steps)
 
 
-def _walk(loss: FloatVector, cost: IntArray, start: IntArray, late: Callable[[], bool]) -> list[Steps]:
-    """Gift wrapping from the cheapest point, all groups at once: at most k - 1 rounds, fewer once it is too late."""
+def _walk(loss: FloatVector, cost: IntArray, start: IntArray, left: Callable[[], float]) -> list[Steps]:
+    """Gift wrapping from the cheapest point, all groups at once: at most k - 1 rounds, fewer where no time is left."""
     parts = []
     active, here = np.arange(len(loss)), start
     last = np.full(len(loss), np.inf)
-    while active.size and not late():
+    while active.size and left() > 0:
         lo, co, at = loss[active], cost[active], np.arange(len(active))
         dcost = co - co[at, here][:, None]
         dloss = lo - lo[at, here][:, None]

@@ -26,7 +26,7 @@ def positional(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
     row = reduced.limits[0]
-    hulls = hulls_within(reduced.loss, row.weight, lambda: deadline.passed)
+    hulls = hulls_within(reduced.loss, row.weight, lambda: deadline.left)
     if hulls is None:
         return Outcome(None, info={"stopped": LATE})
     vertex = relax(hulls, row.bound)
@@ -38,6 +38,8 @@ def positional(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     inward = np.array(_from_both_ends(reduced.groups))
     here, best, least = hulls.cheapest, hulls.cheapest, np.inf
     for there in (plans[:, j] for j in ladder.tolist()):
+        if deadline.passed:
+            break
         cost = row.total(here) + _sums((row.weight[rows, there] - row.weight[rows, here])[inward])
         loss = reduced.loss[rows, here].sum() + _sums((reduced.loss[rows, there] - reduced.loss[rows, here])[inward])
         fitting = np.where(cost <= row.bound, loss, np.inf)
