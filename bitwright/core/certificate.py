@@ -174,7 +174,7 @@ def _broken(problem: Problem, choice: IntArray, costs: Mapping[str, int | float]
     for limit in problem.limits:
         total = costs[limit.name]
         # Float resources are compared with their own rounding; integers exactly.
-        slack = 0.0 if isinstance(total, int) else ROUNDING * abs(total)
+        slack = 0 if isinstance(total, int) else ROUNDING * abs(total)
         if total > limit.value + slack:
             found.append(f"limit {limit.name} is broken: {total} > {limit.value}")
     for index, rule in enumerate(problem.rules):

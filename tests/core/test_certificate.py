@@ -198,3 +198,12 @@ def test_a_multiplier_that_overflows_is_refused(multiplier: float) -> None:
     claimed = replace(certify(problem, choice, {"bytes": 0.0}), multipliers={"bytes": multiplier})
     with pytest.raises(VerificationFailed, match="too large"):
         verify(problem, choice, claimed)
+
+
+@pytest.mark.parametrize(("limit", "holds"), [(2**54 + 1, True), (2**54 + 3, True), (2**54, False)])
+def test_whole_totals_beyond_the_mantissa_are_compared_exactly(limit: int, holds: bool) -> None:
+    """Regression: as float 2^54 + 1 is 2^54 (a plan at its limit was refused), 2^54 + 3 is 2^54 + 4 (one too many)."""
+    cost = np.array([[2**54 + 1, 2**54 + 4]])
+    problem = Problem(np.array([[2.0, 1.0]]), (Resource("bytes", matrix=cost),), (Limit("bytes", limit),))
+    assert (violations(problem, np.array([0])) == []) is holds
+    assert violations(problem, np.array([1]))
