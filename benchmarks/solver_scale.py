@@ -6,6 +6,7 @@ interleaved repetitions. A read takes as many threads.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,11 @@ def stream(
     threads: int = 1,
     repeats: int = 9,
 ) -> None:
-    """Whole solves against one read of the table (losses, and sizes where they differ) in this process."""
+    """Whole solves against one read of the table (losses, and sizes where they differ) in this process.
+
+    It stays on as many processors as there are threads, so that a frontier takes no more of them.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     print("| n | k | sizes | seed | bits | read ms | solve ms | solve / read | of medians | frontier / read ", end="")
     print("| bytes a unit | listed | gap |\n|" + "---|" * 13)
     for n, k, family, seed in product(sizes, formats, families, range(seeds)):

@@ -53,7 +53,7 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
     found.bw_frontier.argtypes = [
-        pointer, i32, i64, i32, pointer, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _REALS,
+        pointer, i32, i64, i32, pointer, i64, i64, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _REALS,
     ]  # fmt: skip
     found.bw_frontier.restype = i32
     found.bw_uniform.argtypes = [pointer, i32, i64, i32, i32, _REALS]
@@ -177,8 +177,8 @@ class Slopes:
 
 
 #: A slope of single precision is a difference times an inverse, three roundings of 2^-24; it errs twice: in what it
-#: saves, and in the side of an edge that it is on.
-SINGLE = 2.0**-21
+#: saves, and in the side of an edge that it is on. Of what it saves 20 bits are kept.
+SINGLE = 2.0**-20
 
 
 def frontier(
@@ -204,8 +204,9 @@ def frontier(
     stretches = native.bw_stretches()
     cost, saved, last = np.zeros(stretches, np.int64), np.zeros(stretches), np.zeros(1)
     failed = native.bw_frontier(
-        loss.ctypes.data, int(loss.dtype == np.float32), n, k, None if wide is None else wide.ctypes.data, sizes.most,
-        rate.ctypes.data, order.ctypes.data, scale, int(mapped), threads, cost, saved, last,
+        loss.ctypes.data, int(loss.dtype == np.float32), n, k, None if wide is None else wide.ctypes.data,
+        sizes.most, min(sizes.total, 2**63 - 1), sizes.divisor, rate.ctypes.data, order.ctypes.data,
+        scale, int(mapped), threads, cost, saved, last,
     )  # fmt: skip
     if failed:
         raise OutOfResources("memory ran out in the frontier", got=f"{n} units, {k} formats")

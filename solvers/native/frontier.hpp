@@ -137,124 +137,146 @@ constexpr int64_t kFlushed = int64_t{1} << 17;
 inline bool fast_frontier(const Table& t, double scale) {
     const int64_t top = *std::max_element(t.rate, t.rate + t.k);
     const double per = scale / static_cast<double>(t.one_size);
-    return t.single && t.k <= 8 && BW_HAS_AVX2 && !flushes() && top < (1 << 24) - 8 &&
+    return t.single && t.k <= 8 && BW_HAS_AVX2 && !flushes() && top < 1 << 24 &&
            t.one_size <= (int64_t{1} << 53) / kFlushed && per > 0x1p-90 && per < 0x1p90;
+}
+
+// Small: a table of packed sums holds them for a few thousand rows. Of 4 formats pairs of doubles are as quick.
+template <int K>
+Sizes sizes_of(const Table& t) {
+    if (t.size == nullptr) return Sizes::equal;
+    return K > 4 && has_avx512() && t.divisor > 0 && t.total_size / t.divisor / kFewPacked < t.n ? Sizes::small : Sizes::any;
+}
+
+BW_AVX2 inline int64_t sum_of(const int64_t* size, int64_t count) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += load(size + i);
+    return sum;
 }
 
 template <int K>
 class FastFrontier {
   public:
     // one_size: the largest where sizes differ.
-    FastFrontier(const Table& t, const int* order, double scale) : t_(t), order_(order), per_(scale / static_cast<double>(t.one_size)) {
-        sums_->order = order;
-        sums_->mean = static_cast<float>(t.one_size);
+    FastFrontier(const Table& t, const int* order, double scale)
+        : t_(t), order_(order), per_(scale / static_cast<double>(t.one_size)), sizes_(sizes_of<K>(t)) {
+        Sums<K>& s = *sums_;
+        s.order = order;
+        s.mean = static_cast<float>(t.one_size);
         for (int a = 0; a < K; ++a)
-            for (int b = a + 1; b < K; ++b) sums_->inverse[a][b] = static_cast<float>(per_ / static_cast<double>(rate(b) - rate(a)));
-        if (t.size == nullptr) sums_->count.assign(K * kTable, 0);
-        else sums_->pair.assign(K * kTable, {0.0, 0.0});
+            for (int b = a + 1; b < K; ++b) s.inverse[a][b] = static_cast<float>(per_ / static_cast<double>(rate(b) - rate(a)));
+        if (sizes_ == Sizes::small) s.per_unit = 1.0 / static_cast<double>(t.divisor);
+        if (sizes_ == Sizes::any) {
+            s.pair.assign(K * kTable, {0.0, 0.0});
+        } else {
+            s.cell.assign(K * kTable, 0);
+            s.total.resize(K * kStretches);
+        }
         sorted_ = std::is_sorted(order, order + K);
-        if (t.size == nullptr) find_ = sorted_ ? slopes8<K, true, true> : slopes8<K, true, false>;
+        if (sizes_ == Sizes::equal) find_ = sorted_ ? slopes8<K, true, true> : slopes8<K, true, false>;
         else find_ = sorted_ ? slopes8<K, false, true> : slopes8<K, false, false>;
     }
 
-    // Whole groups of `count` rows (at most kFlushed); returns how many they are.
+    // Rows that are added at once.
+    int64_t chunk() const { return sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kWeighed : kFlushed; }
+
+    // Whole groups of `count` rows (at most a chunk); returns how many they are: none where their sizes are too many for a packed sum.
     int64_t add(const float* loss, const int64_t* size, int64_t count, Whole& out) {
-        const int group = wide_ ? 16 : t_.size == nullptr ? kGroup<K, true> : kGroup<K, false>;
+        Sums<K>& s = *sums_;
+        const int group = wide_ ? 16 : sizes_ == Sizes::equal ? kGroup<K, true> : kGroup<K, false>;
         const int64_t stop = count / group * group;
-        if (stop == 0) return 0;
+        const int64_t more = sizes_ == Sizes::small ? sum_of(size, stop) / t_.divisor : stop;
+        const int64_t most = sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kMostPacked - 1 : ((int64_t{1} << 53) - 1) / t_.one_size;
+        if (stop <= 0 || more > most) return 0;
+        if (since_ + more > most) empty_all(out);
+        since_ += more;
         if (wide_) {
-            if (t_.size == nullptr) add_rows512<K, true>(loss, nullptr, stop, sorted_, *sums_);
-            else add_rows512<K, false>(loss, size, stop, sorted_, *sums_);
+            if (sizes_ == Sizes::equal) add_rows512<K, Sizes::equal>(loss, size, stop, sorted_, s);
+            else if (sizes_ == Sizes::small) add_rows512<K, Sizes::small>(loss, size, stop, sorted_, s);
+            else add_rows512<K, Sizes::any>(loss, size, stop, sorted_, s);
+            return stop;
         }
-        for (int64_t at = 0; at < stop && !wide_; at += group) {
-            if (t_.size == nullptr) {
-                find_(loss + at * K, nullptr, *sums_);
-                add_counts<K>(*sums_);
-            } else {
-                find_(loss + at * K, size + at, *sums_);
-                add_pairs<K>(*sums_);
-            }
+        for (int64_t at = 0; at < stop; at += group) {
+            find_(loss + at * K, sizes_ == Sizes::equal ? nullptr : size + at, s);
+            if (sizes_ == Sizes::equal) add_codes<K>(s);
+            else add_pairs<K>(s);
         }
-        since_ += stop;
-        if (since_ + kFlushed > std::min(kMost, (int64_t{1} << 53) / t_.one_size)) flush(out);
         return stop;
     }
 
-    void flush(Whole& out) {
-        since_ = 0;
+    void finish(Whole& out) {
+        empty_all(out);
         out.last += sums_->last;
-        sums_->last = 0.0;
+        if (sizes_ == Sizes::any) return;
+        const int64_t unit = sizes_ == Sizes::equal ? t_.one_size : t_.divisor;
+        const double per = per_ * static_cast<double>(t_.one_size) / static_cast<double>(unit);
         for (int j = 1; j < K; ++j) {
-            const int64_t more = rate(j) - rate(j - 1);
-            for (int q = 1 << kShare; q < kStretches; ++q) {   // below: no slope, or one next to none
-                double size, slopes;
-                if (t_.size == nullptr) {
-                    uint64_t& sum = sums_->count[j * kTable + q];
-                    if (sum == 0) continue;
-                    counted(sum, q, size, slopes);
-                    size *= static_cast<double>(t_.one_size);   // whole: below 2^53
-                    sum = 0;
-                } else {
-                    Pair& sum = sums_->pair[j * kTable + q];
-                    size = sum.size;
-                    slopes = sum.slope;
-                    sum = {0.0, 0.0};
-                }
-                out.stretch[q].cost += static_cast<int64_t>(size) * more;
-                out.stretch[q].loss += slopes * static_cast<double>(more) / per_;
+            for (int q = 1 << kShare; q < kStretches; ++q) {
+                const Total& total = sums_->total[j * kStretches + q];
+                if (total.size == 0) continue;
+                out.stretch[q].cost += total.size * unit * step(j);
+                out.stretch[q].loss += slopes_of(total, q) * static_cast<double>(step(j)) / per;
             }
         }
     }
 
   private:
+    void empty_all(Whole& out) {
+        since_ = 0;
+        if (sizes_ == Sizes::equal) return empty<K, true>(*sums_);
+        if (sizes_ == Sizes::small) return empty<K, false>(*sums_);
+        for (int j = 1; j < K; ++j) {
+            for (int q = 1 << kShare; q < kStretches; ++q) {   // below: no slope, or one next to none
+                Pair& sum = sums_->pair[j * kTable + q];
+                out.stretch[q].cost += static_cast<int64_t>(sum.size) * step(j);
+                out.stretch[q].loss += sum.slope * static_cast<double>(step(j)) / per_;
+                sum = {0.0, 0.0};
+            }
+        }
+    }
+
     int64_t rate(int j) const { return t_.rate[order_[j]]; }
+    int64_t step(int j) const { return rate(j) - rate(j - 1); }
 
     Table t_;
     const int* order_;
     double per_;
-    int64_t since_ = 0;
-    bool sorted_ = true, wide_ = has_block512();
+    Sizes sizes_;
+    int64_t since_ = 0;   // of sums that must stay below a limit
+    bool sorted_ = true, wide_ = has_avx512();
     using Find = void (*)(const float*, const int64_t*, Sums<K>&);
     Find find_;
     std::unique_ptr<Sums<K>> sums_ = std::make_unique<Sums<K>>();
 };
 
-// Fewer formats than K: the rest repeat the loss of the dearest at higher rates, so that no hull has a step to them.
 template <int K>
 void fast_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
-    constexpr int64_t padded = 2048;
-    int64_t rate[K];
-    int to[K];
-    std::copy(t.rate, t.rate + t.k, rate);
-    std::copy(order, order + t.k, to);
-    for (int j = t.k; j < K; ++j) {
-        rate[j] = rate[order[t.k - 1]] + 1 + j - t.k;
-        to[j] = j;
-    }
-    Table wide = t;
-    wide.rate = rate;
-    FastFrontier<K> fast(wide, to, scale);
-    std::vector<float> rows(t.k < K ? padded * K : 0);
+    FastFrontier<K> fast(t, order, scale);
     const float* loss = static_cast<const float*>(t.loss);
-    if (t.k == 4) {   // from a line of the cache on: a load that crosses two of them takes twice as long
+    if (K == 4) {   // from a line of the cache on: a load that crosses two of them takes twice as long
         const auto into = static_cast<int64_t>(reinterpret_cast<uintptr_t>(loss + first * 4) % 64);
         const int64_t head = std::min(last, first + (64 - into) / 16 % 4);
         add_rows<float>(t, order, scale, first, head, out);
         first = head;
     }
-    const int64_t chunk = t.k < K ? padded : kFlushed;
-    for (int64_t begin = first; begin < last; begin += chunk) {
-        const int64_t end = std::min(last, begin + chunk);
-        const float* from = loss + begin * t.k;
-        for (int64_t i = 0; t.k < K && i < end - begin; ++i) {
-            for (int j = 0; j < t.k; ++j) rows[i * K + j] = load(from + i * t.k + j);
-            for (int j = t.k; j < K; ++j) rows[i * K + j] = load(from + i * t.k + order[t.k - 1]);
-        }
-        const int64_t added = fast.add(t.k < K ? rows.data() : from, t.size == nullptr ? nullptr : t.size + begin, end - begin, out);
-        add_rows<float>(t, order, scale, begin + added, end, out);
+    const int64_t safe = K < 4 ? std::min(last, t.n - 2) : last;   // fewer than 4 formats: floats of the next rows are read as well
+    for (int64_t begin = first; begin < last; begin += fast.chunk()) {
+        const int64_t end = std::min(last, begin + fast.chunk());
+        const int64_t added = fast.add(loss + begin * K, t.size == nullptr ? nullptr : t.size + begin, std::min(end, safe) - begin, out);
+        if (begin + added < end) add_rows<float>(t, order, scale, begin + added, end, out);
         release(t, begin, end);
     }
-    fast.flush(out);
+    fast.finish(out);
+}
+
+inline void fast_rows_of(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
+    switch (t.k) {
+#define BW_CASE(K) \
+    case K: \
+        return fast_rows<K>(t, order, scale, first, last, out);
+        BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8)
+#undef BW_CASE
+    }
 }
 #endif
 
@@ -277,7 +299,7 @@ inline Whole whole_frontier(const Table& t, const int* order, double scale, int 
         out.stretch.resize(kStretches);
         const int64_t first = t.n * me / threads, last = t.n * (me + 1) / threads;
 #if BW_FAST
-        if (fast_frontier(t, scale)) return t.k <= 4 ? fast_rows<4>(t, order, scale, first, last, out) : fast_rows<8>(t, order, scale, first, last, out);
+        if (fast_frontier(t, scale)) return fast_rows_of(t, order, scale, first, last, out);
 #endif
         plain_rows(t, order, scale, first, last, out);
     };
