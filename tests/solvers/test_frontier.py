@@ -139,7 +139,6 @@ def _slopes(loss: np.ndarray, rate: np.ndarray, per: float, window: int) -> np.n
     return np.stack([slopes[j] for j in range(1, k)], axis=1)
 
 
-
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 @given(
     kind=st.sampled_from(["noise", "any", "few", "equal", "alike"]),
@@ -148,9 +147,7 @@ def _slopes(loss: np.ndarray, rate: np.ndarray, per: float, window: int) -> np.n
     shift=st.sampled_from([-60, 0, 60]),
     seed=st.integers(0, 2**32),
 )
-def test_stretches_of_single_precision_are_those_of_numpy(
-    kind: str, k: int, sizes: str, shift: int, seed: int
-) -> None:
+def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, sizes: str, shift: int, seed: int) -> None:
     """Whatever instructions the machine has: costs exactly, what is saved but for the bits that are not kept."""
     n, rng = 514, np.random.default_rng(seed)
     loss = np.ldexp(_rows(kind, n, k, rng), shift).astype(np.float32)
