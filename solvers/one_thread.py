@@ -1,8 +1,8 @@
 """Linear algebra on one thread while a solver runs.
 
 Its matrices are small, so a second thread gains next to nothing; on a machine with other work each call waits until the
-second thread is given the CPU, hundreds of times in a solve (beside six busy processes `vector` took twice as long). And sums are then made in one
-order on every machine: the same plan.
+second thread is given the CPU, hundreds of times in a solve (beside six busy processes `vector` took twice as long).
+And sums are then made in one order on every machine: the same plan.
 """
 
 from __future__ import annotations
