@@ -53,8 +53,7 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
 
 // Every budget at once: cost and loss of the hull steps in each of bw_stretches() stretches of slopes, by rising slope: stretch
 // q holds slopes times `scale` whose bits as a float begin with q. order: formats by rising rate. most, total, divisor: the largest size,
-// sum and greatest common divisor of the sizes.
-// last: loss of the last vertices. Returns 0, or 4.
+// sum and greatest common divisor of the sizes. last: loss of the last vertices. Returns 0, or 4.
 int32_t bw_frontier(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* size, int64_t most, int64_t total, int64_t divisor,
                     const int64_t* rate, const int32_t* order, double scale, int32_t mapped, int32_t threads, int64_t* cost,
                     double* saved, double* last) {

@@ -142,8 +142,7 @@ class Levels {
                 given = next[(q + 1) % ahead];
             }
             if (t.mapped) continue;
-            __builtin_prefetch(t.row_at(i));
-            if (t.size != nullptr) __builtin_prefetch(t.size + i);
+            t.prefetch(i);
         }
         release(t, given, t.n);
         expect(t, false);
