@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from bitwright.core.errors import InvalidSetting
@@ -17,18 +17,25 @@ from bitwright.core.problem import IntArray, Problem
 from bitwright.core.solution import Solution
 from solvers.reduce import Reduced, reduce_problem
 
-#: Share of the time that is left for the checks and the certificate of the answer.
-CERTIFIED = 0.03
+#: Share of the time that is left for the checks and the certificate of the answer; seconds of a cell that they take
+#: (uniform plans included), and that each of losses, limits and rules takes to be reduced, on one core, about.
+CERTIFIED, CHECKING, REDUCING = 0.03, 2e-8, 4e-8
+#: Cells from which nothing is begun that is not expected to end in time.
+MANY_CELLS = 1 << 18
 #: Said of a plan that is only a uniform one.
 LATE = "time ran out before a plan of its own"
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A point on the monotonic clock; `seconds` is what the caller allowed."""
+    """A point on the monotonic clock; `seconds` is what the caller allowed.
+
+    load: seconds on the clock for one of the processor's, where other programs want it too.
+    """
 
     seconds: float
     end: float
+    load: float = 1.0
 
     @staticmethod
     def after(seconds: float) -> Deadline:
@@ -38,7 +45,19 @@ class Deadline:
 
     def reserving(self, share: float) -> Deadline:
         """The same with a share of the time kept back for what comes after."""
-        return Deadline(self.seconds, self.end - share * self.seconds)
+        return replace(self, end=self.end - share * self.seconds)
+
+    def keeping(self, seconds: float) -> Deadline:
+        """The same with so many seconds of the processor kept back, at most half of what is left."""
+        return replace(self, end=self.end - min(self.load * seconds, self.left / 2))
+
+    def within(self, seconds: float) -> Deadline:
+        """So many seconds on the clock from now on, for a part of the work."""
+        return replace(self, end=time.monotonic() + max(1e-3, seconds))
+
+    def fits(self, seconds: float) -> bool:
+        """Whether there is time for what is expected to take so many seconds of the processor."""
+        return self.load * seconds < self.left
 
     @property
     def left(self) -> float:
@@ -47,6 +66,18 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return time.monotonic() >= self.end
+
+
+class Pace:
+    """Rounds that look at the clock: one more is begun where it fits, should it take as long as the longest so far."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline, self._last, self._longest = deadline, time.monotonic(), 0.0
+
+    def another(self) -> bool:
+        now = time.monotonic()
+        self._longest, self._last = max(self._longest, now - self._last), now
+        return now + self._longest < self._deadline.end
 
 
 @dataclass(frozen=True)
@@ -88,9 +119,18 @@ class Solver:
 
     def solve(self, problem: Problem, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
         from solvers.capabilities import require_support
-        from solvers.finish import finish
+        from solvers.finish import conclude, finish
 
-        deadline = Deadline.after(time_limit).reserving(CERTIFIED)
+        cells = problem.n * problem.k
+        whole = Deadline.after(time_limit).reserving(CERTIFIED)
+        deadline = whole.keeping(CHECKING * cells)
         require_support(self.name, problem)
+        rows = 1 + len(problem.limits) + len(problem.rules)
+        if cells > MANY_CELLS and not deadline.fits(REDUCING * cells * rows):
+            return conclude(problem, None, Outcome(None, info={"stopped": LATE}), self.name)
+        begin = time.monotonic(), time.thread_time()
         reduced = reduce_problem(problem)
+        if cells > MANY_CELLS:
+            load = (time.monotonic() - begin[0]) / max(1e-9, time.thread_time() - begin[1])
+            deadline = replace(whole, load=max(1.0, load)).keeping(CHECKING * cells)
         return finish(reduced, self.method(reduced, deadline, seed), self.name)

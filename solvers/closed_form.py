@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.problem import IntArray
-from solvers.base import Deadline, Outcome, Solver
+from solvers.base import LATE, MANY_CELLS, Deadline, Outcome, Pace, Solver
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced, Row
 from solvers.water_filling import SLACK, Floats, fill_offsets
 
 #: Shares of the continuous cost up to which a format is taken; the later ones where rounding oversteps the limit.
 SHARES = (1 + SLACK, 1 - SLACK, 1 - 1e-6)
+#: Seconds of a cell before the first look at the clock, about; single changes between two looks.
+PACE, TURNS = 2.5e-7, 1 << 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,8 @@ def closed_form(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
     row = reduced.limits[0]
+    if reduced.loss.size > MANY_CELLS and not deadline.fits(PACE * reduced.loss.size):
+        return Outcome(None, info={"stopped": LATE})
     allowed = np.isfinite(reduced.loss)
     cheapest = np.where(allowed, row.weight, np.iinfo(np.int64).max).argmin(axis=1)
     room = row.bound - row.total(cheapest)
@@ -94,7 +98,8 @@ def _floored(reduced: Reduced, row: Row, extra: Floats, ideal: Floats, cheapest:
 def filled(loss: NDArray[np.float64], weight: IntArray, choice: IntArray, room: int, deadline: Deadline) -> IntArray:
     """Rounds of single changes that fit, most loss saved per cost first; what costs nothing counts as half a unit."""
     choice, rows = choice.copy(), np.arange(len(loss))
-    while not deadline.passed:
+    pace = Pace(deadline)
+    while pace.another():
         saved = loss[rows, choice][:, None] - loss
         extra = weight - weight[rows, choice][:, None]
         rate = np.where((saved > 0) & (extra <= room), saved / np.maximum(extra, 0.5), -np.inf)
@@ -102,7 +107,9 @@ def filled(loss: NDArray[np.float64], weight: IntArray, choice: IntArray, room: 
         movers = np.flatnonzero(rate[rows, best] > 0)
         if not len(movers):
             break
-        for i in movers[np.argsort(-rate[movers, best[movers]], kind="stable")].tolist():
+        for turn, i in enumerate(movers[np.argsort(-rate[movers, best[movers]], kind="stable")].tolist()):
+            if turn % TURNS == TURNS - 1 and deadline.passed:
+                break
             if extra[i, best[i]] <= room:
                 room -= int(extra[i, best[i]])
                 choice[i] = best[i]

@@ -9,7 +9,7 @@ and 2) under several linear limits, and `rounded_bits`.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from bitwright.core.certificate import impossible
 from bitwright.core.errors import Infeasible, InvalidProblem, OutOfResources
 from solvers import child
-from solvers.base import Deadline, Outcome, Solver
+from solvers.base import MANY_CELLS, Deadline, Outcome, Solver
 from solvers.dual import Rows
 from solvers.highs import INFEASIBLE, OPTIMAL, UNKNOWN, model_arrays, model_of
 from solvers.infeasibility import alone
-from solvers.linear_model import build
+from solvers.linear_model import build, building
 from solvers.milp import mean_scale, row_multipliers
 from solvers.one_thread import one_thread
 from solvers.reduce import Reduced
@@ -43,6 +43,9 @@ def convex(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return refuted(reduced, deadline, seed)
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
+    if reduced.loss.size > MANY_CELLS and not deadline.fits(building(reduced, len(reduced.rows)) / SHARE):
+        found = vector(reduced, deadline, seed)
+        return replace(found, proof=None, info={"cvxpy": UNKNOWN, "plan": "vector"})
     program = build(reduced, reduced.rows)
     scale = mean_scale(program)
     seconds = SHARE * deadline.left
@@ -54,13 +57,13 @@ def convex(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         if impossible(reduced.problem, refusal.multipliers):  # proved anew: a tolerance of Clarabel is no proof
             return refusal
     if reply is None or status != OPTIMAL:
-        found = vector(reduced, Deadline.after(max(1e-3, deadline.left)), seed)
+        found = vector(reduced, deadline, seed)
         return Outcome(found.choice, found.multipliers, info={"cvxpy": status, "plan": "vector"})
     multipliers = row_multipliers(reduced, program, reply["duals"], scale)
     rows = Rows.of(reduced)
     duals = reply["duals"][reduced.groups : reduced.groups + len(reduced.rows)]
     prices = np.abs(duals) / (scale * program.scale) * rows.scale
-    choice = repair(reduced, rows, prices, Deadline.after(max(1e-3, 0.9 * deadline.left)))
+    choice = repair(reduced, rows, prices, deadline.within(0.9 * deadline.left))
     return Outcome(choice, multipliers, info={"cvxpy": status})
 
 

@@ -21,6 +21,8 @@ from solvers.reduce import Reduced, Row
 
 #: Cells (groups x columns) of one byte that the table may have.
 CELLS = 1 << 27
+#: Columns from which a group takes milliseconds for each format.
+MANY_COLUMNS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +81,13 @@ def table_choice(loss: NDArray[np.float64], steps: Steps, deadline: Deadline) ->
     taken = np.zeros((groups, columns), np.uint8)
     best = np.zeros(columns)
     for g in range(groups):
+        late = OutOfResources("time ran out in the table", got=f"group {g} of {groups}", hint="use solver 'hull'")
         if deadline.passed:
-            raise OutOfResources("time ran out in the table", got=f"group {g} of {groups}", hint="use solver 'hull'")
+            raise late
         after = np.full(columns, np.inf)
         for j in np.flatnonzero((steps.extra[g] >= 0) & (steps.extra[g] < columns)).tolist():
+            if columns > MANY_COLUMNS and deadline.passed:
+                raise late
             step = int(steps.extra[g, j])
             value = best[: columns - step] + loss[g, j]
             better = value < after[step:]

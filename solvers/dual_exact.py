@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bitwright.core.problem import AT_LEAST, IntArray
 from solvers.base import Deadline
 from solvers.dual import Dual, Rows
-from solvers.hulls import build_hulls, relax
+from solvers.hulls import hulls_within, relax
 from solvers.reduce import Reduced, Row
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,8 @@ def polished(reduced: Reduced, rows: Rows, dual: Dual, deadline: Deadline) -> Du
                 continue
             bare = value[groups] - m[r] * unit * weight
             if r < len(reduced.limits):
-                vertex = relax(build_hulls(bare, weight), row.bound)
+                hulls = hulls_within(bare, weight, lambda: deadline.left)
+                vertex = None if hulls is None else relax(hulls, row.bound)
                 price = None if vertex is None else vertex.slope
             else:
                 price = _rule_price(bare, weight, row)

@@ -18,7 +18,7 @@ from solvers import child
 from solvers.base import Deadline, Outcome
 from solvers.highs import INFEASIBLE, OPTIMAL, UNKNOWN, model_arrays
 from solvers.infeasibility import alone
-from solvers.linear_model import build
+from solvers.linear_model import build, building
 from solvers.reduce import Reduced
 from solvers.refute import refuted
 from solvers.vector import vector
@@ -50,6 +50,8 @@ def by_child(target: str) -> Callable[[Reduced, float, Deadline, int], Reply]:
     """A `run` that hands the 0-1 program to "module:function" in a child process (`highs.model_arrays`)."""
 
     def run(reduced: Reduced, scale: float, deadline: Deadline, seed: int) -> Reply:
+        if not deadline.fits(building(reduced, len(reduced.rows))):
+            return Reply(UNKNOWN)
         program = build(reduced, reduced.rows)
         arrays = model_arrays(program.model, cost_scale=scale, seconds=SHARE * deadline.left, seed=seed)
         reply = child.call(target, arrays, deadline.end)
@@ -65,7 +67,7 @@ def outside(reduced: Reduced, deadline: Deadline, seed: int, backend: Backend) -
     """Several limits and rules, and pair terms where the backend takes them."""
     if alone(reduced) is not None:
         return refuted(reduced, deadline, seed)
-    start = _start(reduced, Deadline.after(START * deadline.seconds), seed)
+    start = _start(reduced, deadline.within(START * deadline.seconds), seed)
     reply = backend.run(reduced, _scale(reduced, start.choice), deadline, seed)
     if reply.status == INFEASIBLE and start.choice is None:
         return refuted(reduced, deadline, seed)

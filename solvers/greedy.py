@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitwright.core.problem import IntArray
-from solvers.base import LATE, Deadline, Outcome, Solver
+from solvers.base import LATE, Deadline, Outcome, Pace, Solver
 from solvers.hulls import Hulls, Steps, hulls_within, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced
+
+#: What sorting the steps level by level takes, over what finding and sorting them takes.
+SORTING = 1.8
 
 
 def greedy(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -26,23 +29,21 @@ def greedy(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
     row = reduced.limits[0]
-    left = deadline.left
     hulls = hulls_within(reduced.loss, row.weight, lambda: deadline.left)
     if hulls is None:
         return Outcome(None, info={"stopped": LATE})
     vertex = relax(hulls, row.bound)
     if vertex is None:
         return Outcome(None, blame=limit_blame(reduced.problem, row.name))
-    late = deadline.left < left - deadline.left  # to sort the steps takes about as long as to find them
-    choice = vertex.choice if late else _filled(hulls, row.bound, deadline)
+    choice = _filled(hulls, row.bound, deadline) if SORTING * hulls.seconds < deadline.left else vertex.choice
     return Outcome(choice, {row.name: reduced.multiplier(row, vertex.slope)})
 
 
 def _filled(hulls: Hulls, bound: int, deadline: Deadline) -> IntArray:
-    """Level by level: the steepest steps of those let in, while they fit; past the time limit, no more levels."""
+    """Level by level: the steepest steps of those let in, while they fit; no level that time is too short for."""
     choice, room = hulls.cheapest.copy(), bound - hulls.cost
-    steps = _Left.of(hulls.steps)
-    while len(steps.dcost) and int(steps.dcost.min()) <= room and not deadline.passed:
+    steps, pace = _Left.of(hulls.steps), Pace(deadline)
+    while len(steps.dcost) and int(steps.dcost.min()) <= room and pace.another():
         taken = int(np.searchsorted(np.cumsum(steps.dcost), room, side="right"))
         choice[steps.group[:taken]] = steps.after[:taken]
         room -= int(steps.dcost[:taken].sum())

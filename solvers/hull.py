@@ -13,10 +13,10 @@ import numpy as np
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
 from solvers import native, stream
-from solvers.base import Deadline, Outcome, Solver
+from solvers.base import CERTIFIED, CHECKING, LATE, Deadline, Outcome, Solver
 from solvers.core_search import NUMPY, Engine, complete
 from solvers.finish import conclude
-from solvers.hulls import Hulls, build_hulls, relax
+from solvers.hulls import Hulls, hulls_within, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced, Row
 
@@ -27,7 +27,10 @@ def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return Outcome(reduced.loss.argmin(axis=1), info={"method": "least loss of each unit: there is no limit"})
     row = reduced.limits[0]
     if native.library() is None:
-        return at_limit(reduced, row, build_hulls(reduced.loss, row.weight), row.bound, deadline)
+        hulls = hulls_within(reduced.loss, row.weight, lambda: deadline.left)
+        if hulls is None:
+            return Outcome(None, info={"stopped": LATE})
+        return at_limit(reduced, row, hulls, row.bound, deadline)
     answer = native.solve_table(reduced.loss, row.bound, matrix=row.weight, seconds=deadline.left, seed=seed)
     outcome = _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope))
     return outcome if outcome.choice is None else replace(outcome, choice=outcome.choice.astype(np.int64))
@@ -82,7 +85,8 @@ class HullSolver(Solver):
         self, problem: Problem, time_limit: float, seed: int = 0, near: tuple[float, float] = (0.0, np.inf)
     ) -> Solution:
         """A problem that streams. near: where the multiplier is looked for first."""
-        answer = stream.run(problem, Deadline.after(time_limit), seed, near)
+        checking = CHECKING * problem.n * problem.k if problem.n <= stream.CHECKED else 0.0
+        answer = stream.run(problem, Deadline.after(time_limit).reserving(CERTIFIED), seed, near, checking)
         limit = problem.limits[0].name
         outcome = _outcome(answer, problem, limit, answer.slope)
         if problem.n > stream.CHECKED and answer.status != native.INFEASIBLE:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from bitwright.core.problem import IntArray
 
 FloatVector = NDArray[np.float64]
+#: Rows walked together: what is made of them stays in the processor's cache, and the clock is looked at between them.
+BLOCK = 1 << 13
+#: What sorting the steps takes, over what finding them takes.
+SORTING = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +45,16 @@ class Steps:
 
 @dataclass(frozen=True, eq=False)
 class Hulls:
-    """cheapest: each group's least-cost allowed format (least loss among equals); its totals; the steps from there."""
+    """cheapest: each group's least-cost allowed format (least loss among equals); its totals; the steps from there.
+
+    seconds: what it took to find them, on the caller's clock.
+    """
 
     cheapest: IntArray
     cost: int
     loss: float
     steps: Steps
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,25 +78,39 @@ def build_hulls(loss: FloatVector, cost: IntArray) -> Hulls:
 
 
 def hulls_within(loss: FloatVector, cost: IntArray, left: Callable[[], float]) -> Hulls | None:
-    """`build_hulls`, or None where the seconds left, asked for in each round of the walk, are too few."""
+    """`build_hulls`, or None where the seconds left, asked for in each block of rows, are too few."""
     begin = time.monotonic()
-    rows = np.arange(len(loss))
+    cheapest, total = np.empty(len(loss), np.int64), 0
+    rounds: list[list[Steps]] = []
+    for first in range(0, len(loss), BLOCK):
+        if not left() > 0:
+            return None
+        rows = slice(first, first + BLOCK)
+        cheapest[rows], least = _cheapest(loss[rows], cost[rows])
+        total += least
+        for number, part in enumerate(_walk(loss[rows], cost[rows], cheapest[rows])):
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append(replace(part, group=part.group + first))
+    if left() < SORTING * (time.monotonic() - begin):
+        return None
+    steps = _sorted([part for parts in rounds for part in parts])
+    return Hulls(cheapest, total, float(loss[np.arange(len(loss)), cheapest].sum()), steps, time.monotonic() - begin)
+
+
+def _cheapest(loss: FloatVector, cost: IntArray) -> tuple[IntArray, int]:
+    """Least-cost allowed format of each group, least loss among equals, and what they cost together."""
     allowed = np.isfinite(loss)
     low = np.where(allowed, cost, np.iinfo(np.int64).max).min(axis=1)
-    cheapest = np.where(allowed & (cost == low[:, None]), loss, np.inf).argmin(axis=1)
-    parts = _walk(loss, cost, cheapest, left)
-    if left() < 0.7 * (time.monotonic() - begin):  # what sorting the steps takes, about
-        return None
-    steps = _sorted(parts)
-    return Hulls(cheapest, int(low.sum()), float(loss[rows, cheapest].sum()), steps)
+    return np.where(allowed & (cost == low[:, None]), loss, np.inf).argmin(axis=1), int(low.sum())
 
 
-def _walk(loss: FloatVector, cost: IntArray, start: IntArray, left: Callable[[], float]) -> list[Steps]:
-    """Gift wrapping from the cheapest point, all groups at once: at most k - 1 rounds, fewer where no time is left."""
+def _walk(loss: FloatVector, cost: IntArray, start: IntArray) -> list[Steps]:
+    """Gift wrapping from the cheapest point, all groups at once: at most k - 1 rounds."""
     parts = []
     active, here = np.arange(len(loss)), start
     last = np.full(len(loss), np.inf)
-    while active.size and left() > 0:
+    while active.size:
         lo, co, at = loss[active], cost[active], np.arange(len(active))
         dcost = co - co[at, here][:, None]
         dloss = lo - lo[at, here][:, None]

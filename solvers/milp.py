@@ -18,7 +18,7 @@ from solvers import highs
 from solvers.base import Deadline, Outcome, Solver
 from solvers.hull import hull
 from solvers.infeasibility import alone
-from solvers.linear_model import Program, build
+from solvers.linear_model import Program, build, building
 from solvers.reduce import Reduced
 from solvers.refute import refuted
 from solvers.vector import vector
@@ -38,7 +38,12 @@ def milp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return refuted(reduced, deadline, seed)
     start = None
     if reduced.loss.size > LARGE_CELLS:
-        start = _other_plan(reduced, Deadline.after(START * deadline.seconds), seed)
+        taken = building(reduced, len(reduced.rows))
+        if not deadline.fits(taken + START * deadline.seconds):
+            return replace(_other_plan(reduced, deadline, seed), info={"plan": "without HiGHS"})
+        start = _other_plan(reduced, deadline.within(START * deadline.seconds), seed)
+        if not deadline.fits(taken):
+            return replace(start, info={"plan": "without HiGHS"})
     program = build(reduced, reduced.rows)
     scale = mean_scale(program)
     relaxed = highs.run_timed(
@@ -107,7 +112,7 @@ def _other_plan(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
     one = len(reduced.rows) == 1 and reduced.limits and not len(reduced.pairs)
-    plan = (hull if one else vector)(reduced, Deadline.after(max(1e-3, deadline.left)), seed)
+    plan = (hull if one else vector)(reduced, deadline, seed)
     return replace(plan, proof=None) if len(reduced.pairs) else plan
 
 

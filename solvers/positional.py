@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.base import LATE, Deadline, Outcome, Solver
+from bitwright.core.problem import IntArray
+from solvers.base import LATE, Deadline, Outcome, Pace, Solver
 from solvers.hulls import hulls_within, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced
@@ -35,10 +36,11 @@ def positional(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     allowed, rows = np.isfinite(reduced.loss), np.arange(reduced.groups)
     plans = np.where(allowed, np.arange(reduced.k)[None, :], hulls.cheapest[:, None])
     ladder = np.argsort([row.total(plans[:, j]) for j in range(reduced.k)], kind="stable")
-    inward = np.array(_from_both_ends(reduced.groups))
+    inward = _from_both_ends(reduced.groups)
     here, best, least = hulls.cheapest, hulls.cheapest, np.inf
+    pace = Pace(deadline)
     for there in (plans[:, j] for j in ladder.tolist()):
-        if deadline.passed:
+        if not pace.another():
             break
         cost = row.total(here) + _sums((row.weight[rows, there] - row.weight[rows, here])[inward])
         loss = reduced.loss[rows, here].sum() + _sums((reduced.loss[rows, there] - reduced.loss[rows, here])[inward])
@@ -56,9 +58,10 @@ def _sums(parts: NDArray[Any]) -> NDArray[Any]:
     return np.append(parts[:1] * 0, np.cumsum(parts))
 
 
-def _from_both_ends(count: int) -> list[int]:
+def _from_both_ends(count: int) -> IntArray:
     """0, count-1, 1, count-2, ..."""
-    return [t // 2 if t % 2 == 0 else count - 1 - t // 2 for t in range(count)]
+    half, odd = np.divmod(np.arange(count), 2)
+    return np.where(odd == 0, half, count - 1 - half)
 
 
 SOLVER = Solver("positional", positional)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwright.core.blocks import row_blocks
 from bitwright.core.certificate import ROUNDING
 from bitwright.core.problem import AT_LEAST, IntArray, Limit, Pairs, Problem
 
@@ -96,7 +97,7 @@ def reduce_problem(problem: Problem) -> Reduced:
     loss = merge.sum(problem.loss.astype(np.float64))
     pairs = _merge_pairs(problem, loss)
     exponent = _exponent(loss, pairs)
-    scaled = np.ldexp(loss, -exponent)
+    scaled = np.ldexp(loss, -exponent, out=loss)
     pairs = Pairs(pairs.unit, pairs.format, np.ldexp(pairs.loss, -exponent))
     limits = tuple(_limit_row(problem, limit, merge) for limit in problem.limits)
     rules = []
@@ -125,12 +126,12 @@ class _Merge:
 
 def _exponent(loss: NDArray[np.float64], pairs: Pairs) -> int:
     """Middle of the exponents in use, so that neither the largest nor the smallest loss leaves float64's range."""
-    cells = np.abs(np.concatenate([loss[np.isfinite(loss)], pairs.loss]))
-    cells = cells[cells > 0]
-    if not cells.size:
-        return 0
-    _, (low, high) = np.frexp(np.array([cells.min(), cells.max()]))
-    return (int(low) + int(high)) // 2
+    low, high = np.inf, 0.0
+    for cells in (*(loss[rows] for rows in row_blocks(len(loss))), pairs.loss):
+        sizes = np.abs(cells)
+        sizes = sizes[(sizes > 0) & np.isfinite(sizes)]
+        low, high = min(low, float(sizes.min(initial=np.inf))), max(high, float(sizes.max(initial=0.0)))
+    return (math.frexp(low)[1] + math.frexp(high)[1]) // 2 if high > 0 else 0
 
 
 def merged_costs(problem: Problem, limit: Limit) -> NDArray[Any]:

@@ -44,9 +44,12 @@ def _moderate(problem: Problem) -> bool:
 
 
 def run(
-    problem: Problem, deadline: Deadline, seed: int, near: tuple[float, float] = (0.0, np.inf)
+    problem: Problem, deadline: Deadline, seed: int, near: tuple[float, float] = (0.0, np.inf), after: float = 0.0
 ) -> native.TableAnswer:
-    """The compiled solver over a problem that `streams`. near: where the multiplier is looked for first."""
+    """The compiled solver over a problem that `streams`.
+
+    near: where the multiplier is looked for first; after: seconds of the processor for what comes after.
+    """
     limit = problem.limits[0]
     resource = problem.resource(limit.resource)
     return native.solve_table(
@@ -57,6 +60,7 @@ def run(
         sizes=resource.sizes,
         mapped=in_files(problem),
         seconds=deadline.left,
+        after=after,
         seed=seed,
         threads=threads(problem),
         near=near,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from solvers.base import Deadline, Outcome, Solver
+import time
+
+from solvers.base import LATE, MANY_CELLS, Deadline, Outcome, Solver
 from solvers.dual import Rows, maximise
 from solvers.dual_exact import polished
 from solvers.infeasibility import alone
@@ -15,6 +17,10 @@ from solvers.two_halves import improved
 SMOOTHED, POLISH = 0.5, 0.5
 #: States of the beam search for a first plan, mostly near enough for the proof; then for another, where it was not.
 STAGES = (300, STATES)
+#: What a first pass of the ascent and a repair take at least, over what it takes to make the rows.
+ASCENT, REPAIR = 2.5, 1.5
+#: Seconds of a cell in each limit or rule to make the rows, about.
+READING = 1e-7
 
 
 @one_thread()
@@ -28,11 +34,20 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return Outcome(None, blame=blame)
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
+    late = Outcome(None, info={"stopped": LATE})
+    if reduced.loss.size > MANY_CELLS and not deadline.fits(READING * reduced.loss.size * len(reduced.rows)):
+        return late
+    begin = time.monotonic()
     rows = Rows.of(reduced)
-    dual = maximise(reduced, rows, Deadline.after(max(1e-3, SMOOTHED * deadline.left)))
-    dual = polished(reduced, rows, dual, Deadline.after(max(1e-3, POLISH * deadline.left)))
+    reading = time.monotonic() - begin
+    if not ASCENT * reading < deadline.left:
+        return late
+    dual = maximise(reduced, rows, deadline.within(SMOOTHED * deadline.left))
+    dual = polished(reduced, rows, dual, deadline.within(POLISH * deadline.left))
     choice, proof = None, None
     for states in STAGES:
+        if not REPAIR * reading < deadline.left:
+            break
         other = repair(reduced, rows, dual.multipliers, deadline, states)
         if other is None or (choice is not None and not reduced.objective(other) < reduced.objective(choice)):
             continue

@@ -49,13 +49,14 @@ def library() -> ctypes.CDLL | None:
     found.bw_core_search.restype = i32
     found.bw_solve_table.argtypes = [
         pointer, i32, i64, i32, pointer, pointer, i64, pointer, i64, i64, i64, i64, i32, i64, real, real, i32, i64,
-        i64, real, ctypes.c_uint64, pointer, pointer, pointer,
+        i64, real, real, ctypes.c_uint64, pointer, pointer, pointer,
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
     found.bw_frontier.argtypes = [
         pointer, i32, i64, i32, pointer, i64, i64, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _REALS,
     ]  # fmt: skip
     found.bw_frontier.restype = i32
+    found.bw_looks_left.argtypes, found.bw_looks_left.restype = [i64], i64
     found.bw_uniform.argtypes = [pointer, i32, i64, i32, i32, _REALS]
     found.bw_uniform.restype = None
     found.bw_read.argtypes = [pointer, i64, i32]
@@ -131,6 +132,7 @@ def solve_table(
     sizes: Sizes | None = None,
     mapped: bool = False,
     seconds: float = 10.0,
+    after: float = 0.0,
     seed: int = 0,
     threads: int = 1,
     full_rows: int = FULL_ROWS,
@@ -140,6 +142,7 @@ def solve_table(
 
     sizes: what is known of `size` (else it is scanned once more). mapped: the arrays lie in read-only files, whose
     pages are given back once read. near: where the multiplier is looked for first (elsewhere if it is not there).
+    after: what the processor needs of the seconds for what comes after.
     Raises OutOfResources when memory ran out, Unsupported without the library.
     """
     native = required()
@@ -154,7 +157,7 @@ def solve_table(
     reals = ctypes.addressof(out)
     status = native.bw_solve_table(
         _address(loss), loss.itemsize == 4, n, k, pointers[0], pointers[1], known.most, pointers[2], known.total,
-        known.most, known.least, known.divisor, mapped, limit, *near, threads, full_rows, WORK, seconds,
+        known.most, known.least, known.divisor, mapped, limit, *near, threads, full_rows, WORK, seconds, after,
         seed & (2**64 - 1), _address(choice), reals, reals + _INTS_AT,
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE):

@@ -58,7 +58,7 @@ class Beam {
             const double low = static_cast<double>(slack_) - worth - std::min(static_cast<double>(up), reach);
             const double high = static_cast<double>(slack_) + std::min(static_cast<double>(down), reach);
             spread(row, low, high, most, best);
-            if (best.gap <= enough || now() > end) break;
+            if (best.gap <= enough || past(end)) break;
         }
         if (last_cell_ < 0) return;
         best.cells.assign(1, last_cell_);

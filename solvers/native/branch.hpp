@@ -27,36 +27,20 @@ class Branch {
 
     // cells: those of one row together; gap: that of the best plan in hand.
     Branch(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, const Effort& effort, const Manner& manner)
-        : cells_(cells), slope_(slope), slack_(slack), effort_(effort), manner_(manner), result_{gap, false, 0, 0, {}} {
+        : cells_(cells), slope_(slope), slack_(slack), effort_(effort), manner_(manner), result_{gap, false, 0, 0, {}}, end_(now() + effort.seconds), watch_(end_) {
         for (size_t q = 0; q < cells.size(); ++q) {
             if (q == 0 || cells[q].row != cells[q - 1].row) start_.push_back(static_cast<int64_t>(q));
         }
         start_.push_back(static_cast<int64_t>(cells.size()));
-        prepare();
     }
 
-    // The best plan's gap and cells; complete when no plan is better. work: steps looked at.
+    // The best plan's gap and cells; complete when no plan is better. work: steps looked at. Once.
     CoreResult run() {
-        end_ = now() + effort_.seconds;
-        Node root;
-        if (bound(root)) open_.push(std::move(root));
-        while (!open_.empty()) {
-            const Node node = open_.top();
-            if (!(node.bound < result_.gap - effort_.tiny)) break;   // the rest is no better
-            if (result_.work > effort_.work || vain_ > (manner_.search_only ? kVain / 4 : kVain) || now() > end_) {
-                least_left_ = std::min(least_left_, node.bound);
-                break;
-            }
-            open_.pop();
-            if (node.split < 0 || (!(manner_.begun && node.fixed.empty()) && finished(node))) continue;
-            if (only_proof_) return std::move(result_);
-            for (int64_t option = start_[node.split] - 1; option < start_[node.split + 1]; ++option) {
-                Node child = node;
-                child.fixed.emplace_back(node.split, option < start_[node.split] ? -1 : option);
-                if (bound(child)) open_.push(std::move(child));
-            }
+        try {
+            search();
+        } catch (const Late&) {
+            result_.complete = false;
         }
-        result_.complete = !(least_left_ < result_.gap - manner_.within);
         return std::move(result_);
     }
 
@@ -67,6 +51,29 @@ class Branch {
         std::vector<std::pair<int64_t, int64_t>> fixed;   // row, cell (-1: none)
         bool operator<(const Node& other) const { return bound > other.bound; }
     };
+
+    void search() {
+        prepare();
+        Node root;
+        if (bound(root)) open_.push(std::move(root));
+        while (!open_.empty()) {
+            const Node node = open_.top();
+            if (!(node.bound < result_.gap - effort_.tiny)) break;   // the rest is no better
+            if (result_.work > effort_.work || vain_ > (manner_.search_only ? kVain / 4 : kVain) || past(end_)) {
+                least_left_ = std::min(least_left_, node.bound);
+                break;
+            }
+            open_.pop();
+            if (node.split < 0 || (!(manner_.begun && node.fixed.empty()) && finished(node))) continue;
+            if (only_proof_) return;
+            for (int64_t option = start_[node.split] - 1; option < start_[node.split + 1]; ++option) {
+                Node child = node;
+                child.fixed.emplace_back(node.split, option < start_[node.split] ? -1 : option);
+                if (bound(child)) open_.push(std::move(child));
+            }
+        }
+        result_.complete = !(least_left_ < result_.gap - manner_.within);
+    }
 
     int64_t rows() const { return static_cast<int64_t>(start_.size()) - 1; }
     int64_t cost(int64_t q) const { return q < 0 ? 0 : cells_[static_cast<size_t>(q)].dcost; }
@@ -79,6 +86,7 @@ class Branch {
         double l[kMaxFormats + 1];
         int64_t c[kMaxFormats + 1];
         least_.resize(static_cast<size_t>(rows()));
+        steps_.reserve(std::max<size_t>(1024, cells_.size()));   // a list of millions would be copied again and again as it grows
         for (int64_t g = 0; g < rows(); ++g) {
             const int count = static_cast<int>(start_[g + 1] - start_[g]) + 1;
             for (int o = 0; o < count; ++o) {
@@ -91,8 +99,9 @@ class Branch {
             cost_ += c[x];
             loss_ += l[x];
             walk(l, c, count, g, x, 0.0, steps_);
+            watch_.step(count);
         }
-        std::sort(steps_.begin(), steps_.end(), Steeper());
+        watched(watch_, steps_.size(), Steeper(), [&](auto less) { std::sort(steps_.begin(), steps_.end(), less); });
         at_.resize(least_.size());
     }
 
@@ -116,7 +125,7 @@ class Branch {
         node.bound = value;
         slope_at_ = 0.0;
         for (const Step& s : steps_) {
-            ++result_.work;
+            if ((++result_.work & (kLook - 1)) == 0) watch_.look();
             if (is_fixed_[s.row]) continue;
             if (s.dcost <= room) {
                 room -= s.dcost;
@@ -155,6 +164,7 @@ class Branch {
         std::vector<char> held(least_.size(), 0);
         for (const auto& [row, cell] : node.fixed) held[row] = 1;
         for (int64_t g = 0; g < rows(); ++g) {
+            watch_.step();
             if (held[g]) continue;
             const int64_t x = at_[g];
             for (int64_t q = start_[g] - 1; q < start_[g + 1]; ++q) {
@@ -178,8 +188,8 @@ class Branch {
     CoreResult by_halves(std::vector<Halves::Option> options, double gap, double enough) {
         CoreResult found{gap, false, 0, 0, {}};
         for (size_t q = 0; q < options.size(); ++q) options[q].cell = static_cast<int64_t>(q);
-        const Halves halves(std::move(options), least_.size(), slope_at_, room_);
-        const auto left = halves.run(found, std::max(effort_.tiny, enough), manner_.choices, end_, manner_.search_only);
+        const Halves halves(std::move(options), least_.size(), slope_at_, room_, end_);
+        const auto left = halves.run(found, std::max(effort_.tiny, enough), manner_.choices, manner_.search_only);
         only_proof_ = left == Halves::Left::kProof;
         vain_ = left == Halves::Left::kMuch && !(found.gap < gap) ? vain_ + 1 : 0;
         result_.states = std::max(result_.states, found.states);
@@ -189,14 +199,14 @@ class Branch {
 
     CoreResult by_states(const std::vector<Halves::Option>& options, double gap) {
         int64_t all;
-        const Rated core = by_rate(options, std::numeric_limits<int64_t>::max(), all);
-        CoreResult found = CoreSearch(core.table(), slope_at_, room_, gap, {kStates, kWork, effort_.tiny, effort_.seconds}).run();
+        const Rated core = by_rate(options, std::numeric_limits<int64_t>::max(), all, end_);
+        CoreResult found = CoreSearch(core.table(), slope_at_, room_, gap, {kStates, kWork, effort_.tiny, std::max(0.0, end_ - now())}).run();
         result_.work += kDearer * found.work;
         core.back(found.cells);
         return found;
     }
 
-    static constexpr int64_t kVain = 48;
+    static constexpr int64_t kVain = 48, kLook = 1 << 16;   // the latter: steps looked at between two looks at the clock
     // States and work of the search of one branch; what a state costs, in steps looked at.
     static constexpr int64_t kStates = 1 << 9, kWork = 1 << 15, kDearer = 4;
 
@@ -206,7 +216,8 @@ class Branch {
     Effort effort_;
     Manner manner_;
     CoreResult result_;
-    double end_ = 0.0, least_left_ = kInfinity;   // least bound of what was left open
+    double end_, least_left_ = kInfinity;   // least bound of what was left open
+    Watch watch_;
     bool only_proof_ = false;
     int64_t vain_ = 0;   // branches in a row whose halves gave nothing
     std::vector<int64_t> start_, least_, at_;

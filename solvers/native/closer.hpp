@@ -4,6 +4,7 @@
 // combinations of the two sides in linear time. Then again on top of all moves in hand but one, until nothing is gained.
 #pragma once
 
+#include <functional>
 #include <utility>
 
 #include "by_cost.hpp"
@@ -39,21 +40,21 @@ class Closer {
     Closer(const std::vector<Cell>& cells, double slope, int64_t slack, double end)
         : cells_(cells), slope_(slope), slack_(slack), end_(end) {}
 
-    // Lower `gap` (that of `moves`) to `enough`, or as far as it goes. critical: cells of the row whose step is taken in part
+    // Throws Late past the end; gap and moves stay a pair. Lower `gap` (that of `moves`) to `enough`, or as far as it goes. critical: cells of the row whose step is taken in part
     // by the relaxation: with one of them the limit is overrun by little, where without it much is left.
     void run(const std::vector<Cell>& critical, std::vector<Cell>& moves, double& gap, double enough) const {
         bool better = improve({}, false, moves, gap);
         for (const Cell& cell : critical)
-            if (gap > enough && now() < end_) better = improve({cell}, true, moves, gap) || better;
+            if (gap > enough && !past(end_)) better = improve({cell}, true, moves, gap) || better;
         if (better) polish(moves, gap, enough);
     }
 
     // The same on top of moves in hand, and of all of them but one.
     void polish(std::vector<Cell>& moves, double& gap, double enough) const {
-        for (bool better = true; better && gap > enough && now() < end_;) {
+        for (bool better = true; better && gap > enough && !past(end_);) {
             better = improve(moves, true, moves, gap);
             if (moves.size() > kSwapped) better = better || improve(moves, false, moves, gap);
-            else for (size_t out = 0; out < moves.size() && !better && now() < end_; ++out) {
+            else for (size_t out = 0; out < moves.size() && !better && !past(end_); ++out) {
                 std::vector<Cell> base = moves;
                 base.erase(base.begin() + static_cast<std::ptrdiff_t>(out));
                 better = improve(base, true, moves, gap) || improve(base, false, moves, gap);
@@ -108,16 +109,18 @@ class Closer {
     std::vector<Cell> nearest(const std::vector<Cell>& base, double left, bool fine) const {
         std::vector<std::pair<double, size_t>> order;
         std::vector<int64_t> taken;
+        Watch watch(end_);
         for (const Cell& c : base) taken.push_back(c.row);
         std::sort(taken.begin(), taken.end());
         for (size_t q = 0; q < cells_.size(); ++q) {
             const Cell& c = cells_[q];
+            watch.step();
             if (!(c.penalty < left) || std::binary_search(taken.begin(), taken.end(), c.row)) continue;
             const double cost = std::fabs(static_cast<double>(c.dcost));
             order.emplace_back(c.penalty / (fine ? std::sqrt(cost) : cost), q);
         }
         if (order.size() > kCells) {
-            std::nth_element(order.begin(), order.begin() + kCells, order.end());
+            watched(watch, order.size(), std::less<>(), [&](auto less) { std::nth_element(order.begin(), order.begin() + kCells, order.end(), less); });
             order.resize(kCells);
         }
         std::vector<Cell> kept;
@@ -139,7 +142,7 @@ class Closer {
         }
         std::vector<Sum> kept;
         double least = kInfinity;
-        for (const CostKey& key : by_cost(sums)) {   // of equal costs the last one kept has the least loss
+        for (const CostKey& key : by_cost(sums, end_)) {   // of equal costs the last one kept has the least loss
             const Sum& s = sums[key.at];
             if (!(loss(s) < least)) continue;
             least = loss(s);

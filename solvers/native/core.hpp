@@ -5,11 +5,12 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
+
+#include "clock.hpp"
 
 namespace bitwright {
 
@@ -37,19 +38,33 @@ struct CoreResult {
     std::vector<int64_t> cells;
 };
 
-inline double now() {
-    using clock = std::chrono::steady_clock;
-    return std::chrono::duration<double>(clock::now().time_since_epoch()).count();
-}
-
 class CoreSearch {
   public:
     CoreSearch(const CoreTable& table, double slope, int64_t slack, double gap, const Effort& effort)
         : table_(table), slope_(slope), slack_(slack), effort_(effort), result_{gap, true, 1, 0, {}} {}
 
+    // Where time runs out, the best that was found.
     CoreResult run() {
+        end_ = now() + effort_.seconds;
+        try {
+            search();
+        } catch (const Late&) {
+            result_.complete = false;
+        }
+        result_.complete = result_.complete || result_.gap <= effort_.tiny;
+        if (best_cell_ >= 0) {
+            result_.cells.push_back(best_cell_);
+            for (int32_t node = best_parent_; node >= 0; node = parent_[node]) result_.cells.push_back(cell_[node]);
+        }
+        return std::move(result_);
+    }
+
+  private:
+    static constexpr double kSeconds = 5e-8;   // for each state that is expanded
+    static constexpr int64_t kLook = 1 << 14;  // states expanded between two looks at the clock
+
+    void search() {
         bounds();
-        const double end = now() + effort_.seconds;
         cost_.assign(1, 0);
         value_.assign(1, 0.0);
         node_.assign(1, -1);
@@ -66,29 +81,22 @@ class CoreSearch {
             result_.states = std::max<int64_t>(result_.states, cost_.size());
             if (cost_.empty() || result_.gap <= effort_.tiny) break;
             const int64_t ahead = t + 1 < table_.rows ? table_.start[t + 2] - table_.start[t + 1] + 1 : 0;
-            if (result_.work > effort_.work || kSeconds * static_cast<double>(ahead) * static_cast<double>(cost_.size()) > end - now()) {
+            if (result_.work > effort_.work || kSeconds * static_cast<double>(ahead) * static_cast<double>(cost_.size()) > end_ - now()) {
                 result_.complete = result_.complete && t + 1 == table_.rows;
                 break;
             }
         }
-        result_.complete = result_.complete || result_.gap <= effort_.tiny;
-        if (best_cell_ >= 0) {
-            result_.cells.push_back(best_cell_);
-            for (int32_t node = best_parent_; node >= 0; node = parent_[node]) result_.cells.push_back(cell_[node]);
-        }
-        return std::move(result_);
     }
-
-  private:
-    static constexpr double kSeconds = 5e-8;   // for each state that is expanded
 
     // Least penalty, and least penalty per unit of cost added or saved, over the groups t.. (suffix minima).
     void bounds() {
         const int64_t n = table_.rows;
+        Watch watch(end_);
         least_.assign(n + 1, kInfinity);
         up_.assign(n + 1, kInfinity);
         down_.assign(n + 1, kInfinity);
         for (int64_t t = n - 1; t >= 0; --t) {
+            watch.step();
             least_[t] = least_[t + 1];
             up_[t] = up_[t + 1];
             down_[t] = down_[t + 1];
@@ -138,7 +146,7 @@ class CoreSearch {
             }
             if (pick == nullptr) break;
             const size_t from = pick->at++;
-            ++result_.work;
+            if ((++result_.work & (kLook - 1)) == 0 && past(end_)) throw Late();
             const double loss = value - slope_ * static_cast<double>(cost);
             if (!(loss < best_loss)) continue;   // a state of no more cost has no more loss
             best_loss = loss;
@@ -241,6 +249,7 @@ class CoreSearch {
     int64_t slack_;
     Effort effort_;
     CoreResult result_;
+    double end_ = 0.0;
     std::vector<double> least_, up_, down_;
     std::vector<Head> heads_;
     std::vector<int64_t> cost_, next_cost_;

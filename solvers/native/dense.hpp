@@ -29,8 +29,7 @@ class DenseCore {
         std::vector<double> at_row(1, 0.0), next;
         std::vector<std::vector<uint8_t>> taken(static_cast<size_t>(table_.rows));
         for (int64_t t = 0; t < table_.rows; ++t) {
-            if (now() > end) return false;
-            add(t, at_row, next, taken[t]);
+            if (past(end) || !add(t, at_row, next, taken[t], end)) return false;
             at_row.swap(next);
         }
         const Span last = spans_.back();
@@ -59,7 +58,7 @@ class DenseCore {
     struct Span {
         int64_t low, high;   // in steps; empty where high < low
     };
-    static constexpr int64_t kStretch = 2048;
+    static constexpr int64_t kStretch = 2048, kLook = 1 << 20;
 
     // Totals after each row from which a better plan can still be reached.
     void measure() {
@@ -89,12 +88,19 @@ class DenseCore {
         }
     }
 
-    void add(int64_t t, const std::vector<double>& from, std::vector<double>& to, std::vector<uint8_t>& taken) const {
+    // One more row. False when time ran out.
+    bool add(int64_t t, const std::vector<double>& from, std::vector<double>& to, std::vector<uint8_t>& taken, double end_at) const {
+        int64_t ahead = kLook;   // additions before the next look at the clock
         const Span a = spans_[t], b = spans_[t + 1];
         to.resize(static_cast<size_t>(b.high - b.low + 1));
         taken.resize(to.size());
         for (int64_t begin = b.low; begin <= b.high; begin += kStretch) {
             const int64_t end = std::min(b.high + 1, begin + kStretch);
+            ahead -= (end - begin) * (table_.start[t + 1] - table_.start[t] + 1);
+            if (ahead < 0) {
+                if (past(end_at)) return false;
+                ahead = kLook;
+            }
             double* value = to.data() + (begin - b.low);
             int64_t cell[kStretch];
             std::fill(value, value + (end - begin), kInfinity);
@@ -109,6 +115,7 @@ class DenseCore {
             }
             for (int64_t c = 0; c < end - begin; ++c) taken[static_cast<size_t>(begin - b.low + c)] = static_cast<uint8_t>(cell[c]);
         }
+        return true;
     }
 
 #if defined(__x86_64__) && defined(__GNUC__)

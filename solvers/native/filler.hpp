@@ -11,9 +11,11 @@ namespace bitwright {
 
 class Filler {
   public:
-    // cells: those of one row together.
-    Filler(const std::vector<Cell>& cells, double slope, int64_t slack) : cells_(cells), slope_(slope), slack_(slack) {
+    // cells: those of one row together. Throws Late past `end`.
+    Filler(const std::vector<Cell>& cells, double slope, int64_t slack, double end) : cells_(cells), slope_(slope), slack_(slack), end_(end) {
+        Watch watch(end);
         for (size_t q = 0; q < cells.size(); ++q) {
+            watch.step();
             if (q > 0 && cells[q].row != cells[q - 1].row) ++groups_;
             group_.push_back(groups_);
             if (cells[q].dcost > 0 && cells[q].dloss < 0) up_.push_back(q);
@@ -23,18 +25,17 @@ class Filler {
         for (size_t q = 0; q < cells.size(); ++q)
             rate[q] = (cells[q].dcost > 0 ? cells[q].dloss : cells[q].penalty) / std::fabs(static_cast<double>(cells[q].dcost));
         const auto first = [&](size_t a, size_t b) { return rate[a] < rate[b]; };
-        std::stable_sort(up_.begin(), up_.end(), first);
-        std::stable_sort(down_.begin(), down_.end(), first);
+        for (std::vector<size_t>* side : {&up_, &down_})
+            watched(watch, side->size(), first, [&](auto less) { std::stable_sort(side->begin(), side->end(), less); });
     }
 
-    // Lower `gap` (that of `moves`) where a filled plan is better.
-    void run(std::vector<Cell>& moves, double& gap, double end) const {
+    // Lower `gap` (that of `moves`) where a filled plan is better. Throws Late past the end; gap and moves stay a pair.
+    void run(std::vector<Cell>& moves, double& gap) const {
         std::vector<size_t> tried;
         State first = empty();
         fill(first, &tried);
         keep(first, moves, gap);
         for (const size_t forced : tried) {
-            if (now() > end) return;
             State s = empty();
             put(s, forced);
             for (const size_t q : down_) {
@@ -67,7 +68,9 @@ class Filler {
     }
 
     void fill(State& s, std::vector<size_t>* tried) const {
+        Watch watch(end_);
         for (const size_t q : up_) {
+            watch.step();
             const int64_t at = s.at[group_[q]];
             if (!(cells_[q].dloss < loss(at))) continue;
             if (cells_[q].dcost - cost(at) <= s.room) put(s, q);
@@ -88,6 +91,7 @@ class Filler {
     const std::vector<Cell>& cells_;
     double slope_;
     int64_t slack_;
+    double end_;
     size_t groups_ = 0;
     std::vector<size_t> group_, up_, down_;
 };

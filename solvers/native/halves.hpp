@@ -23,8 +23,9 @@ class Halves {
         int64_t cell, row;
     };
 
-    // options: of penalties below the gap in hand, in any order; rows are numbered from 0 to `rows` - 1.
-    Halves(std::vector<Option> options, size_t rows, double slope, int64_t slack) : slope_(slope), slack_(slack) {
+    // options: of penalties below the gap in hand, in any order; rows are numbered from 0 to `rows` - 1. Throws Late past `end`.
+    Halves(std::vector<Option> options, size_t rows, double slope, int64_t slack, double end) : slope_(slope), slack_(slack), end_(end) {
+        Watch watch(end);
         // Of equal penalties in no order: those of neighbouring rows may all add to the cost, or all save some.
         const auto mixed = [](const Option& o) { return static_cast<uint64_t>(o.row) * 0x9E3779B97F4A7C15ull; };
         const auto cheaper = [&](const Option& x, const Option& y) {
@@ -32,7 +33,7 @@ class Halves {
             return x.row == y.row ? x.cell < y.cell : mixed(x) < mixed(y);
         };
         if (options.size() > kNearest) {
-            std::nth_element(options.begin(), options.begin() + kNearest, options.end(), cheaper);
+            watched(watch, options.size(), cheaper, [&](auto less) { std::nth_element(options.begin(), options.begin() + kNearest, options.end(), less); });
             cut_ = options[kNearest].penalty;
             options.resize(kNearest);
         }
@@ -58,9 +59,17 @@ class Halves {
 
     // Lower the gap of `best` until `enough`, or until kQuick choices of a half were looked at; then `most` of them where that is
     // all. search_only: not for a proof alone. far: a gap that this will not make small; it ends after a first look. kNothing: no plan is better (or `enough`); kProof: to look at all is affordable.
-    Left run(CoreResult& best, double enough, int64_t most, double end, bool search_only, double far = kInfinity) const {
+    Left run(CoreResult& best, double enough, int64_t most, bool search_only, double far = kInfinity) const {
+        try {
+            return search(best, enough, most, search_only, far);
+        } catch (const Late&) {
+            return Left::kMuch;
+        }
+    }
+
+  private:
+    Left search(CoreResult& best, double enough, int64_t most, bool search_only, double far) const {
         for (const int64_t cap : {kFirst, kSecond, kQuick, most}) {
-            if (static_cast<double>(cap) * kSeconds > end - now()) return Left::kMuch;   // a meeting looks at no clock
             const bool few = std::max(all_[0], all_[1]) <= static_cast<double>(cap);   // whatever they cost
             const double wide = std::min(cut_, few ? best.gap : affordable(best.gap, static_cast<double>(cap)));
             if (cap > kQuick && (wide < best.gap || search_only)) return wide < best.gap ? Left::kMuch : Left::kProof;
@@ -75,20 +84,23 @@ class Halves {
             }
             best.complete = best.gap <= wide;
             if (best.complete || best.gap <= enough) return Left::kNothing;
-            if (now() > end || best.gap > far) return Left::kMuch;
+            if (past(end_) || best.gap > far) return Left::kMuch;
         }
         return Left::kMuch;
     }
 
-  private:
     static constexpr int64_t kFirst = 1 << 12, kSecond = 1 << 14, kQuick = 1 << 15;
     static constexpr size_t kNearest = 1 << 12;
     static constexpr double kListed = 1 << 13;
-    static constexpr double kSeconds = 2e-7;   // for each choice that is listed
+    static constexpr int64_t kLook = 1 << 15;   // choices between two looks at the clock
     static constexpr int64_t kDearer = 16;   // what listing a choice takes, in choices looked at
     static constexpr int kBins = 256, kSpread = 32;   // places for each choice that is listed
 
     using Side = std::vector<Option>;   // by rising penalty
+
+    void look() const {
+        if (past(end_)) throw Late();
+    }
 
     // The largest budget (at most `gap`) for which neither half has more than `most` choices.
     double affordable(double gap, double most) const {
@@ -159,6 +171,7 @@ class Halves {
         std::vector<size_t> path, options;
         std::vector<Listed> list{{0, 0.0, 0, 0}};
         auto add = [&](int64_t cost, double value) {
+            if (list.size() % kLook == 0) look();
             list.push_back({cost, value, options.size(), options.size() + path.size()});
             options.insert(options.end(), path.begin(), path.end());
         };
@@ -169,7 +182,7 @@ class Halves {
         // one kept loses least).
         std::vector<Listed> kept;
         double least = kInfinity;
-        for (const CostKey& key : by_cost(list)) {
+        for (const CostKey& key : by_cost(list, end_)) {
             const Listed& x = list[key.at];
             const double loss = x.value - slope_ * static_cast<double>(x.cost);
             if (!(loss < least)) continue;
@@ -190,10 +203,11 @@ class Halves {
             mark(static_cast<uint64_t>(x.cost >> shift) + 1);
         }
         const Listed* partner = nullptr;
+        double least_gap = best.gap;
         std::vector<size_t> chosen;
         path.clear();
         auto match = [&](int64_t cost, double value) {
-            ++count;
+            if (++count % kLook == 0) look();
             const int64_t room = slack_ - cost;
             const uint64_t p = static_cast<uint64_t>(room >> shift);
             if (((bits[(p >> 6) & mask] >> (p & 63)) & 1) == 0) return;
@@ -201,8 +215,8 @@ class Halves {
             if (dearer == list.begin()) return;
             const Listed& x = *(dearer - 1);
             const double gap = value + x.value + slope_ * static_cast<double>(room - x.cost);
-            if (!(gap < best.gap)) return;
-            best.gap = gap;
+            if (!(gap < least_gap)) return;
+            least_gap = gap;
             partner = &x;
             chosen = path;
         };
@@ -211,6 +225,7 @@ class Halves {
         best.work += count;
         best.states = std::max(best.states, count);
         if (partner == nullptr) return;
+        best.gap = least_gap;
         best.cells.clear();
         for (const size_t q : chosen) best.cells.push_back(b.side[q].cell);
         for (size_t q = partner->first; q < partner->last; ++q) best.cells.push_back(a.side[options[q]].cell);
@@ -219,6 +234,7 @@ class Halves {
     Side side_[2];
     double slope_;
     int64_t slack_;
+    double end_;
     double cut_ = kInfinity;   // the least penalty that was left out
     bool rivals_ = false;      // some row has several options
     double all_[2] = {1.0, 1.0};   // choices of each half, whatever they cost

@@ -30,16 +30,16 @@ int32_t bw_core_search(int64_t rows, const int64_t* start, const int64_t* dcost,
 
 // Solve a whole table. loss: float (single != 0) or double, (n, k) row-major. matrix (n, k) or null; then size (n) or
 // null (all one_size) and rate (k). total_size, top_size, least_size, divisor: of `size`, or 0 when the caller does not know them. mapped:
-// the arrays lie in read-only files. low, high: where the multiplier is looked for first, or 0 and inf. choice: n bytes. reals: slope, gap, bound, loss; ints: cost, passes, listed, core,
+// the arrays lie in read-only files. low, high: where the multiplier is looked for first, or 0 and inf. after: of `seconds`, what the processor needs for what comes after. choice: n bytes. reals: slope, gap, bound, loss; ints: cost, passes, listed, core,
 // states. Returns 0 optimal, 1 bounded, 2 infeasible, 4 when memory ran out.
 int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* matrix, const int64_t* size,
                        int64_t one_size, const int64_t* rate, int64_t total_size, int64_t top_size,
                        int64_t least_size, int64_t divisor, int32_t mapped, int64_t limit, double low, double high, int32_t threads,
-                       int64_t full_rows, int64_t work, double seconds, uint64_t seed,
+                       int64_t full_rows, int64_t work, double seconds, double after, uint64_t seed,
                        uint8_t* choice, double* reals, int64_t* ints) {
     try {
         Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate, total_size, top_size, divisor, mapped != 0, least_size},
-                    {limit, threads, full_rows, work, seconds, seed, {low, high}}, choice);
+                    {limit, threads, full_rows, work, seconds, after, seed, {low, high}}, choice);
         const Answer a = solve.run();
         const double values[] = {a.slope, a.gap, a.bound, a.loss};
         const int64_t counts[] = {a.cost, a.passes, a.listed, a.core, a.states};
@@ -75,6 +75,9 @@ int32_t bw_frontier(const void* loss, int32_t single, int64_t n, int32_t k, cons
 void bw_uniform(const void* loss, int32_t single, int64_t n, int32_t k, int32_t mapped, double* sums) {
     uniform_losses({loss, single != 0, n, k, nullptr, nullptr, 1, nullptr, 0, 0, 0, mapped != 0}, sums);
 }
+
+// For tests: after so many looks at the clock every further one finds the time over (-1: the clock tells). Returns how many were left.
+int64_t bw_looks_left(int64_t looks) { return looks_left.exchange(looks); }
 
 int32_t bw_stretches() { return kStretches; }
 int32_t bw_share() { return kShare; }   // 2^bw_share() of them an octave

@@ -18,6 +18,7 @@ struct Plan {
     uint64_t seed;
     uint8_t* choice;
     Bracket first;   // of a caller that knows better than a sample; else 0 to inf
+    double end;      // on the clock of `now`
 };
 
 // The last level: its rows, their steps inside the bracket, and the LP vertex. slope: critical; loss: of the vertex.
@@ -29,14 +30,14 @@ struct Vertex {
 
 class Levels {
   public:
-    Levels(const Table& t, const Plan& plan) : p_(plan) {
+    Levels(const Table& t, const Plan& plan) : p_(plan), watch_(plan.end) {
         tables_.reserve(kDeepest);
         lists_.reserve(kDeepest);
         tables_.push_back(t);
         brackets_.push_back({0.0, INFINITY});
     }
 
-    // False when nothing was found: nothing fits, or (rarely) every attempt missed.
+    // False when nothing was found: nothing fits, or (rarely) every attempt missed. Throws Late where time runs out.
     bool find() { return descend(0, p_.limit, {0.0, INFINITY}) == 0; }
 
     const Vertex& vertex() const { return vertex_; }
@@ -65,15 +66,15 @@ class Levels {
         const bool whole = level > 0 && within.high < 0x1p800;
         // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
         const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
-        Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads) : sampled(t, limit, within, rounds);
+        Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads, p_.end) : sampled(t, limit, within, rounds);
         bool precise = false, known = level > 0;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
             const int64_t most = std::max<int64_t>(level == 0 ? t.n / 8 : t.n / 2, p_.walk_rows);
             const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
-            Tally tally = rounds ? Rounds(t, ratio, spread_.deviation, spread_.widest, random(), std::min(2 * p_.walk_rows, t.n / 128), p_.threads, p_.choice).run(b, most, listed_)
-                                : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.threads, p_.choice);
+            Tally tally = rounds ? Rounds(t, ratio, spread_.deviation, spread_.widest, random(), std::min(2 * p_.walk_rows, t.n / 128), p_.threads, p_.choice, p_.end).run(b, most, listed_)
+                                : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.threads, p_.choice, p_.end);
             known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;
             if (tally.over && rounds) {   // parts of the table that are not alike: rows from all of it say more
@@ -113,8 +114,9 @@ class Levels {
 
     uint64_t random() { return mixed(state_ += 0x9E3779B97F4A7C15ull); }
 
-    static void passed(const Table& t, int64_t i) {
+    void passed(const Table& t, int64_t i) {
         constexpr int64_t chunk = 1 << 17;
+        watch_.step(t.k);
         if (i % chunk == 0 && i > 0) release(t, i - chunk, i);
     }
 
@@ -150,7 +152,7 @@ class Levels {
     }
 
     // Steps of every row of a table within the bracket. Returns the cost of the starting formats.
-    int64_t walk_rows(const Table& t, Bracket b, std::vector<Step>& steps, std::vector<uint8_t>& from) const {
+    int64_t walk_rows(const Table& t, Bracket b, std::vector<Step>& steps, std::vector<uint8_t>& from) {
         double l[kMaxFormats];
         int64_t c[kMaxFormats], cost = 0;
         from.resize(static_cast<size_t>(t.n));
@@ -160,6 +162,7 @@ class Levels {
             from[i] = static_cast<uint8_t>(x);
             cost += c[x];
             walk(l, c, t.k, i, x, b.low, steps);
+            watch_.step(t.k);
         }
         return cost;
     }
@@ -192,11 +195,11 @@ class Levels {
             for (size_t q = 0; q <= at; ++q)
                 margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) / std::sqrt(static_cast<double>(samples[q].n));
             if (at + 1 == samples.size()) {
-                b = slopes_around(steps, ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base), margin, spread.above, b.low);
+                b = slopes_around(steps, ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base), margin, spread.above, b.low, watch_);
                 b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
             } else {
                 const double target = ratio * static_cast<double>(samples[at].total_size);
-                b = rounds ? around(samples[at], target, margin, 0.0, b, 1, 1.25) : refined(samples[at], ratio, margin, b);
+                b = rounds ? around(samples[at], target, margin, 0.0, b, 1, p_.end, 1.25) : refined(samples[at], ratio, margin, b);
             }
         }
         spread_ = spread;
@@ -211,7 +214,7 @@ class Levels {
     Spread spread_;
 
     // steps, base: as of `walk_rows`.
-    Spread piloted(const Table& f, double ratio, Bracket within, std::vector<Step>& steps, int64_t& base) const {
+    Spread piloted(const Table& f, double ratio, Bracket within, std::vector<Step>& steps, int64_t& base) {
         std::vector<uint8_t> from;
         base = walk_rows(f, within, steps, from);
         Spread out;
@@ -222,15 +225,15 @@ class Levels {
         out.above = std::isinf(within.high) ? (out.steepest > 0 ? std::ldexp(out.steepest, 20) : 1.0) : within.high;
         // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
         const double target = ratio * static_cast<double>(f.total_size) - static_cast<double>(base);
-        out.middle = slopes_around(steps, target, 0.0, out.above, within.low).low;
+        out.middle = slopes_around(steps, target, 0.0, out.above, within.low, watch_).low;
         out.deviation = deviation(f, ratio, out.middle);
         return out;
     }
 
     // Of a row's part of the target at a multiplier, about. Rows drawn together may be alike: their sums count, not each alone.
-    static double deviation(const Table& f, double ratio, double slope) {
+    double deviation(const Table& f, double ratio, double slope) const {
         std::vector<uint8_t> x(static_cast<size_t>(f.n));
-        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, 1, x.data());
+        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, 1, x.data(), p_.end);
         double square = 0.0, sum = 0.0;
         for (int64_t i = 0; i < f.n; ++i) {
             sum += (static_cast<double>(f.rate[x[i]]) - ratio) * static_cast<double>(f.weight(i));
@@ -242,15 +245,15 @@ class Levels {
     }
 
     // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket.
-    Bracket refined(const Table& s, double ratio, double margin, Bracket b) const {
+    Bracket refined(const Table& s, double ratio, double margin, Bracket b) {
         Bracket wide = b;
         widen(wide, false, {0.0, INFINITY});
-        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, 1, nullptr);
+        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, 1, nullptr, p_.end);
         std::vector<Step> steps;
         std::vector<uint8_t> from;
         const int64_t base = walk_rows(tally.rows.view(s), wide, steps, from);
         const double target = ratio * static_cast<double>(s.total_size) - static_cast<double>(tally.cost + base);
-        return slopes_around(steps, target, margin, b.high, b.low);
+        return slopes_around(steps, target, margin, b.high, b.low, watch_);
     }
 
     // The last level: every hull within the bracket is walked, and the steepest steps that fit are taken.
@@ -261,7 +264,7 @@ class Levels {
         const int64_t base = walk_rows(t, b, steps, from);
         int64_t room = limit - base;
         if (room < 0) return 1;
-        const size_t taken = weighted_select(steps, room);
+        const size_t taken = weighted_select(steps, room, watch_);
         const bool all = taken == steps.size();
         if (all && b.low > 0 && room > 0) return -1;
         for (int64_t i = 0; i < t.n; ++i) p_.choice[number(level, i)] = from[i];
@@ -284,7 +287,7 @@ class Levels {
     }
 
     // Narrow the bracket to one of 2^14 stretches of slopes, by the cost of the hull steps in each. False when it cannot.
-    bool narrow(size_t level, int64_t limit, Bracket& b) const {
+    bool narrow(size_t level, int64_t limit, Bracket& b) {
         constexpr int stretches = 1 << 14;
         const Table& t = tables_[level];
         const double high = b.high >= 0x1p800 ? 0x1p800 : b.high, per = (high - b.low) / stretches;
@@ -377,6 +380,7 @@ class Levels {
     double loss_ = 0.0;
     int64_t passes_ = 0, listed_ = 0;
     uint64_t state_ = p_.seed;
+    Watch watch_;
 };
 
 }  // namespace bitwright

@@ -40,29 +40,13 @@ class Meet {
     }
 
     // The least gap, below that of `best` (whose cells are numbers of `cells`): complete when no plan is better. most: states of a list;
-    // work: states made in all. Where those are too few, the best of the rows that were listed.
-    void run(CoreResult& best, int64_t most, int64_t work, double end) {
-        List first = start(), last = start();
-        size_t from = 0, to = rows_.size();
-        int64_t made = 0;
-        while (from < to && made < work) {
-            const bool front = first.states.size() <= last.states.size();
-            List& list = front ? first : last;
-            const CellRow& row = rows_[front ? from : to - 1];
-            const double seconds = kSeconds * static_cast<double>(list.states.size() * (row.end - row.begin + 1));
-            if (static_cast<int64_t>(list.states.size()) > most || seconds > end - now()) break;
-            if (front) {
-                ++from;
-                extend(list, row, up_.back() - up_[from], down_.back() - down_[from], best.gap, made);
-            } else {
-                --to;
-                extend(list, row, up_[to], down_[to], best.gap, made);
-            }
+    // work: states made in all. Where those are too few, the best of the rows that were listed; past `end`, maybe nothing.
+    void run(CoreResult& best, int64_t most, int64_t work, double end) const {
+        try {
+            search(best, most, work, end);
+        } catch (const Late&) {
+            best.complete = false;
         }
-        best.work += made;
-        best.states = std::max(best.states, static_cast<int64_t>(first.states.size() + last.states.size()));
-        join(first, last, best);
-        best.complete = from == to;
     }
 
   private:
@@ -78,11 +62,36 @@ class Meet {
         std::vector<int32_t> parent, cell;
     };
 
+    void search(CoreResult& best, int64_t most, int64_t work, double end) const {
+        List first = start(), last = start();
+        size_t from = 0, to = rows_.size();
+        int64_t made = 0;
+        while (from < to && made < work) {
+            const bool front = first.states.size() <= last.states.size();
+            List& list = front ? first : last;
+            const CellRow& row = rows_[front ? from : to - 1];
+            const double seconds = kSeconds * static_cast<double>(list.states.size() * (row.end - row.begin + 1));
+            if (static_cast<int64_t>(list.states.size()) > most || seconds > end - now()) break;
+            if (front) {
+                ++from;
+                extend(list, row, up_.back() - up_[from], down_.back() - down_[from], best.gap, end, made);
+            } else {
+                --to;
+                extend(list, row, up_[to], down_[to], best.gap, end, made);
+            }
+        }
+        best.work += made;
+        best.states = std::max(best.states, static_cast<int64_t>(first.states.size() + last.states.size()));
+        join(first, last, best);
+        best.complete = from == to;
+    }
+
     static List start() { return {{{0, 0.0, -1, -1}}, {}, {}}; }
     double loss(const State& s) const { return s.value - slope_ * static_cast<double>(s.cost); }
 
     // One more row. up, down: what the rows outside the list can add and take.
-    void extend(List& list, const CellRow& row, int64_t up, int64_t down, double gap, int64_t& made) const {
+    void extend(List& list, const CellRow& row, int64_t up, int64_t down, double gap, double end, int64_t& made) const {
+        Watch watch(end);
         const double worth = slope_ > 0 ? gap / slope_ : kInfinity;
         const double low = static_cast<double>(slack_) - worth - static_cast<double>(up), high = static_cast<double>(slack_) + static_cast<double>(down);
         std::vector<State> all;
@@ -90,6 +99,7 @@ class Meet {
         for (size_t q = row.begin; q <= row.end; ++q) {
             const int64_t dcost = q < row.end ? cells_[q].dcost : 0;
             const double penalty = q < row.end ? cells_[q].penalty : 0.0;
+            watch.step(static_cast<int64_t>(list.states.size()));
             for (const State& s : list.states) {
                 const State n{s.cost + dcost, s.value + penalty, s.node, q < row.end ? static_cast<int32_t>(q) : -1};
                 const double cost = static_cast<double>(n.cost);
@@ -100,7 +110,7 @@ class Meet {
         list.states.clear();
         if (all.empty()) return;
         double least = kInfinity;
-        for (const CostKey& key : by_cost(all)) {
+        for (const CostKey& key : by_cost(all, end)) {
             const State& s = all[key.at];
             if (!(loss(s) < least)) continue;
             least = loss(s);
@@ -147,9 +157,9 @@ class Meet {
 inline CoreResult filled_within(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end, int64_t work) {
     CoreResult found{gap, false, 0, 0, {}};
     for (const bool balanced : {false, true})
-        if (found.gap > enough && now() < end) Beam(cells, slope, slack).run(found, enough, work, balanced, end);
+        if (found.gap > enough && !past(end)) Beam(cells, slope, slack).run(found, enough, work, balanced, end);
     for (const bool by_size : {false, true})
-        if (found.gap > enough && !found.complete && now() < end) Meet(cells, slope, slack, by_size).run(found, work / 16, work, end);
+        if (found.gap > enough && !found.complete && !past(end)) Meet(cells, slope, slack, by_size).run(found, work / 16, work, end);
     return found;
 }
 inline CoreResult filled(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {

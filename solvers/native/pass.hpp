@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+#include "clock.hpp"
 #include "coarse512.hpp"
 #include "pages.hpp"
 #include "rows.hpp"
@@ -325,8 +326,8 @@ class Pass {
 };
 
 // The pass over all rows, in chunks that are joined in order: the same for any number of threads. choice: null, or where
-// each row's best format goes, by original number; was: as of `Pass`.
-inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, bool precise, int64_t most, int threads, uint8_t* choice) {
+// each row's best format goes, by original number; was: as of `Pass`. end: throws Late after it.
+inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, bool precise, int64_t most, int threads, uint8_t* choice, double end_at) {
     constexpr int64_t chunk = 1 << 17;
     const int64_t chunks = (t.n + chunk - 1) / chunk;
     const int crew_size = static_cast<int>(std::clamp<int64_t>(chunks, 1, threads));
@@ -339,6 +340,10 @@ inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, 
             if (precise) pass.precise();
             lists[me].expect(t, t.n / crew_size / 32);
             for (int64_t c = chunks * me / crew_size; c < chunks * (me + 1) / crew_size; ++c) {
+                if (past(end_at)) {
+                    over[me] = 3;
+                    return;
+                }
                 const int64_t begin = c * chunk, end = std::min(t.n, begin + chunk);
                 if (!pass.run(begin, end, parts[c], lists[me])) {
                     over[me] = 1;
@@ -363,6 +368,7 @@ inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, 
     all.loss = static_cast<double>(loss);
     for (int me = 0; me < crew_size; ++me) {
         if (over[me] == 2) throw std::bad_alloc();
+        if (over[me] == 3) throw Late();
         all.over = all.over || over[me] != 0;
         if (me == 0) all.rows = std::move(lists[0]);
         else all.rows.append(t, lists[me]);

@@ -21,21 +21,25 @@ struct Rated {
     }
 };
 
-// options: those of one row together. At most `most` rows are taken; all: how many there are.
+// options: those of one row together. At most `most` rows are taken; all: how many there are; end: throws Late after it.
 template <class Option>
-Rated by_rate(const std::vector<Option>& options, int64_t most, int64_t& all) {
+Rated by_rate(const std::vector<Option>& options, int64_t most, int64_t& all, double end) {
     struct Group { double rate; size_t begin, end; };
     std::vector<Group> groups;
+    Watch watch(end);
     for (size_t q = 0; q < options.size(); ++q) {
+        watch.step();
         if (q == 0 || options[q].row != options[q - 1].row) groups.push_back({kInfinity, q, q});
         groups.back().end = q + 1;
         groups.back().rate = std::min(groups.back().rate, options[q].penalty / std::fabs(static_cast<double>(options[q].dcost)));
     }
-    std::stable_sort(groups.begin(), groups.end(), [](const Group& a, const Group& b) { return a.rate < b.rate; });
+    watched(watch, groups.size(), [](const Group& a, const Group& b) { return a.rate < b.rate; },
+            [&](auto less) { std::stable_sort(groups.begin(), groups.end(), less); });
     all = static_cast<int64_t>(groups.size());
     if (all > most) groups.resize(static_cast<size_t>(most));
     Rated out;
     for (const Group& group : groups) {
+        watch.step(static_cast<int64_t>(group.end - group.begin));
         for (size_t q = group.begin; q < group.end; ++q) {
             out.dcost.push_back(options[q].dcost);
             out.penalty.push_back(options[q].penalty);

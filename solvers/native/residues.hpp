@@ -24,7 +24,7 @@ class Residues {
         Sets best;
         int64_t made = 0;
         for (const int64_t divisor : tried) {
-            if (made > 4 * kMade || now() > end) break;
+            if (made > 4 * kMade || past(end)) break;
             if (!(slope * static_cast<double>(divisor) * kWorth > gap) || !listed(divisor, gap, made)) continue;
             if (best.ways.empty() || sets_.ways[0].bound > best.ways[0].bound) std::swap(best, sets_);
         }
@@ -43,7 +43,7 @@ class Residues {
                 best.complete = true;
                 return;
             }
-            if (best.work > work || now() > end || (merged_ && searched++ == kSearched)) return;
+            if (best.work > work || past(end) || (merged_ && searched++ == kSearched)) return;
             CoreResult found{best.gap - way.bound, false, 0, 0, {}};
             const double before = found.gap;
             const std::vector<int64_t> odd = taken(way);
@@ -193,7 +193,7 @@ class Residues {
             if (found.complete || found.gap <= within) return true;
         }
         int64_t all;
-        const Rated core = by_rate(even, std::numeric_limits<int64_t>::max(), all);
+        const Rated core = by_rate(even, std::numeric_limits<int64_t>::max(), all, kInfinity);
         CoreResult next = CoreSearch(core.table(), slope_, room, found.gap, {kStates, kLists, within, std::max(0.0, end - now()), true}).run();
         core.back(next.cells);
         if (!keep(next, found, within) && !merged_)

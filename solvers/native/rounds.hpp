@@ -43,9 +43,9 @@ inline int64_t cost_of(const Table& t, double slope) {
     return cost;
 }
 
-// Cost of all rows at one multiplier.
-inline double cost_at(const Table& t, double slope, int threads) {
-    const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, threads, nullptr);
+// Cost of all rows at one multiplier. end: throws Late after it.
+inline double cost_at(const Table& t, double slope, int threads, double end) {
+    const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, threads, nullptr, end);
     return static_cast<double>(sure.cost + cost_of(sure.rows.view(t), slope));
 }
 
@@ -62,15 +62,15 @@ inline double cost_near(const Table& t, double slope, int64_t every) {
 // Multipliers within `b` at which the rows cost about target + margin and target - margin, and seldom less or more. margin: at least
 // `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
 // them once, near the target: what a part says of the change from there is right to a tenth or two.
-// loose: how many margins are near enough.
-inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads, double loose = 2) {
+// loose: how many margins are near enough. end: throws Late after it.
+inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads, double end, double loose = 2) {
     constexpr int tries = 10;
     constexpr int64_t part = 1 << 12, thinnest = 8;
     struct Point { double x, cost; };
     if (b.high >= 0x1p800 || !(b.low < b.high) || t.n == 0) return b;
     const int64_t every = std::clamp<int64_t>(t.n / part, 1, thinnest);
     double off = 0.0;
-    const auto cost = [&](double x) { return every > 1 ? cost_near(t, x, every) + off : cost_at(t, x, threads); };
+    const auto cost = [&](double x) { return every > 1 ? cost_near(t, x, every) + off : cost_at(t, x, threads, end); };
     const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
         // Far apart, cost says little: above the steepest steps it does not change at all.
@@ -88,7 +88,7 @@ inline Bracket around(const Table& t, double target, double margin, double share
             (near.cost >= target ? from : to) = near;
             if (std::fabs(near.cost - target) < margin) break;
         }
-        off = cost_at(t, near.x, threads) - near.cost;
+        off = cost_at(t, near.x, threads, end) - near.cost;
         low.cost += off;
         high.cost += off;
     }
@@ -116,9 +116,9 @@ class Rounds {
     static constexpr int64_t kLeast = 1 << 12;   // rows that make two stretches
 
     // ratio: what a unit of size may cost. deviation: of a row's part of the target, where known; widest: its dearest step. turn: where the
-    // parts of each stretch begin. least: rows to be listed at the end, or more.
-    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, int threads, uint8_t* choice)
-        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), threads_(threads), choice_(choice),
+    // parts of each stretch begin. least: rows to be listed at the end, or more. end: throws Late after it.
+    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, int threads, uint8_t* choice, double end)
+        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), threads_(threads), choice_(choice), end_(end),
           part_(kPart * std::clamp<int64_t>(t.n / (kLots * kPart * kParts), 1, kWidest)), stretches_(t.n / (part_ * kParts)),
           off_(static_cast<size_t>(stretches_), 0.0) {}
 
@@ -138,7 +138,7 @@ class Rounds {
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
             // No fewer rows than the last level takes: those just outside matter to the core.
             const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(all.rows.n, 1)));
-            Bracket inner = around(all.rows.view(t_), target, margin(share), std::max(kTolerance, held), b, threads_, kLoose);
+            Bracket inner = around(all.rows.view(t_), target, margin(share), std::max(kTolerance, held), b, threads_, end_, kLoose);
             widen(inner, false, b);
             keep(all, inner, loss);
             b = inner;
@@ -224,6 +224,10 @@ class Rounds {
                 };
                 const int64_t begin = stretches_ * me / crew_size, end = stretches_ * (me + 1) / crew_size;
                 for (int64_t s = begin; s < end; ++s) {
+                    if (past(end_)) {
+                        out.failed = 3;
+                        return;
+                    }
                     const Runs runs = runs_of(s, from, to);
                     if (s == begin) runs.fetch(t_);
                     if (s + 1 < end) runs_of(s + 1, from, to).fetch(t_);
@@ -256,6 +260,7 @@ class Rounds {
         loss += rest;
         for (Made& one : made) {
             if (one.failed == 2) throw std::bad_alloc();
+            if (one.failed == 3) throw Late();
             all.over = all.over || one.failed != 0;
             all.cost += one.cost;
             weight_ += one.weight;
@@ -274,6 +279,7 @@ class Rounds {
     int64_t least_;
     int threads_;
     uint8_t* choice_;
+    double end_;
     int64_t part_, stretches_, weight_ = 0, passed_ = 0, settled_ = 0;
     std::vector<double> off_;   // of each stretch: cost of the settled rows less their part of the target
 };

@@ -17,7 +17,7 @@ struct Options {
     int threads;
     int64_t full_rows;   // at most this many rows: every hull is walked
     int64_t work;        // states expanded in all
-    double seconds;
+    double seconds, after;   // on the clock; and what the processor needs of them for what comes after
     uint64_t seed;
     Bracket first{0.0, INFINITY};   // where the multiplier is looked for first, where that is narrower
 };
@@ -36,17 +36,26 @@ class Solve {
     Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice) {}
 
     Answer run() {
-        const double begin = now();
-        end_ = begin + o_.seconds;
-        const bool found = t_.n > o_.full_rows && streams() ? by_levels() || all_rows() : all_rows();
-        pace_ = std::max(3e-7, 6 * (now() - begin) / static_cast<double>(t_.n * t_.k + 1));
-        if (found) complete();
+        begin_ = now();
+        worked_ = worked();
+        keep_time();
+        // What the cheapest plan and its certificate take is kept back from the search of a first plan, but no more than half of the time.
+        found_by_ = std::max(end_ - kUnplanned * static_cast<double>(t_.n * t_.k), begin_ + o_.seconds / 2);
+        try {
+            if (t_.n > o_.full_rows && streams() ? by_levels() || all_rows() : all_rows()) complete();
+        } catch (const Late&) {
+            unplanned();
+        }
         return answer_;
     }
 
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
     static constexpr int64_t kNear = 1024;
+    static constexpr double kUnplanned = 2.5e-8;        // seconds a cell
+    static constexpr int64_t kMostCells = 1 << 22;      // no longer lists are made: to let go of one takes 20 ms
+    static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
+    static constexpr int64_t kGrown = 1 << 17;          // rows whose lists would be copied again and again as they grow
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
@@ -63,7 +72,7 @@ class Solve {
     bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < (int64_t{1} << 32); }
 
     bool by_levels() {
-        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first});
+        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
         const bool found = levels_->find();
         answer_.passes = levels_->passes();
         answer_.listed = levels_->listed();
@@ -94,7 +103,9 @@ class Solve {
         base_ = t_;
         ids_ = nullptr;
         std::vector<Step> steps;
+        Watch watch(found_by_);
         for (int64_t i = 0; i < t_.n; ++i) {
+            watch.step(t_.k);
             t_.row(i, l, c);
             const int x = cheapest(l, c, t_.k);
             choice_[i] = static_cast<uint8_t>(x);
@@ -107,13 +118,17 @@ class Solve {
             answer_.status = Status::kInfeasible;
             return false;
         }
-        for (int64_t i = 0; i < t_.n; ++i) {
+        const auto steps_of = [&](int64_t i) {
+            watch.step(t_.k);
             t_.row(i, l, c);
             walk(l, c, t_.k, i, choice_[i], 0.0, steps);
-        }
-        const size_t count = steps.size(), taken = weighted_select(steps, slack_);
+        };
+        make_room(steps, t_.n, steps_of);
+        for (int64_t i = 0; i < t_.n; ++i) steps_of(i);
+        const size_t count = steps.size(), taken = weighted_select(steps, slack_, watch);
         answer_.slope = taken < count ? steps[taken].slope : 0.0;
         for (size_t q = 0; q < taken; ++q) {
+            watch.step();
             const Step& s = steps[q];
             uint8_t& x = choice_[s.row];   // of several steps of one row the dearest counts
             if (t_.cost_at(s.row, s.after) > t_.cost_at(s.row, x)) x = s.after;
@@ -123,6 +138,38 @@ class Solve {
         answer_.gap = answer_.slope * static_cast<double>(slack_);
         answer_.bound = answer_.loss - answer_.gap;
         return true;
+    }
+
+    // The cheapest formats, where time ran out before any plan was found; bounded by the least loss of each row.
+    void unplanned() {
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats];
+        long double loss = 0.0L, least = 0.0L;
+        answer_ = Answer();
+        answer_.listed = t_.n;
+        for (int64_t i = 0; i < t_.n; ++i) {
+            t_.row(i, l, c);
+            const int x = cheapest(l, c, t_.k);
+            choice_[i] = static_cast<uint8_t>(x);
+            answer_.cost += c[x];
+            loss += l[x];
+            least += *std::min_element(l, l + t_.k);
+        }
+        answer_.passes = 1;
+        if (answer_.cost > o_.limit) answer_.status = Status::kInfeasible;
+        answer_.loss = static_cast<double>(loss);
+        answer_.bound = static_cast<double>(least);
+        answer_.gap = answer_.loss - answer_.bound;
+    }
+
+    // Room for what `of` adds to a list for each row, as far as every 64th row tells.
+    template <class List, class Of>
+    static void make_room(List& list, int64_t rows, Of of) {
+        if (rows < kGrown) return;
+        for (int64_t i = 0; i < rows; i += 64) of(i);
+        const size_t room = list.size() * 68;
+        list = List();
+        list.reserve(room);
     }
 
     int64_t number(int64_t i) const { return ids_ != nullptr ? ids_[i] : i; }
@@ -152,17 +199,19 @@ class Solve {
         if (spent()) return false;
         std::vector<Cell> cells;
         int64_t rows = 0;
+        Watch watch(end_);
+        if (!or_nothing) make_room(cells, base_.n, [&](int64_t i) { cells_of(i, answer_.gap, cells); });
         for (int64_t i = 0; i < base_.n; ++i) {
+            watch.step(base_.k);
             const size_t begin = cells.size();
             cells_of(i, answer_.gap, cells);
             rows += cells.size() > begin;
-            if (or_nothing && rows > most_rows) return false;
+            if ((or_nothing && rows > most_rows) || static_cast<int64_t>(cells.size()) > kMostCells) return false;
         }
-        const Rated rated = by_rate(cells, most_rows, rows);
+        const Rated rated = by_rate(cells, most_rows, rows, end_);
         const bool whole = rows <= most_rows;
         const CoreTable core = rated.table();
         CoreResult found;
-        if (late(cells)) return false;
         if (!(whole && states > kTabled && tabled(core, states, found))) {
             const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
@@ -187,16 +236,18 @@ class Solve {
     // no plan of them all is better.
     bool branched(double tiny, int64_t work, const Branch::Manner& manner, int64_t every = 1) {
         if (spent()) return false;
-        const std::vector<Cell> cells = sampled(every).cells;
-        if (late(cells)) return false;
+        const Sample sample = sampled(every);
+        if (sample.cut) return false;
         const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
-        const CoreResult found = Branch(cells, answer_.slope, slack_, answer_.gap, effort, manner).run();
-        take(found, cells, count_rows(cells));
+        const CoreResult found = Branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, manner).run();
+        take(found, sample.cells, count_rows(sample.cells));
         return found.complete && every == 1;
     }
 
+    // cut: there were more cells than are listed.
     struct Sample {
         std::vector<Cell> cells, critical;
+        bool cut = false;
     };
 
     // Cells of every `every`-th row of the table looked at and of the critical row: that of least penalty per unit of cost.
@@ -205,10 +256,14 @@ class Solve {
         std::vector<Cell> row;
         double least = kInfinity;
         int64_t critical = 0;
-        for (int64_t i = 0; i < base_.n; ++i) {
+        Watch watch(end_);
+        if (every == 1) make_room(out.cells, base_.n, [&](int64_t i) { cells_of(i, answer_.gap, out.cells); });
+        for (int64_t i = 0; i < base_.n && !out.cut; ++i) {
+            watch.step(base_.k);
             row.clear();
             const double rate = cells_of(i, answer_.gap, row);
             if (i % every == 0) out.cells.insert(out.cells.end(), row.begin(), row.end());
+            out.cut = static_cast<int64_t>(out.cells.size()) > kMostCells;
             if (!(rate < least)) continue;
             least = rate;
             critical = i;
@@ -228,7 +283,7 @@ class Solve {
             if (cells[q].penalty < answer_.gap) options.push_back({cells[q].dcost, cells[q].penalty, static_cast<int64_t>(q), static_cast<int64_t>(rows) - 1});
         }
         CoreResult found{answer_.gap, false, 0, 0, {}};
-        Halves(std::move(options), rows, answer_.slope, slack_).run(found, enough, kChoices, end_, true, kFar * enough);
+        Halves(std::move(options), rows, answer_.slope, slack_, end_).run(found, enough, kChoices, true, kFar * enough);
         take(found, cells, static_cast<int64_t>(rows));
         return answer_.gap <= enough;
     }
@@ -252,9 +307,10 @@ class Solve {
     // By a search of the cells of every `every`-th row of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
     bool closed(CoreResult (*search)(const std::vector<Cell>&, double, int64_t, double, double, double), double enough, int64_t every = 1) {
         if (spent()) return false;
-        const std::vector<Cell> cells = sampled(every).cells;
-        const CoreResult found = search(cells, answer_.slope, slack_, answer_.gap, enough, end_);
-        take(found, cells, count_rows(cells));
+        const Sample sample = sampled(every);
+        if (sample.cut) return false;
+        const CoreResult found = search(sample.cells, answer_.slope, slack_, answer_.gap, enough, end_);
+        take(found, sample.cells, count_rows(sample.cells));
         return found.complete && every == 1;
     }
 
@@ -266,16 +322,18 @@ class Solve {
 
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
     void combine(int64_t every, double enough) {
-        const auto [cells, critical] = sampled(every);
-        if (late(cells)) return;
-        const Closer closer(cells, answer_.slope, slack_, end_);
+        const Sample sample = sampled(every);
+        if (sample.cut) return;
+        const Closer closer(sample.cells, answer_.slope, slack_, end_);
         std::vector<Cell> filled = moves_;
         double gap = answer_.gap;
-        closer.run(critical, moves_, answer_.gap, enough);
+        closer.run(sample.critical, moves_, answer_.gap, enough);
         if (answer_.gap <= enough) return;
-        if (late(cells)) return;
-        Filler(cells, answer_.slope, slack_).run(filled, gap, end_);
-        closer.polish(filled, gap, enough);
+        try {
+            Filler(sample.cells, answer_.slope, slack_, end_).run(filled, gap);
+            closer.polish(filled, gap, enough);
+        } catch (const Late&) {   // the next look at the clock ends the search as well
+        }
         if (!(gap < answer_.gap)) return;
         answer_.gap = gap;
         moves_ = std::move(filled);
@@ -295,7 +353,12 @@ class Solve {
 
     // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
     double useless() {
-        step_ = cost_step(t_);
+        Watch watch(end_);
+        try {
+            step_ = cost_step(t_, watch);
+        } catch (const Late&) {
+            step_ = 1;
+        }
         const int64_t rest = step_ > 0 ? slack_ % step_ : slack_;
         slack_ -= rest;
         return answer_.slope * static_cast<double>(rest);
@@ -305,7 +368,11 @@ class Solve {
         answer_.cost = o_.limit - slack_;
         const double lost = useless();
         answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost);
-        answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
+        try {
+            answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
+        } catch (const Late&) {
+            answer_.status = Status::kBounded;
+        }
         answer_.gap += lost;
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
@@ -328,7 +395,7 @@ class Solve {
         const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude();
         const Branch::Manner to_the_end{kChoices, counted, false};
         Branch::Manner search_only{kChoices, counted, true};
-        if (answer_.gap <= tiny || now() > end_) return answer_.gap <= tiny;
+        if (answer_.gap <= tiny || past(end_)) return answer_.gap <= tiny;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
@@ -380,9 +447,17 @@ class Solve {
         return !spent() && search(int64_t{1} << 60, int64_t{1} << 20, tiny, true);
     }
 
-    // Whether there is no time left for what is made of so many cells before a clock is looked at.
-    bool late(const std::vector<Cell>& cells) const { return static_cast<double>(cells.size()) * pace_ > end_ - now(); }
-    bool spent() const { return work_ >= o_.work || now() > end_; }
+    bool spent() {
+        keep_time();
+        return work_ >= o_.work || past(end_);
+    }
+
+    // When to end, so that what comes after has its time too: longer on the clock where other programs want the processor.
+    void keep_time() {
+        const double clock = now() - begin_, work = o_.after > kBrief ? worked() - worked_ : clock;
+        const double load = work > kBrief ? std::max(1.0, clock / work) : 1.0;
+        end_ = begin_ + o_.seconds - std::min(load * o_.after, o_.seconds / 2);
+    }
 
     Table t_, base_;                 // the table, and the one whose rows are looked at
     const uint32_t* ids_ = nullptr;  // their numbers in the table
@@ -391,7 +466,7 @@ class Solve {
     Answer answer_;
     std::unique_ptr<Levels> levels_;
     std::vector<Cell> moves_;
-    double end_ = 0.0, pace_ = 0.0;   // pace: seconds for each cell before the first branch, which keeps no clock
+    double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
     int64_t slack_ = 0, work_ = 0, step_ = 0;   // step: every cost of a deviation is a multiple of it
 };
 

@@ -9,6 +9,8 @@
 #include <numeric>
 #include <vector>
 
+#include "clock.hpp"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BW_AVX2 __attribute__((target("avx2")))
 #define BW_HAS_AVX2 __builtin_cpu_supports("avx2")
@@ -100,15 +102,17 @@ inline Table measured(Table t) {
     return t;
 }
 
-// Every difference of two costs of one row is a multiple of this (0: all are equal).
-inline int64_t cost_step(const Table& t) {
+// Every difference of two costs of one row is a multiple of this (0: all are equal). Throws Late when the clock says so.
+inline int64_t cost_step(const Table& t, Watch& watch) {
     int64_t step = 0;
     if (t.matrix == nullptr) {
         for (int j = 1; j < t.k; ++j) step = std::gcd(step, t.rate[j] - t.rate[0]);
         return step * t.divisor;
     }
-    for (int64_t i = 0; i < t.n && step != 1; ++i)
+    for (int64_t i = 0; i < t.n && step != 1; ++i) {
+        watch.step(t.k);
         for (int j = 1; j < t.k; ++j) step = std::gcd(step, t.matrix[i * t.k + j] - t.matrix[i * t.k]);
+    }
     return step;
 }
 

@@ -1,0 +1,173 @@
+"""The caller's clock, by clocks of our own: what strikes after so many looks, not after so many seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bitwright.core.certificate import verify
+from bitwright.core.errors import OutOfResources, Unsupported
+from bitwright.core.problem import Problem, compact_bits
+from solvers import base, hulls, native, solve
+from solvers.base import LATE, Deadline, Outcome, Pace, Solver
+from solvers.capabilities import capabilities, features
+from solvers.catalog import SOLVERS
+from solvers.greedy import greedy
+from tests.solvers.instances import RATES, instance
+
+FAR = 10**12
+
+
+def equal_slopes(n: int, k: int) -> Problem:
+    given = instance("tails", n, k, 0)
+    size, rate = given.resources[0].size, np.array(RATES[k])
+    assert size is not None
+    loss = size[:, None] * (20 - rate / 16)
+    return Problem(loss / loss.sum(), (compact_bits(size, rate, 16),), given.limits)
+
+
+HARD = {
+    "tails": lambda: instance("tails", 3000, 8, 0),
+    "correlated": lambda: instance("correlated", 400, 8, 0),
+    "similar in single precision": lambda: instance("similar", 3000, 4, 1, dtype=np.float32),
+    "uneven": lambda: instance("hetero", 20_000, 8, 0, dtype=np.float32),
+    "equal slopes": lambda: equal_slopes(600, 4),
+}
+
+
+@pytest.fixture
+def looks() -> Iterator[None]:
+    if native.library() is None:
+        pytest.skip("needs the native library")
+    yield
+    native.required().bw_looks_left(-1)
+
+
+def answered(given: Problem, looks_left: int, *, matrix: bool = False, full_rows: int = 1 << 14) -> native.TableAnswer:
+    resource = given.resources[0]
+    native.required().bw_looks_left(looks_left)
+    costs = {"matrix": resource.costs()} if matrix else {"size": resource.size, "rate": resource.rate}
+    return native.solve_table(given.loss, int(given.limits[0].value), full_rows=full_rows, **costs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize("kind", HARD)
+def test_whenever_the_clock_strikes_there_is_a_plan_with_a_valid_bound(kind: str, matrix: bool, looks: None) -> None:
+    given = HARD[kind]()
+    limit = int(given.limits[0].value)
+    best = answered(given, FAR, matrix=matrix)
+    used = FAR - native.required().bw_looks_left(-1)
+    scale = abs(best.loss) + best.slope * limit
+    for left in sorted({*range(12), *np.unique(np.geomspace(12, used + 1, 25).astype(int)).tolist()}):
+        for full_rows in (64, 1 << 14):
+            answer = answered(given, left, matrix=matrix, full_rows=full_rows)
+            rows = np.arange(given.n)
+            assert answer.cost == int(given.resources[0].costs()[rows, answer.choice].sum()) <= limit
+            assert answer.loss == pytest.approx(
+                float(given.loss.astype(np.float64)[rows, answer.choice].sum()), rel=1e-11
+            )
+            assert answer.bound <= best.loss + 1e-12 * scale
+            if answer.status == native.OPTIMAL:
+                assert answer.loss <= best.loss + 2e-12 * scale
+
+
+def test_a_clock_that_struck_before_anything_leaves_the_cheapest_plan_or_says_that_none_fits(looks: None) -> None:
+    given = instance("hetero", 3000, 4, 0)
+    assert answered(given, 0, full_rows=64).choice.tolist() == [0] * given.n
+    tight = given.with_limit("bits", 1)
+    assert answered(tight, 0).status == native.INFEASIBLE
+
+
+@pytest.mark.parametrize("family", ["tails", "hetero"])
+def test_long_steps_look_at_the_clock_on_the_way(family: str, looks: None) -> None:
+    """Regression: the sorts, lists and first branch of a core of all rows looked at no clock (0.4 s, 300,000 rows)."""
+    given = instance(family, 60_000, 8, 0)
+    answered(given, FAR, matrix=True)
+    used = FAR - native.required().bw_looks_left(-1)
+    assert used > given.n * given.k >> 14
+
+
+@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("calls", [2, 4, 9])
+def test_every_solver_ends_honestly_when_time_runs_out(name: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of deadlines jumps to their end at one of the first looks."""
+    entry = SOLVERS.get(name)
+    given = instance("correlated", 120, 4, 0)
+    if not entry.available or capabilities(entry).missing(features(given)):
+        pytest.skip("another problem is needed")
+    looked = 0
+
+    def monotonic() -> float:
+        nonlocal looked
+        looked += 1
+        return time.monotonic() + (1e6 if looked > calls else 0.0)
+
+    monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=monotonic, thread_time=time.thread_time))
+    try:
+        solution = solve(given, name, time_limit=2.0)
+    except (OutOfResources, Unsupported):
+        return
+    assert solution.feasible
+    assert verify(given, solution.choice, solution.certificate).ok
+
+
+def test_what_is_not_expected_to_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MANY_CELLS", 1)
+    monkeypatch.setattr(base, "REDUCING", 1.0)
+    begun = []
+
+    def method(reduced: object, deadline: Deadline, seed: int) -> Outcome:
+        begun.append(deadline)
+        return Outcome(None)
+
+    given = instance("hetero", 50, 4, 0)
+    solution = Solver("greedy", method).solve(given, time_limit=10.0)
+    assert not begun
+    assert solution.info["stopped"] == LATE
+    assert verify(given, solution.choice, solution.certificate).ok
+
+
+def test_one_more_round_is_begun_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 0.0, 3.0, 5.0, 8.0])
+    monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    pace = Pace(Deadline.after(9.0))
+    assert [pace.another() for _ in range(4)] == [True, True, True, False]  # 8 and 3 more are beyond 9
+
+
+def test_a_loaded_processor_makes_what_is_kept_back_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    busy = Deadline(10.0, 10.0, load=4.0)
+    assert busy.keeping(1.0).left == 6.0
+    assert busy.keeping(5.0).left == 5.0
+    assert busy.fits(2.4)
+    assert not busy.fits(2.6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_hulls_of_blocks_are_those_of_the_whole(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    loss = np.round(rng.random((500, 5)), seed % 3 + 1)
+    loss[rng.random((500, 5)) < 0.2] = np.inf
+    loss[:, 2] = 1.0
+    cost = rng.integers(0, 9, (500, 5))
+    whole = hulls.build_hulls(loss, cost)
+    monkeypatch.setattr(hulls, "BLOCK", 64)
+    parts = hulls.build_hulls(loss, cost)
+    assert (parts.cheapest == whole.cheapest).all()
+    assert (parts.cost, parts.loss) == (whole.cost, whole.loss)
+    for name in ("group", "before", "after", "dcost", "dloss", "slope"):
+        assert (getattr(parts.steps, name) == getattr(whole.steps, name)).all()
+    left = iter([1.0] * 5 + [0.0] * 9)
+    assert hulls.hulls_within(loss, cost, lambda: next(left)) is None
+
+
+def test_greedy_without_time_for_its_levels_takes_the_vertex(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solvers.greedy.SORTING", np.inf)
+    given = instance("hetero", 200, 4, 0)
+    solution = Solver("greedy", greedy).solve(given)
+    assert solution.feasible
+    assert 0 <= solution.certificate.relative_gap < 0.1
