@@ -16,7 +16,7 @@ from solvers.base import Deadline, Outcome, Solver
 from solvers.external import SHARE, Backend, Reply, outside
 from solvers.highs import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
 from solvers.linear_model import building
-from solvers.reduce import Reduced
+from solvers.reduce import Reduced, divisor
 
 #: The largest total of the integer losses; CP-SAT wants sums well inside int64.
 TOTAL_BITS = 50
@@ -48,7 +48,7 @@ def _arrays(reduced: Reduced) -> dict[str, np.ndarray] | None:
         sign = -1 if row.sense == AT_LEAST else 1
         least = np.where(allowed, sign * row.weight, np.iinfo(np.int64).max).min(axis=1)
         flat = (sign * row.weight - least[:, None])[group, form]
-        common = max(1, int(np.gcd.reduce(flat)))
+        common = max(1, divisor(flat))
         flat = flat // common
         bound = (sign * row.bound - int(least.sum())) // common
         reach = int(np.where(allowed, sign * row.weight - least[:, None], 0).max(axis=1).sum()) // common

@@ -17,7 +17,7 @@ from bitwright.core.problem import IntArray
 from solvers.base import Deadline, Outcome, Solver
 from solvers.hulls import build_hulls, relax
 from solvers.infeasibility import limit_blame
-from solvers.reduce import Reduced, Row
+from solvers.reduce import Reduced, Row, divisor
 
 #: Cells (groups x columns) of one byte that the table may have.
 CELLS = 1 << 27
@@ -42,7 +42,7 @@ class Steps:
         if room < 0:
             return None
         extra = np.where(allowed, row.weight - least[:, None], -1)
-        gcd = max(1, int(np.gcd.reduce(extra[allowed])))
+        gcd = max(1, divisor(extra[allowed]))
         extra = np.where(allowed, extra // gcd, -1)
         # Nothing can use more room than the dearest formats do.
         return Steps(extra, min(room // gcd, int(extra.max(axis=1).sum())), gcd)

@@ -68,7 +68,13 @@ def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplie
         answer.choice,  # type: ignore[arg-type]  # bytes: widened by who needs it
         {limit: multiplier},
         proof=_proof(answer.core) if answer.status == native.OPTIMAL else None,
-        info={"core": answer.core, "states": answer.states, "passes": answer.passes, "engine": "native"},
+        info={
+            "core": answer.core,
+            "states": answer.states,
+            "passes": answer.passes,
+            "engine": "native",
+            **({"stopped": LATE} if answer.status == native.LATE else {}),
+        },
     )
 
 

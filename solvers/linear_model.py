@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bitwright.core.problem import AT_LEAST, IntArray
 from bitwright.core.problem_check import INT64_MAX
 from solvers.highs import Model
-from solvers.reduce import Reduced, Row
+from solvers.reduce import Reduced, Row, divisor
 
 #: Seconds of a cell in each row of a program, to build it and to send it to a child process, about.
 PACE = 2e-7
@@ -92,7 +92,7 @@ def _lifted(reduced: Reduced, row: Row) -> tuple[IntArray, int]:
 
 def _divisor(flat: IntArray) -> float:
     """Common divisor of the weights, and a power of two more when they would still exceed 2^20."""
-    common = int(np.gcd.reduce(flat)) if flat.size else 0
+    common = divisor(flat)
     if common == 0:
         return 1.0
     top = int(flat.max()) // common

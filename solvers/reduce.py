@@ -108,6 +108,16 @@ def reduce_problem(problem: Problem) -> Reduced:
     return Reduced(problem, scaled, exponent, limits, tuple(rules), pairs)
 
 
+def divisor(values: IntArray) -> int:
+    """The greatest common divisor; most of them need not be looked at once it is 1."""
+    found = 0
+    for begin in range(0, len(values), 1 << 12):
+        found = math.gcd(found, int(np.gcd.reduce(values[begin : begin + (1 << 12)])))
+        if found == 1:
+            break
+    return found
+
+
 class _Merge:
     """Sums the rows of each tie group: exact for integers, in float64 for losses."""
 

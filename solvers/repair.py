@@ -15,7 +15,7 @@ from bitwright.core.problem import IntArray
 from solvers.base import Deadline
 from solvers.dual import Rows
 from solvers.patch import patched
-from solvers.reduce import Reduced, Row
+from solvers.reduce import Reduced, Row, divisor
 
 Floats = NDArray[np.float64]
 #: Cells considered for single moves; groups and states of the beam search.
@@ -90,7 +90,7 @@ def reachable(reduced: Reduced) -> Reduced:
     limits = []
     for row in reduced.limits:
         least = np.where(allowed, row.weight, np.iinfo(np.int64).max).min(axis=1)
-        step = int(np.gcd.reduce((row.weight - least[:, None])[allowed]))
+        step = divisor((row.weight - least[:, None])[allowed])
         base = int(least.sum())
         useless = (row.bound - base) % step if step > 1 and row.bound >= base else 0
         limits.append(replace(row, bound=row.bound - useless))

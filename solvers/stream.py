@@ -92,7 +92,7 @@ def certified(problem: Problem, answer: native.TableAnswer, proof: str, info: di
     gap = answer.loss - bound
     if gap <= ROUNDING * max(scale, abs(answer.loss)):
         gap, bound = 0.0, min(bound, answer.loss)
-    elif _uniform_may_win(problem, answer, gap + 2 * SUMMED * scale):
+    elif answer.status != native.LATE and _uniform_may_win(problem, answer, gap + 2 * SUMMED * scale):
         return None
     proved = gap > 0 and answer.status == native.OPTIMAL
     others = [r for r in problem.resources if r.name != limit.resource]

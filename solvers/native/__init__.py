@@ -18,7 +18,8 @@ from bitwright.core.problem import Sizes
 from solvers.core_table import Core, Effort, Found
 from solvers.native.place import HERE, library_path
 
-OPTIMAL, BOUNDED, INFEASIBLE = 0, 1, 2
+#: Of a table. LATE: time ran out before a plan was found; the choice is a uniform plan or the cheapest one.
+OPTIMAL, BOUNDED, INFEASIBLE, LATE = 0, 1, 2, 3
 #: Tables up to this many rows are walked whole; longer ones are bracketed by a sample first.
 FULL_ROWS = 1 << 14
 #: States expanded in all: a second of work, counted so that answers do not depend on the clock. Twice as many proved no
@@ -103,7 +104,7 @@ def _address(array: NDArray[Any]) -> int:
 
 
 class TableAnswer(NamedTuple):
-    """choice (n,) uint8. status: OPTIMAL, BOUNDED or INFEASIBLE. slope: multiplier; gap: to the LP value `bound`.
+    """choice (n,) uint8. status: OPTIMAL, BOUNDED, INFEASIBLE or LATE. slope: multiplier; gap: to the LP value `bound`.
 
     loss, cost: totals of the choice (cost exact). passes: reads of the whole table; listed: rows inside the bracket;
     core: units in the last core; states: most held.
@@ -160,7 +161,7 @@ def solve_table(
         known.most, known.least, known.divisor, mapped, limit, *near, threads, full_rows, WORK, seconds, after,
         seed & (2**64 - 1), _address(choice), reals, reals + _INTS_AT,
     )  # fmt: skip
-    if status not in (OPTIMAL, BOUNDED, INFEASIBLE):
+    if status not in (OPTIMAL, BOUNDED, INFEASIBLE, LATE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
     return TableAnswer(choice, status, *_ANSWER.unpack(out))
 

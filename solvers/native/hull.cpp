@@ -31,7 +31,7 @@ int32_t bw_core_search(int64_t rows, const int64_t* start, const int64_t* dcost,
 // Solve a whole table. loss: float (single != 0) or double, (n, k) row-major. matrix (n, k) or null; then size (n) or
 // null (all one_size) and rate (k). total_size, top_size, least_size, divisor: of `size`, or 0 when the caller does not know them. mapped:
 // the arrays lie in read-only files. low, high: where the multiplier is looked for first, or 0 and inf. after: of `seconds`, what the processor needs for what comes after. choice: n bytes. reals: slope, gap, bound, loss; ints: cost, passes, listed, core,
-// states. Returns 0 optimal, 1 bounded, 2 infeasible, 4 when memory ran out.
+// states. Returns 0 optimal, 1 bounded, 2 infeasible, 3 late (a uniform plan or the cheapest one), 4 when memory ran out.
 int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* matrix, const int64_t* size,
                        int64_t one_size, const int64_t* rate, int64_t total_size, int64_t top_size,
                        int64_t least_size, int64_t divisor, int32_t mapped, int64_t limit, double low, double high, int32_t threads,

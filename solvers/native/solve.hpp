@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "answer.hpp"
 #include "branch.hpp"
 #include "dense.hpp"
 #include "filler.hpp"
@@ -11,25 +12,6 @@
 #include "totals.hpp"
 
 namespace bitwright {
-
-struct Options {
-    int64_t limit;
-    int threads;
-    int64_t full_rows;   // at most this many rows: every hull is walked
-    int64_t work;        // states expanded in all
-    double seconds, after;   // on the clock; and what the processor needs of them for what comes after
-    uint64_t seed;
-    Bracket first{0.0, INFINITY};   // where the multiplier is looked for first, where that is narrower
-};
-
-enum class Status : int32_t { kOptimal = 0, kBounded = 1, kInfeasible = 2 };
-
-// gap: loss - bound by the gap form. loss, cost: of the choice; passes: reads of the whole table; listed: rows copied out.
-struct Answer {
-    Status status = Status::kBounded;
-    double slope = 0.0, gap = 0.0, bound = 0.0, loss = 0.0;
-    int64_t cost = 0, passes = 0, listed = 0, core = 0, states = 0;
-};
 
 class Solve {
   public:
@@ -44,7 +26,7 @@ class Solve {
         try {
             if (t_.n > o_.full_rows && streams() ? by_levels() || all_rows() : all_rows()) complete();
         } catch (const Late&) {
-            unplanned();
+            answer_ = unplanned(t_, o_.limit, choice_);
         }
         return answer_;
     }
@@ -52,10 +34,9 @@ class Solve {
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
     static constexpr int64_t kNear = 1024;
-    static constexpr double kUnplanned = 2.5e-8;        // seconds a cell
+    static constexpr double kUnplanned = 8e-9;          // seconds a cell
     static constexpr int64_t kMostCells = 1 << 22;      // no longer lists are made: to let go of one takes 20 ms
     static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
-    static constexpr int64_t kGrown = 1 << 17;          // rows whose lists would be copied again and again as they grow
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9;
@@ -95,81 +76,10 @@ class Solve {
         ids_ = levels_->ids(level);
     }
 
-    // Every row from its cheapest format on. False when even that does not fit.
     bool all_rows() {
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats], cost = 0;
-        long double loss = 0.0L;
         base_ = t_;
         ids_ = nullptr;
-        std::vector<Step> steps;
-        Watch watch(found_by_);
-        for (int64_t i = 0; i < t_.n; ++i) {
-            watch.step(t_.k);
-            t_.row(i, l, c);
-            const int x = cheapest(l, c, t_.k);
-            choice_[i] = static_cast<uint8_t>(x);
-            cost += c[x];
-        }
-        ++answer_.passes;
-        answer_.listed = t_.n;
-        slack_ = o_.limit - cost;
-        if (slack_ < 0) {
-            answer_.status = Status::kInfeasible;
-            return false;
-        }
-        const auto steps_of = [&](int64_t i) {
-            watch.step(t_.k);
-            t_.row(i, l, c);
-            walk(l, c, t_.k, i, choice_[i], 0.0, steps);
-        };
-        make_room(steps, t_.n, steps_of);
-        for (int64_t i = 0; i < t_.n; ++i) steps_of(i);
-        const size_t count = steps.size(), taken = weighted_select(steps, slack_, watch);
-        answer_.slope = taken < count ? steps[taken].slope : 0.0;
-        for (size_t q = 0; q < taken; ++q) {
-            watch.step();
-            const Step& s = steps[q];
-            uint8_t& x = choice_[s.row];   // of several steps of one row the dearest counts
-            if (t_.cost_at(s.row, s.after) > t_.cost_at(s.row, x)) x = s.after;
-        }
-        for (int64_t i = 0; i < t_.n; ++i) loss += t_.loss_at(i, choice_[i]);
-        answer_.loss = static_cast<double>(loss);
-        answer_.gap = answer_.slope * static_cast<double>(slack_);
-        answer_.bound = answer_.loss - answer_.gap;
-        return true;
-    }
-
-    // The cheapest formats, where time ran out before any plan was found; bounded by the least loss of each row.
-    void unplanned() {
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats];
-        long double loss = 0.0L, least = 0.0L;
-        answer_ = Answer();
-        answer_.listed = t_.n;
-        for (int64_t i = 0; i < t_.n; ++i) {
-            t_.row(i, l, c);
-            const int x = cheapest(l, c, t_.k);
-            choice_[i] = static_cast<uint8_t>(x);
-            answer_.cost += c[x];
-            loss += l[x];
-            least += *std::min_element(l, l + t_.k);
-        }
-        answer_.passes = 1;
-        if (answer_.cost > o_.limit) answer_.status = Status::kInfeasible;
-        answer_.loss = static_cast<double>(loss);
-        answer_.bound = static_cast<double>(least);
-        answer_.gap = answer_.loss - answer_.bound;
-    }
-
-    // Room for what `of` adds to a list for each row, as far as every 64th row tells.
-    template <class List, class Of>
-    static void make_room(List& list, int64_t rows, Of of) {
-        if (rows < kGrown) return;
-        for (int64_t i = 0; i < rows; i += 64) of(i);
-        const size_t room = list.size() * 68;
-        list = List();
-        list.reserve(room);
+        return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
     }
 
     int64_t number(int64_t i) const { return ids_ != nullptr ? ids_[i] : i; }

@@ -77,7 +77,7 @@ def test_whenever_the_clock_strikes_there_is_a_plan_with_a_valid_bound(kind: str
 
 def test_a_clock_that_struck_before_anything_leaves_the_cheapest_plan_or_says_that_none_fits(looks: None) -> None:
     given = instance("hetero", 3000, 4, 0)
-    assert answered(given, 0, full_rows=64).choice.tolist() == [0] * given.n
+    assert answered(given, 0, full_rows=64).status == native.LATE
     tight = given.with_limit("bits", 1)
     assert answered(tight, 0).status == native.INFEASIBLE
 
