@@ -25,6 +25,13 @@ struct Answer {
     int64_t cost = 0, passes = 0, listed = 0, core = 0, states = 0;
 };
 
+// What the checker's rounding is relative to, or less: the least priced losses of all rows, and the price of the limit.
+inline double magnitude(const Answer& answer, int64_t limit) {
+    const double spent = answer.slope * static_cast<double>(limit);
+    const double sum = std::max(std::fabs(answer.bound + spent) + spent, std::fabs(answer.loss));
+    return std::isfinite(sum) ? sum : 0.0;
+}
+
 // A uniform plan or the cheapest formats, where time ran out before any plan was found; bounded by the least loss of each row.
 inline Answer unplanned(const Table& t, int64_t limit, uint8_t* choice) {
     struct Total {

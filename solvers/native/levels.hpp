@@ -82,7 +82,7 @@ class Levels {
                 if (!told) b = sampled(t, limit, within, false);
                 continue;
             }
-            rounds = false;
+            const bool narrowed = std::exchange(rounds, false);
             if (tally.over) {
                 if (!precise) precise = true;
                 else if (histograms++ < 5 && narrow(level, limit, b)) continue;
@@ -102,6 +102,12 @@ class Levels {
             loss_ -= tally.loss;
             if (side > 0 ? b.high >= std::min(within.high, 0x1p800) : b.low <= within.low) return side;
             const double wider = std::ldexp(1.0, std::min(2 << missed, 200)), width = 2 * (b.high - b.low);
+            // Rounds that missed end at the edge of a bracket that missed, which says nothing of how far the target is; a new sample does.
+            if (narrowed && !told) {
+                b = sampled(t, limit, side > 0 ? Bracket{b.high, within.high} : Bracket{within.low, b.low}, false);
+                ++missed;
+                continue;
+            }
             // A sample that missed has missed by little: twice the bracket beside it comes first.
             if (side > 0 && missed < kBeside && width > 0 && b.high + width < within.high) b = {b.high, b.high + width};
             else if (side < 0 && missed < kBeside && width > 0 && b.low - width > within.low) b = {b.low - width, b.low};

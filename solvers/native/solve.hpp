@@ -5,11 +5,11 @@
 
 #include "answer.hpp"
 #include "branch.hpp"
+#include "classes.hpp"
 #include "dense.hpp"
 #include "filler.hpp"
 #include "levels.hpp"
 #include "residues.hpp"
-#include "totals.hpp"
 
 namespace bitwright {
 
@@ -45,6 +45,7 @@ class Solve {
     static constexpr int64_t kTabled = 1 << 10;
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
+    static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr int64_t kFew = 1 << 10, kSampled = 2048, kWalk = 1 << 13;
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
@@ -214,6 +215,26 @@ class Solve {
         return totalled(sampled(1).cells, enough, kTotals);
     }
 
+    // The same of all rows of use: those that no bracket wide enough for the gap settles, and of each cost the nearest (classes.hpp). True
+    // when no plan is better.
+    bool by_classes(double enough) {
+        Bracket b{answer_.slope, answer_.slope};
+        const double reach = answer_.gap / std::max(least_step(t_), 1e-300);
+        b.low = std::max(0.0, b.low - reach);
+        b.high += reach;
+        widen(b, false, {0.0, INFINITY});
+        wide_ = fused_pass(t_, nullptr, nullptr, b, false, t_.n / 4, o_.threads, nullptr, end_);
+        ++answer_.passes;
+        if (wide_.over) return false;
+        base_ = wide_.rows.view(t_);
+        ids_ = wide_.rows.id.data();
+        const Sample sample = sampled(1);
+        if (sample.cut) return false;
+        const CoreResult found = by_each_cost(sample.cells, answer_.slope, slack_, step_, answer_.gap, enough, end_);
+        take(found, sample.cells, count_rows(sample.cells));
+        return found.complete;
+    }
+
     // By a search of the cells of every `every`-th row of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
     bool closed(CoreResult (*search)(const std::vector<Cell>&, double, int64_t, double, double, double), double enough, int64_t every = 1) {
         if (spent()) return false;
@@ -249,16 +270,13 @@ class Solve {
         moves_ = std::move(filled);
     }
 
-    // Every deviation of a row outside the table of this level costs at least this much.
+    // Every deviation of use of a row outside the table of this level costs at least this much. Where the bracket begins at zero, a dearer
+    // format of such a row loses no less: a plan is no worse without it.
     double reach(size_t level) const {
         if (level == 0) return kInfinity;
-        double least = kInfinity;
-        for (int a = 0; a < t_.k; ++a)
-            for (int b = 0; b < a; ++b)
-                if (t_.rate[a] != t_.rate[b]) least = std::min(least, std::fabs(static_cast<double>(t_.rate[a] - t_.rate[b])));
         const Bracket b = levels_->bracket(level);
-        const double size = static_cast<double>(t_.size == nullptr ? t_.one_size : std::max({t_.least_size, t_.divisor, int64_t{1}}));
-        return std::max(0.0, std::min(b.high - answer_.slope, answer_.slope - b.low)) * least * size;
+        const double down = b.low > 0 ? answer_.slope - b.low : kInfinity;
+        return std::max(0.0, std::min(b.high - answer_.slope, down)) * least_step(t_);
     }
 
     // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
@@ -291,18 +309,11 @@ class Solve {
         }
     }
 
-    // What the checker's rounding is relative to, or less: the least priced losses of all rows, and the price of the limit.
-    double magnitude() const {
-        const double spent = answer_.slope * static_cast<double>(o_.limit);
-        const double sum = std::max(std::fabs(answer_.bound + spent) + spent, std::fabs(answer_.loss));
-        return std::isfinite(sum) ? sum : 0.0;
-    }
-
     // Search for the least gap, by what takes least first. True when none is smaller.
     bool search_core() {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
-        const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude();
+        const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude(answer_, o_.limit);
         const Branch::Manner to_the_end{kChoices, counted, false};
         Branch::Manner search_only{kChoices, counted, true};
         if (answer_.gap <= tiny || past(end_)) return answer_.gap <= tiny;
@@ -322,6 +333,11 @@ class Solve {
                 best = by_totals(level, cells, counted);
                 if (done(best)) return true;
                 if (best && t_.n >= kLong && answer_.gap <= small) return false;
+                if (t_.n >= kWide && answer_.slope > 0) {
+                    if (by_classes(counted)) return true;
+                    look_at(level);
+                    if (answer_.gap <= counted) return true;
+                }
             }
             if (free) combine(every, counted);
             else if (t_.n >= kLong && !best) search_only.begun = !halved(cells, counted);
@@ -375,6 +391,7 @@ class Solve {
     uint8_t* choice_;
     Answer answer_;
     std::unique_ptr<Levels> levels_;
+    Tally wide_;                     // of the rows of use
     std::vector<Cell> moves_;
     double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
     int64_t slack_ = 0, work_ = 0, step_ = 0;   // step: every cost of a deviation is a multiple of it

@@ -116,6 +116,15 @@ inline int64_t cost_step(const Table& t, Watch& watch) {
     return step;
 }
 
+// The least difference of two costs of a row that is not 0, or less; of compact costs.
+inline double least_step(const Table& t) {
+    double least = std::numeric_limits<double>::infinity();
+    for (int a = 0; a < t.k; ++a)
+        for (int b = 0; b < a; ++b)
+            if (t.rate[a] != t.rate[b]) least = std::min(least, std::fabs(static_cast<double>(t.rate[a] - t.rate[b])));
+    return least * static_cast<double>(t.size == nullptr ? t.one_size : std::max({t.least_size, t.divisor, int64_t{1}}));
+}
+
 // Multipliers from low to high.
 struct Bracket {
     double low, high;

@@ -20,8 +20,10 @@ class Totals {
         return 8 * few >= 7 * static_cast<int64_t>(cells.size());
     }
 
-    // cells: those of one row together. step: all costs, and the slack, are multiples of it.
-    Totals(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap)
+    static constexpr size_t kGroups = 1 << 10;
+
+    // cells: those of one row together. step: all costs, and the slack, are multiples of it. rows: at most so many of them, the nearest.
+    Totals(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap, size_t rows = kGroups)
         : cells_(cells), price_(slope * static_cast<double>(step)), slack_(slack / step), step_(step), gap_(gap) {
         for (size_t q = 0; q < cells.size(); ++q) {
             if (q == 0 || cells[q].row != cells[q - 1].row) groups_.push_back({kInfinity, q, q});
@@ -29,10 +31,10 @@ class Totals {
             groups_.back().least = std::min(groups_.back().least, cells[q].penalty);
         }
         const auto nearer = [](const Group& a, const Group& b) { return a.least != b.least ? a.least < b.least : a.begin < b.begin; };
-        if (groups_.size() > kGroups) {
-            std::nth_element(groups_.begin(), groups_.begin() + kGroups, groups_.end(), nearer);
-            cut_ = groups_[kGroups].least;
-            groups_.resize(kGroups);
+        if (groups_.size() > rows) {
+            std::nth_element(groups_.begin(), groups_.begin() + static_cast<std::ptrdiff_t>(rows), groups_.end(), nearer);
+            cut_ = groups_[rows].least;
+            groups_.resize(rows);
         }
         std::sort(groups_.begin(), groups_.end(), nearer);
     }
@@ -56,7 +58,7 @@ class Totals {
     }
 
   private:
-    static constexpr size_t kGroups = 1 << 10, kFirst = 64;
+    static constexpr size_t kFirst = 64;
     static constexpr int64_t kFewest = 1 << 11, kWidest = 1 << 14;
 
     struct Group {
