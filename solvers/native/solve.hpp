@@ -35,7 +35,7 @@ class Solve {
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
     static constexpr int64_t kNear = 1024;
     static constexpr double kUnplanned = 8e-9;          // seconds a cell
-    static constexpr int64_t kMostCells = 1 << 22;      // no longer lists are made: to let go of one takes 20 ms
+    static constexpr int64_t kMostCells = 1 << 24;      // 640 MiB: no longer lists are made
     static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
