@@ -81,19 +81,23 @@ __attribute__((target("avx2"), always_inline)) inline void columns(const float* 
         l[3] = _mm256_shuffle_ps(ab1, cd1, 0xEE);
     } else {
         // Four formats of two rows meet in the load, in the same lane order as above, so that both share one fix of the order.
+        __m256 c[4];
+#pragma GCC unroll 2
         for (int h = 0; h < (K + 3) / 4; ++h) {
             const float* from = p + four_at<K>(h);
-            __m256 r[4], c[4];
+            __m256 r[4];
+#pragma GCC unroll 4
             for (int i = 0; i < 4; ++i)
                 r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 2 * i * K)), _mm_loadu_ps(from + (2 * i + 1) * K), 1);
             const __m256 t0 = _mm256_unpacklo_ps(r[0], r[1]), t1 = _mm256_unpackhi_ps(r[0], r[1]);
             const __m256 t2 = _mm256_unpacklo_ps(r[2], r[3]), t3 = _mm256_unpackhi_ps(r[2], r[3]);
-            c[0] = _mm256_shuffle_ps(t0, t2, 0x44);
-            c[1] = _mm256_shuffle_ps(t0, t2, 0xEE);
-            c[2] = _mm256_shuffle_ps(t1, t3, 0x44);
-            c[3] = _mm256_shuffle_ps(t1, t3, 0xEE);
-            for (int j = 4 * h; j < std::min(K, 4 * h + 4); ++j) l[j] = c[j - four_at<K>(h)];
+            __m256* to = K < 4 ? c : l + four_at<K>(h);
+            to[0] = _mm256_shuffle_ps(t0, t2, 0x44);
+            to[1] = _mm256_shuffle_ps(t0, t2, 0xEE);
+            to[2] = _mm256_shuffle_ps(t1, t3, 0x44);
+            to[3] = _mm256_shuffle_ps(t1, t3, 0xEE);
         }
+        if constexpr (K < 4) std::copy(c, c + K, l);
     }
 }
 

@@ -63,18 +63,21 @@ BW_AVX512_INLINE void turned(__m512 a, __m512 b, __m512 c, __m512 d, __m512* l) 
 // formats floats of the next row are read as well.
 template <int K>
 BW_AVX512_INLINE void rows_columns(const float* p, __m512* l) {
+    __m512 c[4];
+#pragma GCC unroll 4
     for (int g = 0; g < (K + 3) / 4; ++g) {
         const float* from = p + four_at<K>(g);
-        __m512 r[4], c[4];
+        __m512 r[4];
+#pragma GCC unroll 4
         for (int e = 0; e < 4; ++e) {
             r[e] = _mm512_castps128_ps512(_mm_loadu_ps(from + e * K));
             r[e] = _mm512_mask_broadcast_f32x4(r[e], 0x00F0, _mm_loadu_ps(from + (4 + e) * K));
             r[e] = _mm512_mask_broadcast_f32x4(r[e], 0x0F00, _mm_loadu_ps(from + (8 + e) * K));
             r[e] = _mm512_mask_broadcast_f32x4(r[e], 0xF000, _mm_loadu_ps(from + (12 + e) * K));
         }
-        turned(r[0], r[1], r[2], r[3], c);
-        for (int j = 4 * g; j < std::min(K, 4 * g + 4); ++j) l[j] = c[j - four_at<K>(g)];
+        turned(r[0], r[1], r[2], r[3], K < 4 ? c : l + four_at<K>(g));
     }
+    if constexpr (K < 4) std::copy(c, c + K, l);
 }
 
 // Row of each lane after `columns16`.

@@ -3,13 +3,14 @@
 // With formats by rising rate, format j is a vertex of a row's lower hull when the least slope from any cheaper format
 // into j exceeds the greatest slope from j on to any dearer one (and zero). So the hulls of a block of rows are found
 // without branches, and each step is added to the stretch of slopes it falls into: 2^kShare stretches an octave. Tables
-// that frontier_fast.hpp serves take its way, with slopes of single precision (that of frontier512.hpp where there is AVX-512).
+// that frontier_fast.hpp serves take its way, with slopes of single precision.
 #pragma once
 
 #include <cstring>
 #include <memory>
 #include <thread>
 
+#include "frontier256.hpp"
 #include "frontier512.hpp"
 #include "pass.hpp"
 
@@ -141,11 +142,9 @@ inline bool fast_frontier(const Table& t, double scale) {
            t.one_size <= (int64_t{1} << 53) / kFlushed && per > 0x1p-90 && per < 0x1p90;
 }
 
-// Small: a table of packed sums holds them for a few thousand rows. Of 4 formats pairs of doubles are as quick.
-template <int K>
-Sizes sizes_of(const Table& t) {
+inline Sizes sizes_of(const Table& t) {
     if (t.size == nullptr) return Sizes::equal;
-    return K > 4 && has_avx512() && t.divisor > 0 && t.total_size / t.divisor / kFewPacked < t.n ? Sizes::small : Sizes::any;
+    return t.divisor > 0 && t.total_size / t.divisor / kFewWeighed < t.n ? Sizes::small : Sizes::any;
 }
 
 BW_AVX2 inline int64_t sum_of(const int64_t* size, int64_t count) {
@@ -159,7 +158,7 @@ class FastFrontier {
   public:
     // one_size: the largest where sizes differ.
     FastFrontier(const Table& t, const int* order, double scale)
-        : t_(t), order_(order), per_(scale / static_cast<double>(t.one_size)), sizes_(sizes_of<K>(t)) {
+        : t_(t), order_(order), per_(scale / static_cast<double>(t.one_size)), sizes_(sizes_of(t)) {
         Sums<K>& s = *sums_;
         s.order = order;
         s.mean = static_cast<float>(t.one_size);
@@ -170,37 +169,30 @@ class FastFrontier {
             s.pair.assign(K * kTable, {0.0, 0.0});
         } else {
             s.cell.assign(K * kTable, 0);
-            s.total.resize(K * kStretches);
+            s.size.resize(K * kStretches);
+            s.part.resize(K * kStretches);
         }
         sorted_ = std::is_sorted(order, order + K);
-        if (sizes_ == Sizes::equal) find_ = sorted_ ? slopes8<K, true, true> : slopes8<K, true, false>;
-        else find_ = sorted_ ? slopes8<K, false, true> : slopes8<K, false, false>;
+        switch (sizes_) {
+            case Sizes::equal: add_ = wide_ ? wide512::add_rows<K, Sizes::equal> : wide256::add_rows<K, Sizes::equal>; break;
+            case Sizes::small: add_ = wide_ ? wide512::add_rows<K, Sizes::small> : wide256::add_rows<K, Sizes::small>; break;
+            case Sizes::any: add_ = wide_ ? wide512::add_rows<K, Sizes::any> : wide256::add_rows<K, Sizes::any>; break;
+        }
     }
 
     // Rows that are added at once.
     int64_t chunk() const { return sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kWeighed : kFlushed; }
 
-    // Whole groups of `count` rows (at most a chunk); returns how many they are: none where their sizes are too many for a packed sum.
+    // Whole groups of `count` rows (at most a chunk); returns how many they are: none where their sizes are too many for their sums.
     int64_t add(const float* loss, const int64_t* size, int64_t count, Whole& out) {
-        Sums<K>& s = *sums_;
-        const int group = wide_ ? 16 : sizes_ == Sizes::equal ? kGroup<K, true> : kGroup<K, false>;
+        const int group = wide_ ? wide512::kLanes : wide256::kLanes;
         const int64_t stop = count / group * group;
         const int64_t more = sizes_ == Sizes::small ? sum_of(size, stop) / t_.divisor : stop;
-        const int64_t most = sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kMostPacked - 1 : ((int64_t{1} << 53) - 1) / t_.one_size;
+        const int64_t most = sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kMostWeighed : ((int64_t{1} << 53) - 1) / t_.one_size;
         if (stop <= 0 || more > most) return 0;
         if (since_ + more > most) empty_all(out);
         since_ += more;
-        if (wide_) {
-            if (sizes_ == Sizes::equal) add_rows512<K, Sizes::equal>(loss, size, stop, sorted_, s);
-            else if (sizes_ == Sizes::small) add_rows512<K, Sizes::small>(loss, size, stop, sorted_, s);
-            else add_rows512<K, Sizes::any>(loss, size, stop, sorted_, s);
-            return stop;
-        }
-        for (int64_t at = 0; at < stop; at += group) {
-            find_(loss + at * K, sizes_ == Sizes::equal ? nullptr : size + at, s);
-            if (sizes_ == Sizes::equal) add_codes<K>(s);
-            else add_pairs<K>(s);
-        }
+        add_(loss, size, stop, sorted_, *sums_);
         return stop;
     }
 
@@ -212,10 +204,10 @@ class FastFrontier {
         const double per = per_ * static_cast<double>(t_.one_size) / static_cast<double>(unit);
         for (int j = 1; j < K; ++j) {
             for (int q = 1 << kShare; q < kStretches; ++q) {
-                const Total& total = sums_->total[j * kStretches + q];
-                if (total.size == 0) continue;
-                out.stretch[q].cost += total.size * unit * step(j);
-                out.stretch[q].loss += slopes_of(total, q) * static_cast<double>(step(j)) / per;
+                const int64_t size = sums_->size[j * kStretches + q];
+                if (size == 0) continue;
+                out.stretch[q].cost += size * unit * step(j);
+                out.stretch[q].loss += slopes_of(size, sums_->part[j * kStretches + q], q) * static_cast<double>(step(j)) / per;
             }
         }
     }
@@ -244,8 +236,7 @@ class FastFrontier {
     Sizes sizes_;
     int64_t since_ = 0;   // of sums that must stay below a limit
     bool sorted_ = true, wide_ = has_avx512();
-    using Find = void (*)(const float*, const int64_t*, Sums<K>&);
-    Find find_;
+    void (*add_)(const float* loss, const int64_t* size, int64_t count, bool sorted, Sums<K>&) = nullptr;
     std::unique_ptr<Sums<K>> sums_ = std::make_unique<Sums<K>>();
 };
 

@@ -1,4 +1,4 @@
-// The hull slopes of frontier.hpp for up to 8 formats in single precision, eight rows at a time (AVX2).
+// The hull slopes of frontier.hpp for up to 8 formats in single precision: how they are found, and how they are added up.
 //
 // Formats by rising rate; the slope of a row's hull over the interval from format j - 1 to format j is
 //
@@ -26,10 +26,10 @@ constexpr int kStretches = 256 << kShare;
 constexpr int kTable = kStretches + 136;   // not a multiple of a page: tables would share their lines of the cache
 
 template <int K>
-constexpr int kWindow = K > 4 ? 3 : K - 1;
+constexpr int kWindow = K > 5 ? 3 : K - 1;
 
-// What a row adds to a stretch. Of equal sizes: a code of its slope. Of small multiples of their divisor: the size and its product with a
-// part of the slope, packed. Else a Pair.
+// What a row adds to a stretch: a code of its slope; of sizes that are small multiples of their divisor the size times that code, with the size
+// above it; of any others a Pair.
 enum class Sizes { equal, small, any };
 
 struct alignas(16) Pair {
@@ -42,21 +42,12 @@ constexpr int kParts = 16;
 constexpr uint32_t kPartBits = 0xFFFF0001;   // bits of a code that come from the inverted part
 constexpr int64_t kCounted = 65472;          // rows between two emptyings of the table: a multiple of 64
 
-// Packed: size * 2^40 + size * part. The sizes of a stretch must sum to less than 2^24.
-constexpr int kPacked = 40;
-constexpr int64_t kMostPacked = int64_t{1} << 24;
-constexpr int64_t kFewPacked = 1 << 12;   // the mean size at most: a table is emptied every few thousand rows
-constexpr int64_t kWeighed = 2048;        // rows whose sizes are summed before they are added
-
-constexpr int kHeld = 64;
-// Rows whose slopes are held at once.
-template <int K, bool kEqual>
-constexpr int kGroup = K <= 4 ? kHeld : kEqual ? 32 : 8;
-
-// What was taken out of a table: the sum of the sizes (or their number), and of their products with the parts.
-struct Total {
-    int64_t size = 0, part = 0;
-};
+// Of small sizes size * (2^40 + code). The codes' 32 bits times the sum S of the sizes of a stretch reach into the bits from 2^40 on, but
+// by S / 2^8 at most: less than 2^16 where S is below 2^24, so that S modulo 2^16 (as above) tells what they hold of S and what of the codes.
+constexpr int kAbove = 40;
+constexpr int64_t kMostWeighed = (int64_t{1} << 24) - (1 << 17);   // S at most: what the codes add to it stays below 2^64 / 2^40 too
+constexpr int64_t kFewWeighed = 1 << 12;   // the mean size at most: a table is emptied every few thousand rows
+constexpr int64_t kWeighed = 2048;         // rows whose sizes are summed before they are added
 
 // Sums of one worker. inverse: 1 / (rate_b - rate_a), scaled so that t_j stay near 1; mean: brings t_j / size near 1.
 template <int K>
@@ -65,38 +56,12 @@ struct Sums {
     float mean;
     double per_unit = 1.0;             // 1 / the divisor of the sizes
     const int* order;
-    std::vector<uint64_t> cell;        // equal and small sizes
+    std::vector<uint64_t> cell;         // equal and small sizes
     std::vector<Pair> pair;
-    std::vector<Total> total;          // of `cell`, emptied
-    uint32_t least = ~0u, most = 0;    // bits of the slopes since
+    std::vector<int64_t> size, part;    // taken out of `cell`: sums of the sizes (or numbers), and of their products with the parts
+    uint32_t least = ~0u, most = 0;     // bits of the slopes since
     double last = 0.0;
-    alignas(64) uint32_t bits[K][kHeld];
-    alignas(64) Pair step[K][kHeld];
 };
-
-template <int K>
-void add_codes(Sums<K>& s) {
-    for (int j = 1; j < K; ++j) {
-        char* to = reinterpret_cast<char*>(s.cell.data() + j * kTable) - 4;
-        const uint32_t* code = s.bits[j];
-#pragma GCC unroll 8
-        for (int q = 0; q < kGroup<K, true>; ++q) *reinterpret_cast<uint64_t*>(to + 4 * uint64_t{code[q] & 0xFFFF}) += code[q];
-    }
-}
-
-template <int K>
-void add_pairs(Sums<K>& s) {   // bits: offsets in bytes
-    for (int j = 1; j < K; ++j) {
-        char* to = reinterpret_cast<char*>(s.pair.data() + j * kTable);
-        const uint32_t* at = s.bits[j];
-        const Pair* step = s.step[j];
-#pragma GCC unroll 8
-        for (int q = 0; q < kGroup<K, false>; ++q) {
-            auto* sum = reinterpret_cast<double*>(to + at[q]);
-            _mm_store_pd(sum, _mm_add_pd(_mm_load_pd(sum), _mm_load_pd(&step[q].size)));
-        }
-    }
-}
 
 // The inverse of an odd number modulo 2^16, by Newton's iteration (an odd number is its own inverse modulo 8).
 inline uint16_t inverse_of(uint32_t odd) {
@@ -105,36 +70,52 @@ inline uint16_t inverse_of(uint32_t odd) {
     return static_cast<uint16_t>(x);
 }
 
-// Number and parts of the codes that were added up.
-inline Total counted(uint64_t sum, int q) {
-    const uint32_t odd = 2 * static_cast<uint32_t>(q) + 1;
-    const uint64_t count = static_cast<uint16_t>(static_cast<uint32_t>(sum) * inverse_of(odd));
-    return {static_cast<int64_t>(count), static_cast<int64_t>(count * 0xFFFF - ((sum - count * odd) >> kParts))};
+struct Inverses {
+    uint16_t of[kStretches];   // of 2 q + 1
+    Inverses() {
+        for (int q = 0; q < kStretches; ++q) of[q] = inverse_of(2 * static_cast<uint32_t>(q) + 1);
+    }
+};
+
+inline const Inverses& inverses() {
+    static const Inverses made;
+    return made;
 }
 
-inline Total unpacked(uint64_t sum) { return {static_cast<int64_t>(sum >> kPacked), static_cast<int64_t>(sum & ((uint64_t{1} << kPacked) - 1))}; }
-
 // Sum of slopes times sizes of stretch q. The three bits of the mantissa that are not kept: 3.5 on average.
-inline double slopes_of(const Total& t, int q) {
-    const auto size = static_cast<double>(t.size);
-    const double part = size * ((q & ((1 << kShare) - 1)) << kShift) + 8.0 * static_cast<double>(t.part) + 3.5 * size;
+inline double slopes_of(int64_t sizes, int64_t parts, int q) {
+    const auto size = static_cast<double>(sizes);
+    const double part = size * ((q & ((1 << kShare) - 1)) << kShift) + 8.0 * static_cast<double>(parts) + 3.5 * size;
     return std::ldexp(size + part * 0x1p-23, (q >> kShare) - 127);
 }
 
+BW_AVX2 BW_INLINE __m256i load4(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+BW_AVX2 BW_INLINE void store4(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
+
 // Takes what was added up out of the table, eight stretches at a time.
 template <int K, bool kEqual>
-void empty(Sums<K>& s) {
+BW_AVX2 void empty(Sums<K>& s) {
     const int first = static_cast<int>(s.least >> kShift) & ~7, end = static_cast<int>(s.most >> kShift) + 1;
+    const uint16_t* inverse = inverses().of;
+    const __m256i low16 = _mm256_set1_epi64x(0xFFFF);
     for (int j = 1; j < K; ++j) {
         for (int at = first; at < end; at += 8) {
             uint64_t* cell = s.cell.data() + j * kTable + at;
-            if ((cell[0] | cell[1] | cell[2] | cell[3] | cell[4] | cell[5] | cell[6] | cell[7]) == 0) continue;
-            Total* to = s.total.data() + j * kStretches + at;
-            for (int q = 0; q < 8; ++q) {
-                const Total more = kEqual ? counted(cell[q], at + q) : unpacked(cell[q]);
-                to[q].size += more.size;
-                to[q].part += more.part;
-                cell[q] = 0;
+            const __m256i any = _mm256_or_si256(load4(cell), load4(cell + 4));
+            if (_mm256_testz_si256(any, any)) continue;
+            for (int q = at; q < at + 8; q += 4, cell += 4) {
+                const __m256i sum = load4(cell), odd = _mm256_add_epi64(_mm256_set1_epi64x(2 * q + 1), _mm256_setr_epi64x(0, 2, 4, 6));
+                const __m256i by = _mm256_cvtepu16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(inverse + q)));
+                const __m256i high = kEqual ? low16 : _mm256_srli_epi64(sum, kAbove);   // at most 2^16 - 1 more than the sizes
+                const __m256i more = _mm256_and_si256(_mm256_sub_epi64(high, _mm256_mullo_epi16(sum, by)), low16);
+                const __m256i size = _mm256_sub_epi64(high, more);
+                __m256i rest = _mm256_sub_epi64(sum, _mm256_mul_epu32(size, odd));
+                if (!kEqual) rest = _mm256_sub_epi64(rest, _mm256_slli_epi64(size, kAbove));
+                const __m256i part = _mm256_sub_epi64(_mm256_sub_epi64(_mm256_slli_epi64(size, kParts), size), _mm256_srli_epi64(rest, kParts));
+                int64_t *sizes = s.size.data() + j * kStretches + q, *parts = s.part.data() + j * kStretches + q;
+                store4(sizes, _mm256_add_epi64(load4(sizes), size));
+                store4(parts, _mm256_add_epi64(load4(parts), part));
+                store4(cell, _mm256_setzero_si256());
             }
         }
     }
@@ -142,104 +123,10 @@ void empty(Sums<K>& s) {
     s.most = 0;
 }
 
-BW_AVX2 inline double total4(__m256d v) {
-    double part[4];
-    _mm256_storeu_pd(part, v);
-    return (part[0] + part[1]) + (part[2] + part[3]);
-}
-
-BW_AVX2 inline __m256d low4(__m256 v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
-BW_AVX2 inline __m256d high4(__m256 v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
-
 // Four int64 below 2^52 as doubles.
-BW_AVX2 inline __m256d doubles4(__m256i v) {
-    const __m256i magic = _mm256_set1_epi64x(0x4330000000000000);
-    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(v, magic)), _mm256_set1_pd(4503599627370496.0));
-}
-
-// Floats at least zero compare as integers do, and a negative one is less than zero either way. kFull: a, b of any distance.
-template <int K, bool kFull>
-BW_AVX2 __attribute__((always_inline)) inline void minmax8(const __m256* l, const Sums<K>& s, __m256i* t) {
-    constexpr int W = kFull ? K - 1 : kWindow<K>;
-    for (int a = 0; a + 1 < K; ++a) {
-        __m256i most = _mm256_setzero_si256();
-        for (int b = std::min(K - 1, a + W); b > a; --b) {
-            const __m256i slope = _mm256_castps_si256(_mm256_mul_ps(_mm256_sub_ps(l[a], l[b]), _mm256_set1_ps(s.inverse[a][b])));
-            most = !kFull && b == std::min(K - 1, a + W) ? slope : _mm256_max_epi32(most, slope);
-            t[b] = a == std::max(0, b - W) ? most : _mm256_min_epi32(t[b], most);
-        }
-    }
-}
-
-// Slopes of eight rows by lanes; returns the losses of their last vertices.
-template <int K>
-BW_AVX2 __attribute__((always_inline)) inline __m256 slopes_of8(const __m256* l, const Sums<K>& s, __m256i* t) {
-    minmax8<K, false>(l, s, t);
-    __m256i bad = t[K - 1];   // by its sign
-    for (int j = 1; j + 1 < K; ++j) bad = _mm256_or_si256(bad, _mm256_cmpgt_epi32(t[j + 1], t[j]));
-    const __m256 rows = _mm256_castsi256_ps(_mm256_srai_epi32(bad, 31));
-    if (_mm256_movemask_ps(rows) == 0) return l[K - 1];
-    __m256i full[K];
-    minmax8<K, true>(l, s, full);
-    for (int j = 1; j < K; ++j) t[j] = _mm256_blendv_epi8(t[j], full[j], _mm256_castps_si256(rows));
-    __m256 least = l[0];
-    for (int j = 1; j < K; ++j) least = _mm256_min_ps(least, l[j]);
-    return least;
-}
-
-template <int K, bool kEqual, bool kSorted>
-BW_AVX2 void slopes8(const float* loss, const int64_t* size, Sums<K>& s) {
-    const __m256i whole = _mm256_set1_epi32(~15), turn = _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7);
-    __m256d last = _mm256_setzero_pd();
-    __m256i low = _mm256_set1_epi32(-1), high = _mm256_setzero_si256();
-    for (int i = 0; i < kGroup<K, kEqual>; i += 8) {
-        __m256 l[K];
-        __m256i t[K];
-        columns<K>(loss + i * K, l);
-        if constexpr (!kSorted) {
-            __m256 raw[K];
-            std::copy(l, l + K, raw);
-            for (int j = 0; j < K; ++j) l[j] = raw[s.order[j]];
-        }
-        const __m256 least = slopes_of8<K>(l, s, t);
-        last = _mm256_add_pd(last, _mm256_add_pd(low4(least), high4(least)));
-        if constexpr (kEqual) {
-            low = _mm256_min_epu32(low, t[K - 1]);
-            high = _mm256_max_epu32(high, t[1]);
-            const __m256i own = _mm256_set1_epi32(static_cast<int>(kPartBits));
-            for (int j = 1; j < K; ++j) {
-                const __m256i parts = _mm256_andnot_si256(_mm256_slli_epi32(t[j], 32 - kShift), own);
-                const __m256i code = _mm256_or_si256(parts, _mm256_andnot_si256(own, _mm256_srli_epi32(t[j], kShift - 1)));
-                _mm256_store_si256(reinterpret_cast<__m256i*>(s.bits[j] + i), code);
-            }
-        } else {
-            const auto* from = reinterpret_cast<const __m256i*>(size + i);   // rows 0 2 4 6, then 1 3 5 7, as `columns` has them
-            const __m256i a = _mm256_loadu_si256(from), b = _mm256_loadu_si256(from + 1);
-            const __m256d w0 = doubles4(_mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xD8));
-            const __m256d w1 = doubles4(_mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xD8));
-            const __m256 per = _mm256_div_ps(_mm256_set1_ps(s.mean), _mm256_set_m128(_mm256_cvtpd_ps(w1), _mm256_cvtpd_ps(w0)));
-            for (int j = 1; j < K; ++j) {
-                const __m256 slope = _mm256_castsi256_ps(t[j]);
-                const __m256i at = _mm256_srli_epi32(_mm256_castps_si256(_mm256_mul_ps(slope, per)), kShift - 4);
-                auto* place = reinterpret_cast<__m256i*>(s.bits[j] + i);
-                _mm256_store_si256(place, _mm256_permutevar8x32_epi32(_mm256_and_si256(at, whole), turn));
-                const __m256d d0 = low4(slope), d1 = high4(slope);
-                double* out = &s.step[j][i].size;   // lanes 0 2, 1 3 of each half
-                _mm256_store_pd(out, _mm256_unpacklo_pd(w0, d0));
-                _mm256_store_pd(out + 4, _mm256_unpackhi_pd(w0, d0));
-                _mm256_store_pd(out + 8, _mm256_unpacklo_pd(w1, d1));
-                _mm256_store_pd(out + 12, _mm256_unpackhi_pd(w1, d1));
-            }
-        }
-    }
-    s.last += total4(last);
-    if constexpr (kEqual) {
-        alignas(32) uint32_t lows[8], highs[8];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(lows), low);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(highs), high);
-        s.least = std::min(s.least, *std::min_element(lows, lows + 8));
-        s.most = std::max(s.most, *std::max_element(highs, highs + 8));
-    }
+BW_AVX2 BW_INLINE __m256d doubles4(const int64_t* from) {
+    const __m256i x = load4(from), magic = _mm256_set1_epi64x(0x4330000000000000);
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(x, magic)), _mm256_set1_pd(4503599627370496.0));
 }
 
 }  // namespace bitwright

@@ -156,7 +156,7 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
     aligned = room[-room.ctypes.data % 64 // 4 :][: n * k].reshape(n, k)
     size = {
         "equal": np.full(n, 128),
-        "small": 4096 * rng.integers(1, 5000, n),  # packed: multiples of a divisor
+        "small": 4096 * rng.integers(1, 5000, n),  # multiples of a divisor: summed in one number with their slopes
         "any": rng.integers(1, 2**31, n),
     }[sizes]
     rate, order = np.cumsum(rng.integers(1, 40, k)), rng.permutation(k)
@@ -168,7 +168,7 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
         aligned, back, size=size, rate=rate[shuffled], sizes=compact_bits(size, rate).sizes, scale=scale
     )
     per = scale / int(size.max())
-    slopes = _slopes(loss, rate, per, k - 1 if k <= 4 else 3)
+    slopes = _slopes(loss, rate, per, k - 1 if k <= 5 else 3)
     bad = (slopes < 0).any(axis=1) | (np.diff(slopes, axis=1) > 0).any(axis=1)
     slopes[bad] = _slopes(loss, rate, per, k - 1)[bad].clip(min=0)
     cost, saved, kept = np.zeros_like(found.cost), np.zeros_like(found.saved), np.zeros_like(found.saved)
@@ -183,15 +183,38 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
         middle = (bits & ~7).view(np.float32) + np.ldexp(3.5, (bits >> 23) - 150)
         np.add.at(kept, bits[used] >> 19, (middle * size / float(np.float32(size.max())) * step / per)[used])
     assert (found.cost == cost).all()
-    if sizes == "any":
-        assert found.saved == pytest.approx(saved, rel=1e-12)
-    elif sizes == "equal":
-        assert found.saved == pytest.approx(kept, rel=1e-12)
-    else:  # packed with AVX-512 and more than 4 formats; rounded once more than `saved`
-        assert found.saved == pytest.approx(saved, rel=1e-12) or found.saved == pytest.approx(kept, rel=1e-12)
+    assert found.saved == pytest.approx(saved if sizes == "any" else kept, rel=1e-12)
     assert found.saved == pytest.approx(saved, rel=native.SINGLE)
     magnitude = float(np.abs(loss).sum(dtype=np.float64))
     assert found.last == pytest.approx(loss.min(axis=1).sum(dtype=np.float64), abs=1e-14 * magnitude)
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("saves", [1.0, float(np.nextafter(np.float32(2), np.float32(0)))], ids=["least", "most"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_sums_of_small_sizes_reach_their_limit(saves: float, more: int) -> None:
+    """2,048 rows of one stretch whose sizes sum to all that one number holds, and to one more, then rows of size 1."""
+    n, divisor = 3 * 2048, 16
+    size = np.ones(n, np.int64)
+    size[:2048] = 8128  # 2,048 of them: 2^24 - 2^17
+    size[7] += more
+    size *= divisor
+    loss = np.zeros((n, 2), np.float32)
+    loss[:, 0] = saves
+    rate = np.array([1, 2])
+    found = native.frontier(
+        loss,
+        np.array([0, 1], np.int32),
+        size=size,
+        rate=rate,
+        sizes=compact_bits(size, rate).sizes,
+        scale=8128.0 * divisor,
+    )
+    slope = np.float32(saves) * np.float32(8128 * divisor / int(size.max()))
+    stretch = (slope * (np.float32(size.max()) / size.astype(np.float32))).view(np.int32) >> 19
+    assert (found.cost == np.bincount(stretch, size, len(found.cost))).all()
+    assert found.saved == pytest.approx(np.bincount(stretch, loss[:, 0], len(found.cost)), rel=native.SINGLE)
+    assert found.last == 0.0
 
 
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
