@@ -37,7 +37,8 @@ def test_fusing_never_loses_and_wins_where_operations_have_an_overhead(share: fl
     a, b = solve(with_, "fusion"), solve(without, "fusion")
     assert a.loss < b.loss
     free = fusing(8, 5, 3, share=share, overhead=0.0)
-    assert solve(free, "fusion").loss <= solve(fusing(8, 5, 3, share=share, overhead=0.0, fusions=()), "fusion").loss
+    apart = solve(fusing(8, 5, 3, share=share, overhead=0.0, fusions=()), "fusion").loss
+    assert solve(free, "fusion").loss <= apart * (1 + 1e-15)  # equal sums, of another order, differ in their last bit
 
 
 def test_every_member_is_in_exactly_one_bundle_that_is_used() -> None:
