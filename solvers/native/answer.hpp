@@ -13,6 +13,11 @@ struct Options {
     double seconds, after;   // on the clock; and what the processor needs of them for what comes after
     uint64_t seed;
     Bracket first{0.0, INFINITY};   // where the multiplier is looked for first, where that is narrower
+    // Of a part of another problem (part.hpp): how deep it lies, what a plan must have less loss than, what difference counts as none, and
+    // than what its costs are looked at as multiples of.
+    int depth = 0;
+    double below = INFINITY, within = 0.0;
+    int64_t finer = std::numeric_limits<int64_t>::max();
 };
 
 // kLate: time ran out before a plan was found, and the choice is the best of the uniform plans that fit and the cheapest one.

@@ -10,6 +10,7 @@
 #include "filler.hpp"
 #include "levels.hpp"
 #include "residues.hpp"
+#include "steps.hpp"
 
 namespace bitwright {
 
@@ -47,6 +48,7 @@ class Solve {
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr int64_t kFew = 1 << 10, kSampled = 2048, kWalk = 1 << 13;
+    static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
 
@@ -236,13 +238,33 @@ class Solve {
     }
 
     // By a search of the cells of every `every`-th row of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
-    bool closed(CoreResult (*search)(const std::vector<Cell>&, double, int64_t, double, double, double), double enough, int64_t every = 1) {
+    template <class Search>
+    bool closed(const Search& search, double enough, int64_t every = 1) {
         if (spent()) return false;
         const Sample sample = sampled(every);
         if (sample.cut) return false;
         const CoreResult found = search(sample.cells, answer_.slope, slack_, answer_.gap, enough, end_);
         take(found, sample.cells, count_rows(sample.cells));
         return found.complete && every == 1;
+    }
+
+    // By numbers of steps (steps.hpp), each a part.
+    auto by_steps() {
+        return [this](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+            return stepped(cells, slope, slack, step_, gap, enough, end, o_.finer, [this](Part& part) { return solved(part); });
+        };
+    }
+
+    // A part by all of this.
+    bool solved(Part& part) {
+        if (++parts_ > kParts) return false;
+        const Options options{part.limit, 1, o_.full_rows, o_.work >> kLess, std::max(0.0, end_ - now()), 0.0, o_.seed,
+                              {0.0, INFINITY}, o_.depth + 1, part.below, part.within, part.finer};
+        part.choice.assign(static_cast<size_t>(part.n), 0);
+        const Table table{part.loss.data(), false, part.n, part.k, part.cost.data(), nullptr, 1, nullptr};
+        const Answer answer = Solve(table, options, part.choice.data()).run();
+        part.better = answer.status != Status::kInfeasible && answer.loss < part.below;
+        return answer.status == Status::kOptimal || answer.status == Status::kInfeasible;
     }
 
     // The same by a table of totals, where there are few of them.
@@ -296,6 +318,7 @@ class Solve {
         answer_.cost = o_.limit - slack_;
         const double lost = useless();
         answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost);
+        if (o_.depth > 0) answer_.gap = std::min(answer_.gap, o_.below - answer_.bound - lost);
         try {
             answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
         } catch (const Late&) {
@@ -313,7 +336,8 @@ class Solve {
     bool search_core() {
         double scale = std::fabs(answer_.loss) + answer_.slope * static_cast<double>(o_.limit);
         if (!std::isfinite(scale)) scale = 0.0;
-        const double tiny = kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = kCounted * magnitude(answer_, o_.limit);
+        const bool part = o_.depth > 0;
+        const double tiny = part ? o_.within / 8 : kTiny * scale, small = kSmall * std::fabs(answer_.loss), counted = part ? o_.within : kCounted * magnitude(answer_, o_.limit);
         const Branch::Manner to_the_end{kChoices, counted, false};
         Branch::Manner search_only{kChoices, counted, true};
         if (answer_.gap <= tiny || past(end_)) return answer_.gap <= tiny;
@@ -351,7 +375,8 @@ class Solve {
         if (done(search(kNear, kFew << 3, tiny, true))) return true;
         const bool few = t_.n < kWalk;
         if (few && done(closed(residual, counted))) return true;
-        if (done(branched(tiny, kProved, to_the_end)) || (few && done(closed(filled, counted)))) return true;
+        if (done(branched(tiny, less(kProved), to_the_end))) return true;
+        if (few && ((o_.depth < kDeep && done(closed(by_steps(), counted))) || done(closed(o_.depth > 0 ? soon_filled : filled, counted)))) return true;
         return !spent() && by_states(level, tiny, small, counted);
     }
 
@@ -363,15 +388,18 @@ class Solve {
             if (search(stage[0], stage[1], tiny) && answer_.gap <= reach(level)) return true;
             if (&stage == &stages[0] && !spent()) combine(1, counted);
             if (answer_.gap <= counted) return true;
-            if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, kBranched >> 4, {}) && answer_.gap <= reach(level)) return true;
+            if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, less(kBranched >> 4), {}) && answer_.gap <= reach(level)) return true;
             if (spent()) return false;
             if (&stage != &stages[0] && answer_.gap <= small)
                 o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
         }
-        if (base_.n < kWalk && branched(tiny, kBranched, {})) return true;
+        if (base_.n < kWalk && branched(tiny, less(kBranched), {})) return true;
         if (search(int64_t{1} << 60, int64_t{1} << 14, tiny)) return true;
         return !spent() && search(int64_t{1} << 60, int64_t{1} << 20, tiny, true);
     }
+
+    // Of a part, a part of the work.
+    int64_t less(int64_t work) const { return o_.depth > 0 ? work >> kLess : work; }
 
     bool spent() {
         keep_time();
@@ -394,7 +422,7 @@ class Solve {
     Tally wide_;                     // of the rows of use
     std::vector<Cell> moves_;
     double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
-    int64_t slack_ = 0, work_ = 0, step_ = 0;   // step: every cost of a deviation is a multiple of it
+    int64_t slack_ = 0, work_ = 0, step_ = 0, parts_ = 0;   // step: every cost of a deviation is a multiple of it
 };
 
 }  // namespace bitwright

@@ -48,7 +48,7 @@ class Totals {
         // A window that loses nothing at the gap in hand, where that is not much wider than one that costs little; else the little one first.
         for (int64_t window = 2 * dearest, most_of_it = 8 * window; !best.complete && best.gap > enough && window <= kWidest && best.work < static_cast<int64_t>(most);) {
             int64_t safe = window;
-            while (safe <= most_of_it && leaving(safe, best.gap) < best.gap) safe += safe / 4;
+            while (safe <= most_of_it && leaving(safe, best.gap) < best.gap) safe += 1 + safe / 4;   // a window of 2 steps would not grow by a quarter
             const bool much = safe > most_of_it;
             fill(much ? window : safe, enough, most, best);
             window = much ? 2 * window : kWidest + 1;
