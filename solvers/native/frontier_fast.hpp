@@ -45,7 +45,7 @@ constexpr int64_t kCounted = 65472;          // rows between two emptyings of th
 // Of small sizes size * (2^40 + code). The codes' 32 bits times the sum S of the sizes of a stretch reach into the bits from 2^40 on, but
 // by S / 2^8 at most: less than 2^16 where S is below 2^24, so that S modulo 2^16 (as above) tells what they hold of S and what of the codes.
 constexpr int kAbove = 40;
-constexpr int64_t kMostWeighed = (int64_t{1} << 24) - (1 << 17);   // S at most: what the codes add to it stays below 2^64 / 2^40 too
+constexpr int64_t kMostWeighed = (int64_t{1} << 24) - (1 << 17);   // S at most: S * (2^40 + 2^32) stays below 2^64
 constexpr int64_t kFewWeighed = 1 << 12;   // the mean size at most: a table is emptied every few thousand rows
 constexpr int64_t kWeighed = 2048;         // rows whose sizes are summed before they are added
 
