@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: No contraction into fused multiply-adds: the compiled code must round as the numpy oracle does.
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-pthread")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=off", "-pthread")
 
 
 def library_path() -> Path:
