@@ -23,8 +23,10 @@ $(STAMP): requirements/lock.txt pyproject.toml
 demo: native     ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
 	$(BIN)/python demo/run.py
 
-test: venv system native check   ## everything: static checks, then all tests
-	$(BIN)/python -m pytest -n $(JOBS) -q
+test:            ## everything: static checks, then all tests
+	$(MAKE) -j $(JOBS) --output-sync venv system
+	$(MAKE) -j $(JOBS) --output-sync native check
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 check: venv      ## lint, format, types, import directions
 	$(BIN)/ruff check .
