@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from bitwright.settings import Settings
 from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser
 from tests.dashboard.sample_state import fill
@@ -13,11 +16,20 @@ from tests.dashboard.sample_state import fill
 Site = tuple[Running, dict[str, str]]
 
 
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A state folder full of sample jobs, to copy; digests and ids of its jobs, plans and tables by name."""
+    folder = tmp_path_factory.mktemp("samples")
+    return folder, fill(Settings(state_dir=folder))
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """(server, digests and ids of its jobs, plans and tables by name)."""
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        yield server, fill(server.settings)
+def site(samples: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """(server, what `samples` made) of a copy."""
+    folder, made = samples
+    state = shutil.copytree(folder, tmp_path_factory.mktemp("site") / "state")
+    with running_server(state) as server:
+        yield server, made
 
 
 @pytest.fixture(scope="module")

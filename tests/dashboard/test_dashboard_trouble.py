@@ -15,12 +15,11 @@ from playwright.sync_api import Route
 from sqlalchemy import delete
 
 from bitwright.jobs.tables import jobs
-from bitwright.settings import Settings
 from service.keys import KeyFile
 from tests.api.running import Running, running_server
 from tests.dashboard.chromium import Browser, find_chromium
 from tests.dashboard.conftest import Site
-from tests.dashboard.sample_state import fill, finished_plan, moe_units, store_table, table_of
+from tests.dashboard.sample_state import finished_plan, moe_units, store_table, table_of
 
 pytestmark = [
     pytest.mark.browser,
@@ -226,8 +225,7 @@ def test_a_page_says_that_it_loads_before_its_data_come(site: Site, browser: Bro
     browser.page.unroute("**/v1/**")
 
 
-def test_every_state_has_a_job_to_look_at(tmp_path: Path) -> None:
+def test_every_state_has_a_job_to_look_at(samples: tuple[Path, dict[str, str]]) -> None:
     """The samples that screenshots are taken of hold every state."""
-    settings = Settings(state_dir=tmp_path)
-    made = fill(settings)
+    _, made = samples
     assert {"failed", "running", "plan", "moe_plan"} <= set(made)
