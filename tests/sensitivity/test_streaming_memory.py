@@ -29,14 +29,14 @@ data = Data("images", {"pixel_values": np.random.default_rng(0).standard_normal(
 held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
 limit = held + (int(sys.argv[2]) << 20)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-options = {"stream": sys.argv[3] == "stream"}
-options |= {"activation_mib": 16} if options["stream"] else {}
-try:
-    table = score(source, inventory, ("int4-g64",), calibration=Calibration("images", data, data, data.digest, "test"),
-                  samples=1, options=options, granularity=sys.argv[4])
-    print("scored", bool((table.loss > 0).all()), inventory.weights)
-except BitwrightError as error:
-    print(type(error).__name__, error)
+for how, granularity in (("stream", "tensor"), ("stream", "row"), ("whole", "tensor")):
+    options = {"stream": True, "activation_mib": 16} if how == "stream" else {"stream": False}
+    try:
+        table = score(source, inventory, ("int4-g64",), samples=1, options=options, granularity=granularity,
+                      calibration=Calibration("images", data, data, data.digest, "test"))
+        print(how, granularity, "scored", bool((table.loss > 0).all()), inventory.weights)
+    except BitwrightError as error:
+        print(how, granularity, type(error).__name__, error)
 """
 #: As above: moments of every block's inputs, then GPTQ of every unit and a checkpoint.
 _EXECUTE = """
@@ -85,25 +85,28 @@ def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _child(model: Path, how: str, granularity: str = "tensor") -> str:
+@pytest.fixture(scope="module")
+def said(image_model: Path) -> dict[str, str]:
+    """What came of the model under the limit, one way after another in one process."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(model), str(MORE_MIB), how, granularity],
+        [sys.executable, "-c", _CHILD, str(image_model), str(MORE_MIB)],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    return {f"{how} {granularity}": what for how, granularity, what in lines}
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "row"])
-def test_an_image_model_larger_than_the_limit_is_scored(image_model: Path, granularity: str) -> None:
+def test_an_image_model_larger_than_the_limit_is_scored(said: dict[str, str], granularity: str) -> None:
     """Its batches are as many images as fit, counted by their patches, and so are the gradients held at once."""
-    found = _child(image_model, "stream", granularity)
+    found = said[f"stream {granularity}"]
     assert found.startswith("scored True"), found
     assert 4 * int(found.split()[-1]) > 1.5 * MORE_MIB * (1 << 20)
 
 
-def test_in_memory_the_same_limit_is_a_typed_error(image_model: Path) -> None:
-    assert _child(image_model, "whole").startswith("OutOfResources")
+def test_in_memory_the_same_limit_is_a_typed_error(said: dict[str, str]) -> None:
+    assert said["whole tensor"].startswith("OutOfResources"), said
 
 
 def test_gptq_holds_one_block_and_its_moments(tmp_path: Path) -> None:
