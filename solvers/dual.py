@@ -27,16 +27,25 @@ HITS = 12
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """Groups that the same rows touch: numbers of both, weight (r, g, k) of those rows there."""
+
+    rows: IntArray
+    groups: IntArray
+    weight: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Every limit and rule as weight . x <= bound in units of `scale`: weight (r, g, k), bound (r,), scale (r,).
 
-    parts: (rows, groups) such that each group is in one part, with every row that is not 0 everywhere in it.
+    parts: such that each group is in one of them, with every row that is not 0 everywhere in it.
     """
 
     weight: Floats
     bound: Floats
     scale: Floats
-    parts: tuple[tuple[IntArray, IntArray], ...]
+    parts: tuple[Part, ...]
 
     @staticmethod
     def of(reduced: Reduced) -> Rows:
@@ -55,15 +64,15 @@ class Rows:
         return Rows(weight, np.array(bounds), np.array(scales), _parts(weight))
 
 
-def _parts(weight: Floats) -> tuple[tuple[IntArray, IntArray], ...]:
-    """Groups that the same rows touch, together."""
+def _parts(weight: Floats) -> tuple[Part, ...]:
     touched = (weight != 0).any(axis=2).T
     bits = np.packbits(touched, axis=1)
     # Of at most eight rows one byte a group: numbers are sorted in a tenth of the time that lists of them take.
     _, owner = np.unique(bits[:, 0] if bits.shape[1] == 1 else bits, axis=0, return_inverse=True)
     order = np.argsort(owner.reshape(-1), kind="stable")
     cut = np.searchsorted(owner.reshape(-1)[order], np.arange(1, int(owner.max()) + 1))
-    return tuple((np.flatnonzero(touched[g[0]]), g) for g in np.split(order, cut))
+    found = [(np.flatnonzero(touched[g[0]]), g) for g in np.split(order, cut)]
+    return tuple(Part(r, g, weight[np.ix_(r, g)]) for r, g in found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +110,15 @@ def _soft(loss: Floats, rows: Rows, m: Floats, share: float) -> tuple[float, Flo
     """(exact L, gradient and Hessian of the smoothed L) at multipliers m, part by part: rules of one block of units
     never meet those of another."""
     value, gradient, hessian = -float(m @ rows.bound), -rows.bound, np.zeros((len(m), len(m)))
-    ranges = np.concatenate([_range(loss[g], np.tensordot(m[r], rows.weight[np.ix_(r, g)], 1)) for r, g in rows.parts])
-    tiny = 1e-12 * float(ranges.max())
-    for r, g in rows.parts:
-        least, first, second = _soft_part(loss[g], rows.weight[np.ix_(r, g)], m[r], share, tiny)
+    losses = [loss[part.groups] for part in rows.parts]
+    prices = [np.tensordot(m[part.rows], part.weight, axes=1) for part in rows.parts]
+    ranges = [_range(own, price) for own, price in zip(losses, prices, strict=True)]
+    tiny = 1e-12 * max(float(of.max()) for of in ranges)
+    for part, own, price, of in zip(rows.parts, losses, prices, ranges, strict=True):
+        least, first, second = _soft_part(own, part.weight, price, of, share, tiny)
         value += least
-        gradient[r] += first
-        hessian[np.ix_(r, r)] += second
+        gradient[part.rows] += first
+        hessian[np.ix_(part.rows, part.rows)] += second
     return value, gradient, hessian
 
 
@@ -116,19 +127,19 @@ def _range(loss: Floats, price: Floats) -> Floats:
     return np.asarray(np.where(finite, price, -np.inf).max(axis=1) - np.where(finite, price, np.inf).min(axis=1))
 
 
-def _soft_part(loss: Floats, weight: Floats, m: Floats, share: float, tiny: float) -> tuple[float, Floats, Floats]:
+def _soft_part(
+    loss: Floats, weight: Floats, price: Floats, ranges: Floats, share: float, tiny: float
+) -> tuple[float, Floats, Floats]:
     """(sum of exact minima, gradient, Hessian) of some groups for the rows that touch them: weight (r, g, k)."""
-    price = np.tensordot(m, weight, axes=1)
     value = loss + price
     least = value.min(axis=1, keepdims=True)
-    ranges = _range(loss, price)
     # A group whose formats all cost the same does not answer to the multipliers: any heat serves, and no curvature.
     heat = np.where(ranges > tiny, share * ranges, 1.0)
     stiff = np.where(ranges > tiny, 1 / heat, 0.0)
     soft = np.exp(-np.minimum((value - least) / heat[:, None], 700.0)) * np.isfinite(loss)
     soft /= soft.sum(axis=1, keepdims=True)
     softened = weight * soft
-    mean, flat = softened.sum(axis=2), (len(m), soft.size)
+    mean, flat = softened.sum(axis=2), (len(weight), soft.size)
     second = (softened * stiff[:, None]).reshape(flat) @ weight.reshape(flat).T
     return float(least.sum()), mean.sum(axis=1), second - (mean * stiff) @ mean.T
 
