@@ -9,6 +9,7 @@
 
 #include "closer.hpp"
 #include "halves.hpp"
+#include "large.hpp"
 #include "rated.hpp"
 #include "select.hpp"
 
@@ -23,6 +24,7 @@ class Branch {
         int64_t choices = 0;
         double within = 0.0;
         bool search_only = false, begun = false;
+        const Solver* solve = nullptr;   // large rows are fixed first, and what is left is a knapsack that this closes (large.hpp)
     };
 
     // cells: those of one row together; gap: that of the best plan in hand.
@@ -32,6 +34,7 @@ class Branch {
             if (q == 0 || cells[q].row != cells[q - 1].row) start_.push_back(static_cast<int64_t>(q));
         }
         start_.push_back(static_cast<int64_t>(cells.size()));
+        if (manner.solve != nullptr) large_ = Large(cells);
     }
 
     // The best plan's gap and cells; complete when no plan is better. work: steps looked at. Once.
@@ -59,21 +62,29 @@ class Branch {
         while (!open_.empty()) {
             const Node node = open_.top();
             if (!(node.bound < result_.gap - effort_.tiny)) break;   // the rest is no better
-            if (result_.work > effort_.work || vain_ > (manner_.search_only ? kVain / 4 : kVain) || past(end_)) {
+            if (result_.work > effort_.work || vain_ > most_in_vain() || past(end_)) {
                 least_left_ = std::min(least_left_, node.bound);
                 break;
             }
             open_.pop();
-            if (node.split < 0 || (!(manner_.begun && node.fixed.empty()) && finished(node))) continue;
+            if (node.split < 0) continue;
+            const int64_t row = large_.any() ? large_.next(node.fixed) : node.split;
+            if (row < 0 || (!large_.any() && !(manner_.begun && node.fixed.empty()))) {
+                if (finished(node)) continue;
+                if (row < 0) least_left_ = std::min(least_left_, node.bound);
+            }
             if (only_proof_) return;
-            for (int64_t option = start_[node.split] - 1; option < start_[node.split + 1]; ++option) {
+            if (row < 0) continue;
+            for (int64_t option = start_[row] - 1; option < start_[row + 1]; ++option) {
                 Node child = node;
-                child.fixed.emplace_back(node.split, option < start_[node.split] ? -1 : option);
+                child.fixed.emplace_back(row, option < start_[row] ? -1 : option);
                 if (bound(child)) open_.push(std::move(child));
             }
         }
         result_.complete = !(least_left_ < result_.gap - manner_.within);
     }
+
+    int64_t most_in_vain() const { return manner_.solve != nullptr ? kLeftOpen : manner_.search_only ? kVain / 4 : kVain; }
 
     int64_t rows() const { return static_cast<int64_t>(start_.size()) - 1; }
     int64_t cost(int64_t q) const { return q < 0 ? 0 : cells_[static_cast<size_t>(q)].dcost; }
@@ -175,7 +186,7 @@ class Branch {
             }
         }
         const bool halved = manner_.choices > 0;
-        const CoreResult found = halved ? by_halves(options, gap, manner_.within - again.bound) : by_states(options, gap);
+        const CoreResult found = manner_.solve != nullptr ? by_part(options, gap) : halved ? by_halves(options, gap, manner_.within - again.bound) : by_states(options, gap);
         if (found.gap < gap) {
             for (const int64_t q : found.cells) at_[options[static_cast<size_t>(q)].row] = options[static_cast<size_t>(q)].cell;
             take(again.bound + found.gap);
@@ -197,6 +208,14 @@ class Branch {
         return found;
     }
 
+    // As a knapsack of its own. One that stays open leaves no proof: few more are tried.
+    CoreResult by_part(const std::vector<Halves::Option>& options, double gap) {
+        const CoreResult found = solved_apart(options, slope_at_, room_, gap, manner_.within, *manner_.solve);
+        result_.work += found.work + kPart * static_cast<int64_t>(options.size());
+        if (!found.complete) ++vain_;
+        return found;
+    }
+
     CoreResult by_states(const std::vector<Halves::Option>& options, double gap) {
         int64_t all;
         const Rated core = by_rate(options, std::numeric_limits<int64_t>::max(), all, end_);
@@ -207,6 +226,7 @@ class Branch {
     }
 
     static constexpr int64_t kVain = 48, kLook = 1 << 16;   // the latter: steps looked at between two looks at the clock
+    static constexpr int64_t kLeftOpen = 1, kPart = 16;   // parts left open; what one takes, in steps looked at for each option
     // States and work of the search of one branch; what a state costs, in steps looked at.
     static constexpr int64_t kStates = 1 << 9, kWork = 1 << 15, kDearer = 4;
 
@@ -219,6 +239,7 @@ class Branch {
     double end_, least_left_ = kInfinity;   // least bound of what was left open
     Watch watch_;
     bool only_proof_ = false;
+    Large large_;
     int64_t vain_ = 0;   // branches in a row whose halves gave nothing
     std::vector<int64_t> start_, least_, at_;
     std::vector<char> is_fixed_;
@@ -227,5 +248,18 @@ class Branch {
     double loss_ = 0.0, slope_at_ = 0.0;
     std::priority_queue<Node> open_;
 };
+
+// By halves (halves.hpp), as a branch with nothing fixed would be closed, without what branches need.
+inline CoreResult halved(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, int64_t choices, double far, double end) {
+    std::vector<Halves::Option> options;
+    size_t rows = 0;
+    for (size_t q = 0; q < cells.size(); ++q) {
+        rows += q == 0 || cells[q].row != cells[q - 1].row;
+        if (cells[q].penalty < gap) options.push_back({cells[q].dcost, cells[q].penalty, static_cast<int64_t>(q), static_cast<int64_t>(rows) - 1});
+    }
+    CoreResult found{gap, false, 0, 0, {}};
+    Halves(std::move(options), rows, slope, slack, end).run(found, enough, choices, true, far);
+    return found;
+}
 
 }  // namespace bitwright

@@ -14,6 +14,7 @@ struct Part {
     int64_t n = 0, limit = 0, finer = std::numeric_limits<int64_t>::max();   // finer: than what its costs are looked at as multiples of
     int k = 0;
     double below = kInfinity, within = 0.0;
+    int64_t work = 0;      // that its search took
     bool better = false;   // whether a plan has less
     std::vector<uint8_t> choice;
 };

@@ -7,6 +7,7 @@
 #include "branch.hpp"
 #include "classes.hpp"
 #include "dense.hpp"
+#include "deviations.hpp"
 #include "filler.hpp"
 #include "levels.hpp"
 #include "residues.hpp"
@@ -36,7 +37,6 @@ class Solve {
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
     static constexpr int64_t kNear = 1024;
     static constexpr double kUnplanned = 8e-9;          // seconds a cell
-    static constexpr int64_t kMostCells = 1 << 24;      // 640 MiB: no longer lists are made
     static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
@@ -47,9 +47,13 @@ class Solve {
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
-    static constexpr int64_t kFew = 1 << 10, kSampled = 2048, kWalk = 1 << 13;
+    static constexpr int64_t kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
+    // Of wide tables of totals: the costs, in steps, and the window; additions.
+    static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;
+    static constexpr double kWideTotals = 0x1p27;
+    static constexpr int64_t kInParts = 1 << 27;   // steps looked at in parts
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
 
     // The passes serve compact costs.
@@ -74,35 +78,11 @@ class Solve {
         return true;
     }
 
-    void look_at(size_t level) {
-        base_ = levels_->table(level);
-        ids_ = levels_->ids(level);
-    }
+    void look_at(size_t level) { base_ = {levels_->table(level), levels_->ids(level), choice_}; }
 
     bool all_rows() {
-        base_ = t_;
-        ids_ = nullptr;
+        base_ = {t_, nullptr, choice_};
         return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
-    }
-
-    int64_t number(int64_t i) const { return ids_ != nullptr ? ids_[i] : i; }
-
-    // Deviations of row i of the table looked at with penalty below `gap`; returns their least penalty per unit of cost.
-    double cells_of(int64_t i, double gap, std::vector<Cell>& out) const {
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats];
-        base_.row(i, l, c);
-        const int x = choice_[number(i)];
-        double least = kInfinity;
-        for (int j = 0; j < base_.k; ++j) {
-            if (j == x || c[j] == c[x] || std::isinf(l[j])) continue;
-            const int64_t dcost = c[j] - c[x];
-            const double penalty = std::max(0.0, (l[j] - l[x]) + answer_.slope * static_cast<double>(dcost));
-            if (!(penalty < gap)) continue;
-            out.push_back({number(i), dcost, penalty, l[j] - l[x], j});
-            least = std::min(least, penalty / std::fabs(static_cast<double>(dcost)));
-        }
-        return least;
     }
 
     // Search the core of the table looked at: at most `most_rows` rows, those of least penalty per unit of cost first.
@@ -113,20 +93,20 @@ class Solve {
         std::vector<Cell> cells;
         int64_t rows = 0;
         Watch watch(end_);
-        if (!or_nothing) make_room(cells, base_.n, [&](int64_t i) { cells_of(i, answer_.gap, cells); });
-        for (int64_t i = 0; i < base_.n; ++i) {
-            watch.step(base_.k);
+        if (!or_nothing) make_room(cells, base_.table.n, [&](int64_t i) { base_.cells_of(i, answer_.slope, answer_.gap, cells); });
+        for (int64_t i = 0; i < base_.table.n; ++i) {
+            watch.step(base_.table.k);
             const size_t begin = cells.size();
-            cells_of(i, answer_.gap, cells);
+            base_.cells_of(i, answer_.slope, answer_.gap, cells);
             rows += cells.size() > begin;
-            if ((or_nothing && rows > most_rows) || static_cast<int64_t>(cells.size()) > kMostCells) return false;
+            if ((or_nothing && rows > most_rows) || static_cast<int64_t>(cells.size()) > Deviations::kMostCells) return false;
         }
         const Rated rated = by_rate(cells, most_rows, rows, end_);
         const bool whole = rows <= most_rows;
         const CoreTable core = rated.table();
         CoreResult found;
         if (!(whole && states > kTabled && tabled(core, states, found))) {
-            const Effort effort{states, o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
+            const Effort effort{states, or_nothing && states < kMany ? (o_.work - work_) / 4 : o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;
         }
@@ -137,6 +117,7 @@ class Solve {
 
     // What a search of some cells found, of so many rows.
     void take(const CoreResult& found, const std::vector<Cell>& cells, int64_t rows) {
+        looked_ += found.work;
         answer_.states = std::max(answer_.states, found.states);
         answer_.core = rows;
         if (!(found.gap < answer_.gap)) return;
@@ -157,49 +138,7 @@ class Solve {
         return found.complete && every == 1;
     }
 
-    // cut: there were more cells than are listed.
-    struct Sample {
-        std::vector<Cell> cells, critical;
-        bool cut = false;
-    };
-
-    // Cells of every `every`-th row of the table looked at and of the critical row: that of least penalty per unit of cost.
-    Sample sampled(int64_t every) const {
-        Sample out;
-        std::vector<Cell> row;
-        double least = kInfinity;
-        int64_t critical = 0;
-        Watch watch(end_);
-        if (every == 1) make_room(out.cells, base_.n, [&](int64_t i) { cells_of(i, answer_.gap, out.cells); });
-        for (int64_t i = 0; i < base_.n && !out.cut; ++i) {
-            watch.step(base_.k);
-            row.clear();
-            const double rate = cells_of(i, answer_.gap, row);
-            if (i % every == 0) out.cells.insert(out.cells.end(), row.begin(), row.end());
-            out.cut = static_cast<int64_t>(out.cells.size()) > kMostCells;
-            if (!(rate < least)) continue;
-            least = rate;
-            critical = i;
-            out.critical = row;
-        }
-        if (critical % every != 0) out.cells.insert(out.cells.end(), out.critical.begin(), out.critical.end());
-        return out;
-    }
-
-    // By halves (halves.hpp), as a branch with nothing fixed would be closed, without what branches need. True where the gap is then at
-    // most `enough`.
-    bool halved(const std::vector<Cell>& cells, double enough) {
-        std::vector<Halves::Option> options;
-        size_t rows = 0;
-        for (size_t q = 0; q < cells.size(); ++q) {
-            rows += q == 0 || cells[q].row != cells[q - 1].row;
-            if (cells[q].penalty < answer_.gap) options.push_back({cells[q].dcost, cells[q].penalty, static_cast<int64_t>(q), static_cast<int64_t>(rows) - 1});
-        }
-        CoreResult found{answer_.gap, false, 0, 0, {}};
-        Halves(std::move(options), rows, answer_.slope, slack_, end_).run(found, enough, kChoices, true, kFar * enough);
-        take(found, cells, static_cast<int64_t>(rows));
-        return answer_.gap <= enough;
-    }
+    Sample sampled(int64_t every) const { return base_.sampled(every, answer_.slope, answer_.gap, end_); }
 
     // By a table of totals from the nearest rows on (totals.hpp). True when no plan of these cells is better.
     bool totalled(const std::vector<Cell>& cells, double enough, double most) {
@@ -228,8 +167,7 @@ class Solve {
         wide_ = fused_pass(t_, nullptr, nullptr, b, false, t_.n / 4, o_.threads, nullptr, end_);
         ++answer_.passes;
         if (wide_.over) return false;
-        base_ = wide_.rows.view(t_);
-        ids_ = wide_.rows.id.data();
+        base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};
         const Sample sample = sampled(1);
         if (sample.cut) return false;
         const CoreResult found = by_each_cost(sample.cells, answer_.slope, slack_, step_, answer_.gap, enough, end_);
@@ -251,18 +189,43 @@ class Solve {
     // By numbers of steps (steps.hpp), each a part.
     auto by_steps() {
         return [this](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
-            return stepped(cells, slope, slack, step_, gap, enough, end, o_.finer, [this](Part& part) { return solved(part); });
+            return stepped(cells, slope, slack, step_, gap, enough, end, o_.finer, [this](Part& part) { return ++parts_ <= kParts && solved(part); });
         };
+    }
+
+    // With the formats of rows that outweigh the others fixed in turn (large.hpp), each time a part. True when no plan is better.
+    bool by_large(double tiny, double counted) {
+        if (o_.depth > 0 || spent()) return false;
+        const Sample sample = sampled(1);
+        if (sample.cut || !Large(sample.cells).any()) return false;
+        const Solver part = [this](Part& one) { return solved(one); };
+        const Effort effort{0, kInParts, tiny, std::max(0.0, end_ - now())};
+        const CoreResult found = Branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, {0, counted, false, false, &part}).run();
+        take(found, sample.cells, count_rows(sample.cells));
+        return found.complete;
+    }
+
+    // By a table of more totals than a long table allows. True when no plan is better.
+    bool by_wide_totals(double counted) {
+        if (!(answer_.slope > 0) || spent()) return false;
+        const Sample sample = sampled(1);
+        if (sample.cut || !Totals::serves(sample.cells, slack_, step_, kWideCost)) return false;
+        const double most = o_.depth > 0 ? kWideTotals / 2 : kWideTotals;
+        const CoreResult found = Totals(sample.cells, answer_.slope, slack_, step_, answer_.gap, kWalk, kWideTable).run(counted, most);
+        take(found, sample.cells, count_rows(sample.cells));
+        return found.complete;
     }
 
     // A part by all of this.
     bool solved(Part& part) {
-        if (++parts_ > kParts) return false;
         const Options options{part.limit, 1, o_.full_rows, o_.work >> kLess, std::max(0.0, end_ - now()), 0.0, o_.seed,
                               {0.0, INFINITY}, o_.depth + 1, part.below, part.within, part.finer};
         part.choice.assign(static_cast<size_t>(part.n), 0);
         const Table table{part.loss.data(), false, part.n, part.k, part.cost.data(), nullptr, 1, nullptr};
-        const Answer answer = Solve(table, options, part.choice.data()).run();
+        Solve solve(table, options, part.choice.data());
+        const Answer answer = solve.run();
+        part.work = solve.looked_;
+        looked_ += part.work;
         part.better = answer.status != Status::kInfeasible && answer.loss < part.below;
         return answer.status == Status::kOptimal || answer.status == Status::kInfeasible;
     }
@@ -342,9 +305,9 @@ class Solve {
         Branch::Manner search_only{kChoices, counted, true};
         if (answer_.gap <= tiny || past(end_)) return answer_.gap <= tiny;
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
-        while (level > 0 && base_.n < kNear) look_at(--level);
+        while (level > 0 && base_.table.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
-        const int64_t every = base_.n > kWalk ? base_.n / kSampled : 1;
+        const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
         bool best = false;   // of the table looked at
         {
             std::vector<Cell> cells = sampled(every).cells;
@@ -364,8 +327,11 @@ class Solve {
                 }
             }
             if (free) combine(every, counted);
-            else if (t_.n >= kLong && !best) search_only.begun = !halved(cells, counted);
-            if (free && answer_.gap > counted && done(closed(soon_filled, counted, 1 + base_.n / kNear))) return true;
+            else if (t_.n >= kLong && !best) {
+                take(halved(cells, answer_.slope, slack_, answer_.gap, counted, kChoices, kFar * counted, end_), cells, count_rows(cells));
+                search_only.begun = answer_.gap > counted;
+            }
+            if (free && answer_.gap > counted && done(closed(soon_filled, counted, 1 + base_.table.n / kNear))) return true;
             if (answer_.gap <= counted) return true;
         }
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : kSearched;
@@ -376,6 +342,7 @@ class Solve {
         const bool few = t_.n < kWalk;
         if (few && done(closed(residual, counted))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
+        if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
         if (few && ((o_.depth < kDeep && done(closed(by_steps(), counted))) || done(closed(o_.depth > 0 ? soon_filled : filled, counted)))) return true;
         return !spent() && by_states(level, tiny, small, counted);
     }
@@ -388,12 +355,11 @@ class Solve {
             if (search(stage[0], stage[1], tiny) && answer_.gap <= reach(level)) return true;
             if (&stage == &stages[0] && !spent()) combine(1, counted);
             if (answer_.gap <= counted) return true;
-            if (&stage == &stages[1] && base_.n < kWalk && branched(tiny, less(kBranched >> 4), {}) && answer_.gap <= reach(level)) return true;
+            if (&stage == &stages[1] && base_.table.n < kWalk && branched(tiny, less(kBranched >> 4), {}) && answer_.gap <= reach(level)) return true;
             if (spent()) return false;
-            if (&stage != &stages[0] && answer_.gap <= small)
-                o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
+            if (&stage != &stages[0] && answer_.gap <= small) o_.work = std::min(o_.work, work_ + most / (answer_.core > kNear ? 16 : 2));
         }
-        if (base_.n < kWalk && branched(tiny, less(kBranched), {})) return true;
+        if (base_.table.n < kWalk && branched(tiny, less(kBranched), {})) return true;
         if (search(int64_t{1} << 60, int64_t{1} << 14, tiny)) return true;
         return !spent() && search(int64_t{1} << 60, int64_t{1} << 20, tiny, true);
     }
@@ -413,8 +379,8 @@ class Solve {
         end_ = begin_ + o_.seconds - std::min(load * o_.after, o_.seconds / 2);
     }
 
-    Table t_, base_;                 // the table, and the one whose rows are looked at
-    const uint32_t* ids_ = nullptr;  // their numbers in the table
+    Table t_;
+    Deviations base_;                // of the table whose rows are looked at
     Options o_;
     uint8_t* choice_;
     Answer answer_;
@@ -422,7 +388,7 @@ class Solve {
     Tally wide_;                     // of the rows of use
     std::vector<Cell> moves_;
     double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
-    int64_t slack_ = 0, work_ = 0, step_ = 0, parts_ = 0;   // step: every cost of a deviation is a multiple of it
+    int64_t slack_ = 0, work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
 };
 
 }  // namespace bitwright

@@ -14,17 +14,18 @@ namespace bitwright {
 class Totals {
   public:
     // Whether costs are few: the slack and most deviations are at most so many steps.
-    static bool serves(const std::vector<Cell>& cells, int64_t slack, int64_t step) {
-        if (step <= 0 || slack / step > kFewest) return false;
-        const auto few = std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return std::abs(c.dcost) / step <= kFewest; });
+    static bool serves(const std::vector<Cell>& cells, int64_t slack, int64_t step, int64_t most = kFewest) {
+        if (step <= 0 || slack / step > most) return false;
+        const auto few = std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return std::abs(c.dcost) / step <= most; });
         return 8 * few >= 7 * static_cast<int64_t>(cells.size());
     }
 
     static constexpr size_t kGroups = 1 << 10;
 
     // cells: those of one row together. step: all costs, and the slack, are multiples of it. rows: at most so many of them, the nearest.
-    Totals(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap, size_t rows = kGroups)
-        : cells_(cells), price_(slope * static_cast<double>(step)), slack_(slack / step), step_(step), gap_(gap) {
+    // widest: of the windows, in steps.
+    Totals(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap, size_t rows = kGroups, int64_t widest = kWidest)
+        : cells_(cells), widest_(widest), price_(slope * static_cast<double>(step)), slack_(slack / step), step_(step), gap_(gap) {
         for (size_t q = 0; q < cells.size(); ++q) {
             if (q == 0 || cells[q].row != cells[q - 1].row) groups_.push_back({kInfinity, q, q});
             groups_.back().end = q + 1;
@@ -46,13 +47,13 @@ class Totals {
         for (size_t g = 0; g < std::min(groups_.size(), kFirst); ++g)
             for (size_t q = groups_[g].begin; q < groups_[g].end; ++q) dearest = std::max(dearest, std::abs(cells_[q].dcost / step_));
         // A window that loses nothing at the gap in hand, where that is not much wider than one that costs little; else the little one first.
-        for (int64_t window = 2 * dearest, most_of_it = 8 * window; !best.complete && best.gap > enough && window <= kWidest && best.work < static_cast<int64_t>(most);) {
+        for (int64_t window = 2 * dearest, most_of_it = 8 * window; !best.complete && best.gap > enough && window <= widest_ && best.work < static_cast<int64_t>(most);) {
             int64_t safe = window;
             while (safe <= most_of_it && leaving(safe, best.gap) < best.gap) safe += 1 + safe / 4;   // a window of 2 steps would not grow by a quarter
             const bool much = safe > most_of_it;
             fill(much ? window : safe, enough, most, best);
-            window = much ? 2 * window : kWidest + 1;
-            most_of_it = kWidest;
+            window = much ? 2 * window : widest_ + 1;
+            most_of_it = widest_;
         }
         return best;
     }
@@ -174,6 +175,7 @@ class Totals {
     }
 
     const std::vector<Cell>& cells_;
+    int64_t widest_;
     double price_;   // of a step
     int64_t slack_, step_;
     double gap_, cut_ = kInfinity;   // the least penalty of a row that was left out
