@@ -1,55 +1,14 @@
-// A cheaper sieve before the checks of fast.hpp (AVX-512), for more than 4 formats and for uneven sizes: of 8 formats two thirds of their
-// instructions, of 4 seven eighths. (Of 4 formats and equal sizes both take about as long.)
+// The sieve of coarse.hpp with sixteen rows at a time (AVX-512), for 2 to 16 formats. Of 8 formats it takes two thirds of the instructions of
+// fast512.hpp, of 4 of uneven sizes seven eighths, and of 4 of equal size about as many.
 //
-// Of a bracket m - h to m + h every format of a row is priced below what it costs at m, by h times the distance of its rate from a centre c:
-// u_j = loss_j + size * (m * rate_j - h * |rate_j - c|), and its number is written over the lowest bits of u_j. Floats of at least zero
-// compare as integers do, so a network of integer minima and maxima gives the least u_a and how far the second lies above it. Two formats
-// change places within the bracket by h * size * |rate_j - rate_a| at most, and |rate_j - rate_a| <= |rate_j - c| + |rate_a - c|: a row where
-// no u_j is less than u_a + 2 h * size * |rate_a - c| has one best format there, a. That bound is moved outward by more than all roundings,
-// and by more than kMargin: what this sieve is sure of, fast.hpp would be sure of too. The other rows, few where the bracket is narrow and
-// most rows choose rates near c, take the checks of fast.hpp one by one; rows of a negative u_j are left to it.
+// The number of each format is written over the lowest bits of its u_j: floats of at least zero compare as integers do.
 #pragma once
 
+#include "coarse.hpp"
 #include "fast512.hpp"
 
 #if BW_FAST
 namespace bitwright {
-
-struct CoarsePrices {
-    float price[kFastest];
-    alignas(64) float gap[16];          // 2 h |rate - c| and a margin, per unit of size where sizes differ; by the lowest four bits
-    int64_t least;
-    int planes;                         // bytes of the greatest difference of rates
-    alignas(64) int32_t rate[16];       // by the lowest four bits of u_j
-    alignas(16) uint8_t plane[3][16];   // byte of rate - least
-};
-
-// Numbers take up to 7 units in the last place of a float, the sum half of one: below 2^-20 of both values compared; of more than 8
-// formats up to 15, below 2^-19.
-template <int K>
-constexpr float kApart = 1 - (K > 8 ? 0x1p-17f : 0x1p-18f);
-
-// As `fast_prices`, which must have held; centre: one of the rates. False where a gap would leave the normal range.
-inline bool coarse_prices(const int64_t* rate, int k, double scale, double low, double high, int64_t centre, CoarsePrices& p) {
-    const auto [least, most] = std::minmax_element(rate, rate + k);
-    const auto off = [&](int j) { return std::fabs(static_cast<double>(rate[entry_of(j, k)] - centre)) * scale; };
-    const double wide = static_cast<double>(*most - *least) * scale, half = (high - low) / 2, middle = (low + high) / 2;
-    const double margin = 8 * kMargin * high * wide;   // prices are rounded to floats, and so is the size they are times: 2^-21 of this wide
-    p.least = *least;
-    double top = 0.0;
-    for (int j = 0; j < kFastest; ++j)   // half * wide more in all, so that none is negative
-        p.price[j] = static_cast<float>(middle * scale * static_cast<double>(rate[entry_of(j, k)] - *least) + half * (wide - off(j)));
-    for (int j = 0; j < 16; ++j) {
-        const double gap = (2 * half * off(j) + margin) * (1 + kMargin);
-        top = std::max(top, gap);
-        p.gap[j] = static_cast<float>(gap);
-        p.rate[j] = static_cast<int32_t>(rate[entry_of(j, k)]);
-        for (int b = 0; b < 3; ++b) p.plane[b][j] = static_cast<uint8_t>((rate[entry_of(j, k)] - *least) >> (8 * b));
-    }
-    p.planes = 0;
-    while (p.planes < 3 && ((*most - *least) >> (8 * p.planes)) > 0) ++p.planes;
-    return margin > 0x1p-100 && top < 0x1p120;
-}
 
 // Row of each lane after `turned_columns`: of lane 4 L + e, row 4 e + L, with L = 1 and 2 exchanged where K is 8; of others in order.
 template <int K>

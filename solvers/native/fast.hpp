@@ -121,6 +121,19 @@ __attribute__((target("avx2"), always_inline)) inline __m256 entry(const float* 
     else return _mm256_permutevar8x32_ps(t, x);
 }
 
+// One row by the same checks. of: of its best format.
+template <int K, bool kEqual>
+__attribute__((target("avx2"), always_inline)) inline bool one_best(const float* row, float best, const float* of, float size) {
+    __m256 l;
+    if constexpr (K == 8) l = _mm256_loadu_ps(row);
+    else if constexpr (K == 4) l = _mm256_castps128_ps256(_mm_loadu_ps(row));
+    else l = _mm256_maskload_ps(row, _mm256_cmpgt_epi32(_mm256_set1_epi32(K), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+    __m256 need = _mm256_load_ps(of);
+    if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(size));
+    constexpr int all = (1 << K) - 1;
+    return (_mm256_movemask_ps(_mm256_cmp_ps(_mm256_sub_ps(l, _mm256_set1_ps(best)), need, _CMP_GE_OQ)) & all) == all;
+}
+
 struct FastBlock {
     int64_t weight;        // sum of the sizes of all rows, where they differ
     int64_t cost;          // sum of size * rate over the certain rows (of rate alone when sizes are equal)

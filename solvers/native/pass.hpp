@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "clock.hpp"
+#include "coarse256.hpp"
 #include "coarse512.hpp"
 #include "pages.hpp"
 #include "rows.hpp"
@@ -93,7 +94,7 @@ class Pass {
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
-        sieve_is_ = fast_ && wide_ && !huge() && (t.k > 4 || t.size != nullptr) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
+        sieve_is_ = fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && !huge() && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
 #endif
     }
 
@@ -153,29 +154,21 @@ class Pass {
     // The rows that the sieve left, by the checks of fast.hpp, with nothing to branch on: a row that is certain after all is
     // written over by the next one.
     template <int K, bool kEqual>
-    BW_AVX512 void look(int64_t at, const uint16_t* place, int many, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
+    BW_AVX2 void look(int64_t at, const uint16_t* place, int many, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
         const float* loss = static_cast<const float*>(t_.loss);
         char* rows = out.loss.data();
         int64_t *sizes = out.size.data(), n = out.n, spent = 0, weight = 0;
         uint32_t* ids = out.id.data();
         uint8_t* formats = out.chosen.data();
-        double lost = 0.0;
+        __m128d lost = _mm_setzero_pd();
         for (int p = 0; p < many; ++p) {
             const int q = place[p], x = choice[q];
             const int64_t i = at + q, size = kEqual ? 1 : load(t_.size + i);
-            constexpr int all = (1 << K) - 1;
             const float best = loss[i * K + x];
-            int64_t listed;
-            if constexpr (K <= 8) {
-                const __m256 row = K == 8 ? _mm256_loadu_ps(loss + i * K) : K == 4 ? _mm256_castps128_ps256(_mm_loadu_ps(loss + i * K)) : _mm256_maskz_loadu_ps(all, loss + i * K);
-                __m256 need = _mm256_load_ps(prices_.of[x]);
-                if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(static_cast<float>(size)));
-                listed = (_mm256_cmp_ps_mask(_mm256_sub_ps(row, _mm256_set1_ps(best)), need, _CMP_GE_OQ) & all) != all;
-            } else {
-                __m512 need = _mm512_load_ps(prices_.of[x]);
-                if constexpr (!kEqual) need = _mm512_mul_ps(need, _mm512_set1_ps(static_cast<float>(size)));
-                listed = (_mm512_cmp_ps_mask(_mm512_sub_ps(_mm512_maskz_loadu_ps(all, loss + i * K), _mm512_set1_ps(best)), need, _CMP_GE_OQ) & all) != all;
-            }
+            bool one;
+            if constexpr (K <= 8) one = one_best<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
+            else one = one_best16<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
+            const int64_t listed = !one;
             std::memcpy(rows + n * (4 * K), loss + i * K, 4 * K);
             ids[n] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
             formats[n] = static_cast<uint8_t>(x);
@@ -184,13 +177,13 @@ class Pass {
                 weight += -listed & size;
             }
             spent += (listed - 1) & (t_.rate[x] * size);
-            lost += _mm_cvtsd_f64(_mm_maskz_cvtps_pd(static_cast<__mmask8>(1 - listed), _mm_set1_ps(best)));
+            lost = _mm_add_sd(lost, _mm_and_pd(_mm_set_sd(static_cast<double>(best)), _mm_castsi128_pd(_mm_cvtsi64_si128(listed - 1))));
             n += listed;
         }
         out.n = n;
         out.total_size += weight;
         cost += spent;
-        sum += lost;
+        sum += _mm_cvtsd_f64(lost);
     }
 
     bool fast_run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
@@ -211,7 +204,7 @@ class Pass {
         for (int i = 0; i < count; ++i) rate[i] = t_.rate[choice[i]];
         std::nth_element(rate, rate + count / 2, rate + count);
         const double scale = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
-        sieve_is_ = coarse_prices(t_.rate, t_.k, scale, b_.low, b_.high, rate[count / 2], sieve_) ? Sieve::kTuned : Sieve::kNone;
+        sieve_is_ = coarse_prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : t_.top_size, b_.low, b_.high, rate[count / 2], sieve_) ? Sieve::kTuned : Sieve::kNone;
     }
 
     template <int K, bool kEqual>
@@ -229,7 +222,10 @@ class Pass {
             const int64_t* size = kEqual ? nullptr : t_.size + at;
             bool sieved = false;
             if (coarse && sieve_is_ == Sieve::kTuned && count % 64 == 0) {
-                sieved = coarse = coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, end - at > 2 * kAhead ? kAhead : 0, choice, b);
+                const int64_t ahead = end - at > 2 * kAhead ? kAhead : 0;
+                if (K > 8 || wide_) coarse = coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
+                else if constexpr (K <= 8) coarse = coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
+                sieved = coarse;
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }
             if (!sieved) {

@@ -1,4 +1,4 @@
-"""The single-precision sieve (solvers/native/coarse512.hpp) on tables that mislead it, against all hulls walked."""
+"""The single-precision sieve (solvers/native/coarse.hpp) on tables that mislead it, against all hulls walked."""
 
 from __future__ import annotations
 
@@ -53,6 +53,12 @@ def unordered(rng: np.random.Generator) -> Table:
     return loss[:, order], np.minimum(size * 1024, 1 << 22), rate[order]
 
 
+def unsigned(rng: np.random.Generator) -> Table:
+    """Sizes of 32 bits, the highest of them included: no signed integer of that width holds them."""
+    loss, size, rate = plain(rng)
+    return loss, np.minimum(size << 21, (1 << 32) - 1), rate
+
+
 def large(rng: np.random.Generator) -> Table:
     """Sizes of more than 32 bits."""
     loss, size, rate = plain(rng)
@@ -65,13 +71,14 @@ def grid(rng: np.random.Generator) -> Table:
     return np.ldexp(1.0, np.rint(np.log2(loss)).astype(int)), size, rate
 
 
-@pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, large, grid])
+@pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, unsigned, large, grid])
 @pytest.mark.parametrize(
     ("formats", "equal"),
     [
         (8, True),
         (8, False),
         (4, False),
+        (4, True),
         (2, True),
         (3, False),
         (5, True),
