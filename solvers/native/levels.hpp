@@ -6,8 +6,7 @@
 // many rows (nearly equal slopes) is narrowed by a histogram; equal slopes are filled in the order of the rows.
 #pragma once
 
-#include "rounds.hpp"
-#include "select.hpp"
+#include "sample.hpp"
 
 namespace bitwright {
 
@@ -30,7 +29,7 @@ struct Vertex {
 
 class Levels {
   public:
-    Levels(const Table& t, const Plan& plan) : p_(plan), watch_(plan.end) {
+    Levels(const Table& t, const Plan& plan) : p_(plan), watch_(plan.end), sampler_(plan.seed, plan.end) {
         tables_.reserve(kDeepest);
         lists_.reserve(kDeepest);
         tables_.push_back(t);
@@ -51,10 +50,15 @@ class Levels {
 
   private:
     static constexpr int kAttempts = 10, kBeside = 2;
-    static constexpr int64_t kFew = 64, kGlance = 256, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
+    static constexpr int64_t kFew = 64, kHeavy = 1024;
     static constexpr size_t kDeepest = 64;
+    static constexpr int64_t kShort = 1 << 17;    // a list of no more rows may hold half of the table
+    static constexpr double kFine = 0x1p-10;      // a bracket this wide holds no more rows for what `widen` adds
 
-    bool in_rounds(const Table& t) const { return t.n >= std::max(Rounds::kLeast, kFew * p_.walk_rows); }
+    // Rows that follow one another say nothing of those few that are most of the size.
+    bool in_rounds(const Table& t) const {
+        return t.n >= std::max(Rounds::kLeast, kFew * p_.walk_rows) && (t.size == nullptr || t.top_size <= t.total_size / kHeavy);
+    }
     int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
 
     // 0: the critical slope was found; 1: it lies above the bracket `within` (or nothing fits); -1: below.
@@ -66,25 +70,25 @@ class Levels {
         const bool whole = level > 0 && within.high < 0x1p800;
         // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
         const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
-        Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads, p_.end) : sampled(t, limit, within, rounds);
+        Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads, p_.end) : sampler_.bracket(t, limit, within, rounds);
         bool precise = false, known = level > 0;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
-            const int64_t most = std::max<int64_t>(level == 0 ? t.n / 8 : t.n / 2, p_.walk_rows);
+            const int64_t most = std::max({level == 0 ? t.n / 8 : t.n / 2, std::min(t.n / 2, kShort), p_.walk_rows});
             const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
-            Tally tally = rounds ? Rounds(t, ratio, spread_.deviation, spread_.widest, random(), std::min(2 * p_.walk_rows, t.n / 128), p_.threads, p_.choice, p_.end).run(b, most, listed_)
+            Tally tally = rounds ? Rounds(t, ratio, sampler_.spread().deviation, sampler_.spread().widest, sampler_.random(), std::min(2 * p_.walk_rows, t.n / 128), p_.threads, p_.choice, p_.end).run(b, most, listed_)
                                 : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.threads, p_.choice, p_.end);
             known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;
             if (tally.over && rounds) {   // parts of the table that are not alike: rows from all of it say more
                 rounds = false;
-                if (!told) b = sampled(t, limit, within, false);
+                if (!told) b = sampler_.bracket(t, limit, within, false);
                 continue;
             }
             const bool narrowed = std::exchange(rounds, false);
             if (tally.over) {
-                if (!precise) precise = true;
+                if (!precise && b.high < (1 + kFine) * b.low) precise = true;
                 else if (histograms++ < 5 && narrow(level, limit, b)) continue;
                 else return fill(level, limit, b);
                 continue;
@@ -104,7 +108,7 @@ class Levels {
             const double wider = std::ldexp(1.0, std::min(2 << missed, 200)), width = 2 * (b.high - b.low);
             // Rounds that missed end at the edge of a bracket that missed, which says nothing of how far the target is; a new sample does.
             if (narrowed && !told) {
-                b = sampled(t, limit, side > 0 ? Bracket{b.high, within.high} : Bracket{within.low, b.low}, false);
+                b = sampler_.bracket(t, limit, side > 0 ? Bracket{b.high, within.high} : Bracket{within.low, b.low}, false);
                 ++missed;
                 continue;
             }
@@ -118,148 +122,10 @@ class Levels {
         return 1;
     }
 
-    uint64_t random() { return mixed(state_ += 0x9E3779B97F4A7C15ull); }
-
     void passed(const Table& t, int64_t i) {
         constexpr int64_t chunk = 1 << 17;
         watch_.step(t.k);
         if (i % chunk == 0 && i > 0) release(t, i - chunk, i);
-    }
-
-    // Rows drawn together: those of two lines of the cache, which cost little more to fetch than one row.
-    static int64_t together(const Table& t) { return std::max<int64_t>(1, 128 / t.row_bytes()); }
-
-    // `together` rows from each of equal stretches of the table, about m in all.
-    Rows draw(const Table& t, int64_t m) {
-        constexpr int ahead = 16;
-        const int64_t line = together(t), lines = t.n / line;
-        m = std::min(lines, (m + line - 1) / line);
-        Rows rows;
-        rows.reserve(t, m * line);
-        const double stretch = static_cast<double>(lines) / static_cast<double>(m);
-        int64_t next[ahead], given = 0;
-        expect(t, true);
-        for (int64_t q = 0; q < m + ahead; ++q) {
-            for (int64_t r = 0; q >= ahead && r < line; ++r) rows.add(t, next[q % ahead] + r, 0);
-            if (q >= m) continue;
-            const double share = static_cast<double>(random() >> 11) * 0x1p-53;
-            const int64_t i = line * std::min(lines - 1, static_cast<int64_t>((static_cast<double>(q) + share) * stretch));
-            next[q % ahead] = i;
-            if (q % 1024 == 1023 && i > given) {   // a fault maps the pages around it as well
-                release(t, given, next[(q + 1) % ahead]);
-                given = next[(q + 1) % ahead];
-            }
-            if (t.mapped) continue;
-            t.prefetch(i);
-        }
-        release(t, given, t.n);
-        expect(t, false);
-        return rows;
-    }
-
-    // Steps of every row of a table within the bracket. Returns the cost of the starting formats.
-    int64_t walk_rows(const Table& t, Bracket b, std::vector<Step>& steps, std::vector<uint8_t>& from) {
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats], cost = 0;
-        from.resize(static_cast<size_t>(t.n));
-        for (int64_t i = 0; i < t.n; ++i) {
-            t.row(i, l, c);
-            const int x = start(l, c, t.k, b.high);
-            from[i] = static_cast<uint8_t>(x);
-            cost += c[x];
-            walk(l, c, t.k, i, x, b.low, steps);
-            watch_.step(t.k);
-        }
-        return cost;
-    }
-
-    // Slopes at the target +- 2.5 standard deviations of a sample of about n^(2/3) rows (Floyd-Rivest, on slopes). The
-    // sample itself is bracketed by a sample of it, and so on, so that only a part of its hulls is walked; where rounds follow, none of it
-    // but those of a few hundred rows.
-    Bracket sampled(const Table& t, int64_t limit, Bracket within, bool rounds) {
-        const double root = std::cbrt(static_cast<double>(t.n)), sigmas = 2.5;
-        const double share = t.size != nullptr ? 3 : 2;   // uneven sizes: twice the variance and more
-        // Where rounds follow, their first one needs no more than a wide bracket.
-        const int64_t wanted = rounds ? std::max(kFirst, t.n / 2048) : static_cast<int64_t>(share * root * root) + 64;
-        const int64_t m = std::min({t.n, wanted, t.mapped ? int64_t{1} << 16 : int64_t{1} << 21});
-        const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
-        std::vector<Rows> drawn;
-        std::vector<Table> samples;
-        for (int64_t count = m;; count = rounds ? kGlance : std::max<int64_t>(kPilot, count / kThinned)) {
-            drawn.push_back(draw(samples.empty() ? t : samples.back(), count));
-            samples.push_back(drawn.back().view(t));
-            if (count <= (rounds ? kGlance : kPilot)) break;
-        }
-        std::vector<Step> steps;   // of the smallest sample
-        int64_t base = 0;
-        Spread spread = piloted(samples.back(), ratio, within, steps, base);
-        Bracket b = within;
-        for (size_t at = samples.size(); at-- > 0;) {
-            // A few thousand rows say too little of a heavy tail.
-            if (at + 2 == samples.size()) spread.deviation = deviation(samples[at], ratio, spread.middle);
-            double margin = 2 * spread.widest;   // what this sample and all it is drawn from may be off by
-            for (size_t q = 0; q <= at; ++q)
-                margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) / std::sqrt(static_cast<double>(samples[q].n));
-            if (at + 1 == samples.size()) {
-                b = slopes_around(steps, ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base), margin, spread.above, b.low, watch_);
-                b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
-            } else {
-                const double target = ratio * static_cast<double>(samples[at].total_size);
-                b = rounds ? around(samples[at], target, margin, 0.0, b, 1, p_.end, 1.25) : refined(samples[at], ratio, margin, b);
-            }
-        }
-        spread_ = spread;
-        return b;
-    }
-
-    // Of a small sample: deviation of a row's part of the target, the dearest step, the steepest, a slope above all, the critical one.
-    struct Spread {
-        double deviation = 0.0, widest = 0.0, steepest = 0.0, above = 0.0, middle = 0.0;
-    };
-
-    Spread spread_;
-
-    // steps, base: as of `walk_rows`.
-    Spread piloted(const Table& f, double ratio, Bracket within, std::vector<Step>& steps, int64_t& base) {
-        std::vector<uint8_t> from;
-        base = walk_rows(f, within, steps, from);
-        Spread out;
-        for (const Step& step : steps) {
-            out.steepest = std::max(out.steepest, step.slope);
-            out.widest = std::max(out.widest, static_cast<double>(step.dcost));
-        }
-        out.above = std::isinf(within.high) ? (out.steepest > 0 ? std::ldexp(out.steepest, 20) : 1.0) : within.high;
-        // Ratio estimator: average cost per unit of size, so it does not matter which sizes were drawn.
-        const double target = ratio * static_cast<double>(f.total_size) - static_cast<double>(base);
-        out.middle = slopes_around(steps, target, 0.0, out.above, within.low, watch_).low;
-        out.deviation = deviation(f, ratio, out.middle);
-        return out;
-    }
-
-    // Of a row's part of the target at a multiplier, about. Rows drawn together may be alike: their sums count, not each alone.
-    double deviation(const Table& f, double ratio, double slope) const {
-        std::vector<uint8_t> x(static_cast<size_t>(f.n));
-        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, 1, x.data(), p_.end);
-        double square = 0.0, sum = 0.0;
-        for (int64_t i = 0; i < f.n; ++i) {
-            sum += (static_cast<double>(f.rate[x[i]]) - ratio) * static_cast<double>(f.weight(i));
-            if ((i + 1) % together(f) != 0 && i + 1 != f.n) continue;
-            square += sum * sum;
-            sum = 0.0;
-        }
-        return std::sqrt(square / static_cast<double>(f.n));
-    }
-
-    // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket.
-    Bracket refined(const Table& s, double ratio, double margin, Bracket b) {
-        Bracket wide = b;
-        widen(wide, false, {0.0, INFINITY});
-        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, 1, nullptr, p_.end);
-        std::vector<Step> steps;
-        std::vector<uint8_t> from;
-        const int64_t base = walk_rows(tally.rows.view(s), wide, steps, from);
-        const double target = ratio * static_cast<double>(s.total_size) - static_cast<double>(tally.cost + base);
-        return slopes_around(steps, target, margin, b.high, b.low, watch_);
     }
 
     // The last level: every hull within the bracket is walked, and the steepest steps that fit are taken.
@@ -267,7 +133,7 @@ class Levels {
         const Table& t = tables_[level];
         std::vector<uint8_t> from;
         std::vector<Step> steps;
-        const int64_t base = walk_rows(t, b, steps, from);
+        const int64_t base = walk_rows(t, b, steps, from, watch_);
         int64_t room = limit - base;
         if (room < 0) return 1;
         const size_t taken = weighted_select(steps, room, watch_);
@@ -292,13 +158,14 @@ class Levels {
         return 0;
     }
 
-    // Narrow the bracket to one of 2^14 stretches of slopes, by the cost of the hull steps in each. False when it cannot.
+    // Narrow the bracket to one of 2^14 stretches of slopes, by the cost of the hull steps in each, and those beside it that hold a quarter of
+    // `walk_rows` steps: rows just outside matter to the core. False when it cannot.
     bool narrow(size_t level, int64_t limit, Bracket& b) {
         constexpr int stretches = 1 << 14;
         const Table& t = tables_[level];
         const double high = b.high >= 0x1p800 ? 0x1p800 : b.high, per = (high - b.low) / stretches;
         if (!(per > 0x1p-50 * high)) return false;
-        std::vector<int64_t> cost(stretches, 0);
+        std::vector<int64_t> cost(stretches, 0), steps_in(stretches, 0);
         double l[kMaxFormats];
         int64_t c[kMaxFormats], spent = 0;
         std::vector<Step> steps;
@@ -310,13 +177,20 @@ class Levels {
             steps.clear();
             walk(l, c, t.k, i, x, b.low, steps);
             for (const Step& s : steps) {
-                const double at = std::min((high - s.slope) / per, static_cast<double>(stretches - 1));
-                cost[static_cast<size_t>(std::max(0.0, at))] += s.dcost;
+                const auto at = static_cast<size_t>(std::clamp((high - s.slope) / per, 0.0, static_cast<double>(stretches - 1)));
+                cost[at] += s.dcost;
+                ++steps_in[at];
             }
         }
         int at = 0;
         while (at + 1 < stretches && spent + cost[at] <= limit) spent += cost[at++];
-        const Bracket inner{std::max(b.low, high - (at + 1) * per), at == 0 ? b.high : high - at * per};
+        int first = at, end = at + 1;
+        int64_t held = steps_in[at];
+        while (held < p_.walk_rows / 4 && end - first < stretches / 4) {
+            if (first > 0) held += steps_in[--first];
+            if (end < stretches) held += steps_in[end++];
+        }
+        const Bracket inner{std::max(b.low, high - end * per), first == 0 ? b.high : high - first * per};
         if (!(inner.high - inner.low < 0.5 * (b.high - b.low))) return false;
         b = inner;
         return true;
@@ -385,8 +259,8 @@ class Levels {
     Vertex vertex_;
     double loss_ = 0.0;
     int64_t passes_ = 0, listed_ = 0;
-    uint64_t state_ = p_.seed;
     Watch watch_;
+    Sampler sampler_;
 };
 
 }  // namespace bitwright
