@@ -138,6 +138,7 @@ class Sampler {
             rows.add(even, i, 0);
             scale(even, rows.n - 1, rows, static_cast<double>(even.one_size) / static_cast<double>(t.weight(i)));
         };
+        expect(even, true);   // of losses a few rows, of sizes all
         for (int64_t begin = 0; begin < t.n; begin += block) {
             const int64_t end = std::min(t.n, begin + block);
             watch_.step(block);
@@ -159,6 +160,7 @@ class Sampler {
         }
         for (int64_t q = std::max<int64_t>(0, count - ahead); q < count; ++q) take(drawn[q % ahead]);
         release(t, given, t.n);
+        expect(even, false);
         return rows;
     }
 

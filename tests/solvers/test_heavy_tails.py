@@ -8,7 +8,7 @@ import pytest
 from bitwright.core.certificate import verify
 from bitwright.core.problem import Limit, Problem, Resource, compact_bits
 from solvers import native, solve
-from tests.solvers.instances import RATES
+from tests.solvers.instances import RATES, instance
 
 compiled = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
@@ -111,3 +111,22 @@ def test_all_slopes_equal_the_limit_is_filled() -> None:
     assert verify(given, solution.choice, solution.certificate).ok
     assert solution.certificate.relative_gap is not None
     assert solution.certificate.relative_gap < 1e-8
+
+
+@compiled
+@pytest.mark.parametrize(("n", "k", "share"), [(200_000, 8, 0.3), (600_000, 4, 0.05), (600_000, 8, 0.5)])
+def test_a_sample_by_size_brackets_the_slope_at_once(n: int, k: int, share: float) -> None:
+    """A sample of rows missed the few that are most of the size: three to eight passes, and lists of the whole table."""
+    given = instance("tails", n, k, 1, dtype=np.float32)
+    resource = given.resources[0]
+    low, high = (rate * resource.sizes.total for rate in (min(RATES[k]), max(RATES[k])))
+    found = native.solve_table(
+        given.loss,
+        int(low + share * (high - low)),
+        size=resource.size,
+        rate=resource.rate,
+        sizes=resource.sizes,
+        seconds=1,
+    )
+    assert found.passes <= 2
+    assert found.listed <= n // 4
