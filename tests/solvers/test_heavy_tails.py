@@ -116,7 +116,7 @@ def test_all_slopes_equal_the_limit_is_filled() -> None:
 @compiled
 @pytest.mark.parametrize(("n", "k", "share"), [(200_000, 8, 0.3), (600_000, 4, 0.05), (600_000, 8, 0.5)])
 def test_a_sample_by_size_brackets_the_slope_at_once(n: int, k: int, share: float) -> None:
-    """A sample of rows missed the few that are most of the size: three to eight passes, and lists of the whole table."""
+    """A sample of rows missed the few that are most of the size: up to eight passes, and lists of the whole table."""
     given = instance("tails", n, k, 1, dtype=np.float32)
     resource = given.resources[0]
     low, high = (rate * resource.sizes.total for rate in (min(RATES[k]), max(RATES[k])))
