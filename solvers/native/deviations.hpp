@@ -3,6 +3,7 @@
 
 #include "answer.hpp"
 #include "closer.hpp"
+#include "rounds.hpp"
 
 namespace bitwright {
 
@@ -11,6 +12,14 @@ struct Sample {
     std::vector<Cell> cells, critical;
     bool cut = false;
 };
+
+// The bracket of multipliers wide enough for a gap: a row that has one best format in all of it loses more than the gap by any other.
+inline Bracket of_use(const Table& t, double slope, double gap) {
+    const double reach = gap / std::max(least_step(t), 1e-300);
+    Bracket b{std::max(0.0, slope - reach), slope + reach};
+    widen(b, false, {0.0, INFINITY});
+    return b;
+}
 
 // Of the rows of a table, which are numbers `ids` (null: all, in their order) of those that `choice` is of.
 struct Deviations {

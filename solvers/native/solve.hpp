@@ -156,18 +156,24 @@ class Solve {
         return totalled(sampled(1).cells, enough, kTotals);
     }
 
-    // The same of all rows of use: those that no bracket wide enough for the gap settles, and of each cost the nearest (classes.hpp). True
-    // when no plan is better.
-    bool by_classes(double enough) {
-        Bracket b{answer_.slope, answer_.slope};
-        const double reach = answer_.gap / std::max(least_step(t_), 1e-300);
-        b.low = std::max(0.0, b.low - reach);
-        b.high += reach;
-        widen(b, false, {0.0, INFINITY});
-        wide_ = fused_pass(t_, nullptr, nullptr, b, false, t_.n / 4, o_.threads, nullptr, end_);
+    // Look at all rows of use, found by a pass. False where there are more than `most`.
+    bool look_wide(int64_t most) {
+        wide_ = fused_pass(t_, nullptr, nullptr, of_use(t_, answer_.slope, answer_.gap), false, most, o_.threads, nullptr, end_);
         ++answer_.passes;
         if (wide_.over) return false;
         base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};
+        return true;
+    }
+
+    // Look at a level that has all rows of use. Of the first one a pass leaves most rows out sooner than a look at each.
+    void look_far(size_t& level) {
+        while (level > 0 && reach(level) < answer_.gap)
+            if (--level > 0 || !(answer_.slope > 0) || !look_wide(t_.n / (t_.n < kLong ? 4 : 32))) look_at(level);
+    }
+
+    // The same of all rows of use, and of each cost the nearest (classes.hpp). True when no plan is better.
+    bool by_classes(double enough) {
+        if (!look_wide(t_.n / 4)) return false;
         const Sample sample = sampled(1);
         if (sample.cut) return false;
         const CoreResult found = by_each_cost(sample.cells, answer_.slope, slack_, step_, answer_.gap, enough, end_);
@@ -337,7 +343,7 @@ class Solve {
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : kSearched;
         if (!best && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
-        while (level > 0 && reach(level) < answer_.gap) look_at(--level);
+        look_far(level);
         if (done(search(kNear, kFew << 3, tiny, true))) return true;
         const bool few = t_.n < kWalk;
         if (few && done(closed(residual, counted))) return true;

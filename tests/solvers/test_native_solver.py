@@ -83,6 +83,20 @@ def test_the_bracketed_pass_agrees_with_the_whole_walk(family: str, k: int, dtyp
 
 
 @needs_native
+@pytest.mark.parametrize("k", [4, 8])
+@pytest.mark.parametrize("family", ["hetero", "oddsize"])
+def test_rows_that_a_pass_leaves_out_have_no_better_plan(family: str, k: int) -> None:
+    """The gap is wider than the first list's bracket: all rows of use are searched, found by a pass or one by one."""
+    for seed in range(6):
+        problem = instance(family, 20_000, k, seed, dtype=np.float32)
+        bound = int(problem.limits[0].value)
+        passed = native.solve_table(problem.loss, bound, **tables(problem))
+        whole = native.solve_table(problem.loss, bound, full_rows=WHOLE, **tables(problem))
+        assert passed.status == whole.status == native.OPTIMAL
+        assert passed.loss == pytest.approx(whole.loss, rel=2e-12)
+
+
+@needs_native
 @pytest.mark.parametrize("bits", [2.0, 2.001, 7.999, 8.0, 12.0])
 def test_streaming_at_the_ends_of_the_budget(bits: float) -> None:
     problem = instance("hetero", 20_000, 4, 1, bits=bits)
