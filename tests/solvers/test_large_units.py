@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitwright.core.certificate import verify
-from bitwright.core.problem import Limit, Problem, Resource
-from solvers import native, solve
+from solvers import native
+from tests.solvers.cost_tables import limit_at, losses, proved
 from tests.solvers.instances import RATES
 from tests.solvers.test_halves import least
 
@@ -40,26 +39,7 @@ def outweighed(
     cost = -(-size[:, None] * (rate // 16) // 8) + -(-(-(-size[:, None] // 64) * scale) // 8)
     if kind == "experts":
         cost = size[:, None] * rate
-    loss = size[:, None] * (rate.max() + 1.0 - rate)
-    if slopes == "near":
-        loss = loss * (1 + 1e-5 * rng.normal(size=(n, k)))
-    elif slopes == "three":
-        loss = loss * rng.choice([1.0, 1.3, 1.7], n)[:, None]
-    elif slopes == "alike":
-        loss = size[:, None] * np.sort(rng.random(k))[::-1]
-    elif slopes == "fall":
-        loss = size[:, None] * 4.0 ** -(rate / 16) * np.exp(rng.normal(0, 1, (n, 1)))
-    low, high = int(cost.min(axis=1).sum()), int(cost.max(axis=1).sum())
-    return loss, cost, low + int(share * (high - low))
-
-
-def proved(loss: np.ndarray, cost: np.ndarray, limit: int) -> float:
-    given = Problem(loss, (Resource("bytes", matrix=cost),), (Limit("bytes", limit),))
-    solution = solve(given, "hull")
-    assert verify(given, solution.choice, solution.certificate).ok
-    assert solution.certificate.status == "optimal"
-    assert solution.loss is not None
-    return solution.loss
+    return losses(slopes, size, rate, rng), cost, limit_at(cost, share)
 
 
 def tabled(loss: np.ndarray, cost: np.ndarray, limit: int, large: int) -> float:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bitwright.core.certificate import verify
-from bitwright.core.problem import Limit, Problem, Resource
 from solvers import native, solve
+from tests.solvers.cost_tables import limit_at, losses, problem, proved
 from tests.solvers.instances import RATES
 from tests.solvers.test_halves import least
 
@@ -35,26 +35,7 @@ def stepped(kind: str, slopes: str, n: int, k: int, share: float, seed: int) -> 
     rng = np.random.default_rng([seed, n, k, KINDS.index(kind), SLOPES.index(slopes)])
     rate, size = np.array(RATES[k]), sizes(kind, n, rng)
     cost = size[:, None] * rate + rng.integers(0, 2) * rng.integers(0, 4, (n, k))
-    loss = size[:, None] * (rate.max() + 1.0 - rate)
-    if slopes == "near":
-        loss = loss * (1 + 1e-5 * rng.normal(size=(n, k)))
-    elif slopes == "two":
-        loss = loss * rng.choice([1.0, 1.3], n)[:, None]
-    elif slopes == "alike":
-        loss = size[:, None] * np.sort(rng.random(k))[::-1]
-    elif slopes == "fall":
-        loss = size[:, None] * 4.0 ** -(rate / 16) * np.exp(rng.normal(0, 1, (n, 1)))
-    low, high = int(cost.min(axis=1).sum()), int(cost.max(axis=1).sum())
-    return loss, cost, low + int(share * (high - low))
-
-
-def proved(loss: np.ndarray, cost: np.ndarray, limit: int) -> float:
-    given = Problem(loss, (Resource("bits", matrix=cost),), (Limit("bits", limit),))
-    solution = solve(given, "hull")
-    assert verify(given, solution.choice, solution.certificate).ok
-    assert solution.certificate.status == "optimal"
-    assert solution.loss is not None
-    return solution.loss
+    return losses(slopes, size, rate, rng), cost, limit_at(cost, share)
 
 
 @pytest.mark.parametrize("slopes", SLOPES)
@@ -87,6 +68,6 @@ def test_the_number_of_steps_closes_the_gap(kind: str, slopes: str, n: int, k: i
 def test_a_table_of_one_step_ends(seed: int) -> None:
     """Where a plan takes one step more or less, the window of the table of totals did not grow, and it never ended."""
     loss, cost, limit = stepped("millionth", "equal", 457, 6, 0.001, seed)
-    given = Problem(loss, (Resource("bits", matrix=cost),), (Limit("bits", limit),))
+    given = problem(loss, cost, limit)
     solution = solve(given, "hull")
     assert verify(given, solution.choice, solution.certificate).ok
