@@ -83,7 +83,7 @@ class Sampler {
 
   private:
     static constexpr int64_t kGlance = 256, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
-    static constexpr int64_t kGiven = 1 << 17;
+    static constexpr int64_t kGiven = 1 << 17;   // rows after which the pages of a file are given back
 
     // Rows drawn together: those of two lines of the cache, which cost little more to fetch than one row.
     static int64_t together(const Table& t) { return std::max<int64_t>(1, 128 / t.row_bytes()); }
@@ -116,7 +116,7 @@ class Sampler {
         return rows;
     }
 
-    // The same, all sizes counted as their mean.
+    // The table with every size counted as their mean.
     static Table with_one_size(Table t) {
         t.size = nullptr;
         t.one_size = t.top_size = t.divisor = std::max<int64_t>(1, t.total_size / t.n);
