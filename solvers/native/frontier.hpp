@@ -8,7 +8,6 @@
 
 #include <cstring>
 #include <memory>
-#include <thread>
 
 #include "frontier256.hpp"
 #include "frontier512.hpp"
@@ -285,7 +284,7 @@ inline void plain_rows(const Table& t, const int* order, double scale, int64_t f
 // largest). scale: brings slopes into the range of single precision.
 inline Whole whole_frontier(const Table& t, const int* order, double scale, int threads) {
     std::vector<Whole> parts(static_cast<size_t>(threads));
-    auto work = [&](int me) {
+    Crew(threads).share(threads, [&](int me) {
         Whole& out = parts[me];
         out.stretch.resize(kStretches);
         const int64_t first = t.n * me / threads, last = t.n * (me + 1) / threads;
@@ -293,11 +292,7 @@ inline Whole whole_frontier(const Table& t, const int* order, double scale, int 
         if (fast_frontier(t, scale)) return fast_rows_of(t, order, scale, first, last, out);
 #endif
         plain_rows(t, order, scale, first, last, out);
-    };
-    std::vector<std::thread> crew;
-    for (int me = 1; me < threads; ++me) crew.emplace_back(work, me);
-    work(0);
-    for (std::thread& one : crew) one.join();
+    });
     for (int me = 1; me < threads; ++me) {
         for (int q = 0; q < kStretches; ++q) {
             parts[0].stretch[q].cost += parts[me].stretch[q].cost;

@@ -56,18 +56,14 @@ int64_t bw_looks_left(int64_t looks) { return looks_left.exchange(looks); }
 // One streaming read of a table: the physical limit that the solver is measured against.
 double bw_read(const double* words, int64_t count, int32_t threads) {
     std::vector<double> sums(threads, 0.0);
-    auto work = [&](int me) {
+    Crew(threads).share(threads, [&](int me) {
         const int64_t begin = count * me / threads, end = count * (me + 1) / threads;
         const int64_t* p = reinterpret_cast<const int64_t*>(words);
         int64_t a = 0, b = 0, c = 0, d = 0, i = begin;
         for (; i + 4 <= end; i += 4) { a ^= p[i]; b ^= p[i + 1]; c ^= p[i + 2]; d ^= p[i + 3]; }
         for (; i < end; ++i) a ^= p[i];
         sums[me] = static_cast<double>(a ^ b ^ c ^ d);
-    };
-    std::vector<std::thread> crew;
-    for (int me = 1; me < threads; ++me) crew.emplace_back(work, me);
-    work(0);
-    for (std::thread& one : crew) one.join();
+    });
     double sum = 0.0;
     for (double s : sums) sum += s;
     return sum;

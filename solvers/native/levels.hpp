@@ -12,7 +12,7 @@ namespace bitwright {
 
 struct Plan {
     int64_t limit;
-    int threads;
+    Crew& crew;
     int64_t walk_rows;   // at most this many rows have their hulls walked
     uint64_t seed;
     uint8_t* choice;
@@ -70,15 +70,15 @@ class Levels {
         const bool whole = level > 0 && within.high < 0x1p800;
         // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
         const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
-        Bracket b = told ? p_.first : whole ? around(t, static_cast<double>(limit), 0.0, share, within, p_.threads, p_.end) : sampler_.bracket(t, limit, within, rounds);
+        Bracket b = told ? p_.first : whole ? around({t}, static_cast<double>(limit), 0.0, share, within, p_.crew, p_.end) : sampler_.bracket(t, limit, within, rounds);
         bool precise = false, known = level > 0;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
             const int64_t most = std::max({level == 0 ? t.n / 8 : t.n / 2, std::min(t.n / 2, kShort), p_.walk_rows});
             const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
-            Tally tally = rounds ? Rounds(t, ratio, sampler_.spread().deviation, sampler_.spread().widest, sampler_.random(), std::min(2 * p_.walk_rows, t.n / 128), p_.threads, p_.choice, p_.end).run(b, most, listed_)
-                                : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.threads, p_.choice, p_.end);
+            Tally tally = rounds ? Rounds(t, ratio, sampler_.spread().deviation, sampler_.spread().widest, sampler_.random(), std::min(2 * p_.walk_rows, t.n / 128), p_.crew, p_.choice, p_.end).run(b, most, listed_)
+                                : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.crew, p_.choice, p_.end);
             known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;
             if (tally.over && rounds) {   // parts of the table that are not alike: rows from all of it say more

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstring>
-#include <thread>
 
 #include "clock.hpp"
 #include "coarse256.hpp"
 #include "coarse512.hpp"
+#include "crew.hpp"
 #include "pages.hpp"
 #include "rows.hpp"
 
@@ -23,6 +23,7 @@ struct Tally {
 };
 
 constexpr int kBlock = 256;
+constexpr int64_t kShortTable = 1 << 20;   // of so many rows chunks are shorter, so that each thread has some
 
 struct Lanes {
     double loss[kBlock];
@@ -323,38 +324,26 @@ class Pass {
 
 // The pass over all rows, in chunks that are joined in order: the same for any number of threads. choice: null, or where
 // each row's best format goes, by original number; was: as of `Pass`. end: throws Late after it.
-inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, bool precise, int64_t most, int threads, uint8_t* choice, double end_at) {
-    constexpr int64_t chunk = 1 << 17;
-    const int64_t chunks = (t.n + chunk - 1) / chunk;
-    const int crew_size = static_cast<int>(std::clamp<int64_t>(chunks, 1, threads));
+inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, bool precise, int64_t most, Crew& crew, uint8_t* choice, double end_at) {
+    const int64_t chunk = t.n < kShortTable ? 1 << 14 : 1 << 17, chunks = (t.n + chunk - 1) / chunk;
+    const int crew_size = static_cast<int>(std::clamp<int64_t>(chunks, 1, crew.size()));
     std::vector<Tally> parts(static_cast<size_t>(chunks));
     std::vector<Rows> lists(static_cast<size_t>(crew_size));
     std::vector<char> over(static_cast<size_t>(crew_size), 0);
-    auto work = [&](int me) {
-        try {
-            Pass pass(t, id, was, b, most, choice);
-            if (precise) pass.precise();
-            lists[me].expect(t, t.n / crew_size / 32);
-            for (int64_t c = chunks * me / crew_size; c < chunks * (me + 1) / crew_size; ++c) {
-                if (past(end_at)) {
-                    over[me] = 3;
-                    return;
-                }
-                const int64_t begin = c * chunk, end = std::min(t.n, begin + chunk);
-                if (!pass.run(begin, end, parts[c], lists[me])) {
-                    over[me] = 1;
-                    return;
-                }
-                release(t, begin, end);
+    crew.share(crew_size, [&](int me) {
+        Pass pass(t, id, was, b, most, choice);
+        if (precise) pass.precise();
+        lists[me].expect(t, t.n / crew_size / 32);
+        for (int64_t c = chunks * me / crew_size; c < chunks * (me + 1) / crew_size; ++c) {
+            if (past(end_at)) throw Late();
+            const int64_t begin = c * chunk, end = std::min(t.n, begin + chunk);
+            if (!pass.run(begin, end, parts[c], lists[me])) {
+                over[me] = 1;
+                return;
             }
-        } catch (const std::bad_alloc&) {
-            over[me] = 2;
+            release(t, begin, end);
         }
-    };
-    std::vector<std::thread> crew;
-    for (int me = 1; me < crew_size; ++me) crew.emplace_back(work, me);
-    work(0);
-    for (std::thread& one : crew) one.join();
+    });
     Tally all;
     long double loss = 0.0L;
     for (const Tally& part : parts) {
@@ -362,15 +351,8 @@ inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, 
         loss += part.loss;
     }
     all.loss = static_cast<double>(loss);
-    for (int me = 0; me < crew_size; ++me) {
-        if (over[me] == 2) throw std::bad_alloc();
-        if (over[me] == 3) throw Late();
-        all.over = all.over || over[me] != 0;
-        if (me == 0) all.rows = std::move(lists[0]);
-        else all.rows.append(t, lists[me]);
-        lists[me] = Rows();
-    }
-    all.over = all.over || all.rows.n > most;
+    all.rows = joined(t, lists);
+    all.over = all.rows.n > most || std::find(over.begin(), over.end(), 1) != over.end();
     return all;
 }
 

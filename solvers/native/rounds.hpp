@@ -6,109 +6,14 @@
 // again. So nearly no row is read for the bracket alone, and few are copied out.
 #pragma once
 
-#include "pass.hpp"
+#include "around.hpp"
 
 namespace bitwright {
-
-// Ends moved outward by more than the rounding of the pass, and never further than `within`.
-inline void widen(Bracket& b, bool precise, Bracket within) {
-    const double by = precise ? 1e-13 : 4 * 0x1p-20;
-    b.high = std::min(b.high * (1 + by), std::isinf(within.high) ? 0x1p900 : within.high);
-    b.low = std::max(b.low * (1 - by), within.low);
-}
 
 inline uint64_t mixed(uint64_t z) {   // the last steps of splitmix64 (Steele, Lea, Flood 2014)
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
     return z ^ (z >> 31);
-}
-
-// Best format at `high` (the cheapest where that is infinite): where a walk within a bracket begins.
-inline int start(const double* l, const int64_t* c, int k, double high) {
-    if (high >= 0x1p800) return cheapest(l, c, k);
-    int x = 0;
-    for (int j = 1; j < k; ++j)
-        if (l[j] + high * static_cast<double>(c[j]) < l[x] + high * static_cast<double>(c[x])) x = j;
-    return x;
-}
-
-// Cost of rows that no pass is sure of, at one multiplier.
-inline int64_t cost_of(const Table& t, double slope) {
-    double l[kMaxFormats];
-    int64_t c[kMaxFormats], cost = 0;
-    for (int64_t i = 0; i < t.n; ++i) {
-        t.row(i, l, c);
-        cost += c[start(l, c, t.k, slope)];
-    }
-    return cost;
-}
-
-// Cost of all rows at one multiplier. end: throws Late after it.
-inline double cost_at(const Table& t, double slope, int threads, double end) {
-    const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, threads, nullptr, end);
-    return static_cast<double>(sure.cost + cost_of(sure.rows.view(t), slope));
-}
-
-// The same, estimated from 64 rows of every 64 * `every`, by size.
-inline double cost_near(const Table& t, double slope, int64_t every) {
-    constexpr int64_t chunk = 64;
-    Pass pass(t, nullptr, nullptr, {slope, slope}, t.n, nullptr);
-    Tally sure;
-    for (int64_t begin = 0; begin < t.n; begin += chunk * every) pass.run(begin, std::min(t.n, begin + chunk), sure, sure.rows);
-    const double cost = static_cast<double>(sure.cost + cost_of(sure.rows.view(t), slope));
-    return cost * (static_cast<double>(t.total_size) / static_cast<double>(std::max<int64_t>(sure.weight, 1)));
-}
-
-// Multipliers within `b` at which the rows cost about target + margin and target - margin, and seldom less or more. margin: at least
-// `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
-// them once, near the target: what a part says of the change from there is right to a tenth or two.
-// loose: how many margins are near enough. end: throws Late after it.
-inline Bracket around(const Table& t, double target, double margin, double share, Bracket b, int threads, double end, double loose = 2) {
-    constexpr int tries = 10;
-    constexpr int64_t part = 1 << 12, thinnest = 8;
-    struct Point { double x, cost; };
-    if (b.high >= 0x1p800 || !(b.low < b.high) || t.n == 0) return b;
-    const int64_t every = std::clamp<int64_t>(t.n / part, 1, thinnest);
-    double off = 0.0;
-    const auto cost = [&](double x) { return every > 1 ? cost_near(t, x, every) + off : cost_at(t, x, threads, end); };
-    const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
-        const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
-        // Far apart, cost says little: above the steepest steps it does not change at all.
-        if (a.x > 0 && z.x > 4 * a.x) return a.x * std::pow(z.x / a.x, std::clamp(at, 0.3, 0.7));
-        return a.x + (tried > 2 && tried % 2 == 1 ? 0.5 : std::clamp(at, 0.02, 0.98)) * (z.x - a.x);   // a step is found by halves only
-    };
-    Point low{b.low, cost(b.low)}, high{b.high, cost(b.high)};
-    margin = std::max(margin, share * (low.cost - high.cost));
-    if (every > 1) {
-        Point from = low, to = high, near = low;
-        for (int q = 0; q < tries / 2; ++q) {
-            const double x = guess(from, to, target, q);
-            if (!(x > from.x && x < to.x)) break;
-            near = {x, cost(x)};
-            (near.cost >= target ? from : to) = near;
-            if (std::fabs(near.cost - target) < margin) break;
-        }
-        off = cost_at(t, near.x, threads, end) - near.cost;
-        low.cost += off;
-        high.cost += off;
-    }
-    const double middle = (1 + loose) / 2 * margin;
-    Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
-    for (int q = 0; q < tries && high.cost < target - loose * margin; ++q) {
-        const double x = guess(inner, high, target - middle, q);
-        if (!(x > inner.x && x < high.x)) break;
-        const Point p{x, cost(x)};
-        (p.cost <= target - margin ? high : inner) = p;
-        if (p.cost >= target + margin) low = p;
-    }
-    inner = high;
-    for (int q = 0; q < tries && low.cost > target + loose * margin; ++q) {
-        const double x = guess(low, inner, target + middle, q);
-        if (!(x > low.x && x < inner.x)) break;
-        const Point p{x, cost(x)};
-        (p.cost >= target + margin ? low : inner) = p;
-    }
-    return {low.x, high.x};
 }
 
 class Rounds {
@@ -117,10 +22,10 @@ class Rounds {
 
     // ratio: what a unit of size may cost. deviation: of a row's part of the target, where known; widest: its dearest step. turn: where the
     // parts of each stretch begin. least: rows to be listed at the end, or more. end: throws Late after it.
-    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, int threads, uint8_t* choice, double end)
-        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), threads_(threads), choice_(choice), end_(end),
+    Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, Crew& crew, uint8_t* choice, double end)
+        : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), crew_(crew), choice_(choice), end_(end),
           part_(kPart * std::clamp<int64_t>(t.n / (kLots * kPart * kParts), 1, kWidest)), stretches_(t.n / (part_ * kParts)),
-          off_(static_cast<size_t>(stretches_), 0.0) {}
+          lists_(static_cast<size_t>(std::min<int64_t>(crew.size(), stretches_))), off_(static_cast<size_t>(stretches_), 0.0) {}
 
     // As `fused_pass`; `b` becomes narrower. most: rows listed at once; `top` of them were.
     Tally run(Bracket& b, int64_t most, int64_t& top) {
@@ -131,22 +36,26 @@ class Rounds {
         for (const int to : {1, 4, kJudged, 64, kParts}) {
             if (to == kParts) expect(t_, false);
             pass(from, to, b, most, all, loss);
-            top = std::max(top, all.rows.n);
+            top = std::max(top, listed());
+            all.over = all.over || listed() > most;
             if (all.over || to == kParts) break;
             from = to;
             const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
             const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
             // No fewer rows than the last level takes: those just outside matter to the core.
-            const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(all.rows.n, 1)));
-            Bracket inner = around(all.rows.view(t_), target, margin(share), std::max(kTolerance, held), b, threads_, end_, kLoose);
+            const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(listed(), 1)));
+            std::vector<Table> lists;
+            for (const Rows& list : lists_) lists.push_back(list.view(t_));
+            Bracket inner = around(lists, target, margin(share), std::max(kTolerance, held), b, crew_, end_, kLoose);
             widen(inner, false, b);
-            keep(all, inner, loss);
+            keep(inner, all, loss);
             b = inner;
             // Slopes are nearly equal, and no bracket would be narrow; or stretches are not alike.
-            all.over = all.rows.n > passed_ - passed_ / 4 || (to == kJudged && all.rows.n > passed_ / kUnlike);
+            all.over = listed() > passed_ - passed_ / 4 || (to == kJudged && listed() > passed_ / kUnlike);
             if (all.over) break;
         }
         all.loss = static_cast<double>(loss);
+        all.rows = joined(t_, lists_);
         return all;
     }
 
@@ -165,15 +74,32 @@ class Rounds {
         return 2 * widest_ + kSigmas * std::sqrt((1 - share) * std::max(square, rows));
     }
 
+    int64_t listed() const {
+        int64_t rows = 0;
+        for (const Rows& list : lists_) rows += list.n;
+        return rows;
+    }
+
+    // What a worker passed and settled; over: it listed too many rows.
+    struct Settled {
+        int64_t cost = 0, weight = 0, passed = 0, listed = 0;
+        bool over = false;
+    };
+
     // The rows listed that a narrower bracket does not settle, in their own place: as many bytes again would be taken for a copy.
-    void keep(Tally& all, Bracket b, long double& loss) const {
-        const Table listed = all.rows.view(t_);
-        Pass over(listed, all.rows.id.data(), all.rows.chosen.data(), b, listed.n, choice_);
-        all.rows.n = all.rows.total_size = 0;
-        Tally sum;
-        over.run(0, listed.n, sum, all.rows);
-        all.cost += sum.cost;
-        loss += sum.loss;
+    void keep(Bracket b, Tally& all, long double& loss) {
+        std::vector<Tally> settled(lists_.size());
+        crew_.share(static_cast<int>(lists_.size()), [&](int me) {
+            Rows& rows = lists_[me];
+            const Table was = rows.view(t_);
+            Pass over(was, rows.id.data(), rows.chosen.data(), b, was.n, choice_);
+            rows.n = rows.total_size = 0;
+            over.run(0, was.n, settled[me], rows);
+        });
+        for (const Tally& one : settled) {
+            all.cost += one.cost;
+            loss += one.loss;
+        }
     }
 
     // Rows a..b and c..d.
@@ -196,91 +122,65 @@ class Rounds {
 
     // Parts from..to of every stretch (and the rows after the last one in the last round).
     void pass(int from, int to, Bracket b, int64_t most, Tally& all, long double& loss) {
-        const int crew_size = static_cast<int>(std::min<int64_t>(threads_, stretches_));
+        const int crew_size = static_cast<int>(lists_.size());
         const bool last = to == kParts;
-        struct Made {
-            Rows rows;
-            long double loss = 0.0L;
-            int64_t cost = 0, weight = 0, passed = 0, before = 0;
-            int failed = 0;
-        };
-        std::vector<Made> made(static_cast<size_t>(crew_size));
-        made[0].before = all.rows.n;   // the first worker adds to the list that is there
-        made[0].rows = std::move(all.rows);
-        all.rows = Rows();
-        std::vector<double> sums(static_cast<size_t>(stretches_), 0.0);
-        double rest = 0.0;
-        const auto work = [&](int me) {
-            Made& out = made[me];
-            try {
-                Pass over(t_, nullptr, nullptr, b, most, choice_);
-                out.rows.expect(t_, std::max(out.before, t_.n / crew_size / 64));
-                const auto rows = [&](int64_t begin, int64_t end, Tally& sum) {
-                    if (begin >= end) return true;
-                    const bool fine = over.run(begin, end, sum, out.rows);
-                    out.passed += end - begin;
-                    release(t_, begin, end);
-                    return fine;
-                };
-                const int64_t begin = stretches_ * me / crew_size, end = stretches_ * (me + 1) / crew_size;
-                for (int64_t s = begin; s < end; ++s) {
-                    if (past(end_)) {
-                        out.failed = 3;
-                        return;
-                    }
-                    const Runs runs = runs_of(s, from, to);
-                    if (s == begin) runs.fetch(t_);
-                    if (s + 1 < end) runs_of(s + 1, from, to).fetch(t_);
-                    const int64_t listed = out.rows.total_size;
-                    Tally sum;
-                    if (!rows(runs.a, runs.b, sum) || !rows(runs.c, runs.d, sum)) {
-                        out.failed = 1;
-                        return;
-                    }
-                    out.cost += sum.cost;
-                    out.weight += sum.weight;
-                    sums[s] = sum.loss;
-                    off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>(sum.weight - (out.rows.total_size - listed));
-                }
-                if (last && me == crew_size - 1) {
-                    Tally sum;
-                    if (!rows(stretches_ * kParts * part_, t_.n, sum)) out.failed = 1;
-                    out.cost += sum.cost;
-                    rest = sum.loss;
-                }
-            } catch (const std::bad_alloc&) {
-                out.failed = 2;
+        std::vector<Settled> settled(lists_.size());
+        std::vector<double> sums(static_cast<size_t>(stretches_) + 1, 0.0);   // of each stretch, and of the rows after them
+        crew_.share(crew_size, [&](int me) {
+            Rows& list = lists_[me];
+            Settled out;
+            const int64_t before = list.n;
+            Pass over(t_, nullptr, nullptr, b, most, choice_);
+            list.expect(t_, t_.n / crew_size / 64);
+            const auto rows = [&](int64_t first, int64_t end, Tally& sum) {
+                if (first >= end || out.over) return;
+                out.over = !over.run(first, end, sum, list);
+                out.passed += end - first;
+                release(t_, first, end);
+            };
+            const int64_t begin = stretches_ * me / crew_size, end = stretches_ * (me + 1) / crew_size;
+            for (int64_t s = begin; s < end && !out.over; ++s) {
+                if (past(end_)) throw Late();
+                const Runs runs = runs_of(s, from, to);
+                if (s == begin) runs.fetch(t_);
+                if (s + 1 < end) runs_of(s + 1, from, to).fetch(t_);
+                const int64_t listed = list.total_size;
+                Tally sum;
+                rows(runs.a, runs.b, sum);
+                rows(runs.c, runs.d, sum);
+                out.cost += sum.cost;
+                out.weight += sum.weight;
+                sums[s] = sum.loss;
+                off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>(sum.weight - (list.total_size - listed));
             }
-        };
-        std::vector<std::thread> crew;
-        for (int me = 1; me < crew_size; ++me) crew.emplace_back(work, me);
-        work(0);
-        for (std::thread& one : crew) one.join();
+            if (last && me == crew_size - 1) {
+                Tally sum;
+                rows(stretches_ * kParts * part_, t_.n, sum);
+                out.cost += sum.cost;
+                sums[stretches_] = sum.loss;
+            }
+            out.listed = list.n - before;
+            settled[me] = out;
+        });
         for (const double sum : sums) loss += sum;
-        loss += rest;
-        for (Made& one : made) {
-            if (one.failed == 2) throw std::bad_alloc();
-            if (one.failed == 3) throw Late();
-            all.over = all.over || one.failed != 0;
+        for (const Settled& one : settled) {
+            all.over = all.over || one.over;
             all.cost += one.cost;
             weight_ += one.weight;
             passed_ += one.passed;
-            settled_ += one.passed - (one.rows.n - one.before);
-            if (&one == &made[0]) all.rows = std::move(one.rows);
-            else all.rows.append(t_, one.rows);
-            one.rows = Rows();
+            settled_ += one.passed - one.listed;
         }
-        all.over = all.over || all.rows.n > most;
     }
 
     Table t_;
     double ratio_, deviation_, widest_;
     uint64_t turn_;
     int64_t least_;
-    int threads_;
+    Crew& crew_;
     uint8_t* choice_;
     double end_;
     int64_t part_, stretches_, weight_ = 0, passed_ = 0, settled_ = 0;
+    std::vector<Rows> lists_;    // of each worker
     std::vector<double> off_;   // of each stretch: cost of the settled rows less their part of the target
 };
 

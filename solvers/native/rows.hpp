@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "table.hpp"
 
@@ -117,5 +118,16 @@ struct Rows {
         return v;
     }
 };
+
+// The lists of several workers as one, in their order; they end up empty.
+inline Rows joined(const Table& t, std::vector<Rows>& lists) {
+    Rows all = std::move(lists[0]);
+    lists[0] = Rows();
+    for (size_t me = 1; me < lists.size(); ++me) {
+        all.append(t, lists[me]);
+        lists[me] = Rows();
+    }
+    return all;
+}
 
 }  // namespace bitwright

@@ -74,7 +74,7 @@ class Sampler {
                 b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
             } else {
                 const double target = ratio * static_cast<double>(samples[at].total_size);
-                b = rounds ? around(samples[at], target, margin, 0.0, b, 1, end_, 1.25) : refined(samples[at], ratio, margin, b);
+                b = rounds ? around({samples[at]}, target, margin, 0.0, b, alone_, end_, 1.25) : refined(samples[at], ratio, margin, b);
             }
         }
         spread_ = spread;
@@ -190,9 +190,9 @@ class Sampler {
     }
 
     // Of a row's part of the target at a multiplier, about. Rows drawn together may be alike: their sums count, not each alone.
-    double deviation(const Table& f, double ratio, double slope) const {
+    double deviation(const Table& f, double ratio, double slope) {
         std::vector<uint8_t> x(static_cast<size_t>(f.n));
-        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, 1, x.data(), end_);
+        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, alone_, x.data(), end_);
         double square = 0.0, sum = 0.0;
         for (int64_t i = 0; i < f.n; ++i) {
             sum += (static_cast<double>(f.rate[x[i]]) - ratio) * static_cast<double>(f.weight(i));
@@ -207,7 +207,7 @@ class Sampler {
     Bracket refined(const Table& s, double ratio, double margin, Bracket b) {
         Bracket wide = b;
         widen(wide, false, {0.0, INFINITY});
-        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, 1, nullptr, end_);
+        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, alone_, nullptr, end_);
         std::vector<Step> steps;
         std::vector<uint8_t> from;
         const int64_t base = walk_rows(tally.rows.view(s), wide, steps, from, watch_);
@@ -217,6 +217,7 @@ class Sampler {
 
     uint64_t state_;
     double end_;
+    Crew alone_{1};   // samples are small
     Watch watch_;
     Spread spread_;
 };

@@ -17,7 +17,7 @@ namespace bitwright {
 
 class Solve {
   public:
-    Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice) {}
+    Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice), crew_(options.threads) {}
 
     Answer run() {
         begin_ = now();
@@ -60,7 +60,7 @@ class Solve {
     bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < (int64_t{1} << 32); }
 
     bool by_levels() {
-        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, o_.threads, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
+        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, crew_, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
         const bool found = levels_->find();
         answer_.passes = levels_->passes();
         answer_.listed = levels_->listed();
@@ -158,7 +158,7 @@ class Solve {
 
     // Look at all rows of use, found by a pass. False where there are more than `most`.
     bool look_wide(int64_t most) {
-        wide_ = fused_pass(t_, nullptr, nullptr, of_use(t_, answer_.slope, answer_.gap), false, most, o_.threads, nullptr, end_);
+        wide_ = fused_pass(t_, nullptr, nullptr, of_use(t_, answer_.slope, answer_.gap), false, most, crew_, nullptr, end_);
         ++answer_.passes;
         if (wide_.over) return false;
         base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};
@@ -389,6 +389,7 @@ class Solve {
     Deviations base_;                // of the table whose rows are looked at
     Options o_;
     uint8_t* choice_;
+    Crew crew_;
     Answer answer_;
     std::unique_ptr<Levels> levels_;
     Tally wide_;                     // of the rows of use

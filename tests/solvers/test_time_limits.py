@@ -55,11 +55,14 @@ def looks() -> Iterator[None]:
     native.required().bw_looks_left(-1)
 
 
-def answered(given: Problem, looks_left: int, *, matrix: bool = False, full_rows: int = 1 << 14) -> native.TableAnswer:
+def answered(
+    given: Problem, looks_left: int, *, matrix: bool = False, full_rows: int = 1 << 14, threads: int = 1
+) -> native.TableAnswer:
     resource = given.resources[0]
     native.required().bw_looks_left(looks_left)
     costs = {"matrix": resource.costs()} if matrix else {"size": resource.size, "rate": resource.rate}
-    return native.solve_table(given.loss, int(given.limits[0].value), full_rows=full_rows, **costs)  # type: ignore[arg-type]
+    bound = int(given.limits[0].value)
+    return native.solve_table(given.loss, bound, full_rows=full_rows, threads=threads, **costs)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("matrix", [False, True])
@@ -71,8 +74,8 @@ def test_whenever_the_clock_strikes_there_is_a_plan_with_a_valid_bound(kind: str
     used = FAR - native.required().bw_looks_left(-1)
     scale = abs(best.loss) + best.slope * limit
     for left in sorted({*range(12), *np.unique(np.geomspace(12, used + 1, 25).astype(int)).tolist()}):
-        for full_rows in (64, 1 << 14):
-            answer = answered(given, left, matrix=matrix, full_rows=full_rows)
+        for full_rows, threads in ((64, 1), (64, 3), (1 << 14, 1)):
+            answer = answered(given, left, matrix=matrix, full_rows=full_rows, threads=threads)
             rows = np.arange(given.n)
             assert answer.cost == int(given.resources[0].costs()[rows, answer.choice].sum()) <= limit
             assert answer.loss == pytest.approx(

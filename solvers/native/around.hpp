@@ -1,0 +1,123 @@
+// Multipliers around the critical one, found by looking at the cost of listed rows.
+#pragma once
+
+#include <numeric>
+
+#include "pass.hpp"
+
+namespace bitwright {
+
+// Ends moved outward by more than the rounding of the pass, and never further than `within`.
+inline void widen(Bracket& b, bool precise, Bracket within) {
+    const double by = precise ? 1e-13 : 4 * 0x1p-20;
+    b.high = std::min(b.high * (1 + by), std::isinf(within.high) ? 0x1p900 : within.high);
+    b.low = std::max(b.low * (1 - by), within.low);
+}
+
+// Best format at `high` (the cheapest where that is infinite): where a walk within a bracket begins.
+inline int start(const double* l, const int64_t* c, int k, double high) {
+    if (high >= 0x1p800) return cheapest(l, c, k);
+    int x = 0;
+    for (int j = 1; j < k; ++j)
+        if (l[j] + high * static_cast<double>(c[j]) < l[x] + high * static_cast<double>(c[x])) x = j;
+    return x;
+}
+
+// Cost of rows that no pass is sure of, at one multiplier.
+inline int64_t cost_of(const Table& t, double slope) {
+    double l[kMaxFormats];
+    int64_t c[kMaxFormats], cost = 0;
+    for (int64_t i = 0; i < t.n; ++i) {
+        t.row(i, l, c);
+        cost += c[start(l, c, t.k, slope)];
+    }
+    return cost;
+}
+
+// Cost of all rows of some lists at one multiplier; several lists by a thread each. end: throws Late after it.
+inline double cost_at(const std::vector<Table>& lists, double slope, Crew& crew, double end) {
+    std::vector<int64_t> cost(lists.size());
+    const auto add = [&](int list, Crew& passing) {
+        const Table& t = lists[list];
+        const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, passing, nullptr, end);
+        cost[list] = sure.cost + cost_of(sure.rows.view(t), slope);
+    };
+    if (lists.size() == 1) add(0, crew);
+    else
+        crew.share(static_cast<int>(lists.size()), [&](int me) {
+            Crew alone(1);
+            add(me, alone);
+        });
+    return static_cast<double>(std::accumulate(cost.begin(), cost.end(), int64_t{0}));
+}
+
+// The same, estimated from 64 rows of every 64 * `every`, by size.
+inline double cost_near(const std::vector<Table>& lists, double slope, int64_t every) {
+    constexpr int64_t chunk = 64;
+    int64_t cost = 0, weight = 0, whole = 0;
+    for (const Table& t : lists) {
+        Pass pass(t, nullptr, nullptr, {slope, slope}, t.n, nullptr);
+        Tally sure;
+        for (int64_t begin = 0; begin < t.n; begin += chunk * every) pass.run(begin, std::min(t.n, begin + chunk), sure, sure.rows);
+        cost += sure.cost + cost_of(sure.rows.view(t), slope);
+        weight += sure.weight;
+        whole += t.total_size;
+    }
+    return static_cast<double>(cost) * (static_cast<double>(whole) / static_cast<double>(std::max<int64_t>(weight, 1)));
+}
+
+// Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
+// `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
+// them once, near the target: what a part says of the change from there is right to a tenth or two.
+// loose: how many margins are near enough. end: throws Late after it.
+inline Bracket around(const std::vector<Table>& lists, double target, double margin, double share, Bracket b, Crew& crew, double end, double loose = 2) {
+    constexpr int tries = 10;
+    constexpr int64_t part = 1 << 12, thinnest = 8;
+    struct Point { double x, cost; };
+    int64_t rows = 0;
+    for (const Table& t : lists) rows += t.n;
+    if (b.high >= 0x1p800 || !(b.low < b.high) || rows == 0) return b;
+    const int64_t every = std::clamp<int64_t>(rows / part, 1, thinnest);
+    double off = 0.0;
+    const auto cost = [&](double x) { return every > 1 ? cost_near(lists, x, every) + off : cost_at(lists, x, crew, end); };
+    const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
+        const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
+        // Far apart, cost says little: above the steepest steps it does not change at all.
+        if (a.x > 0 && z.x > 4 * a.x) return a.x * std::pow(z.x / a.x, std::clamp(at, 0.3, 0.7));
+        return a.x + (tried > 2 && tried % 2 == 1 ? 0.5 : std::clamp(at, 0.02, 0.98)) * (z.x - a.x);   // a step is found by halves only
+    };
+    Point low{b.low, cost(b.low)}, high{b.high, cost(b.high)};
+    margin = std::max(margin, share * (low.cost - high.cost));
+    if (every > 1) {
+        Point from = low, to = high, near = low;
+        for (int q = 0; q < tries / 2; ++q) {
+            const double x = guess(from, to, target, q);
+            if (!(x > from.x && x < to.x)) break;
+            near = {x, cost(x)};
+            (near.cost >= target ? from : to) = near;
+            if (std::fabs(near.cost - target) < margin) break;
+        }
+        off = cost_at(lists, near.x, crew, end) - near.cost;
+        low.cost += off;
+        high.cost += off;
+    }
+    const double middle = (1 + loose) / 2 * margin;
+    Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
+    for (int q = 0; q < tries && high.cost < target - loose * margin; ++q) {
+        const double x = guess(inner, high, target - middle, q);
+        if (!(x > inner.x && x < high.x)) break;
+        const Point p{x, cost(x)};
+        (p.cost <= target - margin ? high : inner) = p;
+        if (p.cost >= target + margin) low = p;
+    }
+    inner = high;
+    for (int q = 0; q < tries && low.cost > target + loose * margin; ++q) {
+        const double x = guess(low, inner, target + middle, q);
+        if (!(x > low.x && x < inner.x)) break;
+        const Point p{x, cost(x)};
+        (p.cost >= target + margin ? low : inner) = p;
+    }
+    return {low.x, high.x};
+}
+
+}  // namespace bitwright
