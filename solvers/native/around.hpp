@@ -37,16 +37,16 @@ inline int64_t cost_of(const Table& t, double slope) {
 // Cost of all rows of some lists at one multiplier; several lists by a thread each. end: throws Late after it.
 inline double cost_at(const std::vector<Table>& lists, double slope, Crew& crew, double end) {
     std::vector<int64_t> cost(lists.size());
-    const auto add = [&](int list, Crew& passing) {
+    const auto add = [&](size_t list, Crew& passing) {
         const Table& t = lists[list];
         const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, passing, nullptr, end);
         cost[list] = sure.cost + cost_of(sure.rows.view(t), slope);
     };
     if (lists.size() == 1) add(0, crew);
     else
-        crew.share(static_cast<int>(lists.size()), [&](int me) {
+        crew.divide(lists.size(), [&](size_t list) {
             Crew alone(1);
-            add(me, alone);
+            add(list, alone);
         });
     return static_cast<double>(std::accumulate(cost.begin(), cost.end(), int64_t{0}));
 }

@@ -55,6 +55,16 @@ class Crew {
             if (one != nullptr) std::rethrow_exception(one);
     }
 
+    // work(0) to work(count - 1), each thread a stretch of them.
+    template <class Work>
+    void divide(size_t count, const Work& work) {
+        const size_t workers = static_cast<size_t>(size_);
+        share(size_, [&](int me) {
+            const size_t part = static_cast<size_t>(me);
+            for (size_t q = count * part / workers; q < count * (part + 1) / workers; ++q) work(q);
+        });
+    }
+
   private:
     static constexpr double kPatience = 2e-3;   // seconds: what lies between two steps that are shared takes less
 
@@ -101,6 +111,7 @@ class Crew {
                 _mm_pause();
 #endif
             }
+            std::this_thread::yield();   // where others want the processor, they come first
         } while (now() < end);
         std::unique_lock<std::mutex> lock(asleep_);
         changed_.wait(lock, ready);

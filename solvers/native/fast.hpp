@@ -1,4 +1,4 @@
-// The single-precision pass for 2 to 8 formats: eight rows at a time (AVX2).
+// The single-precision pass for 2 to 16 formats: eight rows at a time (AVX2).
 //
 // For each row it guesses the best format x at one multiplier and then checks that x is the best one in the whole
 // bracket [low, high]: for every other format j, with d = rate_x - rate_j,
@@ -22,7 +22,7 @@ namespace bitwright {
 
 constexpr double kMargin = 0x1p-20;
 
-constexpr int kFastest = 16;   // the most formats of a single-precision pass: 8 with AVX2, 16 with AVX-512
+constexpr int kFastest = 16;   // the most formats of a single-precision pass
 
 // Tables by format stand again and again in a register: after 4, 8 or 16 entries, the last ones filled up.
 constexpr int period(int k) { return k <= 4 ? 4 : k <= 8 ? 8 : 16; }
@@ -67,10 +67,10 @@ constexpr int four_at(int g) {
     return std::max(0, std::min(4 * g, K - 4));
 }
 
-// Formats j of eight rows of K floats at `p`. Of fewer than 4 formats floats of the next row are read as well.
-template <int K>
+// K formats of eight rows of kStride floats from `p` on. Of fewer than 4 formats floats of the next row are read as well.
+template <int K, int kStride = K>
 __attribute__((target("avx2"), always_inline)) inline void columns(const float* p, __m256* l) {
-    if constexpr (K == 4) {
+    if constexpr (K == 4 && kStride == 4) {
         const __m256 a = _mm256_loadu_ps(p), b = _mm256_loadu_ps(p + 8), c = _mm256_loadu_ps(p + 16), d = _mm256_loadu_ps(p + 24);
         // Rows 0 1 | 2 3 | 4 5 | 6 7 -> lanes hold rows (0 2 4 6 | 1 3 5 7): the caller undoes that order once.
         const __m256 ab0 = _mm256_unpacklo_ps(a, b), ab1 = _mm256_unpackhi_ps(a, b);
@@ -82,13 +82,13 @@ __attribute__((target("avx2"), always_inline)) inline void columns(const float* 
     } else {
         // Four formats of two rows meet in the load, in the same lane order as above, so that both share one fix of the order.
         __m256 c[4];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int h = 0; h < (K + 3) / 4; ++h) {
             const float* from = p + four_at<K>(h);
             __m256 r[4];
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i)
-                r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 2 * i * K)), _mm_loadu_ps(from + (2 * i + 1) * K), 1);
+                r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 2 * i * kStride)), _mm_loadu_ps(from + (2 * i + 1) * kStride), 1);
             const __m256 t0 = _mm256_unpacklo_ps(r[0], r[1]), t1 = _mm256_unpackhi_ps(r[0], r[1]);
             const __m256 t2 = _mm256_unpacklo_ps(r[2], r[3]), t3 = _mm256_unpackhi_ps(r[2], r[3]);
             __m256* to = K < 4 ? c : l + four_at<K>(h);
@@ -118,20 +118,33 @@ template <int K>
 __attribute__((target("avx2"), always_inline)) inline __m256 entry(const float* table, __m256i x) {
     const __m256 t = _mm256_load_ps(table);
     if constexpr (K <= 4) return _mm256_permutevar_ps(t, x);
-    else return _mm256_permutevar8x32_ps(t, x);
+    else if constexpr (K <= 8) return _mm256_permutevar8x32_ps(t, x);
+    else {
+        const __m256 from_8 = _mm256_castsi256_ps(_mm256_slli_epi32(x, 28));   // the sign of each lane
+        return _mm256_blendv_ps(_mm256_permutevar8x32_ps(t, x), _mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), x), from_8);
+    }
+}
+
+template <int K>
+__attribute__((target("avx2"), always_inline)) inline __m256i entry(const int32_t* table, __m256i x) {
+    return _mm256_castps_si256(entry<K>(reinterpret_cast<const float*>(table), x));
 }
 
 // One row by the same checks. of: of its best format.
 template <int K, bool kEqual>
 __attribute__((target("avx2"), always_inline)) inline bool one_best(const float* row, float best, const float* of, float size) {
-    __m256 l;
-    if constexpr (K == 8) l = _mm256_loadu_ps(row);
-    else if constexpr (K == 4) l = _mm256_castps128_ps256(_mm_loadu_ps(row));
-    else l = _mm256_maskload_ps(row, _mm256_cmpgt_epi32(_mm256_set1_epi32(K), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
-    __m256 need = _mm256_load_ps(of);
-    if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(size));
-    constexpr int all = (1 << K) - 1;
-    return (_mm256_movemask_ps(_mm256_cmp_ps(_mm256_sub_ps(l, _mm256_set1_ps(best)), need, _CMP_GE_OQ)) & all) == all;
+    if constexpr (K > 8) {   // the last eight may have some again
+        return one_best<8, kEqual>(row, best, of, size) && one_best<8, kEqual>(row + K - 8, best, of + K - 8, size);
+    } else {
+        __m256 l;
+        if constexpr (K == 8) l = _mm256_loadu_ps(row);
+        else if constexpr (K == 4) l = _mm256_castps128_ps256(_mm_loadu_ps(row));
+        else l = _mm256_maskload_ps(row, _mm256_cmpgt_epi32(_mm256_set1_epi32(K), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+        __m256 need = _mm256_loadu_ps(of);
+        if constexpr (!kEqual) need = _mm256_mul_ps(need, _mm256_set1_ps(size));
+        constexpr int all = (1 << K) - 1;
+        return (_mm256_movemask_ps(_mm256_cmp_ps(_mm256_sub_ps(l, _mm256_set1_ps(best)), need, _CMP_GE_OQ)) & all) == all;
+    }
 }
 
 struct FastBlock {
@@ -146,7 +159,6 @@ template <int K, bool kEqual>
 __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t* size, const FastPrices& p, int count,
                                                 uint8_t* choice, FastBlock& out) {
     const __m256i back = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i rates_of = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.rate));
     __m256d total = _mm256_setzero_pd();
     __m256i spent = _mm256_setzero_si256(), weighed = _mm256_setzero_si256();
     auto* bytes = reinterpret_cast<uint8_t*>(out.unsure);
@@ -178,7 +190,7 @@ __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t
         x = _mm256_permutevar8x32_epi32(x, back);
         const __m256i kept = _mm256_permutevar8x32_epi32(_mm256_castps_si256(sure), back);
         bytes[i / 8] = static_cast<uint8_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(kept)));
-        const __m256i rates = _mm256_and_si256(_mm256_permutevar8x32_epi32(rates_of, x), kept);
+        const __m256i rates = _mm256_and_si256(entry<K>(p.rate, x), kept);
         if constexpr (kEqual) {
             spent = _mm256_add_epi32(spent, rates);   // at most 64 rates of 2^24 a lane
         } else {

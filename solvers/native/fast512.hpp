@@ -119,15 +119,6 @@ BW_AVX512_INLINE void columns16(const float* p, __m512* l) {
     }
 }
 
-// `one_best` of more than 8 formats.
-template <int K, bool kEqual>
-BW_AVX512 bool one_best16(const float* row, float best, const float* of, float size) {
-    constexpr int all = (1 << K) - 1;
-    __m512 need = _mm512_load_ps(of);
-    if constexpr (!kEqual) need = _mm512_mul_ps(need, _mm512_set1_ps(size));
-    return (_mm512_cmp_ps_mask(_mm512_sub_ps(_mm512_maskz_loadu_ps(all, row), _mm512_set1_ps(best)), need, _CMP_GE_OQ) & all) == all;
-}
-
 // `count` rows (a multiple of 16, at most 512). out.unsure: zeros.
 template <int K, bool kEqual>
 BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPrices& p, int count, uint8_t* choice,

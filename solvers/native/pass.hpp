@@ -7,7 +7,6 @@
 #include "clock.hpp"
 #include "coarse256.hpp"
 #include "coarse512.hpp"
-#include "crew.hpp"
 #include "pages.hpp"
 #include "rows.hpp"
 
@@ -91,7 +90,7 @@ class Pass {
     Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, int64_t most, uint8_t* choice)
         : t_(t), id_(id), was_(was), b_(b), most_(most), choice_(choice) {
 #if BW_FAST
-        fast_ = t.single && t.k >= 2 && t.k <= (wide_ ? kFastest : 8) && BW_HAS_AVX2 && !flushes() && (wide_ || !huge()) &&
+        fast_ = t.single && t.k >= 2 && t.k <= kFastest && BW_HAS_AVX2 && !flushes() && (wide_ || !huge()) &&
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
@@ -166,10 +165,7 @@ class Pass {
             const int q = place[p], x = choice[q];
             const int64_t i = at + q, size = kEqual ? 1 : load(t_.size + i);
             const float best = loss[i * K + x];
-            bool one;
-            if constexpr (K <= 8) one = one_best<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
-            else one = one_best16<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
-            const int64_t listed = !one;
+            const int64_t listed = !one_best<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
             std::memcpy(rows + n * (4 * K), loss + i * K, 4 * K);
             ids[n] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
             formats[n] = static_cast<uint8_t>(x);
@@ -201,7 +197,8 @@ class Pass {
 
     // The sieve's centre: the middle one of the rates that some rows choose.
     void tune(const uint8_t* choice, int count) {
-        int64_t rate[512];
+        int64_t rate[128];
+        count = std::min(count, 128);
         for (int i = 0; i < count; ++i) rate[i] = t_.rate[choice[i]];
         std::nth_element(rate, rate + count / 2, rate + count);
         const double scale = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
@@ -213,6 +210,7 @@ class Pass {
         const float* loss = static_cast<const float*>(t_.loss);
         FastBlock b;
         uint8_t scratch[512];
+        const int64_t before = out.n;
         int64_t cost = 0, weight = 0;
         int looked = 0;   // rows that the sieve left, above what it is worth
         bool coarse = true;
@@ -224,14 +222,14 @@ class Pass {
             bool sieved = false;
             if (coarse && sieve_is_ == Sieve::kTuned && count % 64 == 0) {
                 const int64_t ahead = end - at > 2 * kAhead ? kAhead : 0;
-                if (K > 8 || wide_) coarse = coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
-                else if constexpr (K <= 8) coarse = coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
+                coarse = wide_ ? coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
+                               : coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
                 sieved = coarse;
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }
             if (!sieved) {
-                if (K > 8 || (wide_ && count % 16 == 0)) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
-                else if constexpr (K <= 8) fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
                 if (sieve_is_ == Sieve::kUntuned && count > 0) tune(choice, count);
             }
             cost += b.cost;
@@ -261,7 +259,7 @@ class Pass {
         }
         sums.cost += kEqual ? cost * t_.one_size : cost;
         sums.weight += kEqual ? (end - begin) * t_.one_size : weight;
-        if constexpr (kEqual) out.total_size = out.n * t_.one_size;
+        if constexpr (kEqual) out.total_size += (out.n - before) * t_.one_size;
         return true;
     }
 #endif
@@ -351,7 +349,7 @@ inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, 
         loss += part.loss;
     }
     all.loss = static_cast<double>(loss);
-    all.rows = joined(t, lists);
+    all.rows = joined(t, lists, crew);
     all.over = all.rows.n > most || std::find(over.begin(), over.end(), 1) != over.end();
     return all;
 }

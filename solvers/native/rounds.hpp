@@ -25,7 +25,7 @@ class Rounds {
     Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, Crew& crew, uint8_t* choice, double end)
         : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), crew_(crew), choice_(choice), end_(end),
           part_(kPart * std::clamp<int64_t>(t.n / (kLots * kPart * kParts), 1, kWidest)), stretches_(t.n / (part_ * kParts)),
-          lists_(static_cast<size_t>(std::min<int64_t>(crew.size(), stretches_))), off_(static_cast<size_t>(stretches_), 0.0) {}
+          lists_(static_cast<size_t>(std::min<int64_t>(kLists, stretches_))), off_(static_cast<size_t>(stretches_), 0.0) {}
 
     // As `fused_pass`; `b` becomes narrower. most: rows listed at once; `top` of them were.
     Tally run(Bracket& b, int64_t most, int64_t& top) {
@@ -55,11 +55,13 @@ class Rounds {
             if (all.over) break;
         }
         all.loss = static_cast<double>(loss);
-        all.rows = joined(t_, lists_);
+        all.rows = joined(t_, lists_, crew_);
         return all;
     }
 
   private:
+    // A list for each eighth of the table: their order, and so the plan where slopes are equal, is the same for any number of threads.
+    static constexpr int64_t kLists = 8;
     static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     static constexpr double kSigmas = 3, kTolerance = 0.02, kLoose = 1.3;
@@ -80,7 +82,7 @@ class Rounds {
         return rows;
     }
 
-    // What a worker passed and settled; over: it listed too many rows.
+    // What was passed and settled for one list; over: it holds too many rows.
     struct Settled {
         int64_t cost = 0, weight = 0, passed = 0, listed = 0;
         bool over = false;
@@ -89,12 +91,12 @@ class Rounds {
     // The rows listed that a narrower bracket does not settle, in their own place: as many bytes again would be taken for a copy.
     void keep(Bracket b, Tally& all, long double& loss) {
         std::vector<Tally> settled(lists_.size());
-        crew_.share(static_cast<int>(lists_.size()), [&](int me) {
-            Rows& rows = lists_[me];
+        crew_.divide(lists_.size(), [&](size_t q) {
+            Rows& rows = lists_[q];
             const Table was = rows.view(t_);
             Pass over(was, rows.id.data(), rows.chosen.data(), b, was.n, choice_);
             rows.n = rows.total_size = 0;
-            over.run(0, was.n, settled[me], rows);
+            over.run(0, was.n, settled[q], rows);
         });
         for (const Tally& one : settled) {
             all.cost += one.cost;
@@ -122,45 +124,46 @@ class Rounds {
 
     // Parts from..to of every stretch (and the rows after the last one in the last round).
     void pass(int from, int to, Bracket b, int64_t most, Tally& all, long double& loss) {
-        const int crew_size = static_cast<int>(lists_.size());
-        const bool last = to == kParts;
+        const auto lists = static_cast<int64_t>(lists_.size());
+        const int workers = static_cast<int>(std::min<int64_t>(crew_.size(), lists));
         std::vector<Settled> settled(lists_.size());
         std::vector<double> sums(static_cast<size_t>(stretches_) + 1, 0.0);   // of each stretch, and of the rows after them
-        crew_.share(crew_size, [&](int me) {
-            Rows& list = lists_[me];
-            Settled out;
-            const int64_t before = list.n;
+        crew_.share(workers, [&](int me) {
             Pass over(t_, nullptr, nullptr, b, most, choice_);
-            list.expect(t_, t_.n / crew_size / 64);
-            const auto rows = [&](int64_t first, int64_t end, Tally& sum) {
-                if (first >= end || out.over) return;
-                out.over = !over.run(first, end, sum, list);
-                out.passed += end - first;
-                release(t_, first, end);
-            };
-            const int64_t begin = stretches_ * me / crew_size, end = stretches_ * (me + 1) / crew_size;
-            for (int64_t s = begin; s < end && !out.over; ++s) {
-                if (past(end_)) throw Late();
-                const Runs runs = runs_of(s, from, to);
-                if (s == begin) runs.fetch(t_);
-                if (s + 1 < end) runs_of(s + 1, from, to).fetch(t_);
-                const int64_t listed = list.total_size;
-                Tally sum;
-                rows(runs.a, runs.b, sum);
-                rows(runs.c, runs.d, sum);
-                out.cost += sum.cost;
-                out.weight += sum.weight;
-                sums[s] = sum.loss;
-                off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>(sum.weight - (list.total_size - listed));
+            for (int64_t q = lists * me / workers; q < lists * (me + 1) / workers; ++q) {
+                Rows& list = lists_[q];
+                Settled& out = settled[q];
+                const int64_t before = list.n, begin = stretches_ * q / lists, end = stretches_ * (q + 1) / lists;
+                list.expect(t_, t_.n / lists / 64);
+                const auto rows = [&](int64_t first, int64_t last, Tally& sum) {
+                    if (first >= last || out.over) return;
+                    out.over = !over.run(first, last, sum, list);
+                    out.passed += last - first;
+                    release(t_, first, last);
+                };
+                for (int64_t s = begin; s < end && !out.over; ++s) {
+                    if (past(end_)) throw Late();
+                    const Runs runs = runs_of(s, from, to);
+                    if (s == begin) runs.fetch(t_);
+                    if (s + 1 < end) runs_of(s + 1, from, to).fetch(t_);
+                    const int64_t listed = list.total_size;
+                    Tally sum;
+                    rows(runs.a, runs.b, sum);
+                    rows(runs.c, runs.d, sum);
+                    out.cost += sum.cost;
+                    out.weight += sum.weight;
+                    sums[s] = sum.loss;
+                    off_[s] += static_cast<double>(sum.cost) - ratio_ * static_cast<double>(sum.weight - (list.total_size - listed));
+                }
+                if (to == kParts && q == lists - 1) {
+                    Tally sum;
+                    rows(stretches_ * kParts * part_, t_.n, sum);
+                    out.cost += sum.cost;
+                    sums[stretches_] = sum.loss;
+                }
+                out.listed = list.n - before;
+                if (out.over) return;
             }
-            if (last && me == crew_size - 1) {
-                Tally sum;
-                rows(stretches_ * kParts * part_, t_.n, sum);
-                out.cost += sum.cost;
-                sums[stretches_] = sum.loss;
-            }
-            out.listed = list.n - before;
-            settled[me] = out;
         });
         for (const double sum : sums) loss += sum;
         for (const Settled& one : settled) {
@@ -180,7 +183,7 @@ class Rounds {
     uint8_t* choice_;
     double end_;
     int64_t part_, stretches_, weight_ = 0, passed_ = 0, settled_ = 0;
-    std::vector<Rows> lists_;    // of each worker
+    std::vector<Rows> lists_;
     std::vector<double> off_;   // of each stretch: cost of the settled rows less their part of the target
 };
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "crew.hpp"
 #include "table.hpp"
 
 #if defined(__linux__)
@@ -97,14 +98,14 @@ struct Rows {
         total_size += t.weight(i);
     }
 
-    void append(const Table& t, const Rows& other) {
-        reserve(t, n + other.n);
-        std::memcpy(loss.data() + n * t.row_bytes(), other.loss.data(), static_cast<size_t>(other.n * t.row_bytes()));
-        if (t.size != nullptr) std::memcpy(size.data() + n, other.size.data(), static_cast<size_t>(other.n) * 8);
-        std::memcpy(id.data() + n, other.id.data(), static_cast<size_t>(other.n) * 4);
-        std::memcpy(chosen.data() + n, other.chosen.data(), static_cast<size_t>(other.n));
-        n += other.n;
-        total_size += other.total_size;
+    // Another list's rows, from row `at` on. Room must be reserved.
+    void put(const Table& t, int64_t at, const Rows& other) {
+        const auto count = static_cast<size_t>(other.n);
+        if (count == 0) return;
+        std::memcpy(loss.data() + at * t.row_bytes(), other.loss.data(), count * static_cast<size_t>(t.row_bytes()));
+        if (t.size != nullptr) std::memcpy(size.data() + at, other.size.data(), count * sizeof(int64_t));
+        std::memcpy(id.data() + at, other.id.data(), count * sizeof(uint32_t));
+        std::memcpy(chosen.data() + at, other.chosen.data(), count);
     }
 
     // The same costs and formats over these rows.
@@ -119,14 +120,22 @@ struct Rows {
     }
 };
 
-// The lists of several workers as one, in their order; they end up empty.
-inline Rows joined(const Table& t, std::vector<Rows>& lists) {
+// Several lists as one, in their order; they end up empty.
+inline Rows joined(const Table& t, std::vector<Rows>& lists, Crew& crew) {
     Rows all = std::move(lists[0]);
     lists[0] = Rows();
-    for (size_t me = 1; me < lists.size(); ++me) {
-        all.append(t, lists[me]);
-        lists[me] = Rows();
+    std::vector<int64_t> at;
+    for (const Rows& list : lists) {
+        at.push_back(all.n);
+        all.n += list.n;
+        all.total_size += list.total_size;
     }
+    if (lists.size() == 1) return all;
+    all.reserve(t, all.n);
+    crew.divide(lists.size(), [&](size_t q) {
+        all.put(t, at[q], lists[q]);
+        lists[q] = Rows();
+    });
     return all;
 }
 

@@ -85,7 +85,9 @@ def grid(rng: np.random.Generator) -> Table:
         (6, False),
         (7, False),
         (12, True),
+        (9, False),
         (13, False),
+        (16, True),
     ],
 )
 def test_the_sieve_settles_only_what_is_certain(
@@ -97,7 +99,7 @@ def test_the_sieve_settles_only_what_is_certain(
         loss, rate = loss[:, kept], rate[kept]
         loss[np.isinf(loss).all(axis=1), 0] = loss[np.isfinite(loss)].mean()
     more = max(0, formats - 8)
-    loss, rate = np.hstack([loss, 0.97 * loss[:, :more]]), np.hstack([rate, rate[:more] + 2])
+    loss, rate = np.hstack([loss, 0.97 * loss[:, 8 - more :]]), np.hstack([rate, rate[8 - more :] + 2])
     if equal:
         size = np.full(N, 128)
         loss = loss / loss.sum(axis=1, keepdims=True) * 128 if make is not forbidden else loss
