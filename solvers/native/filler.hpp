@@ -96,4 +96,21 @@ class Filler {
     std::vector<size_t> group_, up_, down_;
 };
 
+// A few cells in the place of `moves`, also with one of the critical row; or those that fill the limit, and a few on top of them. gap and moves stay a pair.
+inline void combined(const std::vector<Cell>& cells, const std::vector<Cell>& critical, double slope, int64_t slack, std::vector<Cell>& moves, double& gap, double enough, double end) {
+    const Closer closer(cells, slope, slack, end);
+    std::vector<Cell> filled = moves;
+    double least = gap;
+    closer.run(critical, moves, gap, enough);
+    if (gap <= enough) return;
+    try {
+        Filler(cells, slope, slack, end).run(filled, least);
+        closer.polish(filled, least, enough);
+    } catch (const Late&) {   // the next look at the clock ends the search as well
+    }
+    if (!(least < gap)) return;
+    gap = least;
+    moves = std::move(filled);
+}
+
 }  // namespace bitwright

@@ -47,7 +47,8 @@ class Large {
 
 // The best of some options, those of one row together, solved as a knapsack of its own; cells are numbers of options. Complete when no
 // plan is better by more than `within`.
-inline CoreResult solved_apart(const std::vector<Halves::Option>& options, double slope, int64_t room, double gap, double within, const Solver& solve) {
+inline CoreResult solved_apart(const std::vector<Halves::Option>& options, double slope, int64_t room, double gap, double within, const Solver& solve,
+                               int64_t finer = std::numeric_limits<int64_t>::max()) {
     CoreResult found{gap, false, 0, 0, {}};
     std::vector<size_t> start;
     size_t k = 1;   // no option is the first format of each row
@@ -62,6 +63,7 @@ inline CoreResult solved_apart(const std::vector<Halves::Option>& options, doubl
     part.k = static_cast<int>(k);
     part.limit = room;
     part.within = within;
+    part.finer = finer;
     part.below = gap - slope * static_cast<double>(room);
     part.loss.assign(rows * k, kInfinity);
     part.cost.assign(rows * k, 0);

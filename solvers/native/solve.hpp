@@ -6,6 +6,7 @@
 #include "answer.hpp"
 #include "branch.hpp"
 #include "classes.hpp"
+#include "counts.hpp"
 #include "dense.hpp"
 #include "deviations.hpp"
 #include "filler.hpp"
@@ -211,6 +212,13 @@ class Solve {
         return found.complete;
     }
 
+    // By numbers of rows at each level of cost (counts.hpp), what is left of each a part; in a part of that kind levels are equal costs.
+    auto by_counts() {
+        return [this](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+            return by_numbers(t_, choice_, cells, slope, slack, gap, enough, end, o_.finer < std::numeric_limits<int64_t>::max(), [this](Part& part) { return solved(part); });
+        };
+    }
+
     // By a table of more totals than a long table allows. True when no plan is better.
     bool by_wide_totals(double counted) {
         if (!(answer_.slope > 0) || spent()) return false;
@@ -245,20 +253,7 @@ class Solve {
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
     void combine(int64_t every, double enough) {
         const Sample sample = sampled(every);
-        if (sample.cut) return;
-        const Closer closer(sample.cells, answer_.slope, slack_, end_);
-        std::vector<Cell> filled = moves_;
-        double gap = answer_.gap;
-        closer.run(sample.critical, moves_, answer_.gap, enough);
-        if (answer_.gap <= enough) return;
-        try {
-            Filler(sample.cells, answer_.slope, slack_, end_).run(filled, gap);
-            closer.polish(filled, gap, enough);
-        } catch (const Late&) {   // the next look at the clock ends the search as well
-        }
-        if (!(gap < answer_.gap)) return;
-        answer_.gap = gap;
-        moves_ = std::move(filled);
+        if (!sample.cut) combined(sample.cells, sample.critical, answer_.slope, slack_, moves_, answer_.gap, enough, end_);
     }
 
     // Every deviation of use of a row outside the table of this level costs at least this much. Where the bracket begins at zero, a dearer
@@ -346,6 +341,7 @@ class Solve {
         look_far(level);
         if (done(search(kNear, kFew << 3, tiny, true))) return true;
         const bool few = t_.n < kWalk;
+        if (few && o_.depth < kDeep && done(closed(by_counts(), counted))) return true;
         if (few && done(closed(residual, counted))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
         if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
