@@ -38,6 +38,25 @@ struct CoreResult {
     std::vector<int64_t> cells;
 };
 
+// Takes a plan, one option of each row, where it is better than the best found: true then. Options that are no cell have a number below zero.
+// dcost: of a cell, by its option's number.
+template <class Option, class Cost>
+bool take_better(const std::vector<size_t>& plan, const std::vector<Option>& option, const Cost& dcost, double slope, int64_t slack, CoreResult& best) {
+    double value = 0.0;
+    std::vector<int64_t> cells;
+    for (const size_t o : plan) {
+        if (option[o].cell < 0) continue;
+        cells.push_back(option[o].cell);
+        slack -= dcost(o);
+        value += option[o].penalty;
+    }
+    value += slope * static_cast<double>(slack);
+    if (slack < 0 || !(value < best.gap)) return false;
+    best.gap = value;
+    best.cells = std::move(cells);
+    return true;
+}
+
 class CoreSearch {
   public:
     CoreSearch(const CoreTable& table, double slope, int64_t slack, double gap, const Effort& effort)

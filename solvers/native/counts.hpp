@@ -57,14 +57,12 @@ class Counts : private CountsPlan {
         : CountsPlan(cells, levels.of_cell, levels.of_none, static_cast<int32_t>(levels.cost.size()), slope, slack, end), cost_(levels.cost), solve_(solve), end_(end) {}
 
     // Lower the gap of `best` (whose cells are numbers of the cells); complete when no plan is better by more than `within`.
-    void run(CoreResult& best, double within, double end) {
+    void run(CoreResult& best, double within) {
         std::priority_queue<Node> open;
         open.push({0.0, {}});
-        double left = kInfinity;   // the least bound of what stays open
-        int64_t parts = 0;
         while (!open.empty() && open.top().bound < best.gap - within) {
             Node node = open.top();
-            if (looked_ > kLooked || parts > kOpen || past(end)) return;
+            if (looked_ > kLooked || past(end_)) return;
             open.pop();
             if (!bound(node.bounds, best.gap - within, best.gap)) return;
             node.bound = value_;
@@ -77,15 +75,13 @@ class Counts : private CountsPlan {
                 before = best.gap;
                 shut = finished(node, best, within);
             }
-            if (shut) continue;
-            ++parts;
-            left = std::min(left, node.bound);
+            if (!shut && node.bound < best.gap - within) return;   // it stays open, and no others make a proof
         }
-        best.complete = !(left < best.gap - within);
+        best.complete = true;
     }
 
   private:
-    static constexpr int64_t kLooked = 1 << 25, kOpen = 0;
+    static constexpr int64_t kLooked = 1 << 25;   // options
     static constexpr int kAgain = 2, kRaised = 4;
     static constexpr size_t kFixed = 12;
     static constexpr double kWhole = 1e-7;
@@ -348,20 +344,7 @@ class Counts : private CountsPlan {
 
     // True where the plan is better than the best one.
     bool take(const std::vector<size_t>& at, CoreResult& best) const {
-        int64_t room = slack_;
-        double value = 0.0;
-        std::vector<int64_t> cells;
-        for (const size_t o : at) {
-            if (option_[o].cell < 0) continue;
-            cells.push_back(option_[o].cell);
-            room -= option_[o].dcost;
-            value += option_[o].penalty;
-        }
-        value += slope_ * static_cast<double>(room);
-        if (room < 0 || !(value < best.gap)) return false;
-        best.gap = value;
-        best.cells = std::move(cells);
-        return true;
+        return take_better(at, option_, [&](size_t o) { return option_[o].dcost; }, slope_, slack_, best);
     }
 
     const std::vector<int64_t>& cost_;
@@ -385,7 +368,7 @@ inline CoreResult by_numbers(const Table& table, const uint8_t* choice, const st
     const CostLevels levels(cells, base, equal);
     if (!levels.narrow || !(slope > 0)) return found;
     try {
-        Counts(cells, levels, slope, slack, end, solve).run(found, enough, end);
+        Counts(cells, levels, slope, slack, end, solve).run(found, enough);
     } catch (const Late&) {   // what was found stays
     }
     return found;

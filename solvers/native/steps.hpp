@@ -288,19 +288,7 @@ class Steps : private StepBound {
     void take(const std::vector<size_t>& options, CoreResult& best) const {
         std::vector<size_t> at = at_;
         for (const size_t o : options) at[static_cast<size_t>(std::upper_bound(start_.begin(), start_.end(), o) - start_.begin()) - 1] = o;
-        int64_t room = slack_;
-        double value = 0.0;
-        std::vector<int64_t> cells;
-        for (const size_t o : at) {
-            if (option_[o].cell < 0) continue;
-            cells.push_back(option_[o].cell);
-            room -= cells_[static_cast<size_t>(option_[o].cell)].dcost;
-            value += option_[o].penalty;
-        }
-        value += slope_ * static_cast<double>(room);
-        if (room < 0 || !(value < best.gap)) return;
-        best.gap = value;
-        best.cells = std::move(cells);
+        take_better(at, option_, [&](size_t o) { return cells_[static_cast<size_t>(option_[o].cell)].dcost; }, slope_, slack_, best);
     }
 
     const std::vector<Cell>& cells_;
