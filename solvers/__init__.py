@@ -42,8 +42,10 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
 
 def _before(name: str, problem: Problem) -> str | None:
     """The solver that is asked before an exact one that gets slow: one that takes the problem and often proves it."""
+    if capabilities(SOLVERS.get(name)).large == float("inf"):
+        return None
     wanted = features(problem)
-    if wanted.cells <= FEW_CELLS or capabilities(SOLVERS.get(name)).large == float("inf"):
+    if wanted.cells <= FEW_CELLS:
         return None
     able = ((entry, capabilities(entry)) for entry in SOLVERS)
     return next((e.name for e, c in able if c.often and e.available and not c.missing(wanted)), None)

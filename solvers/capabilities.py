@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,15 +111,16 @@ def features(problem: Problem) -> Features:
 
 def _states(problem: Problem) -> float:
     """Choices that forbidden cells and ties leave."""
-    with np.errstate(over="ignore"):
-        if not problem.extremes.forbids:
-            return float(np.exp2(problem.groups * np.log2(problem.k)))
+    if not problem.extremes.forbids:
+        doublings = problem.groups * math.log2(problem.k)
+    else:
         allowed = np.isfinite(problem.loss)
         if problem.tie is not None:
             merged = np.ones((problem.groups, problem.k), bool)
             np.logical_and.at(merged, problem.group_index, allowed)
             allowed = merged
-        return float(np.exp2(np.log2(allowed.sum(axis=1)).sum()))
+        doublings = float(np.log2(allowed.sum(axis=1)).sum())
+    return 2.0**doublings if doublings < sys.float_info.max_exp else math.inf
 
 
 def require_support(name: str, problem: Problem) -> None:
