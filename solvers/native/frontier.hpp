@@ -1,134 +1,15 @@
 // Every budget at once for a large table: the hull steps of all rows, added up by slope (research/05 section 6).
 //
-// With formats by rising rate, format j is a vertex of a row's lower hull when the least slope from any cheaper format
-// into j exceeds the greatest slope from j on to any dearer one (and zero). So the hulls of a block of rows are found
-// without branches, and each step is added to the stretch of slopes it falls into: 2^kShare stretches an octave. Tables
-// that frontier_fast.hpp serves take its way, with slopes of single precision.
+// The hulls of a block of rows are found without branches (frontier_plain.hpp), and each step is added to the stretch of
+// slopes it falls into: 2^kShare stretches an octave. Tables that frontier_fast.hpp serves take its way.
 #pragma once
-
-#include <cstring>
-#include <memory>
 
 #include "frontier256.hpp"
 #include "frontier512.hpp"
+#include "frontier_plain.hpp"
 #include "pass.hpp"
 
 namespace bitwright {
-
-#if !BW_FAST
-constexpr int kShare = 4, kStretches = 256 << kShare;
-#endif
-constexpr int kRows = 128;
-
-struct Stretch {
-    int64_t cost = 0;
-    double loss = 0.0;
-};
-
-struct Whole {
-    std::vector<Stretch> stretch;   // by rising slope
-    double last = 0.0;              // loss of the last vertices
-};
-
-// Steps of up to kRows rows: at[j][i] stretch of the step into format j of row i (or -1), before[j][i] the vertex before.
-template <class T>
-struct Hulls {
-    T loss[16][kRows];
-    float slope[16][kRows];
-    int32_t at[16][kRows], before[16][kRows];
-};
-
-template <class T, int K>
-BW_INLINE void hulls_of(const T* rows, const int* order, const float* inverse, const float* w, int count, Hulls<T>& h) {
-    for (int j = 0; j < K; ++j)
-        for (int i = 0; i < count; ++i) h.loss[j][i] = load(rows + static_cast<int64_t>(i) * K + order[j]);
-    for (int i = 0; i < count; ++i) h.before[1][i] = 0;
-    for (int j = 1; j < K; ++j) {
-        float into[kRows], on[kRows];
-        for (int i = 0; i < count; ++i) into[i] = INFINITY, on[i] = 0.0f;
-        for (int a = 0; a < j; ++a) {
-            const float inv = inverse[16 * a + j];
-            for (int i = 0; i < count; ++i) {
-                const float s = static_cast<float>(h.loss[a][i] - h.loss[j][i]) * inv;
-                into[i] = s < into[i] ? s : into[i];
-            }
-        }
-        for (int b = j + 1; b < K; ++b) {
-            const float inv = inverse[16 * j + b];
-            for (int i = 0; i < count; ++i) {
-                const float s = static_cast<float>(h.loss[j][i] - h.loss[b][i]) * inv;
-                on[i] = s > on[i] ? s : on[i];
-            }
-        }
-        for (int i = 0; i < count; ++i) {
-            const bool vertex = into[i] > on[i];
-            int32_t bits;
-            const float slope = into[i] * w[i];
-            std::memcpy(&bits, &slope, sizeof bits);
-            h.at[j][i] = vertex ? bits >> (23 - kShare) : -1;
-            if (j + 1 < K) h.before[j + 1][i] = vertex ? j : h.before[j][i];
-        }
-    }
-}
-
-template <class T, int K>
-void hulls_plain(const T* r, const int* o, const float* v, const float* w, int c, Hulls<T>& h) {
-    hulls_of<T, K>(r, o, v, w, c, h);
-}
-
-template <class T, int K>
-BW_AVX2 void hulls_avx2(const T* r, const int* o, const float* v, const float* w, int c, Hulls<T>& h) {
-    hulls_of<T, K>(r, o, v, w, c, h);
-}
-
-template <class T>
-using FindHulls = void (*)(const T*, const int*, const float*, const float*, int, Hulls<T>&);
-
-template <class T>
-FindHulls<T> hulls_for(int k) {
-    const bool wide = BW_HAS_AVX2;
-    switch (k) {
-#define BW_CASE(K) \
-    case K: \
-        return wide ? hulls_avx2<T, K> : hulls_plain<T, K>;
-        BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8) BW_CASE(9) BW_CASE(10)
-        BW_CASE(11) BW_CASE(12) BW_CASE(13) BW_CASE(14) BW_CASE(15) BW_CASE(16)
-#undef BW_CASE
-        default: return nullptr;
-    }
-}
-
-template <class T>
-void add_rows(const Table& t, const int* order, double scale, int64_t begin, int64_t end, Whole& out) {
-    const FindHulls<T> find = hulls_for<T>(t.k);
-    const T* loss = static_cast<const T*>(t.loss);
-    int64_t rate[16];
-    float inverse[256] = {}, w[kRows];
-    for (int j = 0; j < t.k; ++j) rate[j] = t.rate[order[j]];
-    for (int a = 0; a < t.k; ++a)
-        for (int b = a + 1; b < t.k; ++b) inverse[16 * a + b] = static_cast<float>(1.0 / static_cast<double>(rate[b] - rate[a]));
-    auto h = std::make_unique<Hulls<T>>();
-    Stretch* stretch = out.stretch.data();
-    for (int64_t at = begin; at < end; at += kRows) {
-        const int count = static_cast<int>(std::min<int64_t>(kRows, end - at));
-        for (int i = 0; i < count; ++i) w[i] = static_cast<float>(scale / static_cast<double>(t.weight(at + i)));
-        find(loss + at * t.k, order, inverse, w, count, *h);
-        double last = 0.0;
-        for (int i = 0; i < count; ++i) {
-            const int j = t.k - 1;
-            last += h->loss[h->at[j][i] >= 0 ? j : h->before[j][i]][i];
-        }
-        for (int j = 1; j < t.k; ++j)
-            for (int i = 0; i < count; ++i) {
-                if (h->at[j][i] < 0) continue;
-                Stretch& s = stretch[h->at[j][i]];
-                const int a = h->before[j][i];
-                s.cost += t.weight(at + i) * (rate[j] - rate[a]);
-                s.loss += static_cast<double>(h->loss[a][i]) - static_cast<double>(h->loss[j][i]);
-            }
-        out.last += last;
-    }
-}
 
 #if BW_FAST
 // Single precision holds rates, sizes and the scale; sums of sizes stay whole in a double for kFlushed rows at least.
@@ -242,21 +123,23 @@ class FastFrontier {
 template <int K>
 void fast_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
     FastFrontier<K> fast(t, order, scale);
+    PlainFrontier<float> plain(t, order, scale);   // of rows before and after whole groups
     const float* loss = static_cast<const float*>(t.loss);
     if (K == 4) {   // from a line of the cache on: a load that crosses two of them takes twice as long
         const auto into = static_cast<int64_t>(reinterpret_cast<uintptr_t>(loss + first * 4) % 64);
         const int64_t head = std::min(last, first + (64 - into) / 16 % 4);
-        add_rows<float>(t, order, scale, first, head, out);
+        plain.add(first, head);
         first = head;
     }
     const int64_t safe = K < 4 ? std::min(last, t.n - 2) : last;   // fewer than 4 formats: floats of the next rows are read as well
     for (int64_t begin = first; begin < last; begin += fast.chunk()) {
         const int64_t end = std::min(last, begin + fast.chunk());
         const int64_t added = fast.add(loss + begin * K, t.size == nullptr ? nullptr : t.size + begin, std::min(end, safe) - begin, out);
-        if (begin + added < end) add_rows<float>(t, order, scale, begin + added, end, out);
+        if (begin + added < end) plain.add(begin + added, end);
         release(t, begin, end);
     }
     fast.finish(out);
+    plain.finish(out);
 }
 
 inline void fast_rows_of(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
@@ -270,14 +153,16 @@ inline void fast_rows_of(const Table& t, const int* order, double scale, int64_t
 }
 #endif
 
-inline void plain_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
+template <class T>
+void plain_rows(const Table& t, const int* order, double scale, int64_t first, int64_t last, Whole& out) {
     constexpr int64_t chunk = 1 << 17;
+    PlainFrontier<T> plain(t, order, scale);
     for (int64_t begin = first; begin < last; begin += chunk) {
         const int64_t end = std::min(last, begin + chunk);
-        if (t.single) add_rows<float>(t, order, scale, begin, end, out);
-        else add_rows<double>(t, order, scale, begin, end, out);
+        plain.add(begin, end);
         release(t, begin, end);
     }
+    plain.finish(out);
 }
 
 // Formats by rising rate (all different), at most 16; every loss finite, every size positive (one_size: all of them, or the
@@ -291,7 +176,8 @@ inline Whole whole_frontier(const Table& t, const int* order, double scale, int 
 #if BW_FAST
         if (fast_frontier(t, scale)) return fast_rows_of(t, order, scale, first, last, out);
 #endif
-        plain_rows(t, order, scale, first, last, out);
+        if (t.single) plain_rows<float>(t, order, scale, first, last, out);
+        else plain_rows<double>(t, order, scale, first, last, out);
     });
     for (int me = 1; me < threads; ++me) {
         for (int q = 0; q < kStretches; ++q) {

@@ -1,32 +1,17 @@
 // The hull slopes of frontier.hpp for up to 8 formats in single precision: how they are found, and how they are added up.
-//
-// Formats by rising rate; the slope of a row's hull over the interval from format j - 1 to format j is
-//
-//     t_j = min over a < j of max over b >= j of s(a, b),   s(a, b) = (loss_a - loss_b) / (rate_b - rate_a)
-//
-// (the minmax formula of isotonic regression, Robertson, Wright, Dykstra 1988, section 1.4), or 0 where that is negative. So each row adds
-// (rate_j - rate_{j-1}) * size to the cost of t_j's stretch and t_j times that to its loss, with nothing to branch on.
-//
-// Only a, b at most kWindow apart are looked at first. Over a piece of the hull that long or shorter this is t_j itself; over a longer one,
-// of slope t, its first value is at most t (the piece lies below its chord from where it begins) and its last at least t. So where the
-// values never rise from one format to the next they are the slopes; a row where they do, or where one is negative, is done in full.
+// As in frontier_plain.hpp; here a row with a negative value is done in full too, and additions are written in turns with what finds slopes.
 #pragma once
 
 #include <vector>
 
 #include "fast.hpp"
-#include "table.hpp"
+#include "frontier_plain.hpp"
 
 #if BW_FAST
 namespace bitwright {
 
-constexpr int kShare = 4;                  // 2^kShare stretches an octave: the leading bits of the slope, a float
-constexpr int kShift = 23 - kShare;
-constexpr int kStretches = 256 << kShare;
-constexpr int kTable = kStretches + 136;   // not a multiple of a page: tables would share their lines of the cache
-
 template <int K>
-constexpr int kWindow = K > 5 ? 3 : K - 1;
+constexpr int kWindow = K > 5 ? kReach : K - 1;
 
 // What a row adds to a stretch: a code of its slope; of sizes that are small multiples of their divisor the size times that code, with the size
 // above it; of any others a Pair.

@@ -220,12 +220,13 @@ def test_sums_of_small_sizes_reach_their_limit(saves: float, more: int) -> None:
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("family", "k"), [("groups", 4), ("groups", 3), ("hetero", 5), ("hetero", 7), ("hetero", 8), ("oddsize", 12)]
+    ("family", "k"),
+    [("groups", 4), ("groups", 3), ("hetero", 5), ("hetero", 7), ("hetero", 8), ("oddsize", 12), ("groups", 10)],
 )
 def test_the_long_frontier_is_part_of_the_whole_one(
     family: str, k: int, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = k if k in RATES else 8
+    of = k if k in RATES else 8 if k < 8 else 12
     one = instance(family, 6_003, of, 2, dtype=dtype)  # not a whole number of vectors, formats in any order
     bits, shuffled = one.resources[0], np.random.default_rng(k).permutation(of)[:k]
     assert bits.rate is not None
@@ -253,3 +254,49 @@ def test_the_long_frontier_is_part_of_the_whole_one(
         assert verify(moved, solution.choice, solution.certificate).ok
         assert solution.loss == pytest.approx(whole.at(value).loss, rel=1e-9)
         assert ours.bound(value) <= solution.loss
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("unit", [1e-80, 1e-50, 1e60])
+def test_a_long_frontier_keeps_its_points_in_any_unit_of_loss(unit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Differences that single precision cannot hold were slopes of 0, and the frontier one point."""
+    monkeypatch.setattr(long_frontier, "LONG", 0)
+    one = instance("hetero", 3_000, 12, 1)
+    usual, moved = frontier(one), frontier(Problem(one.loss * unit, one.resources, one.limits))
+    assert len(usual) > 100
+    assert moved.cost.tolist() == usual.cost.tolist()
+    assert moved.loss == pytest.approx(usual.loss * unit, rel=1e-6)
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@given(
+    kind=st.sampled_from(["noise", "any", "few", "equal", "alike"]),
+    k=st.integers(2, 16),
+    even=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_stretches_of_double_precision_are_those_of_numpy(kind: str, k: int, even: bool, seed: int) -> None:
+    """Any number of formats: costs of rows whose slopes lie within stretches exactly, all that is saved closely."""
+    n, rng = 131, np.random.default_rng(seed)
+    loss = _rows(kind, n, k, rng)
+    size = np.full(n, 2**40) if even else rng.integers(1, 2**44, n)
+    rate = np.cumsum(rng.integers(1, 40, k))
+    order = np.arange(k, dtype=np.int32)
+    scale = float(size.mean())
+    found = native.frontier(loss, order, size=size, rate=rate, sizes=compact_bits(size, rate).sizes, scale=scale)
+    best = np.full((n, k), np.inf)
+    for a in range(k - 1):
+        after = [(loss[:, a] - loss[:, b]) / float(rate[b] - rate[a]) for b in range(a + 1, k)]
+        most = np.maximum.accumulate(np.stack(after)[::-1], axis=0)[::-1]
+        best[:, a + 1 :] = np.minimum(best[:, a + 1 :], most.T)
+    slopes = best[:, 1:].clip(min=0)
+    steps = np.diff(rate)
+    edges = slopes * scale / size[:, None]
+    least, top = (np.float32(edges * (1 + side * 2.0**-20)).view(np.int32) >> 19 for side in (-1, 1))
+    assert found.saved.sum() == pytest.approx((slopes * steps)[top >= 16].sum(), rel=native.SINGLE)
+    sure, amount = (least == top) & (top >= 16), size[:, None] * steps
+    cost = np.zeros_like(found.cost)
+    np.add.at(cost, top[sure], amount[sure])
+    assert (found.cost >= cost).all()
+    assert int(found.cost.sum()) == int(amount[top >= 16].sum())
+    assert found.last == pytest.approx(loss.min(axis=1).sum(), abs=1e-14 * np.abs(loss).sum())
