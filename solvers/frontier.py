@@ -211,8 +211,12 @@ def _long_uniform(problem: Problem, points: long_frontier.Points) -> tuple[Unifo
     resource = problem.resource(problem.limits[0].resource)
     assert resource.rate is not None
     names = problem.format_names or tuple(str(j) for j in range(problem.k))
-    total = resource.sizes.total
-    return tuple(Uniform(j, names[j], total * int(r), float(points.uniform[j])) for j, r in enumerate(resource.rate))
+    total, losses = resource.sizes.total, points.uniform
+    return tuple(
+        Uniform(j, names[j], total * int(r), float(losses[j]))
+        for j, r in enumerate(resource.rate)
+        if np.isfinite(losses[j])
+    )
 
 
 def draw(found: Frontier, path: str) -> None:

@@ -43,7 +43,7 @@ class Points:
 
     @cached_property
     def uniform(self) -> NDArray[np.float64]:
-        """(k,) loss of each uniform plan: one more pass, when they are asked for."""
+        """(k,) loss of each uniform plan (inf: forbidden): one more pass, when they are asked for."""
         return native.uniform_losses(self.problem.loss, stream.in_files(self.problem))
 
     def segment(self, value: int | float) -> int:
@@ -73,13 +73,12 @@ class Points:
 
 
 def serves(problem: Problem) -> bool:
-    """Whether the pass takes the problem: what `stream` takes, all formats allowed, different rates, positive sizes."""
+    """Whether the pass takes the problem: what `stream` takes, two rates or more, positive sizes."""
     if problem.n < LONG or not 2 <= problem.k <= MOST_FORMATS or not stream.streams(problem):
         return False
     resource = problem.resource(problem.limits[0].resource)
     assert resource.rate is not None
-    distinct = len(np.unique(resource.rate)) == problem.k
-    return distinct and resource.sizes.least > 0 and not problem.extremes.forbids
+    return len(np.unique(resource.rate)) > 1 and resource.sizes.least > 0
 
 
 def points(problem: Problem) -> Points:
@@ -96,12 +95,13 @@ def points(problem: Problem) -> Points:
         rate=resource.rate,
         sizes=resource.sizes,
         scale=1 / usual if usual > 0 else 1.0,
+        plain=not problem.extremes.forbids and len(np.unique(resource.rate)) == problem.k,
         mapped=stream.in_files(problem),
         threads=stream.threads(problem),
     )
     used = np.flatnonzero(found.cost)[::-1]
     step, saved = found.cost[used], found.saved[used]
-    first = resource.sizes.total * int(resource.rate[order[0]])
+    first = resource.sizes.total * int(resource.rate[order[0]]) + found.forced
     # Summed from the smallest loss upward, so that small losses keep their relative precision.
     loss = np.append(0.0, np.cumsum(saved[::-1]))[::-1] + found.last
     return Points(

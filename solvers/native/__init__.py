@@ -54,7 +54,7 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bw_solve_table.restype = i32
     found.bw_frontier.argtypes = [
-        pointer, i32, i64, i32, pointer, i64, i64, i64, pointer, pointer, real, i32, i32, _INTS, _REALS, _REALS,
+        pointer, i32, i64, i32, pointer, i64, i64, i64, pointer, pointer, i32, real, i32, i32, _INTS, _REALS, _REALS,
     ]  # fmt: skip
     found.bw_frontier.restype = i32
     found.bw_looks_left.argtypes, found.bw_looks_left.restype = [i64], i64
@@ -171,13 +171,14 @@ class Slopes:
     """cost, saved: of the hull steps of all rows in each stretch of slopes, by rising slope.
 
     edge: (m + 1,) slopes between the stretches; last: loss of the last vertices. Slopes, and what they save, are right
-    to a share SINGLE; costs are exact.
+    to a share SINGLE; costs are exact. forced: of steps that every plan takes, since what is before them is forbidden.
     """
 
     cost: NDArray[np.int64]
     saved: NDArray[np.float64]
     edge: NDArray[np.float64]
     last: float
+    forced: int
 
 
 #: A slope of single precision is a difference times an inverse, three roundings of 2^-24; it errs twice: in what it
@@ -193,10 +194,13 @@ def frontier(
     rate: NDArray[np.int64],
     sizes: Sizes,
     scale: float,
+    plain: bool = True,
     mapped: bool = False,
     threads: int = 1,
 ) -> Slopes:
     """Hull steps of a whole table by slope, in one pass. order: formats by rising rate; scale: brings slopes near 1.
+
+    plain: no loss is infinite, and no two rates are equal.
 
     Raises OutOfResources when memory ran out, Unsupported without the library.
     """
@@ -210,14 +214,16 @@ def frontier(
     failed = native.bw_frontier(
         loss.ctypes.data, int(loss.dtype == np.float32), n, k, None if wide is None else wide.ctypes.data,
         sizes.most, min(sizes.total, 2**63 - 1), sizes.divisor, rate.ctypes.data, order.ctypes.data,
-        scale, int(mapped), threads, cost, saved, last,
+        int(plain), scale, int(mapped), threads, cost, saved, last,
     )  # fmt: skip
     if failed:
         raise OutOfResources("memory ran out in the frontier", got=f"{n} units, {k} formats")
     # A stretch is the leading bits of a float.
     bits = (np.arange(stretches + 1, dtype=np.uint32) << np.uint32(23 - native.bw_share())).clip(max=0x7F800000)
     edge = bits.view(np.float32).astype(np.float64) / scale
-    return Slopes(cost, saved, edge, float(last[0]))
+    infinite = np.isinf(edge[:-1])
+    forced, cost[infinite] = int(cost[infinite].sum()), 0
+    return Slopes(cost, saved, edge, float(last[0]), forced)
 
 
 def uniform_losses(loss: NDArray[Any], mapped: bool = False) -> NDArray[np.float64]:

@@ -10,6 +10,9 @@
 // Only a, b at most a window apart are looked at first. Over a piece of the hull that long or shorter this is t_j itself; over a longer one,
 // of slope t, its first value is at most t (the piece lies below its chord from where it begins) and its last at least t. So where the
 // values never rise from one format to the next they are the slopes; a row where they do is done in full. (Both hold of max(0, value) too.)
+//
+// Formats of one rate are one format here, of the lesser loss. A forbidden format's loss is infinite: slopes from it are too, and their steps are
+// taken by every plan; slopes to it are negative, and between two of them there is none (not a number, which no comparison takes).
 #pragma once
 
 #include <memory>
@@ -25,6 +28,7 @@ constexpr int kShift = 23 - kShare;
 constexpr int kStretches = 256 << kShare;
 constexpr int kTable = kStretches + 136;   // not a multiple of a page: tables would share their lines of the cache
 
+constexpr int kInfinite = 255 << kShare;   // the stretch of infinite slopes
 constexpr int kReach = 3;                  // the window
 
 struct Stretch {
@@ -100,9 +104,10 @@ BW_INLINE void transpose(Four<T>* r) {
     }
 }
 
-// rank: of each format by rising rate.
+// column: of each format.
 template <class T>
-BW_INLINE void take_losses(const T* loss, int count, int k, const int* rank, T lift, HullRows<T>& h) {
+BW_INLINE void take_losses(const T* loss, int count, int k, const int* column, T lift, HullRows<T>& h) {
+    for (int j = 0; j < k; ++j) std::fill_n(h.loss[column[j]], kRows, std::numeric_limits<T>::infinity());
     int i = 0;
     for (; k >= 4 && i + 4 <= count; i += 4, loss += 4 * k) {
         for (int j = 0; j < k; j += 4) {
@@ -110,11 +115,16 @@ BW_INLINE void take_losses(const T* loss, int count, int k, const int* rank, T l
             Four<T> r[4];
             for (int p = 0; p < 4; ++p) r[p] = vector_at<Four<T>>(loss + p * k + j) * lift;
             transpose<T>(r);
-            for (int p = 0; p < 4; ++p) std::memcpy(h.loss[rank[j + p]] + i, &r[p], sizeof r[p]);
+            for (int p = 0; p < 4; ++p) {
+                T* to = h.loss[column[j + p]] + i;
+                const auto held = vector_at<Four<T>>(to);
+                r[p] = r[p] < held ? r[p] : held;
+                std::memcpy(to, &r[p], sizeof r[p]);
+            }
         }
     }
     for (; i < count; ++i, loss += k)
-        for (int j = 0; j < k; ++j) h.loss[rank[j]][i] = load(loss + j) * lift;
+        for (int j = 0; j < k; ++j) h.loss[column[j]][i] = std::min(h.loss[column[j]][i], static_cast<T>(load(loss + j) * lift));
 }
 
 // Slopes of some rows with formats in the window alone; returns whether they never rise from one format to the next, in each row.
@@ -202,9 +212,13 @@ class PlainFrontier {
         const double most = t.single ? 120.0 : 1000.0;
         lift_ = static_cast<T>(std::exp2(std::clamp(std::rint(std::log2(scale / mean)), -most, most)));
         share_ = scale / static_cast<double>(lift_);
-        for (int j = 0; j < t.k; ++j) rate_[j] = t.rate[order[j]], rank_[order[j]] = j;
-        for (int a = 0; a < t.k; ++a)
-            for (int b = a + 1; b < t.k; ++b) inverse_[a][b] = static_cast<float>(1.0 / static_cast<double>(rate_[b] - rate_[a]));
+        for (int j = 0; j < t.k; ++j) {
+            const int64_t rate = t.rate[order[j]];
+            if (j == 0 || rate > rate_[k_ - 1]) rate_[k_++] = rate;
+            column_[order[j]] = k_ - 1;
+        }
+        for (int a = 0; a < k_; ++a)
+            for (int b = a + 1; b < k_; ++b) inverse_[a][b] = static_cast<float>(1.0 / static_cast<double>(rate_[b] - rate_[a]));
         std::fill_n(rows_->size, kRows, t.one_size);
         std::fill_n(rows_->share, kRows, static_cast<float>(share_ / static_cast<double>(t.one_size)));
     }
@@ -213,12 +227,12 @@ class PlainFrontier {
 
     void finish(Whole& out) const {
         out.last += ((last_[0] + last_[1]) + (last_[2] + last_[3])) / static_cast<double>(lift_);
-        for (int j = 1; j < t_.k; ++j) {
+        for (int j = 1; j < k_; ++j) {
             const int64_t step = rate_[j] - rate_[j - 1];
             for (int q = 1 << kShare; q < kStretches; ++q) {   // below: no slope, or one next to none
                 const Sum& s = sums_[j * kTable + q];
                 out.stretch[q].cost += s.size * step;
-                out.stretch[q].loss += s.slope * static_cast<double>(step) / static_cast<double>(lift_);
+                if (q < kInfinite) out.stretch[q].loss += s.slope * static_cast<double>(step) / static_cast<double>(lift_);
             }
         }
     }
@@ -228,14 +242,14 @@ class PlainFrontier {
         HullRows<T>& h = *rows_;
         for (int64_t at = begin; at < end; at += kRows) {
             const int count = static_cast<int>(std::min<int64_t>(kRows, end - at));
-            take_losses(static_cast<const T*>(t_.loss) + at * t_.k, count, t_.k, rank_, lift_, h);
+            take_losses(static_cast<const T*>(t_.loss) + at * t_.k, count, t_.k, column_, lift_, h);
             for (int i = 0; t_.size != nullptr && i < count; ++i) {
                 h.size[i] = load(t_.size + at + i);
                 h.share[i] = static_cast<float>(share_ / static_cast<double>(h.size[i]));
             }
-            find_slopes(h, count, t_.k, inverse_);
+            find_slopes(h, count, k_, inverse_);
             for (int i = 0; i < count; ++i) last_[i % 4] += static_cast<double>(h.least[i]);
-            add_slopes(h, count, t_.k, sums_.data());
+            add_slopes(h, count, k_, sums_.data());
         }
     }
 
@@ -244,8 +258,9 @@ class PlainFrontier {
     Table t_;
     T lift_;         // the power of two
     double share_;   // over the size of a row
+    int k_ = 0;              // different rates
     int64_t rate_[16] = {};
-    int rank_[16] = {};
+    int column_[16] = {};
     Inverses16 inverse_ = {};
     bool wide_ = BW_HAS_AVX2;
     std::unique_ptr<HullRows<T>> rows_ = std::make_unique<HullRows<T>>();

@@ -257,6 +257,36 @@ def test_the_long_frontier_is_part_of_the_whole_one(
 
 
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [2, 3, 4, 7, 8, 12])
+def test_a_long_frontier_takes_forbidden_formats_and_equal_rates(
+    k: int, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(k)
+    one = instance("hetero", 4_001, 12, 3, dtype=dtype)
+    loss, bits = one.loss[:, rng.permutation(12)[:k]].copy(), one.resources[0]
+    loss[rng.random(loss.shape) < 0.3] = np.inf
+    rows = np.isinf(loss).all(axis=1)
+    loss[rows, rng.integers(0, k, rows.sum())] = 1.0
+    rate = np.concatenate([[16, 32], rng.integers(16, 24, k - 2)])
+    one = Problem(loss, (compact_bits(bits.size, rng.permutation(rate)),), (Limit("bits", 0),))
+    whole = frontier(one)
+    monkeypatch.setattr(long_frontier, "LONG", 0)
+    ours = frontier(one)
+    assert ours.long is not None
+    assert (ours.cost[0], ours.cost[-1]) == (whole.cost[0], whole.cost[-1])
+    for cost, least in zip(ours.cost.tolist(), ours.loss.tolist(), strict=True):
+        hair = native.SINGLE * (whole.bound(cost) - float(whole.loss[-1])) + 1e-12 * least
+        assert whole.bound(cost) - hair <= least <= whole.bound(cost) * (1 + 1e-6)
+        assert whole.bound(cost) * 0.99 <= ours.bound(cost) <= whole.bound(cost) * (1 + 1e-13)
+    assert [u.cost for u in ours.uniform] == [u.cost for u in whole.uniform]
+    value = int(ours.cost[len(ours) // 2])
+    solution = ours.at(value)
+    assert verify(one.with_limit("bits", value), solution.choice, solution.certificate).ok
+    assert ours.bound(value) <= solution.loss
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 @pytest.mark.parametrize("unit", [1e-80, 1e-50, 1e60])
 def test_a_long_frontier_keeps_its_points_in_any_unit_of_loss(unit: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Differences that single precision cannot hold were slopes of 0, and the frontier one point."""
