@@ -57,6 +57,7 @@ def library() -> ctypes.CDLL | None:
         pointer, i32, i64, i32, pointer, i64, i64, i64, pointer, pointer, i32, real, i32, i32, _INTS, _REALS, _REALS,
     ]  # fmt: skip
     found.bw_frontier.restype = i32
+    found.bw_purse_spent.argtypes, found.bw_purse_spent.restype = [], real
     found.bw_looks_left.argtypes, found.bw_looks_left.restype = [i64], i64
     found.bw_uniform.argtypes = [pointer, i32, i64, i32, i32, _REALS]
     found.bw_uniform.restype = None

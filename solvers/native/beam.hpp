@@ -67,7 +67,7 @@ class Beam {
     }
 
   private:
-    static constexpr int64_t kStates = 1 << 13;
+    static constexpr int64_t kStates = 1 << 13, kTakes = 40;   // the latter: of the purse, what a state takes
     static constexpr double kBalance = 2;
 
     struct State {
@@ -100,6 +100,7 @@ class Beam {
             }
         }
         best.work += static_cast<int64_t>(states_.size() * (row.end - row.begin + 1));
+        spend(static_cast<int64_t>(states_.size() * (row.end - row.begin + 1)) + most, kTakes);
         states_.clear();
         for (State n : next_) {
             if (!(n.value < best.gap)) continue;

@@ -136,7 +136,8 @@ class Branch {
         node.bound = value;
         slope_at_ = 0.0;
         for (const Step& s : steps_) {
-            if ((++result_.work & (kLook - 1)) == 0) watch_.look();
+            ++result_.work;
+            watch_.step(kTakes);
             if (is_fixed_[s.row]) continue;
             if (s.dcost <= room) {
                 room -= s.dcost;
@@ -225,7 +226,7 @@ class Branch {
         return found;
     }
 
-    static constexpr int64_t kVain = 48, kLook = 1 << 16;   // the latter: steps looked at between two looks at the clock
+    static constexpr int64_t kVain = 48, kTakes = 2;   // the latter: of the purse, what a step takes
     static constexpr int64_t kLeftOpen = 1, kPart = 16;   // parts left open; what one takes, in steps looked at for each option
     // States and work of the search of one branch; what a state costs, in steps looked at.
     static constexpr int64_t kStates = 1 << 9, kWork = 1 << 15, kDearer = 4;

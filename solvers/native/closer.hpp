@@ -64,6 +64,7 @@ class Closer {
 
   private:
     static constexpr size_t kCells = 256, kSwapped = 32;
+    static constexpr int64_t kTakes = 175;   // of the purse, what a sum takes
 
     struct Sum {
         int64_t cost;
@@ -140,6 +141,7 @@ class Closer {
                 if (cells[a].row != cells[b].row)
                     sums.push_back({cells[a].dcost + cells[b].dcost, cells[a].penalty + cells[b].penalty, a, b});
         }
+        spend(static_cast<int64_t>(sums.size()), kTakes);
         std::vector<Sum> kept;
         double least = kInfinity;
         for (const CostKey& key : by_cost(sums, end_)) {   // of equal costs the last one kept has the least loss

@@ -81,6 +81,7 @@ class CoreSearch {
   private:
     static constexpr double kSeconds = 5e-8;   // for each state that is expanded
     static constexpr int64_t kLook = 1 << 14;  // states expanded between two looks at the clock
+    static constexpr int64_t kTakes = 190;     // of the purse, what a state takes
 
     void search() {
         bounds();
@@ -149,6 +150,7 @@ class CoreSearch {
         const bool last = t + 1 == table_.rows;
         const double least = least_[t + 1], up = std::min(slope_, up_[t + 1]), down = down_[t + 1];
         double best_loss = kInfinity;
+        const int64_t before = result_.work;
         for (;;) {
             Head* pick = nullptr;
             int64_t cost = 0;
@@ -190,6 +192,7 @@ class CoreSearch {
             next_cell_.push_back(static_cast<int32_t>(pick->cell));
             next_bound_.push_back(bound);
         }
+        spend(result_.work - before, kTakes);
     }
 
     // Beam: the states of least bound; nothing found later is then a proof.

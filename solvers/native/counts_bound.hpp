@@ -137,6 +137,7 @@ class CountsBound {
     static constexpr double kBox = 4, kWiden = 16, kWidest = 1e9, kClose = 1e-4;
     static constexpr size_t kPlans = 1 << 10;
     static constexpr int64_t kDearer = 2;   // numbers of a plan that are looked at for one option
+    static constexpr int64_t kTakes = 5;   // of the purse, what such a number takes
 
     struct Plan {
         double penalty;
@@ -212,6 +213,7 @@ class CountsBound {
                 }
             }
             looked_ += static_cast<int64_t>(p * width) / kDearer;
+            spend(static_cast<int64_t>((p + 2 * width) * width), kTakes);
             if (!(least < -1e-13) || pivots == kPivots * width) break;
             for (size_t r = 0; r < width; ++r) {
                 const double* row = &inverse[r * width];

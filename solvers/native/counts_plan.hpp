@@ -39,6 +39,7 @@ class CountsPlan : public CountsBound {
 
   private:
     static constexpr int kExchanges = 64, kPaths = 64;
+    static constexpr int64_t kTakes = 1000, kPairTakes = 10;   // of the purse: a move, a pair of moves
     static constexpr size_t kListed = 512;   // moves from a level to another that are looked at
     static constexpr double kOver = 4;       // what a cost beyond the limit counts, in prices
 
@@ -54,6 +55,7 @@ class CountsPlan : public CountsBound {
         for (size_t g = 0; g < at.size(); ++g)
             for (size_t o = start_[g]; o < start_[g + 1]; ++o)
                 if (level(o) != level(at[g])) moves.push_back({priced(option_[o]) - priced(option_[at[g]]), {g, o}});
+        spend(static_cast<int64_t>(moves.size()), kTakes);
         std::sort(moves.begin(), moves.end());
         std::vector<char> moved(at.size(), 0);
         for (const auto& [loss, move] : moves) {
@@ -126,6 +128,7 @@ class CountsPlan : public CountsBound {
         const Move *one = nullptr, *other = nullptr;
         for (auto& [way, moves] : between) {
             const auto mixed = [](const Move& m) { return static_cast<uint64_t>(m.row) * 0x9E3779B97F4A7C15ull; };
+            spend(static_cast<int64_t>(moves.size()), kTakes);
             std::sort(moves.begin(), moves.end(), [&](const Move& a, const Move& b) { return a.loss != b.loss ? a.loss < b.loss : mixed(a) < mixed(b); });
             if (moves.size() > kListed) moves.resize(kListed);
         }
@@ -142,6 +145,7 @@ class CountsPlan : public CountsBound {
             } else if (from < to) {
                 const auto back = between.find(to * (levels + 1) + from);
                 if (back == between.end()) continue;
+                spend(static_cast<int64_t>(moves.size() * back->second.size()), kPairTakes);
                 for (const Move& m : moves)
                     for (const Move& n : back->second) {
                         if (!(m.loss + n.loss < best)) break;

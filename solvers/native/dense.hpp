@@ -59,6 +59,7 @@ class DenseCore {
         int64_t low, high;   // in steps; empty where high < low
     };
     static constexpr int64_t kStretch = 2048, kLook = 1 << 20;
+    static constexpr int64_t kTakes = 8;   // of the purse, what an addition takes
 
     // Totals after each row from which a better plan can still be reached.
     void measure() {
@@ -97,6 +98,7 @@ class DenseCore {
         for (int64_t begin = b.low; begin <= b.high; begin += kStretch) {
             const int64_t end = std::min(b.high + 1, begin + kStretch);
             ahead -= (end - begin) * (table_.start[t + 1] - table_.start[t] + 1);
+            spend((end - begin) * (table_.start[t + 1] - table_.start[t] + 1), kTakes);
             if (ahead < 0) {
                 if (past(end_at)) return false;
                 ahead = kLook;

@@ -93,6 +93,7 @@ class Halves {
     static constexpr size_t kNearest = 1 << 12;
     static constexpr double kListed = 1 << 13;
     static constexpr int64_t kLook = 1 << 15;   // choices between two looks at the clock
+    static constexpr int64_t kTakes = 40;      // of the purse, what a choice takes that is looked at
     static constexpr int64_t kDearer = 16;   // what listing a choice takes, in choices looked at
     static constexpr int kBins = 256, kSpread = 32;   // places for each choice that is listed
 
@@ -178,6 +179,7 @@ class Halves {
         visit(a, 0, 0, 0.0, path, add);
         int64_t count = static_cast<int64_t>(list.size());
         best.work += (kDearer - 1) * count;
+        spend(count, kDearer * kTakes);
         // One that costs no less and loses no less than another is of no use: so the dearest that fits is the best (of equal costs the last
         // one kept loses least).
         std::vector<Listed> kept;
@@ -207,7 +209,10 @@ class Halves {
         std::vector<size_t> chosen;
         path.clear();
         auto match = [&](int64_t cost, double value) {
-            if (++count % kLook == 0) look();
+            if (++count % kLook == 0) {
+                spend(kLook, kTakes);
+                look();
+            }
             const int64_t room = slack_ - cost;
             const uint64_t p = static_cast<uint64_t>(room >> shift);
             if (((bits[(p >> 6) & mask] >> (p & 63)) & 1) == 0) return;
@@ -223,6 +228,7 @@ class Halves {
         match(0, 0.0);
         visit(b, 0, 0, 0.0, path, match);
         best.work += count;
+        spend(count % kLook, kTakes);
         best.states = std::max(best.states, count);
         if (partner == nullptr) return;
         best.gap = least_gap;

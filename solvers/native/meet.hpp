@@ -51,6 +51,7 @@ class Meet {
 
   private:
     static constexpr double kSeconds = 1e-7;   // for each total that is made
+    static constexpr int64_t kTakes = 40;      // of the purse, what it takes beside its sorting
 
     struct State {
         int64_t cost;
@@ -107,6 +108,7 @@ class Meet {
             }
         }
         made += static_cast<int64_t>(list.states.size() * (row.end - row.begin + 1));
+        spend(static_cast<int64_t>(list.states.size() * (row.end - row.begin + 1)), kTakes);
         list.states.clear();
         if (all.empty()) return;
         double least = kInfinity;

@@ -68,7 +68,7 @@ class Residues {
     static constexpr int64_t kDrop = 64;                    // a cell that leaves less than this part of a divisor is odd
     static constexpr double kWorth = 1 << 14;               // a divisor worth less than this part of the gap tells nothing
     static constexpr size_t kMerged = 1 << 14;
-    static constexpr int64_t kMade = 1 << 19;
+    static constexpr int64_t kMade = 1 << 19, kTakes = 400;   // the latter: of the purse, what a set takes
     static constexpr int64_t kSearched = 8, kBeam = 1 << 20, kLists = 1 << 20, kChoices = 1 << 20, kStates = 1 << 14;
 
     // The divisor of most cells of at most this penalty, from one of them on.
@@ -136,6 +136,7 @@ class Residues {
                 }
             }
             made += static_cast<int64_t>(count * options.size());
+            spend(static_cast<int64_t>(count * options.size()), kTakes);
             if (merged_ && ways.size() > count) merge(ways, count);
             if (merged_ && (ways.size() > kMerged || made > most)) return false;
         }

@@ -49,6 +49,7 @@ class StepBound {
         double u[kMaxFormats + 1];
         int64_t c[kMaxFormats + 1];
         steps_.clear();
+        spend(static_cast<int64_t>(option_.size()), kTakes);
         int64_t room = number - low_;
         const size_t rows = at_.size();
         for (size_t g = 0; g < rows; ++g) {
@@ -114,6 +115,8 @@ class StepBound {
     double level_ = 0.0;   // the price of a step
 
   private:
+    static constexpr int64_t kTakes = 200;   // of the purse, what an option takes
+
     std::vector<Step> steps_;
     Watch watch_;
 };

@@ -61,6 +61,7 @@ class Totals {
   private:
     static constexpr size_t kFirst = 64;
     static constexpr int64_t kFewest = 1 << 11, kWidest = 1 << 14;
+    static constexpr int64_t kTakes = 8;   // of the purse, what an addition takes
 
     struct Group {
         double least;
@@ -81,7 +82,7 @@ class Totals {
                 to_low = std::max(-window, std::min(to_low, low + cells_[q].dcost / step_));
                 to_high = std::min(window, std::max(to_high, high + cells_[q].dcost / step_));
             }
-            const int64_t width = to_high - to_low + 1;
+            const int64_t width = to_high - to_low + 1, before = best.work;
             next.resize(static_cast<size_t>(width));
             std::fill(next.begin(), next.begin() + (low - to_low), kInfinity);
             std::fill(std::copy(now_at.begin(), now_at.end(), next.begin() + (low - to_low)), next.end(), kInfinity);
@@ -94,6 +95,7 @@ class Totals {
                       next.data() + (first - to_low), taken.back().data() + (first - to_low));
                 best.work += last - first + 1;
             }
+            spend(best.work - before + width, kTakes);
             now_at.swap(next);
             low = to_low;
             high = to_high;
