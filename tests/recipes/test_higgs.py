@@ -25,6 +25,7 @@ FORMATS = ("higgs-p2-n32", "higgs-p2-n64", "higgs-p2-n128", "higgs-p2-n256", "hi
 RTN = ("int3-sym-g64", "int4-sym-g128")
 
 
+@pytest.mark.slow
 def test_predictions_come_true_and_plans_beat_rounding_to_nearest(models_dir: Path) -> None:
     source = open_model(str(models_dir / "llama-stdlib"))
     inventory, recipe = inspect(source), find_recipe("higgs")

@@ -67,6 +67,7 @@ def test_counts_scores_and_bytes(bench: Bench, stressed: str, tmp_path: Path) ->
     assert {name: format.name for name, format in checkpoint.formats().items()} == plan.formats()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [2, 3])
 def test_it_beats_uniform_gptq_and_the_plan_by_weight_error(bench: Bench, models_dir: Path, bits: int) -> None:
     """Short form of the table of docs/recipes/slim-llm.md: equal true bytes but for 4 a matrix, one seed.

@@ -334,6 +334,7 @@ def _deep(folder: Path, blocks: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
     """Six more blocks (146 MiB in float32): the peak grows by less than one of them, and stays below the promise."""
     peaks = []

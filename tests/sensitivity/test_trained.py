@@ -15,6 +15,7 @@ from sensitivity.scoring import score
 FORMATS = ("int2-g64", "int3-g64", "int4-g64", "int6-g64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tokens", "low", "high"),
     [("llama-stdlib", 2048, 0.6, 1.5), ("mixtral-stdlib", 1024, 0.5, 2.0), ("vit-digits", 150, 0.3, 3.0)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -105,10 +106,11 @@ def test_the_sieve_settles_only_what_is_certain(
         loss = loss / loss.sum(axis=1, keepdims=True) * 128 if make is not forbidden else loss
     loss = np.ascontiguousarray(loss, np.float32)
     bound = int(size.sum()) * int(rate.min() + 0.3 * (rate.max() - rate.min()))
-    whole = native.solve_table(loss, bound, size=size, rate=rate, full_rows=WHOLE)
+    solved = partial(native.solve_table, loss, bound, size=size, rate=rate, seconds=60)  # no plan of a paused machine
+    whole = solved(full_rows=WHOLE)
     near = (whole.slope * (1 - 2e-3), whole.slope * (1 + 2e-3))  # so narrow that the sieve serves from the first row on
-    got = native.solve_table(loss, bound, size=size, rate=rate, full_rows=0, near=near)
-    two = native.solve_table(loss, bound, size=size, rate=rate, full_rows=0, near=near, threads=2)
+    got = solved(full_rows=0, near=near)
+    two = solved(full_rows=0, near=near, threads=2)
     assert whole.slope > 0
     assert np.array_equal(got.choice, two.choice)
     assert int((size * rate[got.choice]).sum()) == got.cost <= bound

@@ -89,6 +89,7 @@ def test_an_executed_gptq_plan_needs_the_data_of_the_plan(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", QUANTIZERS.names())
 def test_every_quantizer_gives_a_plan_of_an_engine(bench: Bench, llama: str, text: str, quantizer: str) -> None:
     few = {"calibration_tokens": 512, "confirm_tokens": 512, "samples": 1}
