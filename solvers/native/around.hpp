@@ -51,17 +51,41 @@ inline double cost_at(const std::vector<Table>& lists, double slope, Crew& crew,
     return static_cast<double>(std::accumulate(cost.begin(), cost.end(), int64_t{0}));
 }
 
-// The same, estimated from 64 rows of every 64 * `every`, by size.
-inline double cost_near(const std::vector<Table>& lists, double slope, int64_t every) {
+// The same, estimated from 64 rows of every 64 * `every`, by size: each thread looks at a stretch of those of all lists. Sums are of integers, so
+// they are the same for any number of threads.
+inline double cost_near(const std::vector<Table>& lists, double slope, int64_t every, Crew& crew) {
     constexpr int64_t chunk = 64;
-    int64_t cost = 0, weight = 0, whole = 0;
+    const int64_t apart = chunk * every;
+    struct Part {
+        int64_t cost = 0, weight = 0;
+    };
+    std::vector<int64_t> first{0};   // of each list: how many chunks the lists before it have
+    int64_t whole = 0;
     for (const Table& t : lists) {
-        Pass pass(t, nullptr, nullptr, {slope, slope}, t.n, nullptr);
-        Tally sure;
-        for (int64_t begin = 0; begin < t.n; begin += chunk * every) pass.run(begin, std::min(t.n, begin + chunk), sure, sure.rows);
-        cost += sure.cost + cost_of(sure.rows.view(t), slope);
-        weight += sure.weight;
+        first.push_back(first.back() + (t.n + apart - 1) / apart);
         whole += t.total_size;
+    }
+    const int workers = crew.size();
+    std::vector<Part> parts(static_cast<size_t>(workers));
+    crew.share(workers, [&](int me) {
+        const int64_t from = first.back() * me / workers, to = first.back() * (me + 1) / workers;
+        Part sum;
+        for (size_t q = 0; q < lists.size(); ++q) {
+            const Table& t = lists[q];
+            const int64_t begin = std::max(from, first[q]) - first[q], end = std::min(to, first[q + 1]) - first[q];
+            if (begin >= end) continue;
+            Pass pass(t, nullptr, nullptr, {slope, slope}, t.n, nullptr);
+            Tally sure;
+            for (int64_t at = begin * apart; at < end * apart; at += apart) pass.run(at, std::min(t.n, at + chunk), sure, sure.rows);
+            sum.cost += sure.cost + cost_of(sure.rows.view(t), slope);
+            sum.weight += sure.weight;
+        }
+        parts[static_cast<size_t>(me)] = sum;
+    });
+    int64_t cost = 0, weight = 0;
+    for (const Part& part : parts) {
+        cost += part.cost;
+        weight += part.weight;
     }
     return static_cast<double>(cost) * (static_cast<double>(whole) / static_cast<double>(std::max<int64_t>(weight, 1)));
 }
@@ -79,7 +103,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     if (b.high >= 0x1p800 || !(b.low < b.high) || rows == 0) return b;
     const int64_t every = std::clamp<int64_t>(rows / part, 1, thinnest);
     double off = 0.0;
-    const auto cost = [&](double x) { return every > 1 ? cost_near(lists, x, every) + off : cost_at(lists, x, crew, end); };
+    const auto cost = [&](double x) { return every > 1 ? cost_near(lists, x, every, crew) + off : cost_at(lists, x, crew, end); };
     const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
         // Far apart, cost says little: above the steepest steps it does not change at all.

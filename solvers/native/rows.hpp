@@ -43,16 +43,26 @@ class Growing {
     void reserve(int64_t count) {
         if (count <= ready_) return;
         if (count > room_) expect(std::max(count, room_ + room_ / 2 + 1024));
-        const int64_t from = ready_;
-        ready_ = std::min(room_, count + kStep / static_cast<int64_t>(sizeof(T)));
+        const int64_t from = std::exchange(ready_, std::min(room_, count + kStep / static_cast<int64_t>(sizeof(T))));
+        populate(from, ready_);
+    }
+
+    // Addresses for so many, whose memory comes with `populate`: several threads may ask for a stretch each.
+    void claim(int64_t count) {
+        expect(count);
+        ready_ = std::max(ready_, count);
+    }
+
+    // Memory for the elements begin to end, which have addresses.
+    void populate([[maybe_unused]] int64_t begin, [[maybe_unused]] int64_t end) {
 #if defined(__linux__) && defined(MADV_POPULATE_WRITE)
         // Pages of large arrays a few at a time: a fault for each would cost as much as what is written there, and large pages would be
         // cleared and held whole. A kernel that cannot do it maps them as they are touched.
         constexpr uintptr_t page = 4096;
         if (room_ * static_cast<int64_t>(sizeof(T)) < 2 * kStep) return;
-        const uintptr_t begin = reinterpret_cast<uintptr_t>(data_ + from) / page * page;
-        const uintptr_t end = reinterpret_cast<uintptr_t>(data_ + ready_) / page * page;
-        if (end > begin + page) madvise(reinterpret_cast<void*>(begin + page), end - begin - page, MADV_POPULATE_WRITE);
+        const uintptr_t first = reinterpret_cast<uintptr_t>(data_ + begin) / page * page;
+        const uintptr_t last = reinterpret_cast<uintptr_t>(data_ + end) / page * page;
+        if (last > first + page) madvise(reinterpret_cast<void*>(first + page), last - first - page, MADV_POPULATE_WRITE);
 #endif
     }
     T* data() { return data_; }
@@ -87,6 +97,21 @@ struct Rows {
         chosen.expect(count);
     }
 
+    // Addresses for so many rows, and memory for those from `begin` to `end`: as of `Growing`.
+    void claim(const Table& t, int64_t count) {
+        loss.claim(count * t.row_bytes());
+        if (t.size != nullptr) size.claim(count);
+        id.claim(count);
+        chosen.claim(count);
+    }
+
+    void populate(const Table& t, int64_t begin, int64_t end) {
+        loss.populate(begin * t.row_bytes(), end * t.row_bytes());
+        if (t.size != nullptr) size.populate(begin, end);
+        id.populate(begin, end);
+        chosen.populate(begin, end);
+    }
+
     // Room must be reserved.
     void add(const Table& t, int64_t i, uint32_t number) {
         char* to = loss.data() + n * t.row_bytes();
@@ -98,10 +123,11 @@ struct Rows {
         total_size += t.weight(i);
     }
 
-    // Another list's rows, from row `at` on. Room must be reserved.
+    // Another list's rows, from row `at` on. Room must be claimed.
     void put(const Table& t, int64_t at, const Rows& other) {
         const auto count = static_cast<size_t>(other.n);
         if (count == 0) return;
+        populate(t, at, at + other.n);
         std::memcpy(loss.data() + at * t.row_bytes(), other.loss.data(), count * static_cast<size_t>(t.row_bytes()));
         if (t.size != nullptr) std::memcpy(size.data() + at, other.size.data(), count * sizeof(int64_t));
         std::memcpy(id.data() + at, other.id.data(), count * sizeof(uint32_t));
@@ -131,8 +157,8 @@ inline Rows joined(const Table& t, std::vector<Rows>& lists, Crew& crew) {
         all.total_size += list.total_size;
     }
     if (lists.size() == 1) return all;
-    all.reserve(t, all.n);
-    crew.divide(lists.size(), [&](size_t q) {
+    all.claim(t, all.n);
+    crew.divide(lists.size(), [&](size_t q) {   // each thread has its own pages made
         all.put(t, at[q], lists[q]);
         lists[q] = Rows();
     });

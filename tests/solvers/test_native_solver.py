@@ -140,6 +140,23 @@ def test_single_precision_sieve(family: str, k: int) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize(("family", "k"), [("groups", 8), ("hetero", 8), ("hetero", 5)])
+def test_any_number_of_threads_gives_the_same_answer(family: str, k: int) -> None:
+    """Threads share the rows that multipliers are looked for by: more threads than there are lists, too."""
+    one = instance(family, 20_000, k, 5, dtype=np.float32)
+    copies, rng = 40, np.random.default_rng(1)
+    loss = np.tile(one.loss, (copies, 1))
+    loss *= np.exp(0.1 * rng.standard_normal((len(loss), 1), dtype=np.float32))
+    size, rate = np.tile(one.resources[0].size, copies), one.resources[0].rate
+    bound = int(one.limits[0].value) * copies
+    alone = native.solve_table(loss, bound, size=size, rate=rate)
+    for threads in (2, 3, 11):
+        shared = native.solve_table(loss, bound, size=size, rate=rate, threads=threads)
+        assert np.array_equal(alone.choice, shared.choice)
+        assert alone[1:] == shared[1:]
+
+
+@needs_native
 def test_large_problems_take_the_short_cut() -> None:
     problem = instance("hetero", 70_000, 4, 3)
     solution = SOLVER.solve(problem)
