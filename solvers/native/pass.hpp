@@ -90,11 +90,11 @@ class Pass {
     Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, int64_t most, uint8_t* choice)
         : t_(t), id_(id), was_(was), b_(b), most_(most), choice_(choice) {
 #if BW_FAST
-        fast_ = t.single && t.k >= 2 && t.k <= kFastest && BW_HAS_AVX2 && !flushes() && (wide_ || !huge()) &&
+        fast_ = t.single && t.k >= 2 && t.k <= kFastest && BW_HAS_AVX2 && !flushes() &&
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
-        sieve_is_ = fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && !huge() && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
+        sieve_is_ = fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && !(wide_ && huge()) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
 #endif
     }
 
@@ -107,8 +107,8 @@ class Pass {
 #if BW_FAST
         if (fast_) {
             const int64_t last = t_.k < 4 ? std::min(end, t_.n - 1) : end;   // of so few formats the next row is read as well
-            const int64_t lanes = t_.k > 8 || huge() ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
-            if (!fast_run(begin, whole, sums, out)) return false;
+            const int64_t lanes = t_.k > 8 || (wide_ && huge()) ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
+            if (!(huge() && !wide_ ? beside_huge(begin, whole, sums, out) : fast_run(begin, whole, sums, out))) return false;
             begin = whole;
         }
 #endif
@@ -116,8 +116,9 @@ class Pass {
     }
 
   private:
-    // Sizes that only the pass of sixteen rows multiplies. (It serves equal sizes whatever they are.)
-    bool huge() const { return t_.size != nullptr && t_.top_size >= (int64_t{1} << 32); }
+    // Sizes that only the pass of sixteen rows multiplies. (Equal sizes are served whatever they are.)
+    static constexpr int64_t kHuge = int64_t{1} << 32;
+    bool huge() const { return t_.size != nullptr && t_.top_size >= kHuge; }
 
     bool list(int64_t i, uint8_t x, Rows& out) const {
         out.chosen.data()[out.n] = x;
@@ -183,6 +184,20 @@ class Pass {
         sum += _mm_cvtsd_f64(lost);
     }
 
+    // Blocks with a size that is not multiplied go in double precision, and what lies between them as ever.
+    bool beside_huge(int64_t begin, int64_t end, Tally& sums, Rows& out) {
+        for (int64_t at = begin; at < end; at += 512) {
+            const int64_t stop = std::min(end, at + 512);
+            int64_t bits = 0;
+            for (int64_t i = at; i < stop; ++i) bits |= load(t_.size + i);
+            if (bits < kHuge) continue;
+            if (begin < at && !fast_run(begin, at, sums, out)) return false;
+            if (!doubles<float>(at, stop, sums, out)) return false;
+            begin = stop;
+        }
+        return begin == end || fast_run(begin, end, sums, out);
+    }
+
     bool fast_run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
         switch (t_.k) {
 #define BW_CASE(K) \
@@ -202,7 +217,7 @@ class Pass {
         for (int i = 0; i < count; ++i) rate[i] = t_.rate[choice[i]];
         std::nth_element(rate, rate + count / 2, rate + count);
         const double scale = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
-        sieve_is_ = coarse_prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : t_.top_size, b_.low, b_.high, rate[count / 2], sieve_) ? Sieve::kTuned : Sieve::kNone;
+        sieve_is_ = coarse_prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : std::min(t_.top_size, kHuge - 1), b_.low, b_.high, rate[count / 2], sieve_) ? Sieve::kTuned : Sieve::kNone;
     }
 
     template <int K, bool kEqual>

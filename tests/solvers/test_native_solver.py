@@ -157,6 +157,29 @@ def test_any_number_of_threads_gives_the_same_answer(family: str, k: int) -> Non
 
 
 @needs_native
+@pytest.mark.parametrize(("k", "huge"), [(4, 3), (8, 3), (8, 5_000), (3, 40), (12, 40)])
+def test_a_few_sizes_beyond_32_bits_go_beside_the_others(k: int, huge: int) -> None:
+    """AVX2 multiplies sizes of 32 bits. One larger one had the whole table go in double precision: 18 times a read."""
+    one = instance("hetero", 300_000, 12 if k == 3 else k, 6, dtype=np.float32)
+    loss, rate, rng = one.loss[:, :k].copy(), one.resources[0].rate[:k], np.random.default_rng(k)
+    size = one.resources[0].size.copy()
+    large = np.append(rng.choice(len(size), huge - 2, replace=False), [0, len(size) - 1])
+    size[large] = 2**32 + rng.integers(0, 2**34, huge)
+    loss[large] *= (size[large] / one.resources[0].size[large])[:, None]
+    bound = int(size.sum()) * int(rate.min() + 0.4 * (rate.max() - rate.min()))
+    got = native.solve_table(loss, bound, size=size, rate=rate)
+    assert int((size * rate[got.choice]).sum()) == got.cost <= bound
+    price = got.slope * size[:, None] * rate
+    lower = float((loss.astype(np.float64) + price).min(axis=1).sum()) - got.slope * bound
+    scale = abs(got.loss) + got.slope * bound
+    assert got.bound == pytest.approx(lower, abs=1e-12 * scale)
+    assert got.loss == pytest.approx(float(loss[np.arange(len(loss)), got.choice].sum(dtype=np.float64)), rel=1e-12)
+    plain = native.solve_table(loss.astype(np.float64), bound, size=size, rate=rate)
+    assert got.loss == pytest.approx(plain.loss, abs=1e-9 * got.loss)
+    assert np.array_equal(native.solve_table(loss, bound, size=size, rate=rate, threads=2).choice, got.choice)
+
+
+@needs_native
 def test_large_problems_take_the_short_cut() -> None:
     problem = instance("hetero", 70_000, 4, 3)
     solution = SOLVER.solve(problem)
