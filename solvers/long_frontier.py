@@ -95,7 +95,7 @@ def points(problem: Problem) -> Points:
         rate=resource.rate,
         sizes=resource.sizes,
         scale=1 / usual if usual > 0 else 1.0,
-        plain=not problem.extremes.forbids and len(np.unique(resource.rate)) == problem.k,
+        regular=not problem.extremes.forbids and len(np.unique(resource.rate)) == problem.k,
         mapped=stream.in_files(problem),
         threads=stream.threads(problem),
     )

@@ -195,13 +195,13 @@ def frontier(
     rate: NDArray[np.int64],
     sizes: Sizes,
     scale: float,
-    plain: bool = True,
+    regular: bool = True,
     mapped: bool = False,
     threads: int = 1,
 ) -> Slopes:
     """Hull steps of a whole table by slope, in one pass. order: formats by rising rate; scale: brings slopes near 1.
 
-    plain: no loss is infinite, and no two rates are equal.
+    regular: no loss is infinite, and no two rates are equal.
 
     Raises OutOfResources when memory ran out, Unsupported without the library.
     """
@@ -215,7 +215,7 @@ def frontier(
     failed = native.bw_frontier(
         loss.ctypes.data, int(loss.dtype == np.float32), n, k, None if wide is None else wide.ctypes.data,
         sizes.most, min(sizes.total, 2**63 - 1), sizes.divisor, rate.ctypes.data, order.ctypes.data,
-        int(plain), scale, int(mapped), threads, cost, saved, last,
+        int(regular), scale, int(mapped), threads, cost, saved, last,
     )  # fmt: skip
     if failed:
         raise OutOfResources("memory ran out in the frontier", got=f"{n} units, {k} formats")

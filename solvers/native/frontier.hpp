@@ -165,16 +165,16 @@ void plain_rows(const Table& t, const int* order, double scale, int64_t first, i
     plain.finish(out);
 }
 
-// Formats by rising rate, at most 16; every size positive (one_size: all of them, or the largest). plain: every loss is finite and all rates are
+// Formats by rising rate, at most 16; every size positive (one_size: all of them, or the largest). regular: every loss is finite and all rates are
 // different. scale: brings slopes into the range of single precision.
-inline Whole whole_frontier(const Table& t, const int* order, bool plain, double scale, int threads) {
+inline Whole whole_frontier(const Table& t, const int* order, bool regular, double scale, int threads) {
     std::vector<Whole> parts(static_cast<size_t>(threads));
     Crew(threads).share(threads, [&](int me) {
         Whole& out = parts[me];
         out.stretch.resize(kStretches);
         const int64_t first = t.n * me / threads, last = t.n * (me + 1) / threads;
 #if BW_FAST
-        if (plain && fast_frontier(t, scale)) return fast_rows_of(t, order, scale, first, last, out);
+        if (regular && fast_frontier(t, scale)) return fast_rows_of(t, order, scale, first, last, out);
 #endif
         if (t.single) plain_rows<float>(t, order, scale, first, last, out);
         else plain_rows<double>(t, order, scale, first, last, out);

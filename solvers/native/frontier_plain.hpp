@@ -82,26 +82,25 @@ struct alignas(16) Sum {
 // 1 / (rate_b - rate_a), and 0 after the last format.
 using Inverses16 = float[16][16 + kReach];
 
-// Rows of four losses each to columns. (Which lanes move in one instruction depends on their width.)
+// Lanes of two vectors in turns, of their first or their second halves; and those halves one after the other.
+template <class V>
+BW_INLINE V in_turns(const V& a, const V& b, int half) {
+    return half == 0 ? V{a[0], b[0], a[1], b[1]} : V{a[2], b[2], a[3], b[3]};
+}
+template <class V>
+BW_INLINE V halves(const V& a, const V& b, int half) {
+    return half == 0 ? V{a[0], a[1], b[0], b[1]} : V{a[2], a[3], b[2], b[3]};
+}
+
+// Rows of four losses each to columns.
 template <class T>
 BW_INLINE void transpose(Four<T>* r) {
-    using Places = Four<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>;
-    const Four<T> a = r[0], b = r[1], c = r[2], d = r[3];
-    if constexpr (sizeof(T) == 4) {
-        const Four<T> ab = __builtin_shuffle(a, b, Places{0, 4, 1, 5}), cd = __builtin_shuffle(c, d, Places{0, 4, 1, 5});
-        const Four<T> ab2 = __builtin_shuffle(a, b, Places{2, 6, 3, 7}), cd2 = __builtin_shuffle(c, d, Places{2, 6, 3, 7});
-        r[0] = __builtin_shuffle(ab, cd, Places{0, 1, 4, 5});
-        r[1] = __builtin_shuffle(ab, cd, Places{2, 3, 6, 7});
-        r[2] = __builtin_shuffle(ab2, cd2, Places{0, 1, 4, 5});
-        r[3] = __builtin_shuffle(ab2, cd2, Places{2, 3, 6, 7});
-    } else {
-        const Four<T> ab = __builtin_shuffle(a, b, Places{0, 4, 2, 6}), cd = __builtin_shuffle(c, d, Places{0, 4, 2, 6});
-        const Four<T> ab2 = __builtin_shuffle(a, b, Places{1, 5, 3, 7}), cd2 = __builtin_shuffle(c, d, Places{1, 5, 3, 7});
-        r[0] = __builtin_shuffle(ab, cd, Places{0, 1, 4, 5});
-        r[1] = __builtin_shuffle(ab2, cd2, Places{0, 1, 4, 5});
-        r[2] = __builtin_shuffle(ab, cd, Places{2, 3, 6, 7});
-        r[3] = __builtin_shuffle(ab2, cd2, Places{2, 3, 6, 7});
-    }
+    const Four<T> ab0 = in_turns(r[0], r[1], 0), cd0 = in_turns(r[2], r[3], 0);
+    const Four<T> ab1 = in_turns(r[0], r[1], 1), cd1 = in_turns(r[2], r[3], 1);
+    r[0] = halves(ab0, cd0, 0);
+    r[1] = halves(ab0, cd0, 1);
+    r[2] = halves(ab1, cd1, 0);
+    r[3] = halves(ab1, cd1, 1);
 }
 
 // column: of each format.
