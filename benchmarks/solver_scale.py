@@ -50,19 +50,16 @@ def stream(
 
 
 def table(family: str, n: int, k: int, seed: int = 0, block: int = 1 << 20) -> Problem:
-    """Float32; beyond `block` rows, the rows of a shorter table again, each scaled by its own factor."""
-    one = instance(family, min(n, block), k, seed, dtype=np.float32)
-    if n <= block:
-        return one
-    rng, copies = np.random.default_rng(seed), -(-n // block)
-    loss = np.empty((n, k), np.float32)
-    for begin in range(0, n, block):
-        count = min(block, n - begin)
-        factor = rng.random((count, 1), dtype=np.float32) + np.float32(0.5)
-        np.multiply(one.loss[:count], factor, out=loss[begin : begin + count])
-    size = one.resources[0].size
-    assert size is not None
-    size = np.tile(size, copies)[:n]
+    """Float32, every row drawn, `block` of them at a time (the draws take five times the memory of the table)."""
+    loss, size = np.empty((n, k), np.float32), np.empty(n, np.int64)
+    for number, begin in enumerate(range(0, n, block)):
+        rows = slice(begin, min(begin + block, n))
+        drawn = instance(family, rows.stop - begin, k, seed + 1_000_000 * number)
+        drawn_size = drawn.resources[0].size
+        assert drawn_size is not None
+        size[rows] = drawn_size
+        # Losses of an instance add up to one: back to one scale for all blocks.
+        np.multiply(drawn.loss, size[rows].sum(dtype=float), out=loss[rows], casting="unsafe")
     return Problem(loss, (compact_bits(size, RATES[k], 16),), (Limit("bits", int(3.5 * 16 * int(size.sum()))),))
 
 
