@@ -22,8 +22,10 @@ from solvers.base import Deadline
 
 #: Up to here every answer is checked before it is given.
 CHECKED = 1 << 20
-#: Tables from here on are worth a second thread.
+#: Tables from here on are worth more threads, each for so many rows; the lists of rounds.hpp serve no more of them.
 THREADED = 1 << 22
+ROWS_A_THREAD = 1 << 19
+MOST_THREADS = 64
 #: The summed rounding of the pass, as a share of the magnitudes: the bound is lowered by it.
 SUMMED = 1e-14
 
@@ -69,7 +71,9 @@ def run(
 
 def threads(problem: Problem) -> int:
     """Threads worth having for a table of this length."""
-    return min(8, len(os.sched_getaffinity(0))) if problem.n >= THREADED else 1
+    if problem.n < THREADED:
+        return 1
+    return min(MOST_THREADS, problem.n // ROWS_A_THREAD, len(os.sched_getaffinity(0)))
 
 
 def in_files(problem: Problem) -> bool:

@@ -25,7 +25,7 @@ class Rounds {
     Rounds(const Table& t, double ratio, double deviation, double widest, uint64_t turn, int64_t least, Crew& crew, uint8_t* choice, double end)
         : t_(t), ratio_(ratio), deviation_(deviation), widest_(widest), turn_(turn), least_(least), crew_(crew), choice_(choice), end_(end),
           part_(kPart * std::clamp<int64_t>(t.n / (kLots * kPart * kParts), 1, kWidest)), stretches_(t.n / (part_ * kParts)),
-          lists_(static_cast<size_t>(std::min<int64_t>(kLists, stretches_))), off_(static_cast<size_t>(stretches_), 0.0) {}
+          lists_(static_cast<size_t>(std::min(lists_of(t.n), stretches_))), off_(static_cast<size_t>(stretches_), 0.0) {}
 
     // As `fused_pass`; `b` becomes narrower. most: rows listed at once; `top` of them were.
     Tally run(Bracket& b, int64_t most, int64_t& top) {
@@ -60,8 +60,13 @@ class Rounds {
     }
 
   private:
-    // A list for each eighth of the table: their order, and so the plan where slopes are equal, is the same for any number of threads.
-    static constexpr int64_t kLists = 8;
+    // How many lists a table has: more threads cannot share it, and each list costs some 20 us. They do not depend on the number of threads, so
+    // their order, and the plan where slopes are equal, is the same for any number of them.
+    static int64_t lists_of(int64_t n) {
+        int64_t lists = 8;
+        while (lists < 64 && n >= lists << 20) lists *= 2;
+        return lists;
+    }
     static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     static constexpr double kSigmas = 3, kTolerance = 0.02, kLoose = 1.3;

@@ -118,9 +118,9 @@ def test_streaming_knows_infeasible() -> None:
 @needs_native
 @pytest.mark.parametrize(("family", "k"), [("groups", 4), ("hetero", 8)])
 def test_single_precision_sieve(family: str, k: int) -> None:
-    """Five million rows: the plan is as good in double precision, and the number of threads changes nothing."""
+    """Rows for sixteen lists: the plan is as good in double precision, and the number of threads changes nothing."""
     one = instance(family, 20_000, k, 4, dtype=np.float32)
-    copies = 250
+    copies = 420
     rng = np.random.default_rng(0)
     loss = np.tile(one.loss, (copies, 1))
     loss *= np.exp(0.1 * rng.standard_normal((len(loss), 1), dtype=np.float32))
