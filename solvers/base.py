@@ -85,7 +85,7 @@ class Outcome:
     """choice: (groups,) format of each tie group, or None when nothing was found.
 
     multipliers: in the units of the original problem, by limit name and `rule:<index>`. proof: the complete search that
-    closed the gap, if one ran to its end. messages, curvature: of pair terms, as in `Certificate`. blame: set exactly
+    closed the gap, if one ran to its end. messages, curvature, cases: as in `Certificate`. blame: set exactly
     when the problem was PROVED infeasible; multipliers may then prove it, and reachable says the least total of limits.
     """
 
@@ -95,6 +95,7 @@ class Outcome:
     blame: str | None = None
     messages: tuple[float, ...] | None = None
     curvature: tuple[float, ...] | None = None
+    cases: tuple[float, ...] | None = None
     reachable: Mapping[str, int | float] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 

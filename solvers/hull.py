@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bitwright.core import cases
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
 from solvers import native, stream
@@ -32,7 +34,7 @@ def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
             return Outcome(None, info={"stopped": LATE})
         return at_limit(reduced, row, hulls, row.bound, deadline)
     answer = native.solve_table(reduced.loss, row.bound, matrix=row.weight, seconds=deadline.left, seed=seed)
-    outcome = _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope))
+    outcome = _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope), reduced.exponent)
     return outcome if outcome.choice is None else replace(outcome, choice=outcome.choice.astype(np.int64))
 
 
@@ -61,13 +63,15 @@ def _proof(core: int) -> str:
     return f"complete search of a core of {core} units"
 
 
-def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplier: float) -> Outcome:
+def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplier: float, exponent: int = 0) -> Outcome:
+    """exponent: losses of the answer are times 2^-exponent."""
     if answer.status == native.INFEASIBLE:
         return Outcome(None, blame=limit_blame(problem, limit))
     return Outcome(
         answer.choice,  # type: ignore[arg-type]  # bytes: widened by who needs it
         {limit: multiplier},
         proof=_proof(answer.core) if answer.status == native.OPTIMAL else None,
+        cases=_scaled(answer.cases, exponent) if len(answer.cases) and cases.fits(problem) else None,
         info={
             "core": answer.core,
             "states": answer.states,
@@ -76,6 +80,20 @@ def _outcome(answer: native.TableAnswer, problem: Problem, limit: str, multiplie
             **({"stopped": LATE} if answer.status == native.LATE else {}),
         },
     )
+
+
+def _scaled(numbers: NDArray[np.float64], exponent: int) -> tuple[float, ...]:
+    """Cases whose multipliers are those of losses times 2^exponent."""
+    found, levels = numbers.copy(), int(numbers[0]) + 1
+    at = levels
+    while at < len(found):
+        if found[at] != cases.CASE:
+            at += 2
+            continue
+        priced = slice(at + 1, at + 2 + levels)
+        found[priced] = np.ldexp(found[priced], exponent)
+        at += 2 + levels
+    return tuple(found.tolist())
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from bitwright.core.blocks import exact_sum, release, row_blocks
 from bitwright.core.bound import lagrangian
+from bitwright.core.cases import raised
 from bitwright.core.errors import InvalidPlan, VerificationFailed
 from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, Resource
 
 #: Relative rounding of a float64 sum of products: gaps below this share of the summed magnitudes count as zero.
 ROUNDING = 1e-12
 STATUSES = ("optimal", "bounded", "infeasible")
-LISTS = ("messages", "curvature")
+LISTS = ("messages", "curvature", "cases")
 
 
 #: What each member of a certificate must be when it comes from outside.
@@ -35,7 +36,7 @@ _MEMBERS = {
     **dict.fromkeys(("status", "proof", "blame"), "text"),
     **dict.fromkeys(("loss", "lower_bound", "gap"), "a finite number"),
     **dict.fromkeys(("cost", "limits", "multipliers", "smallest_limit"), "finite numbers by name"),
-    **dict.fromkeys(("messages", "curvature"), "a list of finite numbers"),
+    **dict.fromkeys(LISTS, "a list of finite numbers"),
 }  # fmt: skip
 
 
@@ -61,7 +62,8 @@ class Certificate:
     smallest_limit: for `infeasible`, the smallest reachable total of each limited resource (with every other limit and
     rule held where that was found out); blame: what is in the way; multipliers then prove that nothing fits, if they
     can. messages: for pair terms, (pairs of tie groups, 2, formats) in a row (`core.pair_bound`); or, where they bound
-    better, curvature: (groups, formats, formats) and (groups, formats) in a row (`core.pair_curvature`).
+    better, curvature: (groups, formats, formats) and (groups, formats) in a row (`core.pair_curvature`). cases: for one
+    limit, what bounds better than its multiplier (`core.cases`).
     """
 
     status: str
@@ -76,6 +78,7 @@ class Certificate:
     blame: str | None = None
     messages: tuple[float, ...] | None = None
     curvature: tuple[float, ...] | None = None
+    cases: tuple[float, ...] | None = None
 
     @property
     def relative_gap(self) -> float | None:
@@ -88,7 +91,7 @@ class Certificate:
             "status": self.status, "loss": self.loss, "lower_bound": self.lower_bound, "gap": self.gap,
             "cost": dict(self.cost), "limits": dict(self.limits), "multipliers": dict(self.multipliers),
         }  # fmt: skip
-        for key in ("proof", "smallest_limit", "blame", "messages", "curvature"):
+        for key in ("proof", "smallest_limit", "blame", *LISTS):
             value = getattr(self, key)
             if value is not None:
                 data[key] = dict(value) if isinstance(value, Mapping) else list(value) if key in LISTS else value
@@ -193,6 +196,7 @@ def certify(
     proof: str | None = None,
     messages: tuple[float, ...] | None = None,
     curvature: tuple[float, ...] | None = None,
+    cases: tuple[float, ...] | None = None,
 ) -> Certificate:
     """The certificate of a feasible choice; raises VerificationFailed when the choice is not feasible.
 
@@ -205,6 +209,9 @@ def certify(
         raise VerificationFailed("the choice is not feasible", got="; ".join(broken)[:400])
     loss = total_loss(problem, choice)
     bound, scale = lagrangian(problem, multipliers, messages, curvature)
+    if cases is not None:
+        known, (bound, scale) = bound, raised(problem, cases, multipliers, loss, (bound, scale), ROUNDING)
+        cases = cases if bound > known else None
     gap = loss - bound
     if gap <= ROUNDING * max(scale, abs(loss)):
         gap, bound = 0.0, min(bound, loss)
@@ -220,6 +227,7 @@ def certify(
         proof=proof if gap > 0 else None,
         messages=messages,
         curvature=curvature,
+        cases=cases,
     )
 
 
@@ -318,6 +326,8 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
         return Verdict(False, tuple(failures), (), claimed)
     loss = total_loss(problem, choice)
     bound, scale = lagrangian(problem, claimed.multipliers, claimed.messages, claimed.curvature)
+    if claimed.cases is not None:
+        bound, scale = raised(problem, claimed.cases, claimed.multipliers, loss, (bound, scale), ROUNDING)
     gap = 0.0 if loss - bound <= ROUNDING * max(scale, abs(loss)) else loss - bound
     notes = [f"recomputed: loss {loss!r}, bound {bound!r}, gap {gap!r}, and feasibility"]
     if not _close(loss, claimed.loss, scale):
@@ -336,8 +346,10 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
             failures.append("status is optimal with a gap, but no complete search is named")
         else:
             notes.append(f"taken on trust: the gap of {gap!r} was closed by {claimed.proof}")
-    form = {"messages": claimed.messages, "curvature": claimed.curvature}
-    checked = certify(problem, choice, claimed.multipliers, proof=claimed.proof, **form)
+    checked = certify(
+        problem, choice, claimed.multipliers, proof=claimed.proof,
+        messages=claimed.messages, curvature=claimed.curvature, cases=claimed.cases,
+    )  # fmt: skip
     return Verdict(not failures, tuple(failures), tuple(notes), checked)
 
 

@@ -31,6 +31,7 @@ _REALS = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
 _ANSWER = struct.Struct("=4d5q")
 _ANSWER_OUT, _INTS_AT = ctypes.c_char * _ANSWER.size, 4 * 8
 UNKNOWN = Sizes(0, 0, 0, 0)
+NO_CASES = np.zeros(0)
 
 
 @cache
@@ -57,6 +58,7 @@ def library() -> ctypes.CDLL | None:
         pointer, i32, i64, i32, pointer, i64, i64, i64, pointer, pointer, i32, real, i32, i32, _INTS, _REALS, _REALS,
     ]  # fmt: skip
     found.bw_frontier.restype = i32
+    found.bw_cases.argtypes, found.bw_cases.restype = [pointer], i64
     found.bw_purse_spent.argtypes, found.bw_purse_spent.restype = [], real
     found.bw_looks_left.argtypes, found.bw_looks_left.restype = [i64], i64
     found.bw_uniform.argtypes = [pointer, i32, i64, i32, i32, _REALS]
@@ -108,7 +110,7 @@ class TableAnswer(NamedTuple):
     """choice (n,) uint8. status: OPTIMAL, BOUNDED, INFEASIBLE or LATE. slope: multiplier; gap: to the LP value `bound`.
 
     loss, cost: totals of the choice (cost exact). passes: reads of the whole table; listed: rows inside the bracket;
-    core: units in the last core; states: most held.
+    core: units in the last core; states: most held. cases: for BOUNDED, numbers as in `bitwright.core.cases`, or none.
     """
 
     choice: NDArray[np.uint8]
@@ -122,6 +124,7 @@ class TableAnswer(NamedTuple):
     listed: int
     core: int
     states: int
+    cases: NDArray[np.float64] = NO_CASES
 
 
 def solve_table(
@@ -164,7 +167,16 @@ def solve_table(
     )  # fmt: skip
     if status not in (OPTIMAL, BOUNDED, INFEASIBLE, LATE):
         raise OutOfResources("memory ran out in the knapsack solver", got=f"{n} units, {k} formats")
-    return TableAnswer(choice, status, *_ANSWER.unpack(out))
+    answer = TableAnswer(choice, status, *_ANSWER.unpack(out))
+    return answer._replace(cases=_cases(native)) if status == BOUNDED else answer
+
+
+def _cases(native: ctypes.CDLL) -> NDArray[np.float64]:
+    """Of the table that this thread has just solved."""
+    found = np.empty(native.bw_cases(None))
+    if len(found):
+        native.bw_cases(_address(found))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

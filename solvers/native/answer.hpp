@@ -24,10 +24,12 @@ struct Options {
 enum class Status : int32_t { kOptimal = 0, kBounded = 1, kInfeasible = 2, kLate = 3 };
 
 // gap: loss - bound by the gap form. loss, cost: of the choice; passes: reads of the whole table; listed: rows copied out.
+// cases: of a plan with a gap, what else bounds all plans (counts_cases.hpp).
 struct Answer {
     Status status = Status::kBounded;
     double slope = 0.0, gap = 0.0, bound = 0.0, loss = 0.0;
     int64_t cost = 0, passes = 0, listed = 0, core = 0, states = 0;
+    std::vector<double> cases;
 };
 
 // What the checker's rounding is relative to, or less: the least priced losses of all rows, and the price of the limit.

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <queue>
 
+#include "counts_cases.hpp"
 #include "counts_plan.hpp"
 #include "large.hpp"
 #include "table.hpp"
@@ -21,7 +22,7 @@ struct CostLevels {
     static constexpr size_t kMost = 128, kShared = 4;   // levels; cells that share one, in the mean
 
     std::vector<int32_t> of_cell, of_none;
-    std::vector<int64_t> cost;   // of each level
+    std::vector<int64_t> cost, first;   // of each level; the least
     bool narrow = true;
 
     // base: cost of each row where it takes none of its cells.
@@ -35,7 +36,6 @@ struct CostLevels {
         }
         all.insert(all.end(), of.begin(), of.end());
         std::sort(all.begin(), all.end());
-        std::vector<int64_t> first;
         for (size_t q = 0; q < all.size(); ++q) {
             if (q == 0 || all[q] - all[q - 1] > (equal ? 0 : all[q - 1] / kApart)) {
                 first.push_back(all[q]);
@@ -45,27 +45,32 @@ struct CostLevels {
             narrow = narrow && all[q] - first.back() <= first.back() / kWidth;
         }
         narrow = narrow && !cells.empty() && cost.size() <= std::min(kMost, cells.size() / kShared);
-        const auto level = [&](int64_t c) { return static_cast<int32_t>(std::upper_bound(first.begin(), first.end(), c) - first.begin()) - 1; };
         for (const int64_t c : base) of_none.push_back(level(c));
         for (const int64_t c : of) of_cell.push_back(level(c));
     }
+
+    // That of a cost; what is less than all costs of cells counts as their lowest.
+    int32_t level(int64_t c) const { return static_cast<int32_t>(std::upper_bound(first.begin() + 1, first.end(), c) - first.begin()) - 1; }
 };
 
 class Counts : private CountsPlan {
   public:
-    Counts(const std::vector<Cell>& cells, const CostLevels& levels, double slope, int64_t slack, double end, const Solver& solve)
-        : CountsPlan(cells, levels.of_cell, levels.of_none, static_cast<int32_t>(levels.cost.size()), slope, slack, end), cost_(levels.cost), solve_(solve), end_(end) {}
+    // cases: begun; what is proved on the way.
+    Counts(const std::vector<Cell>& cells, const CostLevels& levels, double slope, int64_t slack, double end, const Solver& solve, CountsCases& cases)
+        : CountsPlan(cells, levels.of_cell, levels.of_none, static_cast<int32_t>(levels.cost.size()), slope, slack, end), cost_(levels.cost), solve_(solve), cases_(cases), end_(end) {}
 
-    // Lower the gap of `best` (whose cells are numbers of the cells); complete when no plan is better by more than `within`.
-    void run(CoreResult& best, double within) {
+    // Lower the gap of `best` (whose cells are numbers of the cells); complete when no plan is better by more than `within`. looks: at
+    // so many options.
+    void run(CoreResult& best, double within, int64_t looks) {
         std::priority_queue<Node> open;
-        open.push({0.0, {}});
+        open.push({0.0, {}, 0});
         while (!open.empty() && open.top().bound < best.gap - within) {
             Node node = open.top();
-            if (looked_ > kLooked || past(end_)) return;
+            if (looked_ > looks || past(end_)) return;
             open.pop();
-            if (!bound(node.bounds, best.gap - within, best.gap)) return;
+            bound(node.bounds, best.gap - within, best.gap);
             node.bound = value_;
+            cases_.tell(node.part, value_, price_, of_level_);
             if (!(value_ < best.gap - within)) continue;
             improve(whole(node), best, value_ + within);
             if (!(value_ < best.gap - within) || branched(node, best.gap - value_, open)) continue;
@@ -81,7 +86,6 @@ class Counts : private CountsPlan {
     }
 
   private:
-    static constexpr int64_t kLooked = 1 << 25;   // options
     static constexpr int kAgain = 2, kRaised = 4;
     static constexpr size_t kFixed = 12;
     static constexpr double kWhole = 1e-7;
@@ -89,11 +93,12 @@ class Counts : private CountsPlan {
     struct Node {
         double bound;
         std::vector<Bounds> bounds;
+        size_t part;   // of the cases
         bool operator<(const Node& other) const { return bound > other.bound; }
     };
 
     // The parts of a node of which a number of rows is split, or free where it is whole. False where all are fixed.
-    bool branched(const Node& node, double gap, std::priority_queue<Node>& open) const {
+    bool branched(const Node& node, double gap, std::priority_queue<Node>& open) {
         size_t split = 0, most = 0;
         double off = kWhole;
         for (size_t l = 0; l < mean_.size(); ++l) {
@@ -103,18 +108,21 @@ class Counts : private CountsPlan {
             }
             if (mean_[l] > mean_[most]) most = l;
         }
-        const auto add = [&](size_t level, int64_t low, int64_t high) {
+        const auto add = [&](size_t at, size_t level, int64_t low, int64_t high) {
             Node part = node;
+            part.part = at;
             const auto same = std::find_if(part.bounds.begin(), part.bounds.end(), [&](const Bounds& b) { return b.level == static_cast<int32_t>(level); });
             Bounds& b = same != part.bounds.end() ? *same : part.bounds.emplace_back(Bounds{static_cast<int32_t>(level), 0, rows()});
             b.low = std::max(b.low, low);
             b.high = std::min(b.high, high);
             if (b.low <= b.high) open.push(std::move(part));
+            else cases_.none(at);
         };
         if (split > 0) {
             const int64_t down = static_cast<int64_t>(std::floor(mean_[split - 1]));
-            add(split - 1, 0, down);
-            add(split - 1, down + 1, rows());
+            const size_t fewer = cases_.split(node.part, split - 1, down);
+            add(fewer, split - 1, 0, down);
+            add(fewer + 1, split - 1, down + 1, rows());
             return true;
         }
         const auto free = std::find_if(node.bounds.begin(), node.bounds.end(), [](const Bounds& b) { return b.low < b.high; });
@@ -122,9 +130,10 @@ class Counts : private CountsPlan {
         if (free != node.bounds.end()) level = static_cast<size_t>(free->level);
         else if (!node.bounds.empty() && (node.bounds.size() == kFixed || !two_free(node, gap, level))) return false;
         const int64_t whole = std::llrint(mean_[level]);
-        add(level, whole, whole);
-        add(level, 0, whole - 1);
-        add(level, whole + 1, rows());
+        const size_t fewer = cases_.split(node.part, level, whole - 1), same = cases_.split(fewer + 1, level, whole);
+        add(same, level, whole, whole);
+        add(fewer, level, 0, whole - 1);
+        add(same + 1, level, whole + 1, rows());
         return true;
     }
 
@@ -349,13 +358,15 @@ class Counts : private CountsPlan {
 
     const std::vector<int64_t>& cost_;
     const Solver& solve_;
+    CountsCases& cases_;
     double end_;
 };
 
 // By numbers of rows at each level of cost, of the rows of a table whose plan is `choice`. Complete when no plan is better than the gap that is found by
-// more than `enough`. equal: levels are equal costs.
+// more than `enough`. equal: levels are equal costs. looks: at options. cases: what is proved
+// about all plans, where it is better.
 inline CoreResult by_numbers(const Table& table, const uint8_t* choice, const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end,
-                             bool equal, const Solver& solve) {
+                             bool equal, int64_t looks, const Solver& solve, CountsCases& cases) {
     CoreResult found{gap, false, 0, 0, {}};
     std::vector<int64_t> base;   // cost of each row in the plan
     double l[kMaxFormats];
@@ -367,10 +378,18 @@ inline CoreResult by_numbers(const Table& table, const uint8_t* choice, const st
     }
     const CostLevels levels(cells, base, equal);
     if (!levels.narrow || !(slope > 0)) return found;
+    std::vector<int64_t> others(levels.cost.size(), 0);
+    std::vector<char> held(static_cast<size_t>(table.n), 0);
+    for (const Cell& cell : cells) held[static_cast<size_t>(cell.row)] = 1;
+    for (int64_t i = 0; i < table.n; ++i)
+        if (!held[static_cast<size_t>(i)]) ++others[static_cast<size_t>(levels.level(table.cost_at(i, choice[i])))];
+    CountsCases told;
+    told.begin({levels.first.begin() + 1, levels.first.end()}, std::move(others), slope);
     try {
-        Counts(cells, levels, slope, slack, end, solve).run(found, enough);
+        Counts(cells, levels, slope, slack, end, solve, told).run(found, enough, looks);
     } catch (const Late&) {   // what was found stays
     }
+    if (told.least() > cases.least()) cases = std::move(told);
     return found;
 }
 

@@ -45,9 +45,10 @@ class CountsBound {
     int64_t rows() const { return static_cast<int64_t>(at_.size()); }
 
     // The best multipliers found, until their value is `enough`: it is left in value_, with price_ and of_level_. mean_: of each level, in the mixture
-    // of plans. False where there are too many plans.
-    bool bound(const std::vector<Bounds>& bounds, double enough, double gap) {
+    // of plans.
+    void bound(const std::vector<Bounds>& bounds, double enough, double gap) {
         demands(bounds);
+        if (plan_.size() + kTried > kPlans) plan_.clear();   // a mixture of more would take too long
         const size_t m = demand_.size();
         std::vector<double> most(m, kBox * gap), y(m, 0.0), best(m, 0.0);
         most[0] = kBox * slope_ * unit_;
@@ -60,7 +61,6 @@ class CountsBound {
                 best = y;
             }
             if (value_ >= enough) break;
-            if (plan_.size() > kPlans) return false;
             const double mixed = mixture(gap, most, y);
             if (mixed - value_ > kClose * (gap - value_)) continue;
             bool wider = false;   // a multiplier at the most that it may be
@@ -74,7 +74,6 @@ class CountsBound {
         }
         value(best);
         plan_.pop_back();
-        return true;
     }
 
     // Of all rows the best options at some multipliers: the value, less its rounding; leaves them in at_ and among the plans.

@@ -9,6 +9,7 @@ using namespace bitwright;
 // The searches of a table of fewer rows than kSmall share a purse: about 1.4 seconds of an idle processor.
 static constexpr int64_t kSmall = 1 << 13, kPurse = 13'000'000'000;
 static thread_local double spent_last = 0.0;   // of a purse, by the last such table
+static thread_local std::vector<double> cases_last;   // of the last table
 
 extern "C" {
 
@@ -47,6 +48,7 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
         Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate, total_size, top_size, divisor, mapped != 0, least_size},
                     {limit, threads, full_rows, work, seconds, after, seed, {low, high}}, choice);
         const Answer a = solve.run();
+        cases_last = a.cases;
         spent_last = held ? 1.0 - static_cast<double>(purse) / static_cast<double>(kPurse) : 0.0;
         const double values[] = {a.slope, a.gap, a.bound, a.loss};
         const int64_t counts[] = {a.cost, a.passes, a.listed, a.core, a.states};
@@ -56,6 +58,12 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
     } catch (const std::exception&) {
         return 4;
     }
+}
+
+// Of the last table of this thread, where it was left with a gap: how many numbers its cases are (counts_cases.hpp; 0: none), written to `out` where that is not null.
+int64_t bw_cases(double* out) {
+    if (out != nullptr) std::copy(cases_last.begin(), cases_last.end(), out);
+    return static_cast<int64_t>(cases_last.size());
 }
 
 // For tests: which part of its purse the last table of this thread has spent.

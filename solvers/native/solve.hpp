@@ -36,26 +36,25 @@ class Solve {
 
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
-    static constexpr int64_t kNear = 1024;
     static constexpr double kUnplanned = 8e-9;          // seconds a cell
     static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
-    static constexpr double kSmall = 1e-9;
+    static constexpr double kSmall = 1e-9, kStated = 1e-6;
     static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
     // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
     static constexpr int64_t kTabled = 1 << 10;
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
-    static constexpr int64_t kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
+    static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     // Of wide tables of totals: the costs, in steps, and the window; additions.
     static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;
     static constexpr double kWideTotals = 0x1p27;
     static constexpr int64_t kInParts = 1 << 27;   // steps looked at in parts
-    static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25;   // of branches closed by halves
+    static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25, kLooks = 1 << 25;   // of branches closed by halves; the last of counts
 
     // The passes serve compact costs.
     bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < (int64_t{1} << 32); }
@@ -213,9 +212,9 @@ class Solve {
     }
 
     // By numbers of rows at each level of cost (counts.hpp), what is left of each a part; in a part of that kind levels are equal costs.
-    auto by_counts() {
-        return [this](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
-            return by_numbers(t_, choice_, cells, slope, slack, gap, enough, end, o_.finer < std::numeric_limits<int64_t>::max(), [this](Part& part) { return solved(part); });
+    auto by_counts(int64_t looks) {
+        return [this, looks](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+            return by_numbers(t_, choice_, cells, slope, slack, gap, enough, end, o_.finer < std::numeric_limits<int64_t>::max(), looks, [this](Part& part) { return solved(part); }, cases_);
         };
     }
 
@@ -288,6 +287,7 @@ class Solve {
         } catch (const Late&) {
             answer_.status = Status::kBounded;
         }
+        if (answer_.status == Status::kBounded) answer_.cases = cases_.numbers((begin_ + o_.seconds - now()) / (kUnplanned * static_cast<double>(t_.n * t_.k)));
         answer_.gap += lost;
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
@@ -341,11 +341,12 @@ class Solve {
         look_far(level);
         if (done(search(kNear, kFew << 3, tiny, true))) return true;
         const bool few = t_.n < kWalk;
-        if (few && o_.depth < kDeep && done(closed(by_counts(), counted))) return true;
-        if (few && done(closed(residual, counted))) return true;
+        if (few && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
         if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
         if (few && ((o_.depth < kDeep && done(closed(by_steps(), counted))) || done(closed(o_.depth > 0 ? soon_filled : filled, counted)))) return true;
+        // Counts once more, for longer, where the gap that is stated is not small.
+        if (few && !part && answer_.gap - cases_.least() > kStated * std::fabs(answer_.loss) && done(closed(by_counts(kLooks << 3), counted))) return true;
         return !spent() && by_states(level, tiny, small, counted);
     }
 
@@ -390,6 +391,7 @@ class Solve {
     std::unique_ptr<Levels> levels_;
     Tally wide_;                     // of the rows of use
     std::vector<Cell> moves_;
+    CountsCases cases_;
     double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
     int64_t slack_ = 0, work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
 };
