@@ -18,13 +18,16 @@ constexpr int64_t kFlushed = int64_t{1} << 17;
 inline bool fast_frontier(const Table& t, double scale) {
     const int64_t top = *std::max_element(t.rate, t.rate + t.k);
     const double per = scale / static_cast<double>(t.one_size);
-    return t.single && t.k <= 8 && BW_HAS_AVX2 && !flushes() && top < 1 << 24 &&
+    return t.single && t.k <= 8 && BW_HAS_AVX2 && __builtin_cpu_supports("bmi2") && !flushes() && top < 1 << 24 &&
            t.one_size <= (int64_t{1} << 53) / kFlushed && per > 0x1p-90 && per < 0x1p90;
 }
 
+// The power of two in the divisor of all sizes: to divide by it is a shift.
+inline int64_t unit_of(const Table& t) { return t.divisor & -t.divisor; }
+
 inline Sizes sizes_of(const Table& t) {
     if (t.size == nullptr) return Sizes::equal;
-    return t.divisor > 0 && t.total_size / t.divisor / kFewWeighed < t.n ? Sizes::small : Sizes::any;
+    return t.divisor > 0 && t.total_size / unit_of(t) / kFewWeighed < t.n ? Sizes::small : Sizes::any;
 }
 
 BW_AVX2 inline int64_t sum_of(const int64_t* size, int64_t count) {
@@ -44,7 +47,10 @@ class FastFrontier {
         s.mean = static_cast<float>(t.one_size);
         for (int a = 0; a < K; ++a)
             for (int b = a + 1; b < K; ++b) s.inverse[a][b] = static_cast<float>(per_ / static_cast<double>(rate(b) - rate(a)));
-        if (sizes_ == Sizes::small) s.per_unit = 1.0 / static_cast<double>(t.divisor);
+        if (sizes_ == Sizes::small) {
+            s.unit = __builtin_ctzll(static_cast<uint64_t>(t.divisor));
+            s.mean = static_cast<float>(static_cast<double>(t.one_size) / static_cast<double>(unit_of(t)));
+        }
         if (sizes_ == Sizes::any) {
             s.pair.assign(K * kTable, {0.0, 0.0});
         } else {
@@ -67,7 +73,7 @@ class FastFrontier {
     int64_t add(const float* loss, const int64_t* size, int64_t count, Whole& out) {
         const int group = wide_ ? wide512::kLanes : wide256::kLanes;
         const int64_t stop = count / group * group;
-        const int64_t more = sizes_ == Sizes::small ? sum_of(size, stop) / t_.divisor : stop;
+        const int64_t more = sizes_ == Sizes::small ? sum_of(size, stop) / unit_of(t_) : stop;
         const int64_t most = sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kMostWeighed : ((int64_t{1} << 53) - 1) / t_.one_size;
         if (stop <= 0 || more > most) return 0;
         if (since_ + more > most) empty_all(out);
@@ -80,7 +86,7 @@ class FastFrontier {
         empty_all(out);
         out.last += sums_->last;
         if (sizes_ == Sizes::any) return;
-        const int64_t unit = sizes_ == Sizes::equal ? t_.one_size : t_.divisor;
+        const int64_t unit = sizes_ == Sizes::equal ? t_.one_size : unit_of(t_);
         const double per = per_ * static_cast<double>(t_.one_size) / static_cast<double>(unit);
         for (int j = 1; j < K; ++j) {
             for (int q = 1 << kShare; q < kStretches; ++q) {

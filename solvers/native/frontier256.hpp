@@ -6,8 +6,8 @@
 #if BW_FAST
 namespace bitwright::wide256 {
 
-#define BW_WIDE BW_AVX2
-#define BW_TURN BW_AVX2 __attribute__((always_inline)) inline
+#define BW_WIDE __attribute__((target("avx2,bmi2")))
+#define BW_TURN BW_WIDE __attribute__((always_inline)) inline
 
 using Floats = __m256;
 using Ints = __m256i;
@@ -39,6 +39,12 @@ BW_TURN Ints offsets(Ints x) { return _mm256_and_si256(_mm256_srli_epi32(x, kShi
 BW_TURN Ints codes(Ints x) {
     const Ints bits = _mm256_set1_epi32(static_cast<int>(kPartBits));   // bits ? ~part : stretch
     return _mm256_or_si256(_mm256_andnot_si256(_mm256_slli_epi32(x, 32 - kShift), bits), _mm256_andnot_si256(bits, _mm256_srli_epi32(x, kShift - 1)));
+}
+// Wide codes, in the order of slots.
+BW_TURN void store_wide(uint64_t* to, Ints x) {
+    const Ints code = _mm256_srli_epi32(x, kShift - kParts), above = _mm256_set1_epi32(1 << (kAbove - 32));
+    store(to, _mm256_unpacklo_epi32(code, above));
+    store(to + 4, _mm256_unpackhi_epi32(code, above));
 }
 BW_TURN bool all(Rows sure) { return _mm256_movemask_ps(_mm256_castsi256_ps(sure)) == 0; }
 BW_TURN Ints chosen(Rows sure, Ints a, Ints b) {
@@ -91,18 +97,20 @@ struct Block;
 // The eight sizes to the lanes (rows 0 2 4 6, then 1 3 5 7, as `columns` has them); returns mean / size.
 template <int K, Sizes kSizes>
 BW_TURN Floats sizes_in_lanes(const int64_t* size, const Sums<K>& s, Block<K>* o) {
-    const __m256i turn = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-    const Doubles a = doubles4(size), b = doubles4(size + 4);
     if constexpr (kSizes == Sizes::small) {
-        const Doubles unit = _mm256_set1_pd(s.per_unit);
-        const Ints units = _mm256_set_m128i(_mm256_cvtpd_epi32(_mm256_mul_pd(b, unit)), _mm256_cvtpd_epi32(_mm256_mul_pd(a, unit)));
-        _mm256_store_si256(reinterpret_cast<Ints*>(o->size), _mm256_permutevar8x32_epi32(units, turn));
+        const __m128i unit = _mm_cvtsi32_si128(s.unit);
+        const __m256 a = _mm256_castsi256_ps(_mm256_srl_epi64(load4(size), unit)), b = _mm256_castsi256_ps(_mm256_srl_epi64(load4(size + 4), unit));
+        const Ints low = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));   // rows 0 1 4 5 | 2 3 6 7
+        const Ints units = _mm256_permutevar8x32_epi32(low, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7));
+        store(o->size, units);
+        return _mm256_div_ps(_mm256_set1_ps(s.mean), _mm256_cvtepi32_ps(units));
     } else {
+        const Doubles a = doubles4(size), b = doubles4(size + 4);
         _mm256_store_pd(o->pairs, _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xD8));
         _mm256_store_pd(o->pairs + 4, _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xD8));
+        const Floats w = _mm256_set_m128(_mm256_cvtpd_ps(b), _mm256_cvtpd_ps(a));
+        return _mm256_div_ps(_mm256_set1_ps(s.mean), _mm256_permutevar8x32_ps(w, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)));
     }
-    const Floats w = _mm256_set_m128(_mm256_cvtpd_ps(b), _mm256_cvtpd_ps(a));
-    return _mm256_div_ps(_mm256_set1_ps(s.mean), _mm256_permutevar8x32_ps(w, turn));
 }
 
 #include "frontier_turns.hpp"

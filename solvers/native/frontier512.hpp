@@ -7,8 +7,8 @@
 #if BW_FAST
 namespace bitwright::wide512 {
 
-#define BW_WIDE BW_AVX512
-#define BW_TURN BW_AVX512_INLINE
+#define BW_WIDE __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,bmi2")))
+#define BW_TURN BW_WIDE __attribute__((always_inline)) inline
 
 using Floats = __m512;
 using Ints = __m512i;
@@ -39,6 +39,11 @@ BW_TURN Ints offsets(Ints x) { return _mm512_and_si512(_mm512_srli_epi32(x, kShi
 BW_TURN Ints codes(Ints x) {
     const Ints part = _mm512_slli_epi32(x, 32 - kShift), stretch = _mm512_srli_epi32(x, kShift - 1);
     return _mm512_ternarylogic_epi32(part, stretch, _mm512_set1_epi32(static_cast<int>(kPartBits)), 0x4E);   // bits ? ~part : stretch
+}
+BW_TURN void store_wide(uint64_t* to, Ints x) {
+    const Ints code = _mm512_srli_epi32(x, kShift - kParts), above = _mm512_set1_epi32(1 << (kAbove - 32));
+    store(to, _mm512_unpacklo_epi32(code, above));
+    store(to + 8, _mm512_unpackhi_epi32(code, above));
 }
 BW_TURN bool all(Rows sure) { return sure == 0xFFFF; }
 BW_TURN Ints chosen(Rows sure, Ints a, Ints b) { return _mm512_mask_mov_epi32(b, sure, a); }
@@ -93,17 +98,20 @@ BW_TURN Floats sizes_in_lanes(const int64_t* size, const Sums<K>& s, Block<K>* o
     alignas(64) int32_t row[16];
     for (int q = 0; q < 16; ++q) row[q] = turned_row<K>(q), (q < 8 ? low : high)[q % 8] = turned_row<K>(q);
     const Ints rows = _mm512_load_si512(row);
-    const Doubles a = _mm512_cvtepi64_pd(_mm512_loadu_si512(size)), b = _mm512_cvtepi64_pd(_mm512_loadu_si512(size + 8));
+    const Ints first = _mm512_loadu_si512(size), second = _mm512_loadu_si512(size + 8);
     if constexpr (kSizes == Sizes::small) {
-        const Doubles unit = _mm512_set1_pd(s.per_unit);
-        const __m256i first = _mm512_cvtpd_epi32(_mm512_mul_pd(a, unit)), second = _mm512_cvtpd_epi32(_mm512_mul_pd(b, unit));
-        _mm512_store_si512(o->size, _mm512_permutexvar_epi32(rows, _mm512_inserti32x8(_mm512_castsi256_si512(first), second, 1)));
+        const __m128i unit = _mm_cvtsi32_si128(s.unit);
+        const __m256i a = _mm512_cvtepi64_epi32(_mm512_srl_epi64(first, unit)), b = _mm512_cvtepi64_epi32(_mm512_srl_epi64(second, unit));
+        const Ints units = _mm512_permutexvar_epi32(rows, _mm512_inserti32x8(_mm512_castsi256_si512(a), b, 1));
+        store(o->size, units);
+        return _mm512_div_ps(_mm512_set1_ps(s.mean), _mm512_cvtepi32_ps(units));
     } else {
+        const Doubles a = _mm512_cvtepi64_pd(first), b = _mm512_cvtepi64_pd(second);
         _mm512_store_pd(o->pairs, _mm512_permutex2var_pd(a, _mm512_load_si512(low), b));
         _mm512_store_pd(o->pairs + 8, _mm512_permutex2var_pd(a, _mm512_load_si512(high), b));
+        const Floats w = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(a)), _mm512_cvtpd_ps(b), 1);
+        return _mm512_div_ps(_mm512_set1_ps(s.mean), _mm512_permutexvar_ps(rows, w));
     }
-    const Floats w = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(a)), _mm512_cvtpd_ps(b), 1);
-    return _mm512_div_ps(_mm512_set1_ps(s.mean), _mm512_permutexvar_ps(rows, w));
 }
 
 #include "frontier_turns.hpp"

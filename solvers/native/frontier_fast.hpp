@@ -13,8 +13,8 @@ namespace bitwright {
 template <int K>
 constexpr int kWindow = K > 5 ? kReach : K - 1;
 
-// What a row adds to a stretch: a code of its slope; of sizes that are small multiples of their divisor the size times that code, with the size
-// above it; of any others a Pair.
+// What a row adds to a stretch: a code of its slope; of sizes that are small multiples of a power of two, their unit, the size times a wide code;
+// of any others a Pair.
 enum class Sizes { equal, small, any };
 
 struct alignas(16) Pair {
@@ -27,19 +27,20 @@ constexpr int kParts = 16;
 constexpr uint32_t kPartBits = 0xFFFF0001;   // bits of a code that come from the inverted part
 constexpr int64_t kCounted = 65472;          // rows between two emptyings of the table: a multiple of 64
 
-// Of small sizes size * (2^40 + code). The codes' 32 bits times the sum S of the sizes of a stretch reach into the bits from 2^40 on, but
-// by S / 2^8 at most: less than 2^16 where S is below 2^24, so that S modulo 2^16 (as above) tells what they hold of S and what of the codes.
+// The wide code of small sizes: 2^40 + 2^16 q + the part. Of sizes whose sum in a stretch is S, below 2^24, the parts add up to less than S 2^16. So
+// their sum without its lowest 16 bits is S (2^24 + q) and less than S more: divided by 2^24 + q it is S and a fraction.
 constexpr int kAbove = 40;
-constexpr int64_t kMostWeighed = (int64_t{1} << 24) - (1 << 17);   // S at most: S * (2^40 + 2^32) stays below 2^64
+constexpr int64_t kMostWeighed = (int64_t{1} << 24) - (1 << 17);   // S at most: S * (2^40 + 2^28) stays below 2^64
 constexpr int64_t kFewWeighed = 1 << 12;   // the mean size at most: a table is emptied every few thousand rows
 constexpr int64_t kWeighed = 2048;         // rows whose sizes are summed before they are added
 
-// Sums of one worker. inverse: 1 / (rate_b - rate_a), scaled so that t_j stay near 1; mean: brings t_j / size near 1.
+// Sums of one worker. inverse: 1 / (rate_b - rate_a), scaled so that t_j stay near 1; mean: brings t_j / size near 1
+// (small sizes by their unit).
 template <int K>
 struct Sums {
     float inverse[K][K];
     float mean;
-    double per_unit = 1.0;             // 1 / the divisor of the sizes
+    int unit = 0;                       // small sizes are times 2^unit
     const int* order;
     std::vector<uint64_t> cell;         // equal and small sizes
     std::vector<Pair> pair;
@@ -77,26 +78,43 @@ inline double slopes_of(int64_t sizes, int64_t parts, int q) {
 BW_AVX2 BW_INLINE __m256i load4(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 BW_AVX2 BW_INLINE void store4(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
 
+// Four integers of 0 to 2^52 - 1 as doubles.
+BW_AVX2 BW_INLINE __m256d doubles_of(__m256i x) {
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(x, _mm256_set1_epi64x(0x4330000000000000))), _mm256_set1_pd(4503599627370496.0));
+}
+BW_AVX2 BW_INLINE __m256d doubles4(const int64_t* from) { return doubles_of(load4(from)); }
+
+// Sums of the sizes (or numbers) and of their products with the parts, out of four stretches from q on.
+template <bool kEqual>
+BW_AVX2 BW_INLINE void apart(__m256i sum, int q, __m256i& size, __m256i& part) {
+    const __m256i stretch = _mm256_add_epi64(_mm256_set1_epi64x(q), _mm256_setr_epi64x(0, 1, 2, 3));
+    if constexpr (kEqual) {
+        const __m256i low16 = _mm256_set1_epi64x(0xFFFF), odd = _mm256_add_epi64(_mm256_slli_epi64(stretch, 1), _mm256_set1_epi64x(1));
+        const __m256i by = _mm256_cvtepu16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(inverses().of + q)));
+        size = _mm256_and_si256(_mm256_mullo_epi16(sum, by), low16);
+        const __m256i rest = _mm256_srli_epi64(_mm256_sub_epi64(sum, _mm256_mul_epu32(size, odd)), kParts);
+        part = _mm256_sub_epi64(_mm256_sub_epi64(_mm256_slli_epi64(size, kParts), size), rest);
+    } else {   // half of one more, for the rounding: that leaves the fraction below 1
+        const __m256d whole = _mm256_add_pd(doubles_of(_mm256_srli_epi64(sum, kParts)), _mm256_set1_pd(0.5));
+        const __m256i one = _mm256_add_epi64(stretch, _mm256_set1_epi64x(int64_t{1} << (kAbove - kParts)));
+        size = _mm256_cvtepi32_epi64(_mm256_cvttpd_epi32(_mm256_div_pd(whole, doubles_of(one))));
+        const __m256i above = _mm256_add_epi64(_mm256_slli_epi64(size, kAbove), _mm256_slli_epi64(_mm256_mul_epu32(size, stretch), kParts));
+        part = _mm256_sub_epi64(sum, above);
+    }
+}
+
 // Takes what was added up out of the table, eight stretches at a time.
 template <int K, bool kEqual>
 BW_AVX2 void empty(Sums<K>& s) {
     const int first = static_cast<int>(s.least >> kShift) & ~7, end = static_cast<int>(s.most >> kShift) + 1;
-    const uint16_t* inverse = inverses().of;
-    const __m256i low16 = _mm256_set1_epi64x(0xFFFF);
     for (int j = 1; j < K; ++j) {
         for (int at = first; at < end; at += 8) {
             uint64_t* cell = s.cell.data() + j * kTable + at;
             const __m256i any = _mm256_or_si256(load4(cell), load4(cell + 4));
             if (_mm256_testz_si256(any, any)) continue;
             for (int q = at; q < at + 8; q += 4, cell += 4) {
-                const __m256i sum = load4(cell), odd = _mm256_add_epi64(_mm256_set1_epi64x(2 * q + 1), _mm256_setr_epi64x(0, 2, 4, 6));
-                const __m256i by = _mm256_cvtepu16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(inverse + q)));
-                const __m256i high = kEqual ? low16 : _mm256_srli_epi64(sum, kAbove);   // at most 2^16 - 1 more than the sizes
-                const __m256i more = _mm256_and_si256(_mm256_sub_epi64(high, _mm256_mullo_epi16(sum, by)), low16);
-                const __m256i size = _mm256_sub_epi64(high, more);
-                __m256i rest = _mm256_sub_epi64(sum, _mm256_mul_epu32(size, odd));
-                if (!kEqual) rest = _mm256_sub_epi64(rest, _mm256_slli_epi64(size, kAbove));
-                const __m256i part = _mm256_sub_epi64(_mm256_sub_epi64(_mm256_slli_epi64(size, kParts), size), _mm256_srli_epi64(rest, kParts));
+                __m256i size, part;
+                apart<kEqual>(load4(cell), q, size, part);
                 int64_t *sizes = s.size.data() + j * kStretches + q, *parts = s.part.data() + j * kStretches + q;
                 store4(sizes, _mm256_add_epi64(load4(sizes), size));
                 store4(parts, _mm256_add_epi64(load4(parts), part));
@@ -106,12 +124,6 @@ BW_AVX2 void empty(Sums<K>& s) {
     }
     s.least = ~0u;
     s.most = 0;
-}
-
-// Four int64 below 2^52 as doubles.
-BW_AVX2 BW_INLINE __m256d doubles4(const int64_t* from) {
-    const __m256i x = load4(from), magic = _mm256_set1_epi64x(0x4330000000000000);
-    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(x, magic)), _mm256_set1_pd(4503599627370496.0));
 }
 
 }  // namespace bitwright

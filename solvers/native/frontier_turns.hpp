@@ -8,11 +8,15 @@
 #error "included by frontier256.hpp and frontier512.hpp"
 #endif
 
-// Slopes of kLanes rows into format j, by lanes. at: codes, or offsets in bytes of any sizes. size: of the lanes, small ones by their divisor.
+// Wide codes lie in slots, by the lanes as two unpackings leave them.
+constexpr int lane_of(int slot) { return slot % (kLanes / 2) / 2 * 4 + slot / (kLanes / 2) * 2 + slot % 2; }
+
+// Slopes of kLanes rows into format j, by lanes. at: codes of equal sizes, or offsets in bytes of any. size, wide: of small sizes, by their unit.
 // slope, pairs: of any sizes.
 template <int K>
 struct Block {
     alignas(64) uint32_t at[K][kLanes];
+    alignas(64) uint64_t wide[K][kLanes];
     alignas(64) uint32_t size[kLanes];
     alignas(64) float slope[K][kLanes];
     alignas(64) double pairs[kLanes];
@@ -23,6 +27,7 @@ template <int K, Sizes kSizes>
 struct Turns {
     const Block<K>* block;
     char* tables;
+    int64_t shift = kParts;                 // in a register: such a shift leaves the code where it is (BMI2)
     int done = 0;
     uint64_t first = 0, second = 0;         // sizes of two lanes, kept from one format to the next
     __m128d size = __m128d{0.0, 0.0};
@@ -33,6 +38,7 @@ struct Turns {
     template <class V>
     BW_TURN void take(int count, V& last) {
         asm volatile("" : "+v"(last), "+r"(tables), "+r"(block));   // no address within them is kept in a register: there are too few
+        if constexpr (kSizes == Sizes::small) asm volatile("" : "+r"(shift));
 #pragma GCC unroll 64
         for (int q = 0; q < count; ++q)
             if (done < kAll) add_two(done++);
@@ -40,10 +46,21 @@ struct Turns {
     }
 
   private:
-    // Addition `e` of kAll: two lanes of one format.
+    // Addition `e` of kAll: two lanes of one format, or two slots.
     BW_TURN void add_two(int e) {
         const int p = e / (K - 1), j = 1 + e % (K - 1);
         char* to = tables + j * kTable * (kSizes == Sizes::any ? sizeof(Pair) : sizeof(uint64_t));
+        if constexpr (kSizes == Sizes::small) {
+            if (j == 1) {
+                first = block->size[lane_of(2 * p)], second = block->size[lane_of(2 * p + 1)];
+                asm volatile("" : "+r"(first), "+r"(second));
+            }
+            for (int x = 0; x < 2; ++x) {
+                const uint64_t code = block->wide[j][2 * p + x];
+                reinterpret_cast<uint64_t*>(to)[static_cast<int64_t>((code >> shift) - (1 << (kAbove - kParts)))] += code * (x == 0 ? first : second);
+            }
+            return;
+        }
         uint64_t both, one;
         std::memcpy(&both, &block->at[j][2 * p], sizeof both);
         asm("mov %k1, %k0" : "=&r"(one) : "r"(both));   // as an instruction that takes no time: the compiler would clear the upper half in place
@@ -60,18 +77,11 @@ struct Turns {
             _mm_store_pd(b, _mm_add_pd(_mm_load_pd(b), _mm_unpackhi_pd(size, slope)));
             return;
         }
-        if (kSizes == Sizes::small && j == 1) {
-            first = block->size[2 * p], second = block->size[2 * p + 1];
-            asm volatile("" : "+r"(first), "+r"(second));
-        }
-        add_code(to, one, first);
-        add_code(to, both >> 32, second);
+        add_code(to, one);
+        add_code(to, both >> 32);
     }
 
-    static BW_TURN void add_code(char* to, uint64_t code, uint64_t size) {
-        auto& cell = *reinterpret_cast<uint64_t*>(to - 4 + 4 * uint64_t{static_cast<uint16_t>(code)});
-        cell += kSizes == Sizes::equal ? code : (code | uint64_t{1} << kAbove) * size;
-    }
+    static BW_TURN void add_code(char* to, uint64_t code) { *reinterpret_cast<uint64_t*>(to - 4 + 4 * uint64_t{static_cast<uint16_t>(code)}) += code; }
 };
 
 // Of the first block, when nothing is to be added yet.
@@ -119,9 +129,7 @@ BW_WIDE __attribute__((noinline)) void slopes_in_full(const float* loss, bool so
 
 // Where each slope goes, and what is added there.
 template <int K, Sizes kSizes, class T>
-BW_TURN void place(const int64_t* size, Ints* t, const Sums<K>& s, Block<K>* o, T& turns, Ints& low, Ints& high) {
-    [[maybe_unused]] Floats share;
-    if constexpr (kSizes != Sizes::equal) share = sizes_in_lanes<K, kSizes>(size, s, o);
+BW_TURN void place([[maybe_unused]] const Floats& share, Ints* t, Block<K>* o, T& turns, Ints& low, Ints& high) {
 #pragma GCC unroll 8
     for (int j = 1; j < K; ++j) {
         Ints x = t[j];
@@ -132,7 +140,8 @@ BW_TURN void place(const int64_t* size, Ints* t, const Sums<K>& s, Block<K>* o, 
         } else {
             if (j == 1) high = greatest(high, x);
             if (j == K - 1) low = least_of(low, x);
-            store(o->at[j], codes(x));
+            if constexpr (kSizes == Sizes::small) store_wide(o->wide[j], x);
+            else store(o->at[j], codes(x));
         }
         turns.take(kPlaceTurns<K>, x);
         asm volatile("" : "+r"(o));
@@ -148,6 +157,11 @@ BW_TURN void one_block(const float* loss, const int64_t* size, bool sorted, cons
     for (int q = 0; q < K * kLanes; q += 16) _mm_prefetch(reinterpret_cast<const char*>(loss + q) + kAhead, _MM_HINT_T1);
     for (int q = 0; kSizes != Sizes::equal && q < kLanes; q += 8)
         _mm_prefetch(reinterpret_cast<const char*>(size + kWeighed + q) + kAhead * 2 / K, _MM_HINT_T1);
+    [[maybe_unused]] Floats share;
+    if constexpr (kSizes != Sizes::equal) {   // first: a division takes long
+        share = sizes_in_lanes<K, kSizes>(size, s, o);
+        turns.take(1, share);
+    }
     columns_in_turns<K>(loss, l, turns);
     if (!sorted) by_rate<K>(s.order, l);
     minmax<K, kWindow<K>>(l, s, t, turns);
@@ -163,7 +177,7 @@ BW_TURN void one_block(const float* loss, const int64_t* size, bool sorted, cons
     }
     last = with(last, least);
     turns.take(kLanes / 8, last);
-    place<K, kSizes>(size, t, s, o, turns, low, high);
+    place<K, kSizes>(share, t, o, turns, low, high);
     turns.take(Turns<K, kSizes>::kAll, last);
 }
 

@@ -143,7 +143,7 @@ def _slopes(loss: np.ndarray, rate: np.ndarray, per: float, window: int) -> np.n
 @given(
     kind=st.sampled_from(["noise", "any", "few", "equal", "alike"]),
     k=st.integers(2, 8),
-    sizes=st.sampled_from(["equal", "small", "any"]),
+    sizes=st.sampled_from(["equal", "small", "thirds", "any"]),
     shift=st.sampled_from([-60, 0, 60]),
     seed=st.integers(0, 2**32),
 )
@@ -156,7 +156,8 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
     aligned = room[-room.ctypes.data % 64 // 4 :][: n * k].reshape(n, k)
     size = {
         "equal": np.full(n, 128),
-        "small": 4096 * rng.integers(1, 5000, n),  # multiples of a divisor: summed in one number with their slopes
+        "small": 4096 * rng.integers(1, 5000, n),  # multiples of a power of two: summed in one number with their slopes
+        "thirds": 12288 * rng.integers(1, 1500, n),  # whose divisor is no power of two
         "any": rng.integers(1, 2**31, n),
     }[sizes]
     rate, order = np.cumsum(rng.integers(1, 40, k)), rng.permutation(k)
