@@ -108,7 +108,7 @@ class Pass {
         if (fast_) {
             const int64_t last = t_.k < 4 ? std::min(end, t_.n - 1) : end;   // of so few formats the next row is read as well
             const int64_t lanes = t_.k > 8 || (wide_ && huge()) ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
-            if (!(huge() && !wide_ ? beside_huge(begin, whole, sums, out) : fast_run(begin, whole, sums, out))) return false;
+            if (!fast_run(begin, whole, sums, out)) return false;
             begin = whole;
         }
 #endif
@@ -184,18 +184,11 @@ class Pass {
         sum += _mm_cvtsd_f64(lost);
     }
 
-    // Blocks with a size that is not multiplied go in double precision, and what lies between them as ever.
-    bool beside_huge(int64_t begin, int64_t end, Tally& sums, Rows& out) {
-        for (int64_t at = begin; at < end; at += 512) {
-            const int64_t stop = std::min(end, at + 512);
-            int64_t bits = 0;
-            for (int64_t i = at; i < stop; ++i) bits |= load(t_.size + i);
-            if (bits < kHuge) continue;
-            if (begin < at && !fast_run(begin, at, sums, out)) return false;
-            if (!doubles<float>(at, stop, sums, out)) return false;
-            begin = stop;
-        }
-        return begin == end || fast_run(begin, end, sums, out);
+    // Whether some size of a block is not multiplied.
+    BW_AVX2 bool beyond(int64_t at, int count) const {
+        int64_t bits = 0;
+        for (int64_t i = at; i < at + count; ++i) bits |= load(t_.size + i);
+        return bits >= kHuge;
     }
 
     bool fast_run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
@@ -229,8 +222,13 @@ class Pass {
         int64_t cost = 0, weight = 0;
         int looked = 0;   // rows that the sieve left, above what it is worth
         bool coarse = true;
+        const bool some_huge = !kEqual && huge() && !wide_;
         for (int64_t at = begin; at < end; at += 512) {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
+            if (some_huge && beyond(at, count)) {   // these few rows in double precision, the others as ever
+                if (!doubles<float>(at, at + count, sums, out)) return false;
+                continue;
+            }
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
             std::memset(b.unsure, 0, sizeof b.unsure);
             const int64_t* size = kEqual ? nullptr : t_.size + at;
