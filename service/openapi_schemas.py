@@ -108,6 +108,7 @@ def _certificate() -> Schema:
             "loss": maybe(NUMBER),
             "lower_bound": maybe(NUMBER),
             "gap": maybe(NUMBER),
+            "case_bound": NUMBER,
             "cost": NUMBERS,
             "limits": NUMBERS,
             "multipliers": NUMBERS,

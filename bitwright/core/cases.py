@@ -57,16 +57,17 @@ def raised(
     loss: float,
     known: tuple[float, float],
     rounding: float,
-) -> tuple[float, float]:
-    """(bound, scale of its rounding): those that are known of a plan of this loss, the bound raised by the cases.
+) -> float:
+    """The bound by the cases, or the known one where that is higher; no higher than the loss of the plan in hand.
 
-    rounding: of a bound, as a share of its scale. Raises VerificationFailed for numbers that are no tree of cases.
+    known: (bound, scale of its rounding) by the multipliers; rounding: of a bound, as a share of its scale. Raises
+    VerificationFailed for numbers that are no tree of cases.
     """
     if not fits(problem) or len(cases) > MOST:
         raise VerificationFailed("the certificate's cases do not fit the problem", got=f"{len(cases)} numbers")
     gap = loss - known[0] + rounding * max(known[1], abs(loss))
     lowest = _least(problem, cases, multipliers.get(problem.limits[0].name, 0.0), gap)
-    return max(known[0], min(lowest, loss)), known[1]
+    return max(known[0], min(lowest, loss))
 
 
 def _least(problem: Problem, cases: tuple[float, ...], price: float, gap: float) -> float:

@@ -29,12 +29,14 @@ from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, Resource
 ROUNDING = 1e-12
 STATUSES = ("optimal", "bounded", "infeasible")
 LISTS = ("messages", "curvature", "cases")
+#: What closes a gap that the cases of a certificate leave nothing of: anyone can recompute it.
+BY_CASES = "its cases"
 
 
 #: What each member of a certificate must be when it comes from outside.
 _MEMBERS = {
     **dict.fromkeys(("status", "proof", "blame"), "text"),
-    **dict.fromkeys(("loss", "lower_bound", "gap"), "a finite number"),
+    **dict.fromkeys(("loss", "lower_bound", "gap", "case_bound"), "a finite number"),
     **dict.fromkeys(("cost", "limits", "multipliers", "smallest_limit"), "finite numbers by name"),
     **dict.fromkeys(LISTS, "a list of finite numbers"),
 }  # fmt: skip
@@ -63,7 +65,7 @@ class Certificate:
     rule held where that was found out); blame: what is in the way; multipliers then prove that nothing fits, if they
     can. messages: for pair terms, (pairs of tie groups, 2, formats) in a row (`core.pair_bound`); or, where they bound
     better, curvature: (groups, formats, formats) and (groups, formats) in a row (`core.pair_curvature`). cases: for one
-    limit, what bounds better than its multiplier (`core.cases`).
+    limit, what bounds better than its multiplier (`core.cases`); case_bound: their bound, above `lower_bound`.
     """
 
     status: str
@@ -79,19 +81,22 @@ class Certificate:
     messages: tuple[float, ...] | None = None
     curvature: tuple[float, ...] | None = None
     cases: tuple[float, ...] | None = None
+    case_bound: float | None = None
 
     @property
     def relative_gap(self) -> float | None:
+        """To the highest bound that it holds, as a share of the loss."""
         if self.gap is None or self.loss is None:
             return None
-        return 0.0 if self.gap == 0 else self.gap / max(abs(self.loss), abs(self.lower_bound or 0.0), 5e-324)
+        gap = self.gap if self.case_bound is None else self.loss - self.case_bound
+        return 0.0 if gap == 0 else gap / max(abs(self.loss), abs(self.lower_bound or 0.0), 5e-324)
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {
             "status": self.status, "loss": self.loss, "lower_bound": self.lower_bound, "gap": self.gap,
             "cost": dict(self.cost), "limits": dict(self.limits), "multipliers": dict(self.multipliers),
         }  # fmt: skip
-        for key in ("proof", "smallest_limit", "blame", *LISTS):
+        for key in ("proof", "smallest_limit", "blame", "case_bound", *LISTS):
             value = getattr(self, key)
             if value is not None:
                 data[key] = dict(value) if isinstance(value, Mapping) else list(value) if key in LISTS else value
@@ -209,12 +214,15 @@ def certify(
         raise VerificationFailed("the choice is not feasible", got="; ".join(broken)[:400])
     loss = total_loss(problem, choice)
     bound, scale = lagrangian(problem, multipliers, messages, curvature)
-    if cases is not None:
-        known, (bound, scale) = bound, raised(problem, cases, multipliers, loss, (bound, scale), ROUNDING)
-        cases = cases if bound > known else None
+    none = ROUNDING * max(scale, abs(loss))
+    case_bound = None if cases is None else raised(problem, cases, multipliers, loss, (bound, scale), ROUNDING)
     gap = loss - bound
-    if gap <= ROUNDING * max(scale, abs(loss)):
+    if gap <= none:
         gap, bound = 0.0, min(bound, loss)
+    if case_bound is None or gap == 0.0 or case_bound <= bound:
+        cases = case_bound = None
+    elif loss - case_bound <= none:
+        proof = proof or BY_CASES
     status = "optimal" if gap == 0.0 or proof is not None else "bounded"
     return Certificate(
         status=status,
@@ -228,6 +236,7 @@ def certify(
         messages=messages,
         curvature=curvature,
         cases=cases,
+        case_bound=case_bound,
     )
 
 
@@ -326,15 +335,20 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
         return Verdict(False, tuple(failures), (), claimed)
     loss = total_loss(problem, choice)
     bound, scale = lagrangian(problem, claimed.multipliers, claimed.messages, claimed.curvature)
-    if claimed.cases is not None:
-        bound, scale = raised(problem, claimed.cases, claimed.multipliers, loss, (bound, scale), ROUNDING)
-    gap = 0.0 if loss - bound <= ROUNDING * max(scale, abs(loss)) else loss - bound
+    none = ROUNDING * max(scale, abs(loss))
+    gap = 0.0 if loss - bound <= none else loss - bound
     notes = [f"recomputed: loss {loss!r}, bound {bound!r}, gap {gap!r}, and feasibility"]
+    case_bound = -math.inf
+    if claimed.cases is not None:
+        case_bound = raised(problem, claimed.cases, claimed.multipliers, loss, (bound, scale), ROUNDING)
+        notes.append(f"recomputed: the bound of its cases, {case_bound!r}")
+    if claimed.case_bound is not None and not _close(case_bound, claimed.case_bound, scale):
+        failures.append(f"the cases give the bound {case_bound!r}, the certificate says {claimed.case_bound!r}")
     if not _close(loss, claimed.loss, scale):
         failures.append(f"loss is {loss!r}, the certificate says {claimed.loss!r}")
     if not _close(bound, claimed.lower_bound, scale):
         failures.append(f"the multipliers give the bound {bound!r}, the certificate says {claimed.lower_bound!r}")
-    if claimed.gap is None or abs(gap - claimed.gap) > 2 * ROUNDING * max(scale, abs(loss)):
+    if claimed.gap is None or abs(gap - claimed.gap) > 2 * none:
         failures.append(f"the gap is {gap!r}, the certificate says {claimed.gap!r}")
     for name, value in claimed.cost.items():
         if name not in costs or (
@@ -344,7 +358,9 @@ def verify(problem: Problem, choice: IntArray, claimed: Certificate) -> Verdict:
     if claimed.status == "optimal" and gap > 0:
         if claimed.proof is None:
             failures.append("status is optimal with a gap, but no complete search is named")
-        else:
+        elif claimed.proof == BY_CASES and loss - case_bound > 2 * none:
+            failures.append("status is optimal by the cases, but they leave a gap")
+        elif claimed.proof != BY_CASES:
             notes.append(f"taken on trust: the gap of {gap!r} was closed by {claimed.proof}")
     checked = certify(
         problem, choice, claimed.multipliers, proof=claimed.proof,

@@ -19,8 +19,8 @@ export function certificateWords(found, rules = 0) {
   if (found.status === "infeasible") return ["Infeasible", `: nothing fits${inside}. The smallest that can be reached is ${Object.entries(found.smallest_limit ?? {}).map(([name, v]) => (name === "bytes" ? bytes(v) : `${name} ${v}`)).join(", ")}.`];
   if (found.status === "optimal" && !found.gap) return ["Optimal", `: no plan${inside} has a lower predicted loss. The lower bound equals the plan's loss.`];
   if (found.status === "optimal") return ["Optimal", `: no plan${inside} has a lower predicted loss. A complete search (${found.proof}) closed the gap of ${number(found.gap)} to the bound.`];
-  const share = found.loss ? found.gap / Math.abs(found.loss) : 0;
-  return ["Bounded", `: no plan${inside} can be better by more than ${number(found.gap)} (${percent(share, share < 0.001 ? 4 : 2)} of the loss).`];
+  const most = found.case_bound === undefined ? found.gap : found.loss - found.case_bound, share = found.loss ? most / Math.abs(found.loss) : 0;
+  return ["Bounded", `: no plan${inside} can be better by more than ${number(most)} (${percent(share, share < 0.001 ? 4 : 2)} of the loss).`];
 }
 
 // rows: the limits and rules in words, as binding.js gives them; without them what the certificate itself says.

@@ -45,6 +45,12 @@ class Levels {
     const Table& table(size_t level) const { return tables_[level]; }
     const uint32_t* ids(size_t level) const { return level == 0 ? nullptr : lists_[level - 1].id.data(); }
     size_t depth() const { return tables_.size() - 1; }
+    // How many rows of the whole table a bracket leaves unsettled, were they as near together everywhere as in that of the first level.
+    double expected(const Bracket& b) const {
+        if (depth() == 0) return 0.0;
+        const double width = brackets_[1].high - brackets_[1].low;
+        return width > 0 ? static_cast<double>(tables_[1].n) * ((b.high - b.low) / width) : 0.0;
+    }
     int64_t passes() const { return passes_; }
     int64_t listed() const { return listed_; }
 
@@ -106,10 +112,10 @@ class Levels {
             loss_ -= tally.loss;
             if (side > 0 ? b.high >= std::min(within.high, 0x1p800) : b.low <= within.low) return side;
             const double wider = std::ldexp(1.0, std::min(2 << missed, 200)), width = 2 * (b.high - b.low);
-            // Rounds that missed end at the edge of a bracket that missed, which says nothing of how far the target is; a new sample does.
+            // Rounds that missed end at the edge of a bracket that missed, which says nothing of how far the target is; other rounds do, or a sample.
             if (narrowed && !told) {
-                b = sampler_.bracket(t, limit, side > 0 ? Bracket{b.high, within.high} : Bracket{within.low, b.low}, false);
-                ++missed;
+                rounds = missed++ == 0;
+                b = sampler_.bracket(t, limit, side > 0 ? Bracket{b.high, within.high} : Bracket{within.low, b.low}, rounds);
                 continue;
             }
             // A sample that missed has missed by little: twice the bracket beside it comes first.

@@ -41,6 +41,7 @@ class Solve {
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
     static constexpr double kSmall = 1e-9, kStated = 1e-6;
+    static constexpr double kHopeless = 4;   // times as many rows as may be looked at: no pass is made for them
     static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
     // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
     static constexpr int64_t kTabled = 1 << 10;
@@ -156,9 +157,11 @@ class Solve {
         return totalled(sampled(1).cells, enough, kTotals);
     }
 
-    // Look at all rows of use, found by a pass. False where there are more than `most`.
+    // Look at all rows of use, found by a pass. False where there are more than `most`, or would be many times that by those of the first level.
     bool look_wide(int64_t most) {
-        wide_ = fused_pass(t_, nullptr, nullptr, of_use(t_, answer_.slope, answer_.gap), false, most, crew_, nullptr, end_);
+        const Bracket use = of_use(t_, answer_.slope, answer_.gap);
+        if (levels_ != nullptr && levels_->expected(use) > kHopeless * static_cast<double>(most)) return false;
+        wide_ = fused_pass(t_, nullptr, nullptr, use, false, most, crew_, nullptr, end_);
         ++answer_.passes;
         if (wide_.over) return false;
         base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};

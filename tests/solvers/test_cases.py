@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitwright.core import cases as by_cases
-from bitwright.core.certificate import Certificate, certify, total_loss, verify, violations
+from bitwright.core.certificate import BY_CASES, Certificate, certify, total_loss, verify, violations
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.problem import Limit, Problem, Resource
 from solvers import native, solve
@@ -101,9 +101,8 @@ def test_they_bound_every_plan_whatever_their_numbers() -> None:
         choice, cases = fitting[int(rng.integers(len(fitting)))], random_cases(given, rng)
         price = {"bits": float(rng.random())}
         plain, made = certify(given, choice, price), certify(given, choice, price, cases=cases)
-        assert made.lower_bound is not None
-        assert plain.lower_bound is not None
-        assert plain.lower_bound <= made.lower_bound <= best + 1e-10
+        assert (made.lower_bound, made.gap) == (plain.lower_bound, plain.gap)
+        assert made.case_bound is None or plain.lower_bound < made.case_bound <= best + 1e-10
         assert made.status != "optimal" or total_loss(given, choice) <= best + 1e-10
         gap = total_loss(given, choice) - plain.lower_bound + 1e-11
         found = by_cases._least(given, cases, price["bits"], gap)
@@ -118,9 +117,16 @@ def test_they_bound_every_plan_whatever_their_numbers() -> None:
 def test_numbers_of_units_close_what_one_multiplier_leaves_open() -> None:
     plain, made = certify(FOUR, TWO, {"bits": 0.1}), certify(FOUR, TWO, {"bits": 0.1}, cases=CLOSED)
     assert (plain.status, plain.lower_bound) == ("bounded", 1.5)
-    assert (made.status, made.gap, made.proof) == ("optimal", 0.0, None)
+    assert (made.status, made.lower_bound, made.gap) == ("optimal", 1.5, 0.5)
+    assert made.proof == BY_CASES
+    assert made.case_bound == pytest.approx(2.0, abs=1e-12)
     assert verify(FOUR, TWO, made).ok
     assert not verify(FOUR, TWO, replace(made, cases=None)).ok
+    assert not verify(FOUR, TWO, replace(made, cases=None, case_bound=None)).ok
+    assert not verify(FOUR, TWO, replace(made, case_bound=1.9)).ok
+    weaker = tuple(0.0 if number == -4 else number for number in CLOSED)
+    assert not verify(FOUR, TWO, replace(made, cases=weaker)).ok
+    assert not verify(FOUR, TWO, replace(made, cases=weaker, case_bound=None)).ok
 
 
 @pytest.mark.parametrize(
@@ -174,4 +180,6 @@ def test_hull_states_the_gap_to_the_best_numbers_of_units(compact: bool) -> None
     assert certificate.status == "optimal" or certificate.relative_gap < 1e-6
     plain = certify(given, solution.choice, certificate.multipliers)
     assert plain.gap is not None
-    assert certificate.cases is None or plain.gap > 100 * certificate.gap
+    assert solution.loss is not None
+    assert certificate.gap == plain.gap
+    assert certificate.case_bound is None or plain.gap > 100 * (solution.loss - certificate.case_bound)
