@@ -40,13 +40,11 @@ class Solve {
     static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
     // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
     static constexpr int64_t kLong = 1 << 22;
-    static constexpr double kSmall = 1e-9, kStated = 1e-6;
-    static constexpr double kHopeless = 4;   // times as many rows as may be looked at: no pass is made for them
+    static constexpr double kSmall = 1e-9, kStated = 1e-6, kHopeless = 4;   // the last: times as many rows as may be looked at get no pass
     static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
     // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
     static constexpr int64_t kTabled = 1 << 10;
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
-    static constexpr int64_t kBranched = 1 << 25;   // steps looked at in branches; first a part of them
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
@@ -54,7 +52,7 @@ class Solve {
     // Of wide tables of totals: the costs, in steps, and the window; additions.
     static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;
     static constexpr double kWideTotals = 0x1p27;
-    static constexpr int64_t kInParts = 1 << 27;   // steps looked at in parts
+    static constexpr int64_t kBranched = 1 << 25, kInParts = 1 << 27;   // steps looked at in branches (first a part of them), and in parts
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25, kLooks = 1 << 25;   // of branches closed by halves; the last of counts
 
     // The passes serve compact costs.
