@@ -30,7 +30,7 @@ _FACE = {
     "Problem": "bitwright.core.problem",
     "Plan": "bitwright.core.plan",
     "Solution": "bitwright.core.solution",
-    "Certificate": "bitwright.core.certificate",
+    "Certificate": "bitwright.core.claim",
     "SensitivityTable": "bitwright.core.table",
     "BitwrightError": "bitwright.core.errors",
 }

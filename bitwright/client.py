@@ -21,7 +21,8 @@ import httpx
 
 from bitwright import client_calls as calls
 from bitwright.client_calls import NPZ, Asked, Flow, Named, Pause, Progress, client_options, error_of, id_of, npz_bytes
-from bitwright.core.certificate import Certificate, Verdict
+from bitwright.core.certificate import Verdict
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import InvalidCalibration, InvalidPlan
 from bitwright.core.npz import read_npz
 from bitwright.core.plan import Plan, load_plan, plan_from_json

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitwright.core.certificate import Certificate, Verdict
+from bitwright.core.certificate import Verdict
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import InvalidPlan, from_problem
 from bitwright.core.problem import Problem
 from bitwright.core.problem_file import load_problem

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.certificate import Certificate, Verdict
+from bitwright.core.certificate import Verdict
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import InvalidInput, InvalidPlan, NotFound, VerificationFailed
 from bitwright.core.plan import plan_from_json
 from bitwright.core.plan_check import verify_plan

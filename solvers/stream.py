@@ -14,7 +14,8 @@ from typing import cast
 import numpy as np
 
 from bitwright.core.blocks import mapping, row_blocks
-from bitwright.core.certificate import ROUNDING, Certificate, total_loss
+from bitwright.core.certificate import ROUNDING, total_loss
+from bitwright.core.claim import Certificate
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.solution import Solution
 from solvers import native

@@ -170,7 +170,7 @@ _NUMBERS = frozenset({"table", "prediction", "device", "made_on"})
 
 
 class Plan(_Frozen):
-    """See the module docstring. `certificate` is `core.certificate.Certificate` as JSON."""
+    """See the module docstring. `certificate` is `core.claim.Certificate` as JSON."""
 
     bitwright_plan: int = PLAN_VERSION
     model: PlanModel

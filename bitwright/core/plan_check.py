@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.budget import parse_budget
-from bitwright.core.certificate import ROUNDING, Certificate, Verdict, verify
+from bitwright.core.certificate import ROUNDING, Verdict, verify
+from bitwright.core.claim import Certificate
 from bitwright.core.device import join
 from bitwright.core.formats import parse_format
 from bitwright.core.mixed_format import expand

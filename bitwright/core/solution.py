@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bitwright.core.canonical import write_json
-from bitwright.core.certificate import Certificate, Verdict, verify
+from bitwright.core.certificate import Verdict, verify
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import Infeasible, InvalidPlan
 from bitwright.core.problem import IntArray, Problem
 from bitwright.core.problem_file import parse_json

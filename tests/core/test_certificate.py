@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bitwright.core.certificate import (
-    Certificate,
     certify,
     infeasible,
     lagrangian,
@@ -23,6 +22,7 @@ from bitwright.core.certificate import (
     verify,
     violations,
 )
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import InvalidPlan, VerificationFailed
 from bitwright.core.problem import AT_LEAST, Limit, Problem, Resource
 from tests.strategies import choices, problems

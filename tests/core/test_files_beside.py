@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitwright.core.canonical import atomic_write
-from bitwright.core.certificate import Certificate
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import BitwrightError, InvalidInput, InvalidPlan
 from bitwright.core.solution import SIDECAR_UNITS, Solution, load_solution
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.canonical import canonical_json
-from bitwright.core.certificate import Certificate
+from bitwright.core.claim import Certificate
 from bitwright.core.diff import diff_plans
 from bitwright.core.errors import BitwrightError, Infeasible, InvalidPlan
 from bitwright.core.plan import Plan, load_plan, plan_from_json

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bitwright.core import cases as by_cases
-from bitwright.core.certificate import BY_CASES, Certificate, certify, total_loss, verify, violations
+from bitwright.core.certificate import BY_CASES, certify, total_loss, verify, violations
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.problem import Limit, Problem, Resource
 from solvers import native, solve

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.core.bound import lagrangian
-from bitwright.core.certificate import Certificate, total_loss, verify, violations
+from bitwright.core.certificate import total_loss, verify, violations
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.problem import Problem
 from solvers import solve

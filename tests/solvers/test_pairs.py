@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.core.certificate import Certificate, lagrangian, total_loss, verify, violations
+from bitwright.core.certificate import lagrangian, total_loss, verify, violations
+from bitwright.core.claim import Certificate
 from bitwright.core.errors import InvalidPlan, Unsupported, VerificationFailed
 from bitwright.core.problem import Pairs, Problem
 from solvers import choose, solve

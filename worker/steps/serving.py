@@ -9,7 +9,8 @@ from typing import Any
 
 from bitwright.core.budget import Budget, Served, parse_budget
 from bitwright.core.canonical import canonical_json, digest_json
-from bitwright.core.certificate import Certificate, certify
+from bitwright.core.certificate import certify
+from bitwright.core.claim import Certificate
 from bitwright.core.device import Joint, join
 from bitwright.core.errors import Unsupported
 from bitwright.core.plan import CacheChoice, Memory
