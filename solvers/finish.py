@@ -39,8 +39,8 @@ def conclude(problem: Problem, choice: IntArray | None, outcome: Outcome, name: 
     if outcome.blame is not None:
         shown = infeasible(problem, outcome.blame, reachable=outcome.reachable, multipliers=outcome.multipliers)
         return Solution(np.zeros(0, np.int64), None, shown, name, info)
-    form = partial(certify, problem, messages=outcome.messages, curvature=outcome.curvature)
-    proof, made = outcome.proof, partial(form, cases=outcome.cases)
+    made = partial(certify, problem, messages=outcome.messages, curvature=outcome.curvature, cases=outcome.cases)
+    proof = outcome.proof
     certificate = None if choice is None else made(choice, outcome.multipliers, proof=proof)
     closed = certificate is not None and certificate.gap == 0  # by its own bound: no plan has less loss
     better = None if closed else best_uniform(problem, None if certificate is None else certificate.loss)
