@@ -73,8 +73,9 @@ def certificate(data: Mapping[str, Any]) -> str:
     parts = [f"{status}: loss {_exact(loss)}, lower bound {_exact(bound)}, gap {_exact(gap)}"]
     if loss and gap:
         parts.append(f"({100 * gap / abs(loss):.3g}% of the loss)")
-    if loss is not None and data.get("case_bound") is not None:
-        parts.append(f"(by its cases {_exact(loss - data['case_bound'])})")
+    if loss and data.get("case_bound") is not None:
+        left = loss - data["case_bound"]
+        parts.append(f"and {_exact(left)} by its cases ({100 * left / abs(loss):.3g}%)")
     if data.get("proof"):
         parts.append(f"closed by {data['proof']}")
     prices = data.get("multipliers") or {}

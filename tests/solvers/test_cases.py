@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from bitwright.cli import render
 from bitwright.core import cases as by_cases
 from bitwright.core.certificate import BY_CASES, certify, total_loss, verify, violations
 from bitwright.core.claim import Certificate
@@ -121,6 +122,8 @@ def test_numbers_of_units_close_what_one_multiplier_leaves_open() -> None:
     assert (made.status, made.lower_bound, made.gap) == ("optimal", 1.5, 0.5)
     assert made.proof == BY_CASES
     assert made.case_bound == pytest.approx(2.0, abs=1e-12)
+    shown = render.certificate(replace(made, status="bounded", proof=None, case_bound=1.875).to_json())
+    assert "gap 0.5 (25% of the loss) and 0.125 by its cases (6.25%)" in shown
     assert verify(FOUR, TWO, made).ok
     assert not verify(FOUR, TWO, replace(made, cases=None)).ok
     assert not verify(FOUR, TWO, replace(made, cases=None, case_bound=None)).ok
