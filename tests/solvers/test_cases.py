@@ -133,6 +133,14 @@ def test_numbers_of_units_close_what_one_multiplier_leaves_open() -> None:
     assert not verify(FOUR, TWO, replace(made, cases=weaker, case_bound=None)).ok
 
 
+@pytest.mark.parametrize("bound", [-1e300, 1.6, 2.0, 1e300])
+def test_a_bound_by_cases_that_are_not_there_is_refused(bound: float) -> None:
+    """Regression: without cases any number was close enough to the bound that there was none of."""
+    plain = certify(FOUR, TWO, {"bits": 0.1})
+    assert verify(FOUR, TWO, plain).ok
+    assert not verify(FOUR, TWO, replace(plain, case_bound=bound)).ok
+
+
 @pytest.mark.parametrize(
     "numbers",
     [
