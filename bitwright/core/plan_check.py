@@ -210,6 +210,9 @@ def _claim_failures(certificate: Certificate) -> list[str]:
         found.append(f"the certificate's gap is {gap!r}, its loss less its bound {loss - bound!r}")
     if bound > loss + slack:
         found.append(f"the certificate's lower bound {bound!r} is above its loss {loss!r}")
+    by_cases = certificate.case_bound
+    if by_cases is not None and not (certificate.cases and bound - slack <= by_cases <= loss + slack):
+        found.append(f"the certificate's bound by cases {by_cases!r} has none, or is not from {bound!r} to {loss!r}")
     if certificate.status == "optimal" and gap > 0 and certificate.proof is None:
         found.append("the certificate says optimal with a gap, but names no complete search")
     return found

@@ -46,6 +46,8 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "gap": lambda p: p["certificate"].update(gap=0.0),
     "optimal without proof": lambda p: p["certificate"].update(status="optimal"),
     "bound above the loss": lambda p: p["certificate"].update(lower_bound=2.0, gap=0.0),
+    "bound by no cases": lambda p: p["certificate"].update(case_bound=0.9),
+    "bound by cases above the loss": lambda p: p["certificate"].update(case_bound=1.1, cases=[0, -1, 0, 0]),
     "no bound": lambda p: p["certificate"].pop("lower_bound"),
     "infeasible": lambda p: p["certificate"].update(status="infeasible"),
     "budget": lambda p: p.update(budget="2bpw"),
