@@ -28,6 +28,9 @@ from typing import Any
 
 import numpy as np
 
+# Run as a file, its own folder comes first and would hide the package `solvers`.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks import solver_scale
 from benchmarks.solver_peers import PEERS
 from bitwright.core.certificate import total_loss, verify, violations
@@ -36,6 +39,7 @@ from solvers import native, solve
 from tests.solvers.instances import FAMILIES, instance
 from tests.solvers.test_several_limits import both_bind
 
+ROOT = Path(__file__).resolve().parents[1]
 #: Python runs a function at its pace from the eighth call or so on.
 WARM = 12
 
@@ -77,7 +81,9 @@ def ladder(options: argparse.Namespace) -> list[dict[str, Any]]:
         command = [sys.executable, "-m", "benchmarks.solvers", "child", name, json.dumps(cases), str(options.limit)]
         with tempfile.TemporaryFile("w+") as lines:
             try:
-                subprocess.run(command, stdout=lines, stderr=subprocess.DEVNULL, timeout=options.peer_limit, check=True)
+                subprocess.run(
+                    command, cwd=ROOT, stdout=lines, stderr=subprocess.DEVNULL, timeout=options.peer_limit, check=True
+                )
             except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
                 print(f"{name}: ended early, {type(error).__name__}", file=sys.stderr)
             lines.seek(0)
@@ -186,9 +192,10 @@ def main(arguments: list[str]) -> None:
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["ladder", "proved", "stream", "disk", "limits"])
-    parser.add_argument("--families", help="default layers,hetero,oddsize,experts; of `stream` groups,hetero")
-    parser.add_argument("--sizes", default="224,2000")
-    parser.add_argument("--formats", default="4,8")
+    default = "default layers,hetero,oddsize,experts; of `stream` groups,hetero"
+    parser.add_argument("--families", help=f"of {', '.join(FAMILIES)}; {default}")
+    parser.add_argument("--sizes", default="224,2000", help="units, such as 224,2000,1e5 (default %(default)s)")
+    parser.add_argument("--formats", default="4,8", help="formats a unit, of 2 to 8, 12, 16 (default %(default)s)")
     parser.add_argument("--seeds", type=int, help="default 3; of `stream` 1")
     parser.add_argument(
         "--bits", default="3.5", help="budgets of `stream`: average bits, or `10%%` of the way from cheapest to dearest"
@@ -198,9 +205,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--peer-limit", type=float, default=600.0, help="seconds a peer may take for all of them")
     parser.add_argument("--threads", type=int, default=1, help="threads of `stream` (its frontier takes what it likes)")
     parser.add_argument("--folder", help="where `disk` writes its file")
-    parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot")
+    parser.add_argument("--peers", default=",".join(PEERS), help="of `ladder` (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the figures of `ladder`, one JSON line an instance")
+    parser.add_argument("--plot", help="picture for `ladder` (.svg, .png): time and gap against the number of units")
     options = parser.parse_args(arguments)
     stream = options.what == "stream"
     options.families = options.families or ("groups,hetero" if stream else "layers,hetero,oddsize,experts")
@@ -209,9 +216,10 @@ def main(arguments: list[str]) -> None:
         native.required()  # figures of numpy would be taken for those of the compiled solvers
     except BitwrightError as error:
         parser.exit(2, f"{error}\n")
-    unknown = set(options.families.split(",")) - set(FAMILIES)
-    if unknown:
-        parser.error(f"unknown families: {', '.join(sorted(unknown))}")
+    for what, asked, known in (("families", options.families, FAMILIES), ("peers", options.peers, PEERS)):
+        unknown = set(asked.split(",")) - set(known)
+        if unknown:
+            parser.error(f"unknown {what}: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if options.what != "ladder":
         sizes = _sizes(options)
         if options.what == "proved":
