@@ -107,17 +107,20 @@ def round_bits(c: Any, s: Any, bits: Any, total: float, hi: Any = np.inf, *, bas
 def round_levels(c: Any, s: Any, bits: Any, total: float, most: int = 256, *, base: float = 4.0) -> NDArray[np.int64]:
     """Whole numbers of levels (>= 1; rate log2 of it) within the budget, BAQ's finer grid: loss c / levels^log2(base).
 
-    BAQ rounds to the nearest and lets the budget be missed; here the levels are floored and the rest is handed out.
-    most: cap on the levels of one unit.
+    BAQ rounds to the nearest and lets the budget be missed; here the levels are floored and the rest is handed out. The
+    same is done from the whole bits of `round_bits`, which are levels too, and the better plan is given. most: cap on
+    the levels of one unit.
     """
     c, s = _checked(c, s)
-    power = _log2(base)
-    start = np.clip(np.floor(np.exp2(np.asarray(bits, np.float64)) * (1 + SLACK)), 1, most).astype(np.int64)
+    power, bits = _log2(base), np.asarray(bits, np.float64)
+    floored = np.clip(np.floor(np.exp2(bits) * (1 + SLACK)), 1, most).astype(np.int64)
+    whole = 1 << round_bits(c, s, np.maximum(bits, 0.0), total, math.log2(most), base=base)
 
     def step(i: int, m: int) -> tuple[float, float] | None:
         return (c[i] * (m**-power - (m + 1) ** -power), float(s[i] * math.log2((m + 1) / m))) if m < most else None
 
-    return _raise(start, float(total) - float(s @ np.log2(start)), total, step)
+    plans = [_raise(m, float(total) - float(s @ np.log2(m)), total, step) for m in (floored, whole)]
+    return min(plans, key=lambda levels: float(c @ levels**-power))
 
 
 def _raise(

@@ -103,6 +103,19 @@ def test_roundings_keep_the_budget_and_the_bound(given_, mean: float) -> None:
     assert float(c @ levels.astype(float) ** -2) >= floor * (1 - 1e-9)
 
 
+@given(given_=instances(largest=6), mean=st.floats(0.0, 6.0), most=st.sampled_from([1, 5, 64, 100]))
+def test_whole_bits_are_levels_so_levels_are_never_worse(given_, mean: float, most: int) -> None:
+    """Regression: one weight a unit, 5 units, a few bits: the levels lost up to 31% more than whole bits."""
+    c, s = given_
+    total, top = mean * float(s.sum()), np.floor(np.log2(most))
+    water = fill(c, s, total, 0, np.log2(most))
+    bits, levels = round_bits(c, s, water.bits, total, top), round_levels(c, s, water.bits, total, most)
+    assert levels.min() >= 1
+    assert levels.max() <= most
+    assert float(s @ np.log2(levels)) <= total * (1 + 1e-9)
+    assert float(c @ levels.astype(float) ** -2) <= float(c @ 4.0 ** -bits.astype(float)) * (1 + 1e-12)
+
+
 @pytest.mark.parametrize("mean", [2, 3, 4])
 def test_levels_come_closer_than_bits_to_the_continuous_optimum(mean: int) -> None:
     """Mean rate within 2% of the asked one, and less loss than whole bits (research/01 section 1d)."""
