@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from numbers import Integral
 
 from bitwright.core.errors import InvalidInput, OutOfResources, Unsupported
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
-from solvers.base import Solver
+from solvers.base import Deadline, Solver
 from solvers.capabilities import capabilities, features
 from solvers.catalog import SOLVERS
 
 AUTO = "auto"
 #: Cells up to which an exact solver is not slow, and the share of the time for one that is asked before it.
 FEW_CELLS, EARLY = 256, 0.25
+#: Seconds that a solver gets even where its import took them all.
+LEAST = 1e-3
 
 
 def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
@@ -24,11 +27,15 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
     InvalidInput (seed), Unsupported (a feature that the named solver does not take), InvalidSetting (time limit) and
     OutOfResources (time ran out before any plan was found).
     """
-    if not 0 <= seed < 2**31:
+    if not isinstance(problem, Problem):
+        raise InvalidInput("this is not a problem", expected="a Problem (see load_problem)", got=type(problem).__name__)
+    if not isinstance(solver, str):
+        raise InvalidInput("a solver is called by its name", expected="text", got=repr(solver)[:40])
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
         raise InvalidInput("the seed is out of range", expected="an integer from 0 to 2^31 - 1", got=str(seed)[:40])
+    time_limit, seed = Deadline.after(time_limit).seconds, int(seed)
     if solver != AUTO:
-        member: Solver = SOLVERS.load(solver)
-        return member.solve(problem, time_limit=time_limit, seed=seed)
+        return _run(solver, problem, time_limit, seed)
     name, why = choose(problem)
     begin, early = time.monotonic(), _before(name, problem)
     found = None if early is None else _plan_of(early, problem, EARLY * time_limit, seed)
@@ -38,6 +45,13 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
     if found.solver != name:
         why = f"{why}; {found.solver} was asked before it, and its answer is as good"
     return replace(found, info={**found.info, "auto": {"solver": found.solver, "why": why}})
+
+
+def _run(name: str, problem: Problem, seconds: float, seed: int) -> Solution:
+    """The solver of that name; what its import takes is the caller's time too."""
+    deadline = Deadline.after(seconds)
+    member: Solver = SOLVERS.load(name)
+    return member.solve(problem, time_limit=max(min(seconds, LEAST), deadline.left), seed=seed)
 
 
 def _before(name: str, problem: Problem) -> str | None:
@@ -53,9 +67,8 @@ def _before(name: str, problem: Problem) -> str | None:
 
 def _plan_of(name: str, problem: Problem, seconds: float, seed: int, *, needed: bool = False) -> Solution | None:
     """The solution of one solver; None where time ran out before it had a plan, unless one is needed."""
-    member: Solver = SOLVERS.load(name)
     try:
-        return member.solve(problem, time_limit=seconds, seed=seed)
+        return _run(name, problem, seconds, seed)
     except OutOfResources:
         if needed:
             raise

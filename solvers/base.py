@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Protocol
 
 from bitwright.core.errors import InvalidSetting
@@ -22,6 +23,8 @@ from solvers.reduce import Reduced, reduce_problem
 CERTIFIED, CHECKING, REDUCING = 0.03, 2e-8, 4e-8
 #: Cells from which nothing is begun that is not expected to end in time.
 MANY_CELLS = 1 << 18
+#: Seconds, eleven days: more is no limit, and the clocks of some libraries do not take it.
+LONGEST = 1e6
 #: Said of a plan that is only a uniform one.
 LATE = "time ran out before a plan of its own"
 
@@ -39,8 +42,9 @@ class Deadline:
 
     @staticmethod
     def after(seconds: float) -> Deadline:
-        if not seconds > 0:
+        if not isinstance(seconds, Real) or not seconds > 0:
             raise InvalidSetting("the time limit must be positive", expected="seconds > 0", got=repr(seconds)[:40])
+        seconds = float(min(seconds, LONGEST))
         return Deadline(seconds, time.monotonic() + seconds)
 
     def reserving(self, share: float) -> Deadline:

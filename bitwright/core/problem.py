@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,12 @@ class Limit:
     value: int | float
     subset: str | None = None
     units: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        """numpy's numbers become Python's, which JSON knows; what is no number is refused with the Problem."""
+        if isinstance(self.value, Real) and not isinstance(self.value, bool):
+            plain = int(self.value) if isinstance(self.value, Integral) else float(self.value)
+            object.__setattr__(self, "value", plain)
 
     @property
     def name(self) -> str:
@@ -229,7 +236,8 @@ def _total(cells: NDArray[Any]) -> int | float:
 
 def compact_bits(size: Any, rate: Any, rate_den: int = 1) -> Resource:
     """The resource `bits` in compact form: cost[i, j] = size[i] * rate[j], in 1/rate_den bit."""
-    return Resource("bits", size=np.asarray(size, np.int64), rate=np.asarray(rate, np.int64), rate_den=rate_den)
+    whole = problem_check.whole_numbers
+    return Resource("bits", size=whole(size, "size"), rate=whole(rate, "rate"), rate_den=rate_den)
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Problem:

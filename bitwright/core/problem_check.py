@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,10 +39,8 @@ def validate(p: Problem) -> None:
     forbids = p.extremes.forbids
     _check_names("unit", p.unit_names, n)
     _check_names("format", p.format_names, k)
-    if p.tie is not None and (p.tie.shape != (n,) or not np.issubdtype(p.tie.dtype, np.integer)):
-        raise InvalidProblem(
-            "tie must hold one integer a unit", expected=f"int64 ({n},)", got=f"{p.tie.dtype} {p.tie.shape}"
-        )
+    if p.tie is not None and (_dtype(p.tie).kind not in "iu" or p.tie.shape != (n,)):
+        raise InvalidProblem("tie must hold one integer a unit", expected=f"int64 ({n},)", got=_shown(p.tie))
     for resource in p.resources:
         _check_resource(resource, n, k)
     if len({r.name for r in p.resources}) != len(p.resources):
@@ -53,6 +52,49 @@ def validate(p: Problem) -> None:
     _check_magnitudes(p)
     if forbids:
         _check_allowed(p)
+
+
+def _dtype(value: Any) -> np.dtype[Any]:
+    """That of an array; "void" for what is none, so that a list or None is refused like an array of a wrong type."""
+    return value.dtype if isinstance(value, np.ndarray) else np.dtype("V")
+
+
+def _shown(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """`np.asarray`; what is ragged or too long a number is refused."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidProblem(f"'{name}' is ragged or not numeric", got=str(error)[:120]) from error
+
+
+def integers(values: Any, name: str) -> NDArray[np.int64]:
+    """int64 from integers of any width. Fractions are refused, not cut off."""
+    array = as_array(values, name)
+    if array.dtype.kind not in "iu":
+        if array.size == 0:
+            return array.astype(np.int64)
+        raise InvalidProblem(f"'{name}' must hold integers", expected="int64", got=str(array.dtype))
+    if array.dtype == np.uint64 and array.size and int(array.max()) > INT64_MAX:
+        raise InvalidProblem(f"'{name}' does not fit int64")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def whole_numbers(values: Any, name: str) -> NDArray[np.int64]:
+    """`integers`, and floats without a fraction."""
+    array = as_array(values, name)
+    if array.dtype.kind != "f":
+        return integers(array, name)
+    if not ((np.abs(array) < 2.0**63) & (array == np.rint(array))).all():
+        raise InvalidProblem(f"'{name}' must hold whole numbers within int64")
+    return array.astype(np.int64)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_magnitudes(p: Problem) -> None:
@@ -98,6 +140,8 @@ def _check_names(kind: str, names: tuple[str, ...] | None, count: int) -> None:
         return
     if len(names) != count:
         raise InvalidProblem(f"{kind}_names has the wrong length", expected=str(count), got=str(len(names)))
+    if not all(isinstance(name, str) for name in names):
+        raise InvalidProblem(f"{kind} names must be text", got=repr(names)[:80])
     strange = next((name for name in names if not name.isprintable()), None)
     if strange is not None:
         raise InvalidProblem(
@@ -116,21 +160,21 @@ def _check_names(kind: str, names: tuple[str, ...] | None, count: int) -> None:
 
 def _check_resource(r: Resource, n: int, k: int) -> None:
     if r.matrix is not None:
+        if _dtype(r.matrix) not in (np.int64, np.float64):
+            raise InvalidProblem(f"cost_{r.name} has the wrong type", expected="int64 or float64", got=_shown(r.matrix))
         if r.matrix.shape != (n, k):
             raise InvalidProblem(f"cost_{r.name} has the wrong shape", expected=f"({n}, {k})", got=str(r.matrix.shape))
-        if r.matrix.dtype not in (np.int64, np.float64):
-            raise InvalidProblem(
-                f"cost_{r.name} has the wrong type", expected="int64 or float64", got=str(r.matrix.dtype)
-            )
         if not np.isfinite(r.matrix).all() or (r.matrix < 0).any():
             raise InvalidProblem(f"cost_{r.name} must be finite and not negative")
         if r.integral and _max_total(r.matrix) > INT64_MAX:
             raise InvalidProblem(f"the total of cost_{r.name} overflows int64", hint="use a larger unit of cost")
         return
-    if r.size is None or r.rate is None or r.size.shape != (n,) or r.rate.shape != (k,):
+    # int64 and nothing narrower: products and sums of int32 would wrap around in silence.
+    whole = _dtype(r.size) == _dtype(r.rate) == np.int64 and _is_whole(r.rate_den)
+    if r.size is None or r.rate is None or not whole:
+        raise InvalidProblem("size, rate and rate_den must be int64", got=f"{_shown(r.size)}, {_shown(r.rate)}")
+    if r.size.shape != (n,) or r.rate.shape != (k,):
         raise InvalidProblem("size and rate have the wrong shape", expected=f"size ({n},), rate ({k},)")
-    if not (np.issubdtype(r.size.dtype, np.integer) and np.issubdtype(r.rate.dtype, np.integer)):
-        raise InvalidProblem("size and rate must be integers", got=f"{r.size.dtype}, {r.rate.dtype}")
     if r.sizes.least < 0 or (r.rate < 0).any() or r.rate_den < 1:
         raise InvalidProblem("size and rate must not be negative, and rate_den at least 1")
     if r.sizes.total * int(r.rate.max()) > INT64_MAX:
@@ -147,18 +191,20 @@ def _max_total(matrix: NDArray[Any]) -> int:
 
 def _check_limit(p: Problem, limit: Limit) -> None:
     resource = p.resource(limit.resource)
-    if isinstance(limit.value, float) and not np.isfinite(limit.value):
-        raise InvalidProblem(f"limit_{limit.name} must be a finite number", got=repr(limit.value))
-    if abs(limit.value) > INT64_MAX:
-        raise InvalidProblem(f"limit_{limit.name} is out of range", got=repr(limit.value))
+    # numpy's own floats are no `float`, so the value is looked at, whatever its type.
+    if not isinstance(limit.value, Real) or isinstance(limit.value, bool) or limit.value != limit.value:
+        raise InvalidProblem(f"limit_{limit.name} must be a finite number", got=repr(limit.value)[:80])
+    if abs(limit.value) > (INT64_MAX if resource.integral else LARGEST):
+        raise InvalidProblem(f"limit_{limit.name} must be finite and in range", got=repr(limit.value)[:80])
+    if limit.units is None and limit.subset is not None:
+        raise InvalidProblem(f"limit {limit.name} names a subset, but not its units")
     if limit.units is not None:
         _check_indices(f"subset of limit {limit.name}", limit.units, p.n)
-    del resource
 
 
 def _check_indices(what: str, indices: IntArray, bound: int) -> None:
-    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-        raise InvalidProblem(f"{what}: indices must be a list of integers")
+    if _dtype(indices).kind not in "iu" or indices.ndim != 1:
+        raise InvalidProblem(f"{what}: indices must be an array of integers", got=_shown(indices))
     if len(indices) and (indices.min() < 0 or indices.max() >= bound):
         raise InvalidProblem(f"{what}: an index is out of range", expected=f"0 .. {bound - 1}")
     if len(np.unique(indices)) != len(indices):
@@ -168,6 +214,9 @@ def _check_indices(what: str, indices: IntArray, bound: int) -> None:
 def _check_rule(rule: Rule, index: int, n: int, k: int) -> None:
     _check_indices(f"rule {index} units", rule.units, n)
     _check_indices(f"rule {index} formats", rule.formats, k)
+    if not (_is_whole(rule.sense) and _is_whole(rule.count)):
+        words = f"rule {index}: sense and count must be whole numbers"
+        raise InvalidProblem(words, got=f"{rule.sense!r}, {rule.count!r}"[:80])
     if rule.sense not in (1, -1):
         raise InvalidProblem(f"rule {index}: sense must be 1 (at least) or -1 (at most)", got=str(rule.sense))
     if rule.count < 0:
@@ -175,6 +224,9 @@ def _check_rule(rule: Rule, index: int, n: int, k: int) -> None:
 
 
 def _check_pairs(pairs: Pairs, n: int, k: int) -> None:
+    parts = (getattr(pairs, name, None) for name in ("unit", "format", "loss"))
+    if "".join(_dtype(part).kind for part in parts) not in ("iif", "uuf", "iuf", "uif"):
+        raise InvalidProblem("pair terms must be arrays: integers for units and formats, floats for losses")
     m = len(pairs.loss)
     if pairs.unit.shape != (m, 2) or pairs.format.shape != (m, 2):
         raise InvalidProblem("pair arrays have the wrong shape", expected=f"pair_unit and pair_format ({m}, 2)")

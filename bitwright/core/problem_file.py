@@ -22,6 +22,7 @@ from bitwright.core.canonical import atomic_write
 from bitwright.core.errors import BitwrightError, InvalidProblem
 from bitwright.core.npz import read_npz
 from bitwright.core.problem import Limit, Pairs, Problem, Resource, Rule, compact_bits
+from bitwright.core.problem_check import as_array, integers
 
 MAX_JSON_UNITS = 20_000
 MAX_JSON_BYTES = 256 * 2**20
@@ -49,19 +50,12 @@ def load_problem(path: str | Path) -> Problem:
 
 
 def _integers(arrays: Mapping[str, Any], name: str) -> NDArray[np.int64]:
-    array = np.asarray(arrays[name])
-    if not np.issubdtype(array.dtype, np.integer):
-        if array.size == 0:
-            return array.astype(np.int64)
-        raise InvalidProblem(f"'{name}' must hold integers", expected="int64", got=str(array.dtype))
-    if array.dtype == np.uint64 and array.size and int(array.max()) > 2**63 - 1:
-        raise InvalidProblem(f"'{name}' does not fit int64")
-    return np.ascontiguousarray(array, np.int64)
+    return integers(arrays[name], name)
 
 
 def _scalar(arrays: Mapping[str, Any], name: str) -> int | float:
-    array = np.asarray(arrays[name])
-    if array.size != 1 or not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+    array = as_array(arrays[name], name)
+    if array.size != 1 or not _is_real(array):
         raise InvalidProblem(f"'{name}' must be one number", got=f"{array.dtype} {array.shape}")
     value = array.reshape(()).item()
     return int(value) if isinstance(value, int) else float(value)
@@ -70,7 +64,7 @@ def _scalar(arrays: Mapping[str, Any], name: str) -> int | float:
 def _names(arrays: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     if name not in arrays:
         return None
-    array = np.asarray(arrays[name])
+    array = as_array(arrays[name], name)
     if array.ndim != 1 or array.dtype.kind != "U":
         raise InvalidProblem(f"'{name}' must be a list of unicode names", got=f"{array.dtype} {array.shape}")
     return tuple(array.tolist())
@@ -80,7 +74,8 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
     """Problem from named arrays (numpy or anything `np.asarray` takes)."""
     if "loss" not in arrays:
         raise InvalidProblem("the problem has no 'loss' array", got=", ".join(sorted(arrays)) or "no arrays")
-    unknown = [a for a in arrays if a not in _KNOWN and not a.startswith(("cost_", "limit_", "subset_", "meta"))]
+    named = _KNOWN.union(a for a in map(str, arrays) if a.startswith(("cost_", "limit_", "subset_", "meta")))
+    unknown = [str(a) for a in arrays if a not in named]
     if unknown:
         raise InvalidProblem(
             "unknown array names", got=", ".join(sorted(unknown))[:200], expected="see docs/problem.md"
@@ -98,7 +93,7 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
         if not isinstance(den, int):
             raise InvalidProblem("'rate_den' must be an integer", got=repr(den))
         resources.insert(0, compact_bits(_integers(arrays, "size"), _integers(arrays, "rate"), den))
-    loss = np.asarray(arrays["loss"])
+    loss = as_array(arrays["loss"], "loss")
     if loss.dtype not in (np.float32, np.float64) and _is_real(loss):
         loss = _doubles(loss, "loss")
     return Problem(
@@ -114,23 +109,22 @@ def problem_from_arrays(arrays: Mapping[str, Any]) -> Problem:
 
 
 def _is_real(array: NDArray[Any]) -> bool:
-    return np.issubdtype(array.dtype, np.number) and not np.issubdtype(array.dtype, np.complexfloating)
+    """Numbers, by their kind: to numpy's hierarchy of types a span of time is a signed integer too."""
+    return array.dtype.kind in "iuf"
 
 
 def _cost(value: Any, name: str) -> NDArray[Any]:
-    array = np.asarray(value)
-    if array.dtype == np.uint64 and array.size and int(array.max()) > 2**63 - 1:
-        raise InvalidProblem(f"'{name}' does not fit int64")
-    if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.int64)
-    return _doubles(array, name) if np.issubdtype(array.dtype, np.floating) else array
+    array = as_array(value, name)
+    if array.dtype.kind in "iu":
+        return integers(array, name)
+    return _doubles(array, name) if array.dtype.kind == "f" else array
 
 
 def _doubles(array: NDArray[Any], name: str) -> NDArray[np.float64]:
     """float64; what is finite must stay finite, or a large number would silently forbid a cell."""
     with np.errstate(over="ignore"):
         found = array.astype(np.float64)
-    if np.issubdtype(array.dtype, np.floating) and (np.isinf(found) & ~np.isinf(array)).any():
+    if array.dtype.kind == "f" and (np.isinf(found) & ~np.isinf(array)).any():
         raise InvalidProblem(f"'{name}' does not fit float64")
     return found
 
@@ -180,10 +174,10 @@ def _pairs(arrays: Mapping[str, Any]) -> Pairs:
         return Pairs()
     if len(present) != len(names):
         raise InvalidProblem("pair arrays belong together", expected=", ".join(names), got=", ".join(present))
-    loss = np.asarray(arrays["pair_loss"])
+    loss = as_array(arrays["pair_loss"], "pair_loss")
     if loss.ndim != 1 or not _is_real(loss):
         raise InvalidProblem("pair_loss must be a list of numbers")
-    return Pairs(_integers(arrays, "pair_unit"), _integers(arrays, "pair_format"), loss.astype(np.float64))
+    return Pairs(_integers(arrays, "pair_unit"), _integers(arrays, "pair_format"), _doubles(loss, "pair_loss"))
 
 
 def problem_to_arrays(problem: Problem) -> dict[str, NDArray[Any]]:
@@ -235,6 +229,9 @@ def parse_json(data: bytes) -> Any:
     def refuse(token: str) -> Any:
         raise InvalidProblem("JSON numbers must be finite", got=token, hint='write null or "inf" for a forbidden cell')
 
+    def finite(text: str) -> float:
+        return value if math.isfinite(value := float(text)) else refuse(text)
+
     def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(members)
         if len(found) != len(members):
@@ -243,7 +240,7 @@ def parse_json(data: bytes) -> Any:
         return found
 
     try:
-        return json.loads(data, parse_constant=refuse, object_pairs_hook=once)
+        return json.loads(data, parse_constant=refuse, parse_float=finite, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise InvalidProblem("the JSON cannot be read", got=str(error)[:120]) from error
 
@@ -259,11 +256,11 @@ def problem_from_json(data: Any) -> Problem:
         )
     arrays = {key: value for key, value in data.items() if value is not None}
     try:
-        arrays["loss"] = np.array(
-            [[math.inf if v is None or v == "inf" else v for v in row] for row in loss], np.float64
-        )
+        arrays["loss"] = np.array([_losses(row) for row in loss], np.float64)
         for key, value in data.items():
             if key in {"unit_names", "format_names"} and value is not None:
+                if not isinstance(value, list) or not all(isinstance(v, str) and "\0" not in v for v in value):
+                    raise InvalidProblem(f"'{key}' must be a list of names", got=repr(value)[:80])
                 arrays[key] = np.array(value, dtype=np.str_)
             elif key != "loss" and isinstance(value, list):
                 arrays[key] = (
@@ -276,6 +273,17 @@ def problem_from_json(data: Any) -> Problem:
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidProblem("a problem array is ragged or not numeric", got=str(error)[:120]) from error
     return problem_from_arrays(arrays)
+
+
+def _losses(row: Any) -> list[float]:
+    """One row: numbers, and null or "inf" for a forbidden cell. numpy alone would take "2", "nan" and true as well."""
+    if not isinstance(row, list):
+        raise InvalidProblem("'loss' must be a list of rows", got=repr(row)[:80])
+    cells = [math.inf if v is None or v == "inf" else v for v in row]
+    if not {*map(type, cells)} <= {int, float}:
+        strange = next(v for v in cells if type(v) not in (int, float))
+        raise InvalidProblem("a loss is no number", expected='a number, null or "inf"', got=repr(strange)[:80])
+    return cells
 
 
 def problem_to_json(problem: Problem) -> dict[str, Any]:

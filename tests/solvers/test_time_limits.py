@@ -122,6 +122,21 @@ def test_every_solver_ends_honestly_when_time_runs_out(name: str, calls: int, mo
     assert verify(given, solution.choice, solution.certificate).ok
 
 
+def test_what_a_solver_takes_to_be_imported_is_the_callers_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: its clock began after the import, a tenth of a limit of one second."""
+    clock, told = [0.0], []
+
+    def load(name: str) -> SimpleNamespace:
+        clock[0] += 0.6
+        return SimpleNamespace(solve=lambda problem, time_limit, seed: told.append(time_limit))
+
+    monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("solvers.SOLVERS", SimpleNamespace(load=load))
+    for limit in (1.0, 0.5, 1e-6):
+        solve(SHORT, "milp", time_limit=limit)
+    assert told == pytest.approx([0.4, 1e-3, 1e-6])
+
+
 def test_what_is_not_expected_to_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "MANY_CELLS", 1)
     monkeypatch.setattr(base, "REDUCING", 1.0)
