@@ -6,6 +6,7 @@ import io
 import math
 import mmap
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +21,8 @@ from bitwright.core.errors import InvalidProblem
 #: that unpacks to more than LARGE bytes (float tables do not shrink by a hundred).
 MAX_RATIO, LARGE_RATIO, LARGE = 1000, 100, 2**28
 MAX_ARRAYS = 256
+#: As numpy writes; other methods only widen what a hostile archive can reach.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Arrays from here on are mapped, not read.
 MAP_BYTES = 1 << 26
 
@@ -36,16 +39,22 @@ def read_npz(source: Path | io.BytesIO, *, max_bytes: int = 2**40) -> dict[str, 
             size = sum(member.file_size for member in members)
             packed = max(1, sum(member.compress_size for member in members))
             ratio = LARGE_RATIO if size > LARGE else MAX_RATIO
+            there = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
+            if packed > there or any(member.compress_type not in METHODS for member in members):
+                raise InvalidProblem(
+                    "the archive is not as numpy writes one: its arrays overlap, or how they are packed"
+                )
             if len(members) > MAX_ARRAYS or size > max_bytes or size / packed > ratio:
                 raise InvalidProblem(
                     "the archive is not plausible",
                     expected=f"at most {MAX_ARRAYS} arrays, {max_bytes} bytes, ratio {ratio}",
                     got=f"{len(members)} arrays, {size} bytes, ratio {size // packed}",
                 )
-            if len({member.filename for member in members}) != len(members):
+            names = [member.filename.removesuffix(".npy") for member in members]
+            if len(set(names)) != len(names):
                 raise InvalidProblem("two arrays of the archive share a name")
             file = None if isinstance(source, io.BytesIO) else _mapped(source, members)
-            return {m.filename.removesuffix(".npy"): _read_array(archive, m, file) for m in members}
+            return {name: _read_array(archive, m, file) for name, m in zip(names, members, strict=True)}
     # zipfile checks little of what a damaged directory says: offsets before the file, dates and names that are none.
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise InvalidProblem("the .npz archive is damaged", got=str(error)[:120]) from error
@@ -92,16 +101,18 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, whole: mmap.m
                 f"array '{member.filename}' holds Python objects (a pickle)", hint="store plain numbers"
             )
         count = math.prod(shape)
-        if any(d < 0 for d in shape) or count * dtype.itemsize > member.file_size:
+        if any(type(d) is not int or d < 0 for d in shape) or count * dtype.itemsize > member.file_size:
             raise InvalidProblem(
                 f"array '{member.filename}' claims more data than it has",
                 expected=f"at most {member.file_size} bytes", got=f"shape {shape} of {dtype}",
             )  # fmt: skip
         if whole is not None and _is_long(member):
             array = np.frombuffer(whole, dtype, count, _place(whole, member) + file.tell())
-            return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
-        data = file.read(count * dtype.itemsize)
-    if len(data) != count * dtype.itemsize:
-        raise InvalidProblem(f"array '{member.filename}' is cut short")
-    array = np.frombuffer(data, dtype)
+        else:
+            data = file.read(count * dtype.itemsize)
+            if len(data) != count * dtype.itemsize:
+                raise InvalidProblem(f"array '{member.filename}' is cut short")
+            array = np.frombuffer(data, dtype)
+    if dtype.kind == "U" and array.view(dtype.byteorder + "u4").max(initial=0) > sys.maxunicode:
+        raise InvalidProblem(f"array '{member.filename}' holds no unicode text")
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)

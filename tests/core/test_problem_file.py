@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,11 @@ BAD = {
     "names_bytes": arrays(unit_names=np.array([b"a", b"b"])),
     "resource_twice": arrays(cost_bits=np.array([[1, 2], [3, 4]])),
     "unknown_array": arrays(losses=np.ones(2)),
+    # To numpy a span of time is a signed integer.
+    "loss_of_time": arrays(loss=np.ones((2, 2), "m8[s]")),
+    "size_of_time": arrays(size=np.array([8, 8], "m8[s]")),
+    "cost_of_time": arrays(cost_bytes=np.ones((2, 2), "m8[s]")),
+    "limit_of_time": arrays(limit_bits=np.timedelta64(48, "s")),
 }
 
 
@@ -211,6 +217,58 @@ def test_a_large_bomb_of_moderate_ratio_and_arrays_of_one_name_are_refused(monke
         read_npz(file)
 
 
+def archive_of(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_an_array_with_and_without_the_ending_is_one_name_twice() -> None:
+    """Regression: of `limit_bits.npy` and `limit_bits` the later one won."""
+    with pytest.raises(InvalidProblem, match="share a name"):
+        read_npz(archive_of({"limit_bits.npy": npy(np.array(3)), "limit_bits": npy(np.array(9))}))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_archives_are_packed_as_numpy_packs_them(method: int) -> None:
+    """Regression: damage inside an LZMA member came out as LZMAError."""
+    with pytest.raises(InvalidProblem, match="as numpy writes"):
+        read_npz(archive_of({"loss.npy": npy(np.ones((2, 2)))}, method))
+
+
+def test_members_that_claim_more_packed_bytes_than_the_file_has_overlap() -> None:
+    """Regression: entries that share their bytes passed the ratio, each by itself (Fifield 2019; Python 3.11.7)."""
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("loss.npy", npy(rng.random((500, 4))))
+        for number in range(3):
+            shared = copy(archive.getinfo("loss.npy"))
+            shared.filename = f"cost_{number}.npy"
+            archive.filelist.append(shared)
+    with pytest.raises(InvalidProblem, match="overlap"):
+        read_npz(file)
+
+
+@pytest.mark.parametrize(
+    ("descr", "shape", "data"),
+    [("<f8", (True, 2), b"\0" * 16), ("<U1", (2,), b"\xff" * 8), (">U1", (2,), b"\x7f" * 8)],
+)
+def test_headers_that_numpy_reads_but_arrays_cannot_be(descr: str, shape: tuple[int, ...], data: bytes) -> None:
+    """Regression: a flag as a length gave TypeError, code points beyond unicode SystemError when text was made."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    with pytest.raises(InvalidProblem):
+        read_npz(archive_of({"loss.npy": header.getvalue() + data}))
+
+
 def test_a_missing_file_and_a_folder_are_typed_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.npz", tmp_path):
         with pytest.raises(InvalidProblem):
@@ -225,6 +283,10 @@ def test_a_missing_file_and_a_folder_are_typed_errors(tmp_path: Path) -> None:
         '{"loss": [[1]], "tie": [99999999999999999999]}', "[" * 100_000,
         '{"loss": [[1]], "loss": [[2]]}', '{"loss": [[1]], "size": [1000000000000000000000], "rate": [1]}',
         '{"loss": [[1]], "cost_a": [[1]], "limit_a": 1e400}',
+        # Regression: numpy makes numbers of text and flags, and a number beyond float64 silently forbade its cell.
+        '{"loss": [[1, 1e400]]}', '{"loss": [["0.5", 1]]}', '{"loss": [["Infinity", 1]]}', '{"loss": [[true, 1]]}',
+        '{"loss": ["12", "34"]}', '{"loss": [{"1": 2}]}', '{"loss": [[1]], "unit_names": [1]}',
+        '{"loss": [[1]], "unit_names": [null]}', '{"loss": [[1]], "unit_names": ["a\\u0000"]}',
     ],
 )  # fmt: skip
 def test_bad_json_is_a_typed_error(text: str, tmp_path: Path) -> None:
