@@ -30,7 +30,7 @@ def critical(
     for _ in range(ROUNDS):
         if high <= low * (1 + close):
             break
-        begin = max(low, high * 2.0**-OCTAVES)
+        begin = max(low, high * 2.0**-OCTAVES, 1e-307)  # a geometric grid has no zero
         grid = np.append(low, np.geomspace(begin, high, at_once - 1)[1 if begin == low else 0 :])
         within = np.flatnonzero(spent(loss, size, rate, grid) <= limit)
         if not len(within):
@@ -106,9 +106,11 @@ def bracket(
 def _highest(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor) -> float:
     """A multiplier at which only costs count."""
     known = loss[torch.isfinite(loss)].double()
+    if not len(known):
+        return 1e-300
     gaps = torch.diff(torch.unique(rate))
     least = float(gaps.min()) if len(gaps) else 1.0
-    return max(1e-300, 2.0 * float(known.max() - known.min()) / (least * int(size.min())))
+    return max(1e-300, 2.0 * float(known.max() - known.min()) / (least * max(1, int(size.min()))))
 
 
 def outward(low: float, high: float) -> tuple[float, float]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 import numpy as np
 import torch
 
-from bitwright.core.errors import OutOfResources
+from bitwright.core import problem_check
+from bitwright.core.errors import InvalidProblem, OutOfResources
 from bitwright.core.problem import Limit, Problem, compact_bits
+from bitwright.core.problem_check import INT64_MAX, MAX_FORMATS
 from gpu_kernels.compute import device_full
 from solvers import native
 from solvers.torch_bracket import bracket, critical
@@ -46,10 +49,12 @@ def solve_table(
 ) -> DeviceAnswer | None:
     """The plan of a table on any device; None when nothing fits. Raises OutOfResources when memory ran out.
 
-    See fused_pass for shapes and types. sample: rows that the first bracket is told by.
+    See fused_pass for shapes and types. sample: rows that the first bracket is told by. Sizes are not looked at (that
+    would be one more read): none may be negative, and the largest total must fit int64. Raises InvalidProblem.
     """
+    _check(loss, size, rate, limit)
     try:
-        return _solved(loss, size, rate, limit, seed, sample)
+        return _solved(loss, size, rate, int(limit), seed, sample)
     except RuntimeError as error:
         if not device_full(error):
             raise
@@ -62,7 +67,7 @@ def solve_table(
 def _solved(
     loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int, seed: int, sample: int
 ) -> DeviceAnswer | None:
-    low, high = bracket(loss, size, rate, limit / _total(size), seed, sample)
+    low, high = bracket(loss, size, rate, limit / max(1, _total(size)), seed, sample)
     unspendable = partial(_unspendable, size, rate, limit)
     for attempt in range(40):
         found = fused_pass(loss, size, rate, low, high)
@@ -77,6 +82,23 @@ def _solved(
             found.choice[found.rows] = rest.choice
             return DeviceAnswer(found.choice, rest.slope, rest.loss, rest.cost, rest.bound, attempt + 1)
     return None
+
+
+def _check(loss: torch.Tensor, size: torch.Tensor, rate: torch.Tensor, limit: int) -> None:
+    """All that can be told without a look at the table; `_on_host` sees the rows of which one loss cannot be used."""
+    parts = (loss, size, rate)
+    if not all(isinstance(part, torch.Tensor) for part in parts) or [part.ndim for part in parts] != [2, 1, 1]:
+        raise InvalidProblem("a table on a device is tensors", expected="loss (n, k), size (n,), rate (k,)")
+    kinds = (torch.float32, torch.float64), (torch.int32, torch.int64), (torch.int64,)
+    if not all(part.dtype in known for part, known in zip(parts, kinds, strict=True)):
+        got = ", ".join(str(part.dtype) for part in parts)
+        raise InvalidProblem("wrong types", expected="float32 or float64, int32 or int64, int64", got=got)
+    n, k = loss.shape
+    if not (n == len(size) > 0 and 0 < k == len(rate) <= MAX_FORMATS):
+        got = ", ".join(str(tuple(part.shape)) for part in parts)
+        raise InvalidProblem("shapes do not fit", expected=f"(n, k), (n,), (k,), k at most {MAX_FORMATS}", got=got)
+    if int(rate.min()) < 0 or not isinstance(limit, Integral) or abs(limit) > INT64_MAX:
+        raise InvalidProblem("rates must not be negative, and the limit an int64", got=repr(limit)[:40])
 
 
 def _total(size: torch.Tensor) -> int:
@@ -151,6 +173,10 @@ def _on_host(
 ) -> native.TableAnswer:  # fmt: skip
     parts = loss, size.to(torch.int64), rate
     table, sizes, rates = (part.cpu().numpy() for part in parts)
+    # No visit is sure of a row with NaN or -inf, or without a finite loss, as every comparison with it fails.
+    problem_check.extremes(table)
+    if np.isinf(table.min(axis=1)).any():
+        raise InvalidProblem("a unit may take no format at all", hint="leave one finite loss a row")
     return native.solve_table(table, limit, size=sizes, rate=rates, seed=seed, seconds=seconds, near=(low, high))
 
 

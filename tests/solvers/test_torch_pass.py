@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bitwright.core.certificate import certify
+from bitwright.core.errors import InvalidProblem
 from bitwright.core.problem import Problem
 from solvers import native, torch_bracket, torch_pass, torch_visit
 from tests.solvers.instances import instance
@@ -121,3 +122,46 @@ def test_what_no_plan_can_spend_is_no_gap() -> None:
         assert any((total - limit + left) % 64_000 == 0 for total in totals)
     assert torch_pass._unspendable(size[:1].expand(5), rate, 5 * 128 * 2250 + 128_000 + 7) == 7
     assert torch_pass._unspendable(size, rate[:1], 10**6) == 0
+
+
+def test_tables_of_one_format_or_one_loss_or_without_weights_have_a_plan() -> None:
+    """Regression: the grid of multipliers began at 0 (ValueError), or the limit was divided by no weights at all."""
+    two, ten = torch.tensor([2, 4]), torch.tensor([10, 10, 10])
+    for loss, size, rate, limit, cost in (
+        (torch.ones(3, 1), ten, two[:1], 60, 60),
+        (torch.ones(3, 2), ten, two, 90, None),
+        (torch.ones(3, 2), ten, two, 10**6, None),
+        (torch.tensor([[3.0, 1.0]] * 3), 0 * ten, two, 0, 0),
+        (torch.tensor([[3.0, 1.0]] * 3), torch.tensor([10, 0, 10]), two, 60, 60),
+    ):
+        ours = torch_pass.solve_table(loss, size, rate, limit)
+        assert ours is not None
+        assert ours.cost <= limit
+        assert cost is None or ours.cost == cost
+    assert torch_pass.solve_table(torch.ones(3, 1), ten, two[:1], 59) is None
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    "strange", [[float("nan"), 1.0], [-float("inf"), 1.0], [1.0, float("nan")], [float("inf")] * 2]
+)
+def test_a_row_that_cannot_be_used_is_found_without_a_look_at_the_whole_table(
+    strange: list[float], large: bool
+) -> None:
+    """Regression: NaN came back as the loss of a plan, and -inf was passed over."""
+    loss = torch.rand(50_000 if large else 1, 2)
+    loss[len(loss) // 2] = torch.tensor(strange)
+    size = torch.full((len(loss),), 10)
+    with pytest.raises(InvalidProblem):
+        torch_pass.solve_table(loss, size, torch.tensor([2, 4]), 30 * len(loss))
+
+
+def test_tensors_that_are_no_table_are_refused() -> None:
+    loss, size, rate = torch.ones(3, 2), torch.ones(3, dtype=torch.int64), torch.tensor([1, 2])
+    for given in (
+        (loss.numpy(), size, rate, 9), (loss.half(), size, rate, 9), (loss, size.double(), rate, 9),
+        (loss, size[:2], rate, 9), (loss[:0], size[:0], rate, 9), (torch.ones(3, 65), size, torch.arange(65), 9),
+        (loss, size, -rate, 9), (loss, size, rate, 9.5), (loss, size, rate, float("nan")), (loss[0], size, rate, 9),
+    ):  # fmt: skip
+        with pytest.raises(InvalidProblem):
+            torch_pass.solve_table(*given)  # type: ignore[arg-type]
