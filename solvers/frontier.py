@@ -149,7 +149,7 @@ def frontier(problem: Problem, limit: str | None = None, points: int | None = No
     reduced = reduce_problem(problem)
     row = reduced.limits[0]
     hulls = build_hulls(reduced.loss, row.weight)
-    grid = hulls.cost + np.append(0, np.cumsum(hulls.steps.dcost))
+    grid = row.paid + hulls.cost + np.append(0, np.cumsum(hulls.steps.dcost))
     cost = np.ldexp(grid.astype(np.float64), -row.shift) if row.grid else grid
     gains = -hulls.steps.dloss[::-1]
     last = math.fsum(reduced.loss.min(axis=1).tolist())

@@ -35,6 +35,8 @@ def hull(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return at_limit(reduced, row, hulls, row.bound, deadline)
     answer = native.solve_table(reduced.loss, row.bound, matrix=row.weight, seconds=deadline.left, seed=seed)
     outcome = _outcome(answer, reduced.problem, row.name, reduced.multiplier(row, answer.slope), reduced.exponent)
+    if row.paid:  # the levels of its cases are not those of the problem's costs
+        outcome = replace(outcome, cases=None)
     return outcome if outcome.choice is None else replace(outcome, choice=outcome.choice.astype(np.int64))
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from bitwright.core.blocks import row_blocks
 from bitwright.core.certificate import ROUNDING
-from bitwright.core.problem import AT_LEAST, IntArray, Limit, Pairs, Problem
+from bitwright.core.problem import AT_LEAST, IntArray, Limit, Pairs, Problem, least_and_most, much
 
 #: Largest total of a float resource on its integer grid.
 GRID_BITS = 61
-INT_TOP = 2**62
+INT_TOP = 2**63 - 1
 #: Float costs are cut off at this many times their limit.
 BEYOND = 1.5
 
@@ -31,7 +31,8 @@ class Row:
     """sum over groups of weight[g, x_g] <= bound (sense -1) or >= bound (sense +1), in integers.
 
     One original unit of the resource is 2^shift grid steps; the original multiplier is 2^shift times that of the grid.
-    grid: whether this is a float resource on a grid (its totals are then rounded).
+    grid: whether this is a float resource on a grid (its totals are then rounded). paid: what every choice pays, where
+    that is much (`problem.MUCH`); weight and bound are without it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     sense: int = -1
     shift: int = 0
     grid: bool = False
+    paid: int = 0
 
     def total(self, choice: IntArray) -> int:
         return int(self.weight[np.arange(len(choice)), choice].sum())
@@ -99,7 +101,7 @@ def reduce_problem(problem: Problem) -> Reduced:
     exponent = _exponent(loss, pairs)
     scaled = np.ldexp(loss, -exponent, out=loss)
     pairs = Pairs(pairs.unit, pairs.format, np.ldexp(pairs.loss, -exponent))
-    limits = tuple(_limit_row(problem, limit, merge) for limit in problem.limits)
+    limits = tuple(_limit_row(problem, limit, merge, scaled) for limit in problem.limits)
     rules = []
     for index, rule in enumerate(problem.rules):
         weight = np.zeros((problem.n, problem.k), np.int64)
@@ -158,10 +160,15 @@ def _merged(problem: Problem, limit: Limit, merge: _Merge) -> NDArray[Any]:
     return merge.sum(costs)
 
 
-def _limit_row(problem: Problem, limit: Limit, merge: _Merge) -> Row:
+def _limit_row(problem: Problem, limit: Limit, merge: _Merge, loss: NDArray[np.float64]) -> Row:
     costs = _merged(problem, limit, merge)
     if problem.resource(limit.resource).integral:
-        return Row(limit.name, costs, _bound(limit.value, None))
+        bound = _bound(limit.value, None)
+        least, most = least_and_most(costs, loss)
+        if not much(least, most):
+            return Row(limit.name, costs, bound)
+        paid = int(least.sum())
+        return Row(limit.name, np.maximum(costs - least[:, None], 0), bound - paid, paid=paid)
     if limit.value > 0:
         # A cell that breaks the limit alone breaks it at half as much too; its size must not coarsen the grid.
         costs = np.minimum(costs, BEYOND * float(limit.value))
@@ -188,7 +195,7 @@ def rebound(reduced: Reduced, value: int | float) -> Reduced:
     row = reduced.limits[0]
     problem = reduced.problem.with_limit(row.name, value)
     bound = _bound(value, row.shift if row.grid else None)
-    return replace(reduced, problem=problem, limits=(replace(row, bound=bound),))
+    return replace(reduced, problem=problem, limits=(replace(row, bound=bound - row.paid),))
 
 
 def _merge_pairs(problem: Problem, loss: NDArray[np.float64]) -> Pairs:

@@ -20,6 +20,7 @@ from bitwright.core.problem import IntArray, Problem
 from bitwright.core.solution import Solution
 from solvers import native
 from solvers.base import Deadline
+from solvers.reduce import INT_TOP
 
 #: Up to here every answer is checked before it is given.
 CHECKED = 1 << 20
@@ -36,7 +37,7 @@ def streams(problem: Problem) -> bool:
     if native.library() is None or len(problem.limits) != 1 or problem.tie is not None:
         return False
     limit = problem.limits[0]
-    plain = limit.units is None and problem.resource(limit.resource).matrix is None
+    plain = limit.units is None and problem.resource(limit.resource).matrix is None and problem.centred is problem
     return plain and not problem.rules and not len(problem.pairs) and _moderate(problem)
 
 
@@ -57,7 +58,7 @@ def run(
     resource = problem.resource(limit.resource)
     return native.solve_table(
         problem.loss,
-        max(-1, min(2**62, math.floor(limit.value))),
+        max(-1, min(INT_TOP, math.floor(limit.value))),
         size=resource.size,
         rate=resource.rate,
         sizes=resource.sizes,

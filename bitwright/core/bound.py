@@ -28,8 +28,12 @@ def lagrangian(
     messages: tuple[float, ...] | None = None,
     curvature: tuple[float, ...] | None = None,
 ) -> tuple[float, float]:
-    """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to."""
+    """(L(m), scale): the bound in float64, and the summed magnitudes that its rounding is relative to.
+
+    What every choice pays of a limit is taken off both sides first, where it is much (`Problem.centred`).
+    """
     m = _clean_multipliers(problem, multipliers)
+    problem = problem.centred
     constant = [-m[limit.name] * float(limit.value) for limit in problem.limits if m.get(limit.name)]
     for index, rule in enumerate(problem.rules):
         sign = -1.0 if rule.sense == AT_LEAST else 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
@@ -25,6 +25,8 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
 
 AT_LEAST, AT_MOST = 1, -1
+#: What every choice pays counts as much where it is so many times what formats differ by.
+MUCH = 16
 
 
 def _divides(divisor: int, part: NDArray[Any]) -> bool:
@@ -201,6 +203,31 @@ class Problem:
         """Of the losses, found in one scan."""
         return Extremes(*problem_check.extremes(self.loss))
 
+    @cached_property
+    def centred(self) -> Problem:
+        """The same problem, or one whose limits lack what every choice pays, where that is much (whole costs only).
+
+        Taken off in integers it cannot drown the differences between formats once costs are priced in float64.
+        """
+        resources, limits = [], list(self.limits)
+        for resource in self.resources:
+            at = [i for i, limit in enumerate(limits) if limit.resource == resource.name]
+            paid = _paid(resource, self.loss) if at and resource.integral else None
+            if paid is None:
+                resources.append(resource)
+                continue
+            resources.append(paid[0])
+            for i in at:
+                units = limits[i].units
+                total = int((paid[1] if units is None else paid[1][units]).sum())
+                limits[i] = replace(limits[i], value=limits[i].value - total)
+        if all(a is b for a, b in zip(resources, self.resources, strict=True)):
+            return self
+        other = copy(self)
+        object.__setattr__(other, "resources", tuple(resources))
+        object.__setattr__(other, "limits", tuple(limits))
+        return other
+
     def with_limit(self, name: str, value: int | float) -> Problem:
         """The same problem with another value of one limit (by `Limit.name`)."""
         if name not in {limit.name for limit in self.limits}:
@@ -216,6 +243,7 @@ class Problem:
     def _replace_limits(self, limits: tuple[Limit, ...]) -> Problem:
         """The arrays are shared and known to be valid: only the limits are looked at."""
         other = copy(self)
+        other.__dict__.pop("centred", None)
         object.__setattr__(other, "limits", limits)
         problem_check.check_limits(other)
         return other
@@ -228,6 +256,40 @@ class Extremes:
     least: float
     greatest: float
     forbids: bool
+
+
+def much(least: IntArray, most: IntArray) -> bool:
+    """Whether the least costs of units are much of what their formats cost (`MUCH`)."""
+    paid, spread = int(least.sum()), int(most.sum()) - int(least.sum())
+    return paid > MUCH * spread > 0
+
+
+def _paid(resource: Resource, loss: FloatArray) -> tuple[Resource, IntArray] | None:
+    """(the resource without what every choice pays, that of each unit), where it is much."""
+    if resource.matrix is None:
+        assert resource.size is not None
+        assert resource.rate is not None
+        low = resource.rate.min()
+        if not int(low) > MUCH * (int(resource.rate.max()) - int(low)) > 0:
+            return None
+        return replace(resource, rate=resource.rate - low), resource.size * low
+    least, most = least_and_most(resource.matrix, loss)
+    if not much(least, most):
+        return None
+    return replace(resource, matrix=np.maximum(resource.matrix - least[:, None], 0)), least
+
+
+def least_and_most(cost: IntArray, loss: FloatArray) -> tuple[IntArray, IntArray]:
+    """Of the formats that each row may take; 0 for a row that may take none."""
+    top = np.iinfo(np.int64).max
+    least, most = np.full(len(cost), top), np.full(len(cost), -1, np.int64)
+    for column, losses in zip(cost.T, loss.T, strict=True):  # few formats: faster than along the rows
+        allowed: Any = np.isfinite(losses)
+        allowed = True if allowed.all() else allowed  # a mask takes several times as long
+        np.minimum(least, column, out=least, where=allowed)
+        np.maximum(most, column, out=most, where=allowed)
+    none = most < 0
+    return np.where(none, 0, least), np.where(none, 0, most)
 
 
 def _total(cells: NDArray[Any]) -> int | float:
