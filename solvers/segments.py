@@ -21,6 +21,8 @@ from bitwright.core.errors import InvalidProblem, InvalidSetting, OutOfResources
 OBJECTIVES: Mapping[str, float] = {"inner-product": 2.0, "reconstruction": 4.0}
 #: Cells of the table (segments x blocks x bits of budget) that fit in memory with room to spare.
 CELLS = 1 << 26
+#: Errors this close are equal: they are sums of the same numbers in another order.
+ROUNDING = 1e-12
 WIDTHS = tuple(range(1, 14))
 
 
@@ -89,7 +91,7 @@ def segment(
         raise InvalidSetting("the tolerance must not be negative", got=repr(tolerance))
     error, back = _table(layout)
     finals = {count: float(value) for count, value in enumerate(error[-1, :, -1]) if np.isfinite(value)}
-    bound = min(finals.values()) * (1 + tolerance)
+    bound = min(finals.values()) * (1 + tolerance + ROUNDING)
     count = min(n for n, value in finals.items() if value <= bound)
     found = _trace(layout, back, count)
     spent = sum(layout.price(s.stop - s.start, s.bits) for s in found) * layout.unit

@@ -97,3 +97,11 @@ def test_bad_input_is_typed() -> None:
         segment([1.0], 63)
     with pytest.raises(OutOfResources):
         segment(np.ones(400), 10**9, block=63)
+
+
+def test_errors_that_differ_by_their_rounding_are_equal() -> None:
+    """Regression: three segments at one number of bits were taken for one segment, whose sum was rounded otherwise."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        found = segment(rng.random(5), 5 * 8 * 3, block=8, overhead=0, widths=[3], tolerance=0.0)
+        assert len(found.segments) == 1
