@@ -7,7 +7,7 @@ is rounded down to formats, what is left is filled by steepest steps, and the ce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +50,35 @@ def closed_form(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     """One limit or none. The multiplier is the marginal loss per cost of the fitted law at the water level."""
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1))
+    if reduced.loss.size > MANY_CELLS:  # sorting it would take longer than all else; equal cells go by their place
+        return (
+            _solved(reduced, deadline)
+            if deadline.fits(PACE * reduced.loss.size)
+            else Outcome(None, info={"stopped": LATE})
+        )
+    rows, formats = _by_content(reduced.loss, reduced.limits[0].weight)
+    place = rows[:, None], formats
+    limit = replace(reduced.limits[0], weight=reduced.limits[0].weight[place])
+    found = _solved(replace(reduced, loss=reduced.loss[place], limits=(limit,)), deadline)
+    if found.choice is None:
+        return found
+    choice = np.empty_like(rows)
+    choice[rows] = formats[np.arange(len(rows)), found.choice]
+    return replace(found, choice=choice)
+
+
+def _by_content(loss: NDArray[np.float64], weight: IntArray) -> tuple[IntArray, IntArray]:
+    """(order of the groups, that of the formats of each group in this order), whatever order they stand in."""
+    forms = np.lexsort((loss, weight), axis=1)
+    loss, weight = np.take_along_axis(loss, forms, axis=1), np.take_along_axis(weight, forms, axis=1)
+    allowed, mix = np.isfinite(loss), np.sin(np.arange(1.0, 1.0 + loss.shape[1]))  # different rows, different sums
+    keys = (np.where(allowed, loss, 0.0), allowed.astype(np.float64), weight.astype(np.float64))
+    order = np.lexsort([(key * mix).sum(axis=1) for key in keys])
+    return order, forms[order]
+
+
+def _solved(reduced: Reduced, deadline: Deadline) -> Outcome:
     row = reduced.limits[0]
-    if reduced.loss.size > MANY_CELLS and not deadline.fits(PACE * reduced.loss.size):
-        return Outcome(None, info={"stopped": LATE})
     allowed = np.isfinite(reduced.loss)
     cheapest = np.where(allowed, row.weight, np.iinfo(np.int64).max).argmin(axis=1)
     room = row.bound - row.total(cheapest)

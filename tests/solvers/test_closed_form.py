@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from bitwright.core.certificate import verify
-from bitwright.core.problem import Limit, Problem, compact_bits
+from bitwright.core.problem import Limit, Problem, Resource, compact_bits
 from solvers import solve
 from solvers.base import Deadline
 from solvers.closed_form import Law, closed_form
@@ -70,3 +72,25 @@ def test_a_clock_that_ran_out_leaves_a_feasible_plan() -> None:
     outcome = closed_form(reduced, Deadline(1.0, 0.0), 0)
     assert outcome.choice is not None
     assert reduced.limits[0].holds(outcome.choice)
+
+
+def test_units_and_formats_that_tie_go_by_what_they_hold() -> None:
+    """Regression: among equal cells the first unit or format went first, and another order gave a loss of 4 for 0."""
+    cases = [(np.array([[3.0, 0, 6, 3], [7, 4, 7, 0], [5, 0, 2, 0]]), [0, 128, 128], [47, 62, 77, 78], 18816)]
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        n, k = int(rng.integers(2, 6)), int(rng.integers(2, 5))
+        size, rate = rng.integers(0, 3, n), np.sort(rng.integers(0, 5, k))
+        limit = int(size.sum() * rate[0] + rng.integers(0, 8))
+        cases.append((rng.integers(0, 8, (n, k)).astype(np.float64), size.tolist(), rate.tolist(), limit))
+    for loss, size, rate, limit in cases:
+        cost = np.multiply.outer(size, rate)
+        for units, formats in zip(
+            itertools.permutations(range(len(loss))), itertools.permutations(range(len(rate))), strict=False
+        ):
+            order = np.ix_(units, formats)
+            one, other = (
+                Problem(table, (Resource("b", matrix=costs),), (Limit("b", limit),))
+                for table, costs in ((loss, cost), (loss[order], cost[order]))
+            )
+            assert solve(one, "closed-form").loss == solve(other, "closed-form").loss
