@@ -7,9 +7,15 @@
 
 namespace bitwright {
 
+// Whether a bracket is narrower than this part of its upper end.
+inline bool narrower(const Bracket& b, double part) { return b.high < (1 + part) * b.low; }
+
+// In a bracket this wide single precision leaves a tenth of the listed rows unsure; in one that wide it lists about as many as the bracket.
+constexpr double kUnsure = 0x1p-15, kSingle = 0x1p-20;
+
 // Ends moved outward by more than the rounding of the pass, and never further than `within`.
 inline void widen(Bracket& b, bool precise, Bracket within) {
-    const double by = precise ? 1e-13 : 4 * 0x1p-20;
+    const double by = precise ? 1e-12 : 0x1p-20;
     b.high = std::min(b.high * (1 + by), std::isinf(within.high) ? 0x1p900 : within.high);
     b.low = std::max(b.low * (1 - by), within.low);
 }
@@ -35,11 +41,11 @@ inline int64_t cost_of(const Table& t, double slope) {
 }
 
 // Cost of all rows of some lists at one multiplier; several lists by a thread each. end: throws Late after it.
-inline double cost_at(const std::vector<Table>& lists, double slope, Crew& crew, double end) {
+inline double cost_at(const std::vector<Table>& lists, double slope, bool precise, Crew& crew, double end) {
     std::vector<int64_t> cost(lists.size());
     const auto add = [&](size_t list, Crew& passing) {
         const Table& t = lists[list];
-        const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, false, t.n, passing, nullptr, end);
+        const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, precise, t.n, passing, nullptr, end);
         cost[list] = sure.cost + cost_of(sure.rows.view(t), slope);
     };
     if (lists.size() == 1) add(0, crew);
@@ -53,7 +59,7 @@ inline double cost_at(const std::vector<Table>& lists, double slope, Crew& crew,
 
 // The same, estimated from 64 rows of every 64 * `every`, by size: each thread looks at a stretch of those of all lists. Sums are of integers, so
 // they are the same for any number of threads.
-inline double cost_near(const std::vector<Table>& lists, double slope, int64_t every, Crew& crew) {
+inline double cost_near(const std::vector<Table>& lists, double slope, bool precise, int64_t every, Crew& crew) {
     constexpr int64_t chunk = 64;
     const int64_t apart = chunk * every;
     struct Part {
@@ -74,7 +80,7 @@ inline double cost_near(const std::vector<Table>& lists, double slope, int64_t e
             const Table& t = lists[q];
             const int64_t begin = std::max(from, first[q]) - first[q], end = std::min(to, first[q + 1]) - first[q];
             if (begin >= end) continue;
-            Pass pass(t, nullptr, nullptr, {slope, slope}, t.n, nullptr);
+            Pass pass(t, nullptr, nullptr, {slope, slope}, precise, t.n, nullptr);
             Tally sure;
             for (int64_t at = begin * apart; at < end * apart; at += apart) pass.run(at, std::min(t.n, at + chunk), sure, sure.rows);
             sum.cost += sure.cost + cost_of(sure.rows.view(t), slope);
@@ -102,8 +108,9 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     for (const Table& t : lists) rows += t.n;
     if (b.high >= 0x1p800 || !(b.low < b.high) || rows == 0) return b;
     const int64_t every = std::clamp<int64_t>(rows / part, 1, thinnest);
+    const bool precise = narrower(b, kUnsure);
     double off = 0.0;
-    const auto cost = [&](double x) { return every > 1 ? cost_near(lists, x, every, crew) + off : cost_at(lists, x, crew, end); };
+    const auto cost = [&](double x) { return every > 1 ? cost_near(lists, x, precise, every, crew) + off : cost_at(lists, x, precise, crew, end); };
     const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
         // Far apart, cost says little: above the steepest steps it does not change at all.
@@ -121,7 +128,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
             (near.cost >= target ? from : to) = near;
             if (std::fabs(near.cost - target) < margin) break;
         }
-        off = cost_at(lists, near.x, crew, end) - near.cost;
+        off = cost_at(lists, near.x, precise, crew, end) - near.cost;
         low.cost += off;
         high.cost += off;
     }

@@ -12,7 +12,12 @@
 #include "fast.hpp"
 
 #if BW_FAST
+#define BW_AVX2_FMA __attribute__((target("avx2,fma")))
+#define BW_AVX2_FMA_INLINE BW_AVX2_FMA __attribute__((always_inline)) inline
+
 namespace bitwright {
+
+inline bool has_fma() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 struct CoarsePrices {
     float price[kFastest];
@@ -24,17 +29,17 @@ struct CoarsePrices {
     alignas(16) uint8_t plane[3][16];   // byte of rate - least
 };
 
-// With AVX-512 numbers take up to 7 units in the last place of a float, the sum half of one: below 2^-20 of both values compared; of more
-// than 8 formats up to 15, below 2^-19.
-template <int K>
-constexpr float kApart = 1 - (K > 8 ? 0x1p-17f : 0x1p-18f);
+// Each sum is rounded by half a unit in the last place of a float, and with AVX-512 its number takes up to 7 units more, of more than 8
+// formats up to 15: of both values compared together 2^-23, below 2^-19 and below 2^-18.
+template <int K, bool kNumbered>
+constexpr float kApart = 1 - (!kNumbered ? 0x1p-22f : K > 8 ? 0x1p-17f : 0x1p-18f);
 
 // As `fast_prices`, which must have held; top_size: of sizes that differ, else 0; centre: one of the rates. False where a gap would leave the normal range.
 inline bool coarse_prices(const int64_t* rate, int k, double scale, int64_t top_size, double low, double high, int64_t centre, CoarsePrices& p) {
     const auto [least, most] = std::minmax_element(rate, rate + k);
     const auto off = [&](int j) { return std::fabs(static_cast<double>(rate[entry_of(j, k)] - centre)) * scale; };
     const double wide = static_cast<double>(*most - *least) * scale, half = (high - low) / 2, middle = (low + high) / 2;
-    const double margin = 8 * kMargin * high * wide;   // prices are rounded to floats, and so is the size they are times: 2^-21 of this wide
+    const double margin = 2 * kMargin * high * wide;   // prices are rounded to floats, and so is the size they are times: 2^-22 of this wide
     p.least = *least;
     p.beyond = top_size >= (int64_t{1} << 31) ? 0x1p32f : 0.0f;
     double top = 0.0;

@@ -3,22 +3,12 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
-#include "coarse.hpp"
+#include "fine256.hpp"
 
 #if BW_FAST
-#define BW_AVX2_FMA __attribute__((target("avx2,fma")))
-#define BW_AVX2_FMA_INLINE BW_AVX2_FMA __attribute__((always_inline)) inline
-
 namespace bitwright {
-
-inline bool has_fma() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
-// Of some formats of eight rows: the least u_j, the next one, and the loss and the number of the first.
-struct Least {
-    __m256 first, second, loss;
-    __m256i number;
-};
 
 BW_AVX2_FMA_INLINE Least lesser(const Least& a, const Least& b) {
     const __m256 less = _mm256_cmp_ps(b.first, a.first, _CMP_LT_OQ);
@@ -63,8 +53,11 @@ BW_AVX2_FMA_INLINE Least least_of_rows(const float* row, __m256 w, const float* 
 // `count` rows (a multiple of 32, at most 512), as `fast_block`; sizes below 2^32. ahead: how many rows further on to fetch into the
 // second-level cache, but for up to 4 formats of equal sizes. False when some u_j was negative: nothing is certain then.
 // The steps on 32 rows are three loops: a processor that looks 64 operations ahead meets more that do not wait for each other.
-template <int K, bool kEqual>
-BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const CoarsePrices& p, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
+// Prices: CoarsePrices, or FinePrices for double precision.
+template <int K, bool kEqual, class Prices>
+BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const Prices& prices, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
+    constexpr bool kFine = std::is_same_v<Prices, FinePrices>;
+    const CoarsePrices& p = coarse_of(prices);
     const __m256i none = _mm256_setzero_si256();
     __m256d total = _mm256_setzero_pd();
     __m256i spent = none, weighed = none;
@@ -92,13 +85,19 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const C
         for (int b = 0; b < 4; ++b) {
             if constexpr (kEqual && K > 4)
                 for (int q = 0; q < K; q += 2) _mm_prefetch(reinterpret_cast<const char*>(loss + (i + 8 * b + ahead) * K + 8 * q), _MM_HINT_T1);
-            best[b] = least_of_rows<K, kEqual>(loss + static_cast<int64_t>(i + 8 * b) * K, w[b], p.price);
+            const float* rows = loss + static_cast<int64_t>(i + 8 * b) * K;
+            if constexpr (kFine) best[b] = fine_least<K, kEqual>(rows, kEqual ? nullptr : size + i + 8 * b, prices);
+            else best[b] = least_of_rows<K, kEqual>(rows, w[b], p.price);
         }
 #pragma GCC unroll 1
         for (int b = 0; b < 4; ++b) {
             signs = _mm256_or_ps(signs, best[b].first);
-            const __m256 apart = _mm256_fmsub_ps(best[b].second, _mm256_set1_ps(kApart<K>), best[b].first), gap = entry<K>(p.gap, best[b].number);
-            const __m256 unsure = _mm256_cmp_ps(apart, kEqual ? gap : _mm256_mul_ps(gap, w[b]), _CMP_NGE_UQ), chosen = _mm256_andnot_ps(unsure, best[b].loss);
+            __m256 unsure = best[b].second;
+            if constexpr (!kFine) {
+                const __m256 apart = _mm256_fmsub_ps(best[b].second, _mm256_set1_ps(kApart<K, false>), best[b].first), gap = entry<K>(p.gap, best[b].number);
+                unsure = _mm256_cmp_ps(apart, kEqual ? gap : _mm256_mul_ps(gap, w[b]), _CMP_NGE_UQ);
+            }
+            const __m256 chosen = _mm256_andnot_ps(unsure, best[b].loss);
             total = _mm256_add_pd(total, _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(chosen)), _mm256_cvtps_pd(_mm256_extractf128_ps(chosen, 1))));
             y[b] = _mm256_or_si256(best[b].number, _mm256_and_si256(_mm256_castps_si256(unsure), _mm256_set1_epi32(-128)));
             if constexpr (!kEqual) {

@@ -112,7 +112,7 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
             }
             least_two<K>(v, first, second);
             signs = _mm512_or_si512(signs, first);
-            const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart<K>), _mm512_castsi512_ps(first));
+            const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart<K, true>), _mm512_castsi512_ps(first));
             const __m512 gap = _mm512_permutexvar_ps(first, gaps);
             const __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
             const __m512 chosen = _mm512_mask_mov_ps(picked<K>(l, first), unsure, _mm512_setzero_ps());

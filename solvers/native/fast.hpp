@@ -6,7 +6,7 @@
 //     loss_j - loss_x >= high * size * d   (d > 0)        loss_j - loss_x >= low * size * d   (d < 0)
 //
 // A difference of two floats is rounded once, so each check is wrong only for slopes within 2^-22 of the bracket's end;
-// the ends are moved outward by 2^-20 (`kMargin`), hence a row that passes is certain, and everything else (near-ties,
+// the ends are moved outward by 2^-21 (`kMargin`), hence a row that passes is certain, and everything else (near-ties,
 // NaN, rows that are all inf) is listed and looked at in double precision. Sums run over the certain rows only.
 #pragma once
 
@@ -20,7 +20,7 @@
 
 namespace bitwright {
 
-constexpr double kMargin = 0x1p-20;
+constexpr double kMargin = 0x1p-21;
 
 constexpr int kFastest = 16;   // the most formats of a single-precision pass
 

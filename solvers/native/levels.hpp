@@ -59,6 +59,7 @@ class Levels {
     static constexpr int64_t kFew = 64, kHeavy = 1024;
     static constexpr size_t kDeepest = 64;
     static constexpr int64_t kShort = 1 << 17;    // a list of no more rows may hold half of the table
+    static constexpr double kTied = 0x1p-30;      // slopes no further apart are as good as equal
     static constexpr double kFine = 0x1p-10;      // a bracket this wide holds no more rows for what `widen` adds
 
     // Rows that follow one another say nothing of those few that are most of the size.
@@ -77,7 +78,7 @@ class Levels {
         // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
         const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
         Bracket b = told ? p_.first : whole ? around({t}, static_cast<double>(limit), 0.0, share, within, p_.crew, p_.end) : sampler_.bracket(t, limit, within, rounds);
-        bool precise = false, known = level > 0;
+        bool precise = (told || whole) && narrower(b, kUnsure), known = level > 0;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
@@ -87,29 +88,22 @@ class Levels {
                                 : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.crew, p_.choice, p_.end);
             known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;
-            if (tally.over && rounds) {   // parts of the table that are not alike: rows from all of it say more
+            const bool tied = tally.over && narrower(b, kTied);
+            if (tally.over && rounds && !tied) {   // parts of the table that are not alike: rows from all of it say more
                 rounds = false;
                 if (!told) b = sampler_.bracket(t, limit, within, false);
+                precise = narrower(b, kUnsure);
                 continue;
             }
             const bool narrowed = std::exchange(rounds, false);
-            if (tally.over) {
-                if (!precise && b.high < (1 + kFine) * b.low) precise = true;
+            if (tally.over && !tied) {
+                if (!precise && narrower(b, kFine)) precise = true;
                 else if (histograms++ < 5 && narrow(level, limit, b)) continue;
                 else return fill(level, limit, b);
                 continue;
             }
-            if (level == 0) listed_ = std::max(listed_, tally.rows.n);
-            lists_.push_back(std::move(tally.rows));
-            tables_.push_back(lists_.back().view(t));
-            brackets_.push_back(b);
-            loss_ += tally.loss;
-            const int side = descend(level + 1, limit - tally.cost, b);
+            const int side = tied ? fill(level, limit, b) : deeper(level, limit, b, tally);
             if (side == 0) return 0;
-            tables_.resize(level + 1);
-            lists_.erase(lists_.begin() + static_cast<std::ptrdiff_t>(level), lists_.end());
-            brackets_.resize(level + 1);
-            loss_ -= tally.loss;
             if (side > 0 ? b.high >= std::min(within.high, 0x1p800) : b.low <= within.low) return side;
             const double wider = std::ldexp(1.0, std::min(2 << missed, 200)), width = 2 * (b.high - b.low);
             // Rounds that missed end at the edge of a bracket that missed, which says nothing of how far the target is; other rounds do, or a sample.
@@ -126,6 +120,22 @@ class Levels {
             ++missed;
         }
         return 1;
+    }
+
+    // One level more, of the rows that a pass has listed for a bracket.
+    int deeper(size_t level, int64_t limit, Bracket b, Tally& tally) {
+        if (level == 0) listed_ = std::max(listed_, tally.rows.n);
+        lists_.push_back(std::move(tally.rows));
+        tables_.push_back(lists_.back().view(tables_[level]));
+        brackets_.push_back(b);
+        loss_ += tally.loss;
+        const int side = descend(level + 1, limit - tally.cost, b);
+        if (side == 0) return 0;
+        tables_.resize(level + 1);
+        lists_.erase(lists_.begin() + static_cast<std::ptrdiff_t>(level), lists_.end());
+        brackets_.resize(level + 1);
+        loss_ -= tally.loss;
+        return side;
     }
 
     void passed(const Table& t, int64_t i) {
@@ -202,31 +212,70 @@ class Levels {
         return true;
     }
 
+    // Rows from `begin` on, each in its best format at one multiplier: what they cost and lose.
+    Tally settle(size_t level, int64_t begin, int64_t count, double slope) {
+        Table part = tables_[level];
+        part.loss = part.row_at(begin);
+        part.size = part.size == nullptr ? nullptr : part.size + begin;
+        part.n = count;
+        const uint32_t* number = level == 0 ? nullptr : ids(level) + begin;
+        uint8_t* choice = level == 0 ? p_.choice + begin : p_.choice;
+        Tally all = fused_pass(part, number, nullptr, {slope, slope}, true, count, p_.crew, choice, p_.end);
+        const Table unsure = all.rows.view(part);
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats];
+        for (int64_t i = 0; i < unsure.n; ++i) {
+            unsure.row(i, l, c);
+            const int x = start(l, c, part.k, slope);
+            choice[all.rows.id.data()[i]] = static_cast<uint8_t>(x);
+            all.cost += c[x];
+            all.loss += l[x];
+        }
+        passes_ += level == 0 && begin == 0;
+        all.rows = Rows();
+        return all;
+    }
+
     // Slopes that are equal but for rounding: each row's dearer format while it fits, in the order of the rows.
     int fill(size_t level, int64_t limit, Bracket b) {
+        constexpr int64_t stretch = 1 << 17;
         const Table& t = tables_[level];
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats], cost = 0;
+        std::vector<Tally> cheap;
+        int64_t room = limit;
         long double loss = 0.0L;
-        for (int64_t i = 0; i < t.n; ++i) {
-            passed(t, i);
+        for (int64_t begin = 0; begin < t.n; begin += stretch) {
+            cheap.push_back(settle(level, begin, std::min(stretch, t.n - begin), b.high));
+            room -= cheap.back().cost;
+            loss += cheap.back().loss;
+        }
+        if (room < 0) return 1;
+        vertex_.bound = static_cast<double>(static_cast<long double>(loss_) + loss - static_cast<long double>(b.high) * room);
+        int64_t begin = 0, spent = 0;
+        long double lost = 0.0L;
+        for (; begin < t.n; begin += stretch) {
+            const Tally dear = settle(level, begin, std::min(stretch, t.n - begin), b.low);
+            const Tally& was = cheap[static_cast<size_t>(begin / stretch)];
+            if (dear.cost - was.cost > room) break;
+            room -= spent = dear.cost - was.cost;
+            loss += lost = static_cast<long double>(dear.loss) - was.loss;
+        }
+        if (begin >= t.n && b.low > 0 && room > 0) return -1;
+        // Row by row from the last stretch that fits to the first that does not.
+        const int64_t end = std::min(t.n, begin + stretch);
+        if (begin > 0) {
+            begin -= stretch;
+            room += spent;
+            loss -= lost;
+        }
+        Rows rest;
+        std::vector<Step> steps;
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats], listed[2] = {0, 0};
+        for (int64_t i = begin; i < end; ++i) {
+            watch_.step(t.k);
             t.row(i, l, c);
             const int x = start(l, c, t.k, b.high);
             p_.choice[number(level, i)] = static_cast<uint8_t>(x);
-            cost += c[x];
-            loss += l[x];
-        }
-        int64_t room = limit - cost;
-        if (room < 0) return 1;
-        vertex_.bound = static_cast<double>(static_cast<long double>(loss_) + loss - static_cast<long double>(b.high) * room);
-        Rows rest;
-        std::vector<Step> steps;
-        bool stopped = false;
-        int64_t listed[2] = {0, 0};
-        for (int64_t i = 0; i < t.n; ++i) {
-            passed(t, i);
-            t.row(i, l, c);
-            const int x = p_.choice[number(level, i)];
             steps.clear();
             walk(l, c, t.k, i, x, b.low, steps);
             if (steps.empty()) continue;
@@ -238,15 +287,11 @@ class Levels {
                 rest.reserve(t, rest.n + 1);
                 rest.add(t, i, static_cast<uint32_t>(number(level, i)));
             }
-            if (!fits) {
-                stopped = true;
-                continue;
-            }
+            if (!fits) continue;
             room -= c[y] - c[x];
             loss += l[y] - l[x];
             p_.choice[number(level, i)] = static_cast<uint8_t>(y);
         }
-        if (!stopped && b.low > 0 && room > 0) return -1;
         vertex_.slope = b.high;
         vertex_.slack = room;
         vertex_.loss = static_cast<double>(static_cast<long double>(loss_) + loss);

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "choose.hpp"
 #include "clock.hpp"
 #include "coarse256.hpp"
 #include "coarse512.hpp"
@@ -21,85 +22,26 @@ struct Tally {
     Rows rows;
 };
 
-constexpr int kBlock = 256;
 constexpr int64_t kShortTable = 1 << 20;   // of so many rows chunks are shorter, so that each thread has some
-
-struct Lanes {
-    double loss[kBlock];
-    int64_t high[kBlock], low[kBlock];
-};
-
-// Choice at two multipliers for up to kBlock rows of K formats. `w`: weights as doubles; `r`: rates as doubles.
-template <class T, int K>
-BW_INLINE void choose(const T* loss, const double* w, const double* r, Bracket b, int count, Lanes& out) {
-    for (int i = 0; i < count; ++i) {
-        const T* p = loss + static_cast<int64_t>(i) * K;
-        double l = load(p), c = w[i] * r[0];
-        double vh = l + b.high * c, vl = l + b.low * c;
-        double chosen = l;
-        int64_t xh = 0, xl = 0;
-        for (int j = 1; j < K; ++j) {
-            l = load(p + j);
-            c = w[i] * r[j];
-            const double h = l + b.high * c, g = l + b.low * c;
-            const bool a = h < vh, d = g < vl;
-            vh = a ? h : vh;
-            xh = a ? j : xh;
-            chosen = a ? l : chosen;
-            vl = d ? g : vl;
-            xl = d ? j : xl;
-        }
-        out.loss[i] = chosen;
-        out.high[i] = xh;
-        out.low[i] = xl;
-    }
-}
-
-template <class T, int K>
-void choose_plain(const T* l, const double* w, const double* r, Bracket b, int count, Lanes& out) {
-    choose<T, K>(l, w, r, b, count, out);
-}
-
-template <class T, int K>
-BW_AVX2 void choose_avx2(const T* l, const double* w, const double* r, Bracket b, int count, Lanes& out) {
-    choose<T, K>(l, w, r, b, count, out);
-}
-
-template <class T>
-using Choose = void (*)(const T*, const double*, const double*, Bracket, int, Lanes&);
-
-// The compiled pass for k formats, or null when there is none.
-template <class T>
-Choose<T> choose_for(int k) {
-    const bool wide = BW_HAS_AVX2;
-    switch (k) {
-#define BW_CASE(K) \
-    case K: \
-        return wide ? choose_avx2<T, K> : choose_plain<T, K>;
-        BW_CASE(2) BW_CASE(3) BW_CASE(4) BW_CASE(5) BW_CASE(6) BW_CASE(7) BW_CASE(8) BW_CASE(9) BW_CASE(10)
-        BW_CASE(11) BW_CASE(12) BW_CASE(13) BW_CASE(14) BW_CASE(15) BW_CASE(16)
-#undef BW_CASE
-        default: return nullptr;
-    }
-}
 
 // One worker's pass over rows begin..end. `id`: original numbers of the rows, or null; `was`: the formats that stand in the choice of rows
 // with numbers, or null where that is not known: their places lie apart, and only what changes is written there.
 class Pass {
   public:
-    Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, int64_t most, uint8_t* choice)
+    // precise: in double precision.
+    Pass(const Table& t, const uint32_t* id, const uint8_t* was, Bracket b, bool precise, int64_t most, uint8_t* choice)
         : t_(t), id_(id), was_(was), b_(b), most_(most), choice_(choice) {
 #if BW_FAST
         fast_ = t.single && t.k >= 2 && t.k <= kFastest && BW_HAS_AVX2 && !flushes() &&
                 *std::max_element(t.rate, t.rate + t.k) < (1 << 24) &&
                 fast_prices(t.rate, t.k, t.size == nullptr ? static_cast<double>(t.one_size) : 1.0,
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
-        sieve_is_ = fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && !(wide_ && huge()) && b.high < (1 + kNarrow) * b.low ? Sieve::kUntuned : Sieve::kNone;
+        fine_ = fast_ && precise && has_fma();
+        fast_ = fast_ && fine_ == precise;
+        wide_ = wide_ && !fine_;
+        if (fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && !(wide_ && huge()) && (fine_ || b.high < (1 + kNarrow) * b.low)) tune();
 #endif
     }
-
-    bool fast() const { return fast_; }
-    void precise() { fast_ = false; }
 
     // One chunk: its cost and loss; the listed rows go to `out`, which may be the rows of the table itself, from its start on. False when
     // there are too many of them.
@@ -154,8 +96,8 @@ class Pass {
 #if BW_FAST
     // The rows that the sieve left, by the checks of fast.hpp, with nothing to branch on: a row that is certain after all is
     // written over by the next one.
-    template <int K, bool kEqual>
-    BW_AVX2 void look(int64_t at, const uint16_t* place, int many, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
+    template <int K, bool kEqual, bool kFine>
+    BW_AVX2_FMA void look(int64_t at, const uint16_t* place, int many, const uint8_t* choice, int64_t& cost, double& sum, Rows& out) const {
         const float* loss = static_cast<const float*>(t_.loss);
         char* rows = out.loss.data();
         int64_t *sizes = out.size.data(), n = out.n, spent = 0, weight = 0;
@@ -166,7 +108,10 @@ class Pass {
             const int q = place[p], x = choice[q];
             const int64_t i = at + q, size = kEqual ? 1 : load(t_.size + i);
             const float best = loss[i * K + x];
-            const int64_t listed = !one_best<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
+            bool sure;
+            if constexpr (kFine) sure = fine_best<K>(loss + i * K, static_cast<double>(best), finer_.of[x], static_cast<double>(size));
+            else sure = one_best<K, kEqual>(loss + i * K, best, prices_.of[x], static_cast<float>(size));
+            const int64_t listed = !sure;
             std::memcpy(rows + n * (4 * K), loss + i * K, 4 * K);
             ids[n] = id_ != nullptr ? id_[i] : static_cast<uint32_t>(i);
             formats[n] = static_cast<uint8_t>(x);
@@ -203,18 +148,68 @@ class Pass {
         }
     }
 
-    // The sieve's centre: the middle one of the rates that some rows choose.
-    void tune(const uint8_t* choice, int count) {
-        int64_t rate[128];
-        count = std::min(count, 128);
-        for (int i = 0; i < count; ++i) rate[i] = t_.rate[choice[i]];
-        std::nth_element(rate, rate + count / 2, rate + count);
-        const double scale = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
-        sieve_is_ = coarse_prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : std::min(t_.top_size, kHuge - 1), b_.low, b_.high, rate[count / 2], sieve_) ? Sieve::kTuned : Sieve::kNone;
+    // The sieve, where its prices can be made: its centre is the middle one of the rates that some rows of the whole table choose, so that what it
+    // leaves is the same for any number of threads.
+    void tune() {
+        constexpr int places = 8, together = 8;
+        if (t_.n < 2 * places * together) return;
+        const int64_t apart = (t_.n - together) / (places - 1);
+        const double middle = (b_.low + b_.high) / 2, scale = t_.size == nullptr ? static_cast<double>(t_.one_size) : 1.0;
+        double r[kMaxFormats], w[together];
+        for (int j = 0; j < t_.k; ++j) r[j] = static_cast<double>(t_.rate[j]);
+        int64_t rate[places * together];
+        Lanes lanes;
+        for (int q = 0; q < places; ++q) {
+            for (int i = 0; i < together; ++i) w[i] = static_cast<double>(t_.weight(q * apart + i));
+            choose_for<float>(t_.k)(static_cast<const float*>(t_.loss) + q * apart * t_.k, w, r, {middle, middle}, together, lanes);
+            for (int i = 0; i < together; ++i) rate[q * together + i] = t_.rate[lanes.high[i]];
+        }
+        int64_t* const centre = rate + places * together / 2;
+        std::nth_element(rate, centre, rate + places * together);
+        const auto priced = [&](auto prices, auto& to) {
+            return prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : std::min(t_.top_size, kHuge - 1), b_.low, b_.high, *centre, to);
+        };
+        sieved_ = fine_ ? priced(fine_prices, finer_) : priced(coarse_prices, sieve_);
+    }
+
+    // By the sieve in double precision; what it cannot take goes the way of other tables.
+    template <int K, bool kEqual>
+    bool fine_blocks(int64_t begin, int64_t end, Tally& sums, Rows& out) {
+        const float* loss = static_cast<const float*>(t_.loss);
+        FastBlock b;
+        uint8_t scratch[512];
+        int count;
+        for (int64_t at = begin; at < end; at += count) {
+            count = static_cast<int>(std::min<int64_t>(512, end - at));
+            const int64_t *size = kEqual ? nullptr : t_.size + at, ahead = end - at > 2 * kAhead ? kAhead : 0;
+            uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
+            bool sieved = sieved_ && count >= 32 && !(!kEqual && huge() && beyond(at, count));
+            if (sieved) {
+                count = count / 32 * 32;
+                std::memset(b.unsure, 0, sizeof b.unsure);
+                sieved = coarse_block256<K, kEqual>(loss + at * K, size, finer_, count, ahead, choice, b);
+            }
+            if (!sieved) {
+                if (!doubles<float>(at, at + count, sums, out)) return false;
+                continue;
+            }
+            if (choice == scratch && choice_ != nullptr) put(at, count, scratch);   // before the list, as in `blocks`
+            out.reserve(t_, out.n + count);
+            uint16_t place[512 + 32];
+            const int64_t before = out.n, one = kEqual ? t_.one_size : 1;
+            look<K, kEqual, true>(at, place, places(b.unsure, place), choice, b.cost, b.loss, out);
+            sums.cost += b.cost * one;
+            sums.loss += b.loss;
+            sums.weight += kEqual ? count * one : b.weight;
+            if constexpr (kEqual) out.total_size += (out.n - before) * one;
+            if (out.n > most_) return false;
+        }
+        return true;
     }
 
     template <int K, bool kEqual>
     bool blocks(int64_t begin, int64_t end, Tally& sums, Rows& out) {
+        if (fine_) return fine_blocks<K, kEqual>(begin, end, sums, out);
         const float* loss = static_cast<const float*>(t_.loss);
         FastBlock b;
         uint8_t scratch[512];
@@ -233,7 +228,7 @@ class Pass {
             std::memset(b.unsure, 0, sizeof b.unsure);
             const int64_t* size = kEqual ? nullptr : t_.size + at;
             bool sieved = false;
-            if (coarse && sieve_is_ == Sieve::kTuned && count % 64 == 0) {
+            if (coarse && sieved_ && count % 64 == 0) {
                 const int64_t ahead = end - at > 2 * kAhead ? kAhead : 0;
                 coarse = wide_ ? coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
                                : coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
@@ -243,7 +238,6 @@ class Pass {
             if (!sieved) {
                 if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
                 else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
-                if (sieve_is_ == Sieve::kUntuned && count > 0) tune(choice, count);
             }
             cost += b.cost;
             weight += b.weight;
@@ -253,7 +247,7 @@ class Pass {
             uint16_t place[512 + 32];
             const int many = packs_ ? places512(b.unsure, place) : places(b.unsure, place);
             if (sieved) {
-                look<K, kEqual>(at, place, many, choice, cost, sums.loss, out);
+                look<K, kEqual, false>(at, place, many, choice, cost, sums.loss, out);
                 looked = std::max(0, looked + many - kLooked<K, kEqual>);
                 coarse = looked <= 4 * kLooked<K, kEqual>;
             }
@@ -317,7 +311,7 @@ class Pass {
     Bracket b_;
     int64_t most_;
     uint8_t* choice_;
-    bool fast_ = false;
+    bool fast_ = false, fine_ = false;   // whether in single precision where that is certain; by the sieve in double precision
 #if BW_FAST
     // The sieve serves brackets up to this wide, and no longer where it leaves more than so many of 512 rows to be looked at: of uneven
     // sizes it saves more, and of 4 formats of equal size nothing.
@@ -325,11 +319,10 @@ class Pass {
     template <int K, bool kEqual>
     static constexpr int kLooked = kEqual ? 12 : K <= 4 ? 32 : 48;
     static constexpr int64_t kAhead = 1024;
-    enum class Sieve { kNone, kUntuned, kTuned };
-    Sieve sieve_is_ = Sieve::kNone;
-    bool wide_ = has_avx512(), packs_ = has_vbmi2();
+    bool sieved_ = false, wide_ = has_avx512(), packs_ = has_vbmi2();
     FastPrices prices_;
     CoarsePrices sieve_;
+    FinePrices finer_;
 #endif
 };
 
@@ -342,8 +335,7 @@ inline Tally fused_pass(const Table& t, const uint32_t* id, const uint8_t* was, 
     std::vector<Rows> lists(static_cast<size_t>(crew_size));
     std::vector<char> over(static_cast<size_t>(crew_size), 0);
     crew.share(crew_size, [&](int me) {
-        Pass pass(t, id, was, b, most, choice);
-        if (precise) pass.precise();
+        Pass pass(t, id, was, b, precise, most, choice);
         lists[me].expect(t, t.n / crew_size / 32);
         for (int64_t c = chunks * me / crew_size; c < chunks * (me + 1) / crew_size; ++c) {
             if (past(end_at)) throw Late();

@@ -33,25 +33,32 @@ class Rounds {
         long double loss = 0.0L;
         int from = 0;
         expect(t_, true);
+        bool precise = narrower(b, kSingle);
         for (const int to : {1, 4, kJudged, 64, kParts}) {
             if (to == kParts) expect(t_, false);
-            pass(from, to, b, most, all, loss);
+            pass(from, to, b, precise, most, all, loss);
             top = std::max(top, listed());
             all.over = all.over || listed() > most;
             if (all.over || to == kParts) break;
             from = to;
-            const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
-            const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
-            // No fewer rows than the last level takes: those just outside matter to the core.
-            const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(listed(), 1)));
-            std::vector<Table> lists;
-            for (const Rows& list : lists_) lists.push_back(list.view(t_));
-            Bracket inner = around(lists, target, margin(share), std::max(kTolerance, held), b, crew_, end_, kLoose);
-            widen(inner, false, b);
-            keep(inner, all, loss);
-            b = inner;
-            // Slopes are nearly equal, and no bracket would be narrow; or stretches are not alike.
-            all.over = listed() > passed_ - passed_ / 4 || (to == kJudged && listed() > passed_ / kUnlike);
+            for (int again = kAgain; again > 0; --again) {   // nearly equal slopes: a bracket that holds them all becomes narrower several times
+                const double share = static_cast<double>(passed_) / static_cast<double>(t_.n);
+                const double target = ratio_ * static_cast<double>(weight_) - static_cast<double>(all.cost);
+                // No fewer rows than the last level takes: those just outside matter to the core.
+                const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(listed(), 1)));
+                std::vector<Table> lists;
+                for (const Rows& list : lists_) lists.push_back(list.view(t_));
+                Bracket inner = around(lists, target, margin(share), std::max(kTolerance, held), b, crew_, end_, kLoose);
+                precise = narrower(inner, kSingle);
+                widen(inner, precise, b);
+                keep(inner, precise, all, loss);
+                const double was = b.high - b.low;
+                b = inner;
+                all.over = listed() > passed_ - passed_ / 4;
+                if (!all.over || !(b.high - b.low < was / 2)) break;
+            }
+            // Or stretches are not alike.
+            all.over = all.over || (to == kJudged && listed() > passed_ / kUnlike);
             if (all.over) break;
         }
         all.loss = static_cast<double>(loss);
@@ -67,7 +74,7 @@ class Rounds {
         while (lists < 64 && n >= lists << 20) lists *= 2;
         return lists;
     }
-    static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5;
+    static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5, kAgain = 6;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     static constexpr double kSigmas = 3, kTolerance = 0.02, kLoose = 1.3;
 
@@ -94,12 +101,12 @@ class Rounds {
     };
 
     // The rows listed that a narrower bracket does not settle, in their own place: as many bytes again would be taken for a copy.
-    void keep(Bracket b, Tally& all, long double& loss) {
+    void keep(Bracket b, bool precise, Tally& all, long double& loss) {
         std::vector<Tally> settled(lists_.size());
         crew_.divide(lists_.size(), [&](size_t q) {
             Rows& rows = lists_[q];
             const Table was = rows.view(t_);
-            Pass over(was, rows.id.data(), rows.chosen.data(), b, was.n, choice_);
+            Pass over(was, rows.id.data(), rows.chosen.data(), b, precise, was.n, choice_);
             rows.n = rows.total_size = 0;
             over.run(0, was.n, settled[q], rows);
         });
@@ -128,13 +135,13 @@ class Rounds {
     }
 
     // Parts from..to of every stretch (and the rows after the last one in the last round).
-    void pass(int from, int to, Bracket b, int64_t most, Tally& all, long double& loss) {
+    void pass(int from, int to, Bracket b, bool precise, int64_t most, Tally& all, long double& loss) {
         const auto lists = static_cast<int64_t>(lists_.size());
         const int workers = static_cast<int>(std::min<int64_t>(crew_.size(), lists));
         std::vector<Settled> settled(lists_.size());
         std::vector<double> sums(static_cast<size_t>(stretches_) + 1, 0.0);   // of each stretch, and of the rows after them
         crew_.share(workers, [&](int me) {
-            Pass over(t_, nullptr, nullptr, b, most, choice_);
+            Pass over(t_, nullptr, nullptr, b, precise, most, choice_);
             for (int64_t q = lists * me / workers; q < lists * (me + 1) / workers; ++q) {
                 Rows& list = lists_[q];
                 Settled& out = settled[q];

@@ -1,4 +1,5 @@
-"""The single-precision sieve (solvers/native/coarse.hpp) on tables that mislead it, against all hulls walked."""
+"""The sieves of single and of double precision (solvers/native/coarse.hpp, fine256.hpp) on tables that mislead them,
+against all hulls walked."""
 
 from __future__ import annotations
 
@@ -72,6 +73,7 @@ def grid(rng: np.random.Generator) -> Table:
     return np.ldexp(1.0, np.rint(np.log2(loss)).astype(int)), size, rate
 
 
+@pytest.mark.parametrize("width", [2e-3, 1e-6], ids=["single", "double"])
 @pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, unsigned, large, grid])
 @pytest.mark.parametrize(
     ("formats", "equal"),
@@ -92,7 +94,7 @@ def grid(rng: np.random.Generator) -> Table:
     ],
 )
 def test_the_sieve_settles_only_what_is_certain(
-    make: Callable[[np.random.Generator], Table], formats: int, equal: bool
+    make: Callable[[np.random.Generator], Table], formats: int, equal: bool, width: float
 ) -> None:
     loss, size, rate = make(np.random.default_rng(5))
     if formats < 8:
@@ -108,7 +110,10 @@ def test_the_sieve_settles_only_what_is_certain(
     bound = int(size.sum()) * int(rate.min() + 0.3 * (rate.max() - rate.min()))
     solved = partial(native.solve_table, loss, bound, size=size, rate=rate, seconds=60)  # no plan of a paused machine
     whole = solved(full_rows=WHOLE)
-    near = (whole.slope * (1 - 2e-3), whole.slope * (1 + 2e-3))  # so narrow that the sieve serves from the first row on
+    near = (
+        whole.slope * (1 - width),
+        whole.slope * (1 + width),
+    )  # so narrow that the sieve serves from the first row on
     got = solved(full_rows=0, near=near)
     two = solved(full_rows=0, near=near, threads=2)
     assert whole.slope > 0

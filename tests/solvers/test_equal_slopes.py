@@ -1,0 +1,46 @@
+"""Long tables whose slopes are equal, or nearly: no bracket of multipliers that single precision tells apart leaves few
+rows (solvers/native/fine256.hpp, `fill` of levels.hpp). Against a bound in float64 that has none of that code."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from solvers import native
+from tests.solvers.instances import RATES
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+
+
+def table(n: int, k: int, noise: float, equal: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each bit of a unit of size saves one, but for `noise`."""
+    rng = np.random.default_rng([n, k, equal])
+    rate = np.array(RATES[k])
+    size = np.full(n, 128) if equal else np.maximum(1, np.rint(np.exp(rng.normal(9, 1, n)))).astype(np.int64)
+    save = np.diff(rate) / 16 * (1 + noise * rng.normal(size=(n, k - 1)))
+    more = np.pad(np.cumsum(save[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+    return (size[:, None] * (20 - rate[-1] / 16 + more)).astype(np.float32), size, rate
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("n", "full_rows"), [(30_000, 64)])
+@pytest.mark.parametrize("equal", [False, True])
+@pytest.mark.parametrize("noise", [1e-3, 1e-4, 1e-5, 1e-6, 0.0])
+@pytest.mark.parametrize("k", [4, 8, 12])
+def test_equal_slopes_take_few_passes_and_a_proved_gap(
+    k: int, noise: float, equal: bool, n: int, full_rows: int, share: float
+) -> None:
+    loss, size, rate = table(n, k, noise, equal)
+    bound = int(size.sum()) * int(rate.min() + share * (rate.max() - rate.min()))
+    solved = partial(native.solve_table, loss, bound, size=size, rate=rate, full_rows=full_rows, seconds=60)
+    got, two = solved(), solved(threads=2)
+    assert np.array_equal(got.choice, two.choice)
+    assert int((size * rate[got.choice]).sum()) == got.cost <= bound
+    assert got.loss == pytest.approx(float(loss[np.arange(n), got.choice].astype(np.float64).sum()), rel=1e-12)
+    priced = (loss.astype(np.float64) + got.slope * (size[:, None] * rate)).min(axis=1)
+    lower = float(priced.sum()) - got.slope * bound
+    assert got.bound <= lower + 1e-12 * got.loss
+    assert got.loss - lower <= 1e-6 * got.loss
+    assert got.passes <= 8
