@@ -89,12 +89,13 @@ def _scaled(numbers: NDArray[np.float64], exponent: int) -> tuple[float, ...]:
     found, levels = numbers.copy(), int(numbers[0]) + 1
     at = levels
     while at < len(found):
-        if found[at] != cases.CASE:
-            at += 2
+        if found[at] not in (cases.CASE, cases.MODULAR):
+            at += 3 if found[at] == cases.UNIT else 2
             continue
-        priced = slice(at + 1, at + 2 + levels)
+        at += 2 if found[at] == cases.MODULAR else 1
+        priced = slice(at, at + 1 + levels)
         found[priced] = np.ldexp(found[priced], exponent)
-        at += 2 + levels
+        at += 1 + levels
     return tuple(found.tolist())
 
 

@@ -89,6 +89,7 @@ class Counts : private CountsPlan {
     static constexpr int kAgain = 2, kRaised = 4;
     static constexpr size_t kFixed = 12;
     static constexpr double kWhole = 1e-7;
+    static constexpr int64_t kUnlike = 16;
 
     struct Node {
         double bound;
@@ -100,10 +101,13 @@ class Counts : private CountsPlan {
     // The parts of a node of which a number of rows is split, or free where it is whole. False where all are fixed.
     bool branched(const Node& node, double gap, std::priority_queue<Node>& open) {
         size_t split = 0, most = 0;
-        double off = kWhole;
+        // A dear row in part leaves most open; in a part of a problem costs begin at 0, and tell nothing of that.
+        const bool weighed = cost_.front() > 0 && cost_.back() > kUnlike * cost_.front();
+        double off = 0.0;
         for (size_t l = 0; l < mean_.size(); ++l) {
-            if (std::fabs(mean_[l] - std::rint(mean_[l])) > off) {
-                off = std::fabs(mean_[l] - std::rint(mean_[l]));
+            const double part = std::fabs(mean_[l] - std::rint(mean_[l])), open = part * (weighed ? static_cast<double>(cost_[l]) : 1.0);
+            if (part > kWhole && open > off) {
+                off = open;
                 split = l + 1;
             }
             if (mean_[l] > mean_[most]) most = l;

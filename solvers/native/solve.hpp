@@ -11,6 +11,7 @@
 #include "deviations.hpp"
 #include "filler.hpp"
 #include "levels.hpp"
+#include "moduli.hpp"
 #include "residues.hpp"
 #include "steps.hpp"
 
@@ -36,23 +37,19 @@ class Solve {
 
   private:
     static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
-    static constexpr double kUnplanned = 8e-9;          // seconds a cell
-    static constexpr double kBrief = 1e-3;              // seconds that tell nothing of the load
-    // Of a table of this many rows a gap below kSmall of the loss is stated, not closed by a search of all rows.
-    static constexpr int64_t kLong = 1 << 22;
+    static constexpr double kUnplanned = 8e-9, kBrief = 1e-3;   // seconds a cell; seconds that tell nothing of the load
+    static constexpr int64_t kLong = 1 << 22;   // rows from which a gap below kSmall of the loss is stated, not closed by a search of all rows
     static constexpr double kSmall = 1e-9, kStated = 1e-6, kHopeless = 4;   // the last: times as many rows as may be looked at get no pass
     static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
-    // Beyond this many states a table of totals is tried, of at most so many additions (each, and for each state) and bytes.
-    static constexpr int64_t kTabled = 1 << 10;
+    static constexpr int64_t kTabled = 1 << 10;   // states beyond which a table of totals is tried, of so many additions (each, and for each state) and bytes
     static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
-    // Of wide tables of totals: the costs, in steps, and the window; additions.
-    static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;
-    static constexpr double kWideTotals = 0x1p27;
-    static constexpr int64_t kBranched = 1 << 25, kInParts = 1 << 27;   // steps looked at in branches (first a part of them), and in parts
+    static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;   // of wide tables of totals: the costs, in steps, and the window
+    static constexpr double kWideTotals = 0x1p27;                         // the same: additions
+    static constexpr int64_t kBranched = 1 << 25, kInParts = 1 << 29;   // steps looked at in branches (first a part of them), and in parts
     static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25, kLooks = 1 << 25;   // of branches closed by halves; the last of counts
 
     // The passes serve compact costs.
@@ -288,7 +285,7 @@ class Solve {
         } catch (const Late&) {
             answer_.status = Status::kBounded;
         }
-        if (answer_.status == Status::kBounded) answer_.cases = cases_.numbers((begin_ + o_.seconds - now()) / (kUnplanned * static_cast<double>(t_.n * t_.k)));
+        if (answer_.status == Status::kBounded) answer_.cases = cases_.numbers((begin_ + o_.seconds - now()) / kUnplanned, static_cast<double>(t_.n * t_.k));
         answer_.gap += lost;
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
@@ -309,6 +306,8 @@ class Solve {
         size_t level = levels_ != nullptr ? levels_->depth() : 0;
         while (level > 0 && base_.table.n < kNear) look_at(--level);
         const auto done = [&](bool complete) { return answer_.gap <= counted || (complete && answer_.gap <= reach(level)); };
+        const auto is_open = [&] { return !part && answer_.gap - cases_.least() > kStated * std::fabs(answer_.loss); };   // the gap that is stated is not small
+        const auto moduli = [&](const std::vector<Cell>& c, double slope, int64_t slack, double gap, double enough, double end) { return by_moduli(c, choice_, slope, slack, gap, enough, end, cases_); };
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
         bool best = false;   // of the table looked at
         {
@@ -345,9 +344,9 @@ class Solve {
         if (few && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
         if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
+        if (few && is_open() && done(closed(moduli, counted))) return false;   // proved by what the certificate holds, not by a search
         if (few && ((o_.depth < kDeep && done(closed(by_steps(), counted))) || done(closed(o_.depth > 0 ? soon_filled : filled, counted)))) return true;
-        // Counts once more, for longer, where the gap that is stated is not small.
-        if (few && !part && answer_.gap - cases_.least() > kStated * std::fabs(answer_.loss) && done(closed(by_counts(kLooks << 3), counted))) return true;
+        if (few && is_open() && done(closed(by_counts(kLooks << 4), counted))) return true;
         return !spent() && by_states(level, tiny, small, counted);
     }
 
