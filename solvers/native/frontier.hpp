@@ -52,18 +52,15 @@ class FastFrontier {
             s.mean = static_cast<float>(static_cast<double>(t.one_size) / static_cast<double>(unit_of(t)));
         }
         if (sizes_ == Sizes::any) {
-            s.pair.assign(K * kTable, {0.0, 0.0});
+            s.pair.assign(2 * K * kTable, {0.0, 0.0});
         } else {
-            s.cell.assign(K * kTable, 0);
+            s.cell.assign(2 * K * kTable, 0);
             s.size.resize(K * kStretches);
             s.part.resize(K * kStretches);
         }
         sorted_ = std::is_sorted(order, order + K);
-        switch (sizes_) {
-            case Sizes::equal: add_ = wide_ ? wide512::add_rows<K, Sizes::equal> : wide256::add_rows<K, Sizes::equal>; break;
-            case Sizes::small: add_ = wide_ ? wide512::add_rows<K, Sizes::small> : wide256::add_rows<K, Sizes::small>; break;
-            case Sizes::any: add_ = wide_ ? wide512::add_rows<K, Sizes::any> : wide256::add_rows<K, Sizes::any>; break;
-        }
+        add_[0] = added<false>();
+        add_[1] = added<(kWindow<K> < K - 1)>();
     }
 
     // Rows that are added at once.
@@ -78,7 +75,10 @@ class FastFrontier {
         if (stop <= 0 || more > most) return 0;
         if (since_ + more > most) empty_all(out);
         since_ += more;
-        add_(loss, size, stop, sorted_, *sums_);
+        // Where most blocks would be done in full they are at once; one chunk in kTold tells whether it is so still.
+        const bool full = full_ && ++chunks_ % kTold != 0;
+        add_[full](loss, size, stop, sorted_, *sums_);
+        if (!full) full_ = sums_->rising;
         return stop;
     }
 
@@ -99,13 +99,26 @@ class FastFrontier {
     }
 
   private:
+    using Add = void (*)(const float* loss, const int64_t* size, int64_t count, bool sorted, Sums<K>&);
+    static constexpr int64_t kTold = 16;
+
+    template <bool kFull>
+    Add added() const {
+        switch (sizes_) {
+            case Sizes::equal: return wide_ ? wide512::add_rows<K, Sizes::equal, kFull> : wide256::add_rows<K, Sizes::equal, kFull>;
+            case Sizes::small: return wide_ ? wide512::add_rows<K, Sizes::small, kFull> : wide256::add_rows<K, Sizes::small, kFull>;
+            default: return wide_ ? wide512::add_rows<K, Sizes::any, kFull> : wide256::add_rows<K, Sizes::any, kFull>;
+        }
+    }
+
     void empty_all(Whole& out) {
         since_ = 0;
         if (sizes_ == Sizes::equal) return empty<K, true>(*sums_);
         if (sizes_ == Sizes::small) return empty<K, false>(*sums_);
-        for (int j = 1; j < K; ++j) {
-            for (int q = 1 << kShare; q < kStretches; ++q) {   // below: no slope, or one next to none
-                Pair& sum = sums_->pair[j * kTable + q];
+        for (int e = 1; e < 2 * K; ++e) {
+            const int j = e % K;
+            for (int q = 1 << kShare; j > 0 && q < kStretches; ++q) {   // below: no slope, or one next to none
+                Pair& sum = sums_->pair[e * kTable + q];
                 out.stretch[q].cost += static_cast<int64_t>(sum.size) * step(j);
                 out.stretch[q].loss += sum.slope * static_cast<double>(step(j)) / per_;
                 sum = {0.0, 0.0};
@@ -122,7 +135,9 @@ class FastFrontier {
     Sizes sizes_;
     int64_t since_ = 0;   // of sums that must stay below a limit
     bool sorted_ = true, wide_ = has_avx512();
-    void (*add_)(const float* loss, const int64_t* size, int64_t count, bool sorted, Sums<K>&) = nullptr;
+    int64_t chunks_ = 0;
+    bool full_ = false;
+    Add add_[2];
     std::unique_ptr<Sums<K>> sums_ = std::make_unique<Sums<K>>();
 };
 

@@ -34,6 +34,8 @@ constexpr int64_t kMostWeighed = (int64_t{1} << 24) - (1 << 17);   // S at most:
 constexpr int64_t kFewWeighed = 1 << 12;   // the mean size at most: a table is emptied every few thousand rows
 constexpr int64_t kWeighed = 2048;         // rows whose sizes are summed before they are added
 
+constexpr uint32_t kNarrow = 4;
+
 // Sums of one worker. inverse: 1 / (rate_b - rate_a), scaled so that t_j stay near 1; mean: brings t_j / size near 1
 // (small sizes by their unit).
 template <int K>
@@ -42,10 +44,13 @@ struct Sums {
     float mean;
     int unit = 0;                       // small sizes are times 2^unit
     const int* order;
-    std::vector<uint64_t> cell;         // equal and small sizes
-    std::vector<Pair> pair;
+    std::vector<uint64_t> cell;         // equal and small sizes; K tables and their twins
+    std::vector<Pair> pair;             // the same of any sizes
     std::vector<int64_t> size, part;    // taken out of `cell`: sums of the sizes (or numbers), and of their products with the parts
     uint32_t least = ~0u, most = 0;     // bits of the slopes since
+    bool narrow = false;                // of the rows before: fewer than kNarrow stretches, so that additions would wait for each other
+    bool twins = false;                 // whether some went to twins since
+    bool rising = false;                // most blocks had rows that are not convex
     double last = 0.0;
 };
 
@@ -107,15 +112,15 @@ BW_AVX2 BW_INLINE void apart(__m256i sum, int q, __m256i& size, __m256i& part) {
 template <int K, bool kEqual>
 BW_AVX2 void empty(Sums<K>& s) {
     const int first = static_cast<int>(s.least >> kShift) & ~7, end = static_cast<int>(s.most >> kShift) + 1;
-    for (int j = 1; j < K; ++j) {
-        for (int at = first; at < end; at += 8) {
+    for (int j = 1; j < (s.twins ? 2 * K : K); ++j) {
+        for (int at = first; j != K && at < end; at += 8) {
             uint64_t* cell = s.cell.data() + j * kTable + at;
             const __m256i any = _mm256_or_si256(load4(cell), load4(cell + 4));
             if (_mm256_testz_si256(any, any)) continue;
             for (int q = at; q < at + 8; q += 4, cell += 4) {
                 __m256i size, part;
                 apart<kEqual>(load4(cell), q, size, part);
-                int64_t *sizes = s.size.data() + j * kStretches + q, *parts = s.part.data() + j * kStretches + q;
+                int64_t *sizes = s.size.data() + j % K * kStretches + q, *parts = s.part.data() + j % K * kStretches + q;
                 store4(sizes, _mm256_add_epi64(load4(sizes), size));
                 store4(parts, _mm256_add_epi64(load4(parts), part));
                 store4(cell, _mm256_setzero_si256());
@@ -124,6 +129,7 @@ BW_AVX2 void empty(Sums<K>& s) {
     }
     s.least = ~0u;
     s.most = 0;
+    s.twins = false;
 }
 
 }  // namespace bitwright

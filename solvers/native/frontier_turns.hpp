@@ -27,6 +27,7 @@ template <int K, Sizes kSizes>
 struct Turns {
     const Block<K>* block;
     char* tables;
+    char* others;                           // of every second lane: the same, or their twins
     int64_t shift = kParts;                 // in a register: such a shift leaves the code where it is (BMI2)
     int done = 0;
     uint64_t first = 0, second = 0;         // sizes of two lanes, kept from one format to the next
@@ -37,7 +38,7 @@ struct Turns {
     // `count` additions once `last` is computed; the compiler keeps the turns.
     template <class V>
     BW_TURN void take(int count, V& last) {
-        asm volatile("" : "+v"(last), "+r"(tables), "+r"(block));   // no address within them is kept in a register: there are too few
+        asm volatile("" : "+v"(last), "+r"(tables), "+r"(others), "+r"(block));   // no address within them is kept in a register: there are too few
         if constexpr (kSizes == Sizes::small) asm volatile("" : "+r"(shift));
 #pragma GCC unroll 64
         for (int q = 0; q < count; ++q)
@@ -49,7 +50,8 @@ struct Turns {
     // Addition `e` of kAll: two lanes of one format, or two slots.
     BW_TURN void add_two(int e) {
         const int p = e / (K - 1), j = 1 + e % (K - 1);
-        char* to = tables + j * kTable * (kSizes == Sizes::any ? sizeof(Pair) : sizeof(uint64_t));
+        constexpr int64_t bytes = kTable * (kSizes == Sizes::any ? sizeof(Pair) : sizeof(uint64_t));
+        char *to = tables + j * bytes, *other = others + j * bytes;
         if constexpr (kSizes == Sizes::small) {
             if (j == 1) {
                 first = block->size[lane_of(2 * p)], second = block->size[lane_of(2 * p + 1)];
@@ -57,7 +59,7 @@ struct Turns {
             }
             for (int x = 0; x < 2; ++x) {
                 const uint64_t code = block->wide[j][2 * p + x];
-                reinterpret_cast<uint64_t*>(to)[static_cast<int64_t>((code >> shift) - (1 << (kAbove - kParts)))] += code * (x == 0 ? first : second);
+                reinterpret_cast<uint64_t*>(x == 0 ? to : other)[static_cast<int64_t>((code >> shift) - (1 << (kAbove - kParts)))] += code * (x == 0 ? first : second);
             }
             return;
         }
@@ -70,7 +72,7 @@ struct Turns {
                 asm volatile("" : "+v"(size));   // not loaded again
             }
             auto* a = reinterpret_cast<double*>(to + one);
-            auto* b = reinterpret_cast<double*>(to + (both >> 32));
+            auto* b = reinterpret_cast<double*>(other + (both >> 32));
             const __m128i slopes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&block->slope[j][2 * p]));
             const __m128d slope = _mm_cvtps_pd(_mm_castsi128_ps(slopes));
             _mm_store_pd(a, _mm_add_pd(_mm_load_pd(a), _mm_unpacklo_pd(size, slope)));
@@ -78,7 +80,7 @@ struct Turns {
             return;
         }
         add_code(to, one);
-        add_code(to, both >> 32);
+        add_code(other, both >> 32);
     }
 
     static BW_TURN void add_code(char* to, uint64_t code) { *reinterpret_cast<uint64_t*>(to - 4 + 4 * uint64_t{static_cast<uint16_t>(code)}) += code; }
@@ -134,12 +136,12 @@ BW_TURN void place([[maybe_unused]] const Floats& share, Ints* t, Block<K>* o, T
     for (int j = 1; j < K; ++j) {
         Ints x = t[j];
         if constexpr (kSizes != Sizes::equal) x = times(x, share);
+        if (j == 1) high = greatest(high, x);
+        if (j == K - 1) low = least_of(low, x);
         if constexpr (kSizes == Sizes::any) {
             store(o->at[j], offsets(x));
             store(o->slope[j], t[j]);
         } else {
-            if (j == 1) high = greatest(high, x);
-            if (j == K - 1) low = least_of(low, x);
             if constexpr (kSizes == Sizes::small) store_wide(o->wide[j], x);
             else store(o->at[j], codes(x));
         }
@@ -148,10 +150,10 @@ BW_TURN void place([[maybe_unused]] const Floats& share, Ints* t, Block<K>* o, T
     }
 }
 
-// Slopes of kLanes rows to `o`, in turns with what is left to add.
-template <int K, Sizes kSizes, class T>
+// Slopes of kLanes rows to `o`, in turns with what is left to add. kFull: in full at once. rising: of other blocks, those that were done so.
+template <int K, Sizes kSizes, bool kFull, class T>
 BW_TURN void one_block(const float* loss, const int64_t* size, bool sorted, const Sums<K>& s, Block<K>* o, T& turns, Doubles& last,
-                       Ints& low, Ints& high) {
+                       Ints& low, Ints& high, int64_t& rising) {
     Floats l[K];
     Ints t[K];
     for (int q = 0; q < K * kLanes; q += 16) _mm_prefetch(reinterpret_cast<const char*>(loss + q) + kAhead, _MM_HINT_T1);
@@ -164,10 +166,16 @@ BW_TURN void one_block(const float* loss, const int64_t* size, bool sorted, cons
     }
     columns_in_turns<K>(loss, l, turns);
     if (!sorted) by_rate<K>(s.order, l);
-    minmax<K, kWindow<K>>(l, s, t, turns);
+    minmax<K, kFull ? K - 1 : kWindow<K>>(l, s, t, turns);
     Floats least = l[K - 1];
-    const Rows sure = never_rising<K>(t);
-    if (__builtin_expect(!all(sure), 0)) {
+    if constexpr (kFull) {
+#pragma GCC unroll 8
+        for (int j = 0; j + 1 < K; ++j) {
+            least = lesser(least, l[j]);
+            t[j + 1] = greater(t[j + 1], zeros());
+        }
+    } else if (const Rows sure = never_rising<K>(t); __builtin_expect(!all(sure), 0)) {
+        ++rising;
         Ints full[K];   // the slopes themselves stay in registers
         Floats found;
         slopes_in_full<K>(loss, sorted, s, full, &found);
@@ -182,26 +190,32 @@ BW_TURN void one_block(const float* loss, const int64_t* size, bool sorted, cons
 }
 
 // `count` rows, a multiple of kLanes and at least that.
-template <int K, Sizes kSizes>
+template <int K, Sizes kSizes, bool kFull>
 BW_WIDE void add_rows(const float* loss, const int64_t* size, int64_t count, bool sorted, Sums<K>& s) {
     char* tables = kSizes == Sizes::any ? reinterpret_cast<char*>(s.pair.data()) : reinterpret_cast<char*>(s.cell.data());
+    char* others = tables + (s.narrow ? int64_t{K} * kTable * static_cast<int64_t>(kSizes == Sizes::any ? sizeof(Pair) : sizeof(uint64_t)) : 0);
+    int64_t rising = 0;
+    s.twins = s.twins || s.narrow;
     Block<K> held[2];
     Doubles last = no_doubles();
     Ints low = ones(), high = zeros();
     NoTurns none;
-    one_block<K, kSizes>(loss, size, sorted, s, held, none, last, low, high);
+    one_block<K, kSizes, kFull>(loss, size, sorted, s, held, none, last, low, high, rising);
     int now = 0;
     for (int64_t i = kLanes; i < count; i += kLanes, now ^= 1) {
-        Turns<K, kSizes> turns{held + now, tables};
-        one_block<K, kSizes>(loss + i * K, kSizes == Sizes::equal ? size : size + i, sorted, s, held + (now ^ 1), turns, last, low, high);
+        Turns<K, kSizes> turns{held + now, tables, others};
+        one_block<K, kSizes, kFull>(loss + i * K, kSizes == Sizes::equal ? size : size + i, sorted, s, held + (now ^ 1), turns, last, low, high, rising);
     }
-    Turns<K, kSizes>{held + now, tables}.take(Turns<K, kSizes>::kAll, last);
+    Turns<K, kSizes>{held + now, tables, others}.take(Turns<K, kSizes>::kAll, last);
     s.last += total_of(last);
     alignas(64) uint32_t lows[kLanes], highs[kLanes];
     store(lows, low);
     store(highs, high);
-    s.least = std::min(s.least, *std::min_element(lows, lows + kLanes));
-    s.most = std::max(s.most, *std::max_element(highs, highs + kLanes));
+    const uint32_t least = *std::min_element(lows, lows + kLanes), most = *std::max_element(highs, highs + kLanes);
+    s.least = std::min(s.least, least);
+    s.most = std::max(s.most, most);
+    s.narrow = (most >> kShift) - (least >> kShift) < kNarrow;
+    s.rising = rising > count / kLanes / 2;
 }
 
 #undef BW_TURN

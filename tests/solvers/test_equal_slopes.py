@@ -24,17 +24,15 @@ def table(n: int, k: int, noise: float, equal: bool) -> tuple[np.ndarray, np.nda
     return (size[:, None] * (20 - rate[-1] / 16 + more)).astype(np.float32), size, rate
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize(("n", "full_rows"), [(30_000, 64)])
+@pytest.mark.parametrize("share", [0.5, 0.9])
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("noise", [1e-3, 1e-4, 1e-5, 1e-6, 0.0])
 @pytest.mark.parametrize("k", [4, 8, 12])
-def test_equal_slopes_take_few_passes_and_a_proved_gap(
-    k: int, noise: float, equal: bool, n: int, full_rows: int, share: float
-) -> None:
+def test_equal_slopes_take_few_passes_and_a_proved_gap(k: int, noise: float, equal: bool, share: float) -> None:
+    n = 20_000
     loss, size, rate = table(n, k, noise, equal)
     bound = int(size.sum()) * int(rate.min() + share * (rate.max() - rate.min()))
-    solved = partial(native.solve_table, loss, bound, size=size, rate=rate, full_rows=full_rows, seconds=60)
+    solved = partial(native.solve_table, loss, bound, size=size, rate=rate, full_rows=64, seconds=60)
     got, two = solved(), solved(threads=2)
     assert np.array_equal(got.choice, two.choice)
     assert int((size * rate[got.choice]).sum()) == got.cost <= bound

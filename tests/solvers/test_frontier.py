@@ -191,6 +191,33 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
 
 
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("spread", [1e-3, 0.3], ids=["narrow", "wide"])
+@pytest.mark.parametrize("sizes", ["equal", "small", "any"])
+@pytest.mark.parametrize("k", [4, 6, 8])
+def test_nearly_equal_slopes_add_up_as_in_double_precision(k: int, sizes: str, spread: float) -> None:
+    """Most rows are not convex, so that all are done in full from the second chunk on, and few stretches take all."""
+    n, rng, rate = 290_000, np.random.default_rng(k), np.array(RATES[k])
+    size = {"equal": np.full(n, 128), "small": 64 * rng.integers(1, 300, n), "any": rng.integers(1, 2**31, n)}[sizes]
+    # The last third is convex and spread over many stretches: the way of most blocks changes again.
+    noise = spread * rng.normal(size=(n, k - 1)).clip(-3, 3)
+    noise[2 * n // 3 :] = np.exp(rng.normal(0, 2, (n - 2 * n // 3, 1))) * 0.5 ** np.arange(k - 1) - 1
+    saves = np.diff(rate) * (1 + noise)
+    loss = size[:, None] * np.pad(np.cumsum(saves[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
+    single, order = np.ascontiguousarray(loss, np.float32), np.arange(k, dtype=np.int32)
+    known = compact_bits(size, rate).sizes
+    scale = 1.2 * float(size.mean())  # slopes near 1 lie in the middle of a stretch
+    ours, doubles = (
+        native.frontier(table, order, size=size, rate=rate, sizes=known, scale=scale)
+        for table in (single, single.astype(np.float64))
+    )
+    assert int(ours.cost.sum()) == int(doubles.cost.sum())
+    assert np.abs(ours.cost - doubles.cost).sum() <= 1e-4 * doubles.cost.sum()
+    assert np.abs(ours.saved - doubles.saved).sum() <= 1e-4 * doubles.saved.sum()
+    assert ours.saved.sum() == pytest.approx(doubles.saved.sum(), rel=native.SINGLE)
+    assert ours.last == pytest.approx(doubles.last, abs=1e-12 * float(single.sum(dtype=np.float64)))
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 @pytest.mark.parametrize("saves", [1.0, float(np.nextafter(np.float32(2), np.float32(0)))], ids=["least", "most"])
 @pytest.mark.parametrize("more", [0, 1])
 def test_sums_of_small_sizes_reach_their_limit(saves: float, more: int) -> None:
