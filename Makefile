@@ -6,20 +6,26 @@ JOBS      ?= 2
 # Where pip has no CPU wheel of torch by itself, name an index that has one: make venv PIP_FLAGS="--extra-index-url ..."
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
+NUMPY     := $(VENV)/.has-numpy
 BYTECODE  := $(VENV)/.compiled
 OURS      := bitwright gpu_kernels quantizers sensitivity service solvers worker
 # Where the machine forbids bytecode files, each process would compile anew what it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv demo test cuda gpu consumers peers larger heldout chaos fuzz sweeps check format system native tools bench api golden lock clean
+.PHONY: help venv demo test cuda gpu consumers peers larger heldout chaos fuzz sweeps check format system compiled native tools bench api golden lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 venv: $(BYTECODE)  ## .venv with exactly the pinned versions, and bitwright itself
 
-$(STAMP): requirements/lock.txt pyproject.toml
+# All that native code needs to be compiled: that takes the second core while pip takes the first.
+$(NUMPY): requirements/lock.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-compile $(PIP_FLAGS) -c requirements/lock.txt numpy
+	touch $@
+
+$(STAMP): requirements/lock.txt pyproject.toml $(NUMPY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-compile $(PIP_FLAGS) -r requirements/lock.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	touch $@
@@ -34,8 +40,8 @@ demo: native venv  ## serve, plan two real models, show the plans; leaves nothin
 	$(BIN)/python demo/run.py
 
 test:            ## everything: static checks, then all tests
-	$(MAKE) -j $(JOBS) --output-sync $(STAMP) system
-	$(MAKE) -j 3 --output-sync native check venv
+	$(MAKE) -j $(JOBS) --output-sync $(STAMP) compiled
+	$(MAKE) -j $(JOBS) --output-sync check venv
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 check: $(STAMP)  ## lint, format, types, import directions
@@ -51,7 +57,10 @@ format: venv     ## rewrite the sources in the one format
 system:          # servers, browser and compiler that some tests use
 	tools/system_packages.sh
 
-native: $(STAMP) ## compile the native kernels and solvers (without a compiler, numpy does the work)
+compiled: system # native code, once there is a compiler
+	$(MAKE) native
+
+native: $(NUMPY) ## compile the native kernels and solvers (without a compiler, numpy does the work)
 	@if command -v g++ >/dev/null || command -v c++ >/dev/null || command -v clang++ >/dev/null; then \
 	    $(BIN)/python -m gpu_kernels.build && $(BIN)/python -m solvers.native.build; \
 	else echo "no C++ compiler: nothing was compiled, numpy does the work"; fi
@@ -65,7 +74,7 @@ gpu: venv native ## on a machine with a GPU: kernels, quantizers, metrics, jobs 
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.gpu_torch
 
-chaos: native    ## the long reliability tests, bounded each (docs/reliability.md lists them): RUN=name, SEED=n repeats, SHORT=1
+chaos: native venv    ## the long reliability tests, bounded each (docs/reliability.md lists them): RUN=name, SEED=n repeats, SHORT=1
 	$(BIN)/python -m tests.chaos.runs $(or $(RUN),all) $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
 
 tools: venv      ## public tools of an environment of their own: schemathesis against the API (CASES=5000, SEED=n), yamllint
@@ -104,16 +113,16 @@ heldout: venv native  ## train three small models of other data and shapes and m
 	$(BIN)/python -m benchmarks.joint $(HELD)/perl-gemma2 --tokens 8192 --test 8192 --menu symmetric --budgets 2.0625,2.15,2.25 \
 	    --calibration $(HELD)/perl-gemma2/valid.txt --evaluation $(HELD)/perl-gemma2/test.txt
 
-fuzz: native     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
+fuzz: native venv     ## 20,000 random problems against enumeration, 20,000 damaged ones; SEED=n takes others
 	$(BIN)/python -m tests.solvers.random_problems --count 20000 --seed $(or $(SEED),1)
 	$(BIN)/python -W error -m tests.solvers.fuzz --count 20000 --seed $(or $(SEED),1)
 
-sweeps: native   ## the solvers' contract over EXAMPLES random problems a claim, 2,000 problems against enumeration, 2,000 damaged ones
+sweeps: native venv   ## the solvers' contract over EXAMPLES random problems a claim, 2,000 problems against enumeration, 2,000 damaged ones
 	HYPOTHESIS_PROFILE=sweeps BITWRIGHT_TEST_EXAMPLES=$(or $(EXAMPLES),160) $(BIN)/python -m pytest -q -n $(JOBS) tests/solvers/test_solver_contract.py tests/solvers/test_frontier.py
 	$(BIN)/python -m tests.solvers.random_problems --count 2000 --seed $(or $(SEED),1)
 	$(BIN)/python -m tests.solvers.fuzz --count 2000 --seed $(or $(SEED),1)
 
-bench: native    ## measure everything that has a benchmark
+bench: native venv    ## measure everything that has a benchmark
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.solvers ladder
 	$(BIN)/python -m benchmarks.metrics tests/models/llama-stdlib
