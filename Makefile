@@ -40,8 +40,7 @@ demo: native venv  ## serve, plan two real models, show the plans; leaves nothin
 	$(BIN)/python demo/run.py
 
 test:            ## everything: static checks, then all tests
-	$(MAKE) -j $(JOBS) --output-sync $(STAMP) compiled
-	$(MAKE) -j $(JOBS) --output-sync check venv
+	$(MAKE) -j $(JOBS) --output-sync check venv compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 check: $(STAMP)  ## lint, format, types, import directions
@@ -57,7 +56,7 @@ format: venv     ## rewrite the sources in the one format
 system:          # servers, browser and compiler that some tests use
 	tools/system_packages.sh
 
-compiled: system # native code, once there is a compiler
+compiled: system $(NUMPY) # native code, once there is a compiler
 	$(MAKE) native
 
 native: $(NUMPY) ## compile the native kernels and solvers (without a compiler, numpy does the work)
