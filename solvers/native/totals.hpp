@@ -49,7 +49,8 @@ class Totals {
         // A window that loses nothing at the gap in hand, where that is not much wider than one that costs little; else the little one first.
         for (int64_t window = 2 * dearest, most_of_it = 8 * window; !best.complete && best.gap > enough && window <= widest_ && best.work < static_cast<int64_t>(most);) {
             int64_t safe = window;
-            while (safe <= most_of_it && leaving(safe, best.gap) < best.gap) safe += 1 + safe / 4;   // a window of 2 steps would not grow by a quarter
+            const Ways left = ways(best.gap);
+            while (safe <= most_of_it && leaving(safe, left) < best.gap) safe += 1 + safe / 4;   // a window of 2 steps would not grow by a quarter
             const bool much = safe > most_of_it;
             fill(much ? window : safe, enough, most, best);
             window = much ? 2 * window : widest_ + 1;
@@ -112,7 +113,7 @@ class Totals {
             best.states = std::max(best.states, width);
         }
         const double rest = g < groups_.size() ? groups_[g].least : cut_;
-        best.complete = rest >= best.gap && leaving(window, best.gap) >= best.gap;
+        best.complete = rest >= best.gap && leaving(window, ways(best.gap)) >= best.gap;
         if (found < 0) return;
         best.cells.clear();
         for (int64_t t = found; t >= 0; --t) {
@@ -123,30 +124,49 @@ class Totals {
         }
     }
 
-    // Least penalty of a plan of use whose total was beyond the window on the way.
-    double leaving(int64_t window, double gap) const {
-        const double back = std::max(0.0, static_cast<double>(window + slack_) - gap / price_);
-        const double w = static_cast<double>(window);
-        return std::min(moving(1, w, gap) + moving(-1, w - static_cast<double>(slack_), gap), moving(-1, w, gap) + moving(1, back, gap));
-    }
+    // Deviations of one way by rising penalty for a step: how many steps the first of them move, and what they pay.
+    struct Way {
+        std::vector<double> rate, steps{0.0}, paid{0.0};
 
-    // Least penalty of deviations, the last of them in part, that add (or save) so many steps.
-    double moving(int way, double steps, double gap) const {
+        // Least penalty of deviations, the last of them in part, that move so many steps.
+        double moving(double far) const {
+            if (!(far > 0)) return 0.0;
+            const auto at = static_cast<size_t>(std::lower_bound(steps.begin() + 1, steps.end(), far) - steps.begin()) - 1;
+            return at < rate.size() ? paid[at] + rate[at] * (far - steps[at]) : kInfinity;
+        }
+    };
+
+    // way: 1, those that add steps, or -1, those that save steps. Of those that pay less than the gap.
+    Way way(int to, double gap) const {
         std::vector<std::pair<double, double>> by_rate;
         for (const Group& group : groups_)
             for (size_t q = group.begin; q < group.end; ++q) {
-                const double moved = static_cast<double>(way * (cells_[q].dcost / step_));
+                const double moved = static_cast<double>(to * (cells_[q].dcost / step_));
                 if (moved > 0 && cells_[q].penalty < gap) by_rate.emplace_back(cells_[q].penalty / moved, moved);
             }
         std::sort(by_rate.begin(), by_rate.end());
-        double paid = 0.0;
+        Way way;
         for (const auto& [rate, moved] : by_rate) {
-            const double some = std::min(moved, steps);
-            paid += rate * some;
-            steps -= some;
-            if (!(steps > 0)) return paid;
+            way.rate.push_back(rate);
+            way.steps.push_back(way.steps.back() + moved);
+            way.paid.push_back(way.paid.back() + rate * moved);
         }
-        return steps > 0 ? kInfinity : paid;
+        return way;
+    }
+
+    // Both ways of a gap: looked at for one window after another.
+    struct Ways {
+        double gap;
+        Way up, down;
+    };
+
+    Ways ways(double gap) const { return {gap, way(1, gap), way(-1, gap)}; }
+
+    // Least penalty of a plan of use whose total was beyond the window on the way.
+    double leaving(int64_t window, const Ways& ways) const {
+        const double back = std::max(0.0, static_cast<double>(window + slack_) - ways.gap / price_);
+        const double w = static_cast<double>(window);
+        return std::min(ways.up.moving(w) + ways.down.moving(w - static_cast<double>(slack_)), ways.down.moving(w) + ways.up.moving(back));
     }
 
 #if BW_FAST
