@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from bitwright.core.bound import lagrangian
 from bitwright.core.cases import raised
 from bitwright.core.claim import Certificate
 from bitwright.core.errors import VerificationFailed
-from bitwright.core.problem import AT_LEAST, IntArray, Pairs, Problem, Resource
+from bitwright.core.problem import AT_LEAST, IntArray, Problem, Resource
 
 #: Relative rounding of a float64 sum of products: gaps below this share of the summed magnitudes count as zero.
 ROUNDING = 1e-12
@@ -207,8 +207,9 @@ def infeasible(
 
 def impossible(problem: Problem, multipliers: Mapping[str, float]) -> bool:
     """Whether the multipliers prove that no choice meets all limits and rules: L(m) > 0 when every loss is 0."""
-    bare = replace(problem, loss=np.where(np.isfinite(problem.loss), 0.0, np.inf), pairs=Pairs())
-    bound, scale = lagrangian(bare, multipliers)
+    if not multipliers:
+        return False
+    bound, scale = lagrangian(problem.without_losses(), multipliers)
     return bound > ROUNDING * scale
 
 

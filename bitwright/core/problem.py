@@ -240,6 +240,15 @@ class Problem:
             tuple(Limit(m.resource, value, m.subset, m.units) if m.name == name else m for m in self.limits)
         )
 
+    def without_losses(self) -> Problem:
+        """The same problem where every allowed choice loses nothing. What is known to be valid is not checked again."""
+        other = copy(self)
+        other.__dict__.pop("centred", None)
+        object.__setattr__(other, "loss", np.where(np.isfinite(self.loss), 0.0, np.inf))
+        object.__setattr__(other, "pairs", Pairs())
+        object.__setattr__(other, "extremes", Extremes(0.0, 0.0, self.extremes.forbids))
+        return other
+
     def _replace_limits(self, limits: tuple[Limit, ...]) -> Problem:
         """The arrays are shared and known to be valid: only the limits are looked at."""
         other = copy(self)
