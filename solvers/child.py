@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ class Child:
                         if self._read(end) is None:
                             return None  # still importing: it may be ready for the next call
                         self.ready = True
-                    reply = self._read(end) if self._send(arrays, end) else None
+                    request = _packed(arrays, lambda: time.monotonic() >= end)
+                    if request is None:
+                        return None  # nothing was asked: it waits for the next call
+                    reply = self._read(end) if self._send(request, end) else None
                 except (BrokenPipeError, EOFError):
                     if fresh:
                         raise JobFailed(
@@ -94,16 +98,16 @@ class Child:
         os.set_blocking(self.process.stdin.fileno(), False)
         self.ready = False
 
-    def _send(self, arrays: Arrays, end: float) -> bool:
+    def _send(self, request: memoryview, end: float) -> bool:
         """One frame; False past `end`. A process that is not given the CPU takes nothing out of a full pipe."""
         assert self.process is not None
         assert self.process.stdin is not None
-        file, data = self.process.stdin.fileno(), _packed(arrays)
-        view = memoryview(_HEAD.pack(len(data)) + data)
-        while view:
-            if not select.select([], [file], [], max(0.0, end - time.monotonic()))[1]:
-                return False
-            view = view[os.write(file, view) :]
+        file = self.process.stdin.fileno()
+        for view in (memoryview(_HEAD.pack(len(request))), request):
+            while view:
+                if not select.select([], [file], [], max(0.0, end - time.monotonic()))[1]:
+                    return False
+                view = view[os.write(file, view) :]
         return True
 
     def _read(self, end: float) -> dict[str, NDArray[Any]] | None:
@@ -155,10 +159,16 @@ def close_all() -> None:
         child.close()
 
 
-def _packed(arrays: Arrays) -> bytes:
+def _packed(arrays: Arrays, late: Callable[[], bool] = lambda: False) -> memoryview | None:
+    """The `.npz`; None where it is late, asked before each array (a large one takes milliseconds)."""
     file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
+    with zipfile.ZipFile(file, "w") as members:
+        for name, array in arrays.items():
+            if late():
+                return None
+            with members.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return file.getbuffer()
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -182,9 +192,10 @@ def _serve(function: Callable[[Arrays], Arrays], replies: int) -> None:
 
 def _write(file: int, arrays: Arrays) -> None:
     data = _packed(arrays)
-    view = memoryview(_HEAD.pack(len(data)) + data)
-    while view:
-        view = view[os.write(file, view) :]
+    assert data is not None
+    for view in (memoryview(_HEAD.pack(len(data))), data):
+        while view:
+            view = view[os.write(file, view) :]
 
 
 def _exactly(count: int) -> bytes | None:
