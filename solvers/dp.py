@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import OutOfResources, Unsupported
 from bitwright.core.problem import IntArray
-from solvers.base import Deadline, Outcome, Solver
+from solvers.base import MANY_CELLS, Deadline, Outcome, Solver
 from solvers.hulls import build_hulls, relax
 from solvers.infeasibility import limit_blame
 from solvers.reduce import Reduced, Row, divisor
@@ -23,6 +23,8 @@ from solvers.reduce import Reduced, Row, divisor
 CELLS = 1 << 27
 #: Columns from which a group takes milliseconds for each format.
 MANY_COLUMNS = 1 << 18
+#: Seconds of a cell to find the steps between costs, about.
+READING = 6e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ def dp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.limits:
         return Outcome(reduced.loss.argmin(axis=1), info={"method": "least loss of each unit: there is no limit"})
     row = reduced.limits[0]
+    if reduced.loss.size > MANY_CELLS and not deadline.fits(READING * reduced.loss.size):
+        raise OutOfResources("time ran out before the table", hint="use solver 'hull'")
     steps = Steps.of(reduced.loss, row)
     if steps is None:
         return Outcome(None, blame=limit_blame(reduced.problem, row.name))

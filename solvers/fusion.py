@@ -14,7 +14,7 @@ import numpy as np
 
 from bitwright.core.problem import IntArray
 from solvers import highs
-from solvers.base import Deadline, Outcome, Solver
+from solvers.base import LATE, Deadline, Outcome, Solver
 from solvers.covers import Cover, find_cover
 from solvers.fusion_limits import mixed
 from solvers.fusion_menu import Floats, Menu, blocks_of, menu_of
@@ -26,6 +26,8 @@ from solvers.refute import refuted
 
 #: Cells up to which several limits go to `milp`, which proves its answer.
 SMALL = 1_000
+#: Share of the time for the configurations; seconds at least for the prices of the rules.
+LISTED, PRICES = 0.8, 0.02
 
 
 def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -35,8 +37,12 @@ def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if len(reduced.limits) > 1:
         return _several(reduced, cover, deadline, seed)
     weight = reduced.limits[0].weight if reduced.limits else np.zeros(reduced.loss.shape, np.int64)
-    blocks = list(blocks_of(cover))
-    menus = [menu_of(cover, members, units, reduced.loss, weight) for members, units in blocks]
+    menus, listing = [], deadline.within(LISTED * deadline.left)
+    for members, units in blocks_of(cover):
+        menu = menu_of(cover, members, units, reduced.loss, weight, listing)
+        if menu is None:
+            return Outcome(None, info={"stopped": LATE})
+        menus.append(menu)
     if any(len(menu.loss) == 0 for menu in menus):
         return refuted(reduced, deadline, seed)
     loss, cost = _padded(menus)
@@ -55,8 +61,8 @@ def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         choice[menu.units] = menu.forms[pick]
     sizes = [len(menu.loss) for menu in menus]
     # `slope` is in original units; the prices of the rules are found on the scaled losses and the integer row.
-    units = [reduced.multiplier(row, 1.0) for row in reduced.limits]
-    grid = np.array([slope / unit if unit else 0.0 for unit in units])
+    grids = [reduced.multiplier(row, 1.0) for row in reduced.limits]
+    grid = np.array([slope / unit if unit else 0.0 for unit in grids])
     multipliers = {row.name: slope for row in reduced.limits} | _prices(reduced, cover, grid, deadline, seed)
     proved = found.proof is not None or not reduced.limits
     words = f"all covers of {len(menus)} blocks, {sum(sizes)} configurations, {found.proof or 'the least of each'}"
@@ -106,7 +112,7 @@ def _prices(reduced: Reduced, cover: Cover, grid: Floats, deadline: Deadline, se
     )
     mean = float(np.abs(model.cost).mean())
     scale = 2.0 ** -np.frexp(mean)[1] if mean > 0 else 1.0
-    answer = highs.run_timed(model, integral=False, seconds=max(0.05, deadline.left), seed=seed, cost_scale=scale)
+    answer = highs.run_timed(model, integral=False, seconds=max(PRICES, deadline.left), seed=seed, cost_scale=scale)
     if answer.status != highs.OPTIMAL:
         return {}
     found: dict[str, float] = {}

@@ -37,7 +37,7 @@ class Mixed:
 
 
 def mixed(reduced: Reduced, cover: Cover, deadline: Deadline) -> Mixed | None:
-    """None where a block has no cover at all."""
+    """None where a block has no cover at all, or time is too short for one mixture."""
     scaled = [row.weight / max(1.0, float(row.bound)) for row in reduced.limits]
     blocks = list(blocks_of(cover))
     kept: list[dict[tuple[int, ...], int]] = [{} for _ in blocks]
@@ -46,8 +46,11 @@ def mixed(reduced: Reduced, cover: Cover, deadline: Deadline) -> Mixed | None:
             break
         whole = np.tensordot(np.array(share, np.float64), np.array(scaled), axes=1)
         weight = np.rint(whole * 2.0**40 / max(1e-300, float(whole.max()))).astype(np.int64)
+        listing = deadline.within(PLAN * deadline.left)
         for block, (members, units) in enumerate(blocks):
-            menu = menu_of(cover, members, units, reduced.loss, weight)
+            menu = menu_of(cover, members, units, reduced.loss, weight, listing)
+            if menu is None:
+                break
             for forms in menu.forms.tolist():
                 kept[block].setdefault(tuple(forms), len(kept[block]))
     if not all(kept):
@@ -65,7 +68,7 @@ def mixed(reduced: Reduced, cover: Cover, deadline: Deadline) -> Mixed | None:
     small = replace(reduced, loss=loss, limits=limits, rules=())
     rows = Rows.of(small)
     dual = maximise(small, rows, deadline)
-    picks = repair(small, rows, dual.multipliers, Deadline.after(max(1e-3, PLAN * deadline.left)))
+    picks = repair(small, rows, dual.multipliers, deadline.within(PLAN * deadline.left))
     choice = None
     if picks is not None:
         choice = np.full(reduced.groups, cover.absent)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bitwright.core.errors import Unsupported
 from bitwright.core.problem import IntArray
+from solvers.base import Deadline
 from solvers.covers import Cover
 
 Floats = NDArray[np.float64]
@@ -57,13 +58,17 @@ def _covers(holds: NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
     yield from down(np.ones(len(holds), bool), ())
 
 
-def menu_of(cover: Cover, members: IntArray, units: IntArray, loss: Floats, weight: IntArray) -> Menu:
-    """The menu of one block. Raises Unsupported where it has too many covers or configurations."""
+def menu_of(
+    cover: Cover, members: IntArray, units: IntArray, loss: Floats, weight: IntArray, deadline: Deadline
+) -> Menu | None:
+    """The menu of one block; None past the deadline. Raises Unsupported beyond COVERS or CONFIGURATIONS."""
     holds = cover.holds[np.ix_(members, units)]
     best = Menu(units, np.zeros(0), np.zeros(0, np.int64), np.zeros((0, len(units)), np.int64))
     for number, taken in enumerate(_covers(holds)):
         if number >= COVERS:
             raise Unsupported("a block has too many covers", expected=f"at most {COVERS}", hint="use solver 'milp'")
+        if deadline.passed:
+            return None
         one = Menu(units, np.zeros(1), np.zeros(1, np.int64), np.full((1, len(units)), cover.absent))
         for place, unit in enumerate(units.tolist()):
             forms = np.array([cover.absent])

@@ -48,7 +48,7 @@ def convex_bound(field: Field, deadline: Deadline) -> Convex | None:
     """None where there are too many cells, no pair terms, or no time."""
     reduced = field.reduced
     groups, k = field.loss.shape
-    if groups * k > CELLS or not len(field.edges) or deadline.left < SECONDS * (groups * k) ** 3:
+    if groups * k > CELLS or not len(field.edges) or not deadline.fits(SECONDS * (groups * k) ** 3):
         return None
     allowed = np.isfinite(field.loss)
     form = np.ldexp(pair_form(reduced.problem, allowed), -reduced.exponent)

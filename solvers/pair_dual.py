@@ -7,6 +7,7 @@ Globerson and Jaakkola (2007) over sets of disjoint edges at once, in turn with 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,8 @@ from solvers.pair_field import Field
 Floats = NDArray[np.float64]
 #: Columns up to which the linear program is solved; rounds of ascent, and sweeps over all edges in each.
 COLUMNS, ROUNDS, SWEEPS = 30_000, 6, 8
+#: What the sets of edges, and the values and multipliers after a round, take over what one value takes.
+DISJOINT, VALUED = 2.0, 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,11 @@ def bound(field: Field, deadline: Deadline, seed: int) -> Bound:
     if field.loss.size + field.table.size <= COLUMNS:
         found = _linear_program(field, deadline, seed)
     return found or _ascend(field, deadline)
+
+
+def plain(field: Field, deadline: Deadline) -> Bound:
+    """Without messages: each term by its negative part."""
+    return Bound(np.zeros((0, 2, field.reduced.k)), multipliers_of(field, field.loss, deadline), -np.inf)
 
 
 def value_of(field: Field, messages: Floats, multipliers: Floats) -> float:
@@ -105,13 +113,17 @@ def _linear_program(field: Field, deadline: Deadline, seed: int) -> Bound | None
 def _ascend(field: Field, deadline: Deadline) -> Bound:
     messages = np.zeros((len(field.edges), 2, field.reduced.k))
     multipliers = multipliers_of(field, field.loss, deadline)
+    begin = time.monotonic()
     best = Bound(messages, multipliers, value_of(field, messages, multipliers))
+    valuing = time.monotonic() - begin
+    if not (DISJOINT + VALUED) * valuing < deadline.left:
+        return best
     sets = _disjoint(field.edges)
     for _ in range(ROUNDS if len(sets) else 0):
-        if deadline.passed:
+        if not VALUED * valuing < deadline.left:
             break
-        moved = field.moved(best.messages)
-        messages = best.messages + _sweep(moved, priced(field, best.multipliers)[0], sets, deadline)
+        moved, part = field.moved(best.messages), deadline.within(deadline.left - VALUED * valuing)
+        messages = best.messages + _sweep(moved, priced(field, best.multipliers)[0], sets, part)
         multipliers = multipliers_of(field, field.moved(messages).loss, deadline)
         options = [Bound(messages, m, value_of(field, messages, m)) for m in (best.multipliers, multipliers)]
         better = max(options, key=lambda option: option.value)
@@ -142,6 +154,8 @@ def _sweep(field: Field, price: Floats, sets: list[IntArray], deadline: Deadline
     messages = np.zeros((len(field.edges), 2, field.reduced.k))
     for _ in range(SWEEPS):
         for edges in sets:
+            if deadline.passed:  # a sweep that is broken off gives messages too
+                return messages
             a, b = field.edges[edges].T
             whole = table[edges] + loss[a][:, :, None] + loss[b][:, None, :]
             for side, group, other in ((0, a, 2), (1, b, 1)):
@@ -150,8 +164,6 @@ def _sweep(field: Field, price: Floats, sets: list[IntArray], deadline: Deadline
                 messages[edges, side] += change
                 loss[group] += change
             table[edges] = field.table[edges] - messages[edges, 0][:, :, None] - messages[edges, 1][:, None, :]
-        if deadline.passed:
-            break
     return messages
 
 

@@ -43,8 +43,10 @@ class Field:
                 got=f"{len(edges)} pairs of groups, {k} formats", hint="tie units, or drop small pair terms",
             )  # fmt: skip
         table = np.ldexp(blocks.dense(0, len(edges)), -reduced.exponent)
-        place = np.full((groups, groups), -1, np.int64)
-        place[edges[:, 0], edges[:, 1]] = place[edges[:, 1], edges[:, 0]] = np.arange(len(edges))
+        place = np.broadcast_to(np.int64(-1), (groups, groups))
+        if len(edges):
+            place = place.copy()
+            place[edges[:, 0], edges[:, 1]] = place[edges[:, 1], edges[:, 0]] = np.arange(len(edges))
         owner = np.concatenate([edges[:, 0], edges[:, 1]])
         order = np.argsort(owner, kind="stable")
         cut = np.searchsorted(owner[order], np.arange(1, groups))

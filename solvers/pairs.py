@@ -13,26 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.problem import IntArray, Pairs
-from solvers.base import Deadline, Outcome, Solver
+from solvers.base import LATE, Deadline, Outcome, Solver
 from solvers.hull import hull
 from solvers.infeasibility import alone
 from solvers.one_thread import one_thread
 from solvers.pair_convex import convex_bound
-from solvers.pair_dual import Bound, bound, priced
+from solvers.pair_dual import Bound, bound, plain, priced
 from solvers.pair_field import Field
 from solvers.pair_search import Branched, branch, local_search
 from solvers.reduce import Reduced
 from solvers.refute import refuted
-from solvers.vector import vector
+from solvers.vector import READING, planned
 
 #: Share of the time for plans; messages beyond this many numbers are left out of the certificate.
 SHARE, MESSAGES = 0.5, 1_000_000
 #: Share of the time for the convex bound.
 CONVEX = 0.5
+#: Seconds of a number of the messages in a certificate, about, and of a pair term to be gathered.
+CARRIED, GATHERED = 1e-6, 2e-7
 #: Groups beyond which no complete search is tried (its depth is theirs).
 DEEPEST = 200
 #: Significant digits of the messages: any numbers give a bound, and short ones make small files.
-DIGITS = 10
+DIGITS, TENS = 10, 22
 
 
 def pairs(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -49,16 +51,23 @@ def first(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
 
 @one_thread()
 def _search(reduced: Reduced, deadline: Deadline, seed: int, deepest: int) -> Outcome:
+    taken = READING * reduced.loss.size * len(reduced.rows) + GATHERED * len(reduced.problem.pairs)
+    if not deadline.fits(taken):
+        start = _unpaired(replace(reduced, pairs=Pairs()), deadline, seed)
+        return Outcome(start.choice, start.multipliers, info={"stopped": LATE})
     field = Field.of(reduced)
-    convex = convex_bound(field, Deadline.after(max(1e-3, CONVEX * deadline.left)))
-    found = bound(field, deadline, seed)
+    carried = CARRIED * 2 * reduced.k * len(field.edges)
+    if messaged := deadline.fits(2 * carried):
+        deadline = deadline.keeping(carried)
+    convex = convex_bound(field, deadline.within(CONVEX * deadline.left)) if messaged else None
+    found = bound(field, deadline, seed) if messaged else plain(field, deadline)
     bent = convex is not None and convex.value > found.value
     price, constant = priced(field, found.multipliers)
-    moved = field.moved(found.messages)
-    starts = [field.without_pairs()] + ([moved.without_pairs()] if len(field.edges) else [])
+    moved = field.moved(found.messages) if messaged else field
+    starts = [field.without_pairs()] + ([moved.without_pairs()] if len(field.edges) and messaged else [])
     if convex is not None and bent:
         starts = [replace(reduced, loss=convex.tangent, pairs=Pairs()), *starts]
-    choice = _plan(field, starts, price, Deadline.after(max(1e-3, SHARE * deadline.left)), seed)
+    choice = _plan(field, starts, price, deadline.within(SHARE * deadline.left), seed)
     tree = Branched(choice, False, 0)
     if reduced.groups <= deepest:
         tree = branch(moved, price, constant, choice, deadline)
@@ -72,7 +81,7 @@ def _search(reduced: Reduced, deadline: Deadline, seed: int, deepest: int) -> Ou
         tree.choice,
         multipliers,
         proof=f"branch and bound over {tree.nodes} nodes" if tree.complete else None,
-        messages=None if bent else _rounded(found, reduced.exponent),
+        messages=_rounded(found, reduced.exponent) if messaged and not bent else None,
         curvature=convex.curvature if convex and bent else None,
         info={"nodes": tree.nodes, "edges": len(field.edges)},
     )
@@ -89,8 +98,7 @@ def _plan(
         if not reduced.rows:
             start = reduced.loss.argmin(axis=1)
         else:
-            one = len(reduced.rows) == 1 and reduced.limits
-            outcome = (hull if one else vector)(reduced, Deadline.after(max(1e-3, 0.3 * deadline.left)), seed)
+            outcome = _unpaired(reduced, deadline.within(0.3 * deadline.left), seed)
             if outcome.choice is None:
                 continue
             start = outcome.choice
@@ -100,10 +108,21 @@ def _plan(
     return best
 
 
+def _unpaired(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
+    one = len(reduced.rows) == 1 and reduced.limits
+    return hull(reduced, deadline, seed) if one else planned(reduced, deadline)
+
+
 def _rounded(found: Bound, exponent: int) -> tuple[float, ...] | None:
     if not found.messages.size or found.messages.size > MESSAGES:
         return None
-    return tuple(float(f"{v:.{DIGITS}g}") for v in np.ldexp(found.messages, exponent).ravel().tolist())
+    value = np.ldexp(found.messages, exponent).ravel()
+    power = DIGITS - 1 - np.floor(np.log10(np.abs(value), out=np.zeros(value.size), where=value != 0)).astype(np.int64)
+    # Powers of ten up to TENS are exact, so one division by them rounds as text would, at a twentieth of its time.
+    short = np.rint(value * 10.0 ** np.clip(power, 0, TENS)) / 10.0 ** np.clip(power, 0, TENS)
+    for at in np.flatnonzero((power < 0) | (power > TENS)).tolist():
+        short[at] = float(f"{value[at]:.{DIGITS}g}")
+    return tuple(short.tolist())
 
 
 SOLVER = Solver("pairs", pairs)

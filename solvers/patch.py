@@ -14,6 +14,8 @@ from solvers.reduce import Reduced
 
 #: Rounds over all broken rows, and changes looked at in all.
 ROUNDS, TRIES = 12, 50_000
+#: Changes between two looks at the clock.
+LOOK = 256
 
 
 def patched(reduced: Reduced, penalty: NDArray[np.float64], choice: IntArray, deadline: Deadline) -> IntArray | None:
@@ -38,13 +40,19 @@ def patched(reduced: Reduced, penalty: NDArray[np.float64], choice: IntArray, de
             gain = weight[each, choice][:, None] - weight
             extra = penalty - penalty[each, choice][:, None]
             useful = (gain > 0) & np.isfinite(penalty)
-            rate = np.where(useful, extra / np.minimum(np.maximum(gain, 1), max(1, -int(slack[r]))), np.inf)
-            g, k = np.divmod(np.argsort(rate, axis=None, kind="stable")[: int(useful.sum())], penalty.shape[1])
+            flat = np.flatnonzero(useful)
+            rate = extra.ravel()[flat] / np.minimum(gain.ravel()[flat], max(1, -int(slack[r])))
+            if len(flat) > tries >= 0:  # no others are looked at, so no others are sorted
+                near = rate <= np.partition(rate, tries)[tries]
+                flat, rate = flat[near], rate[near]
+            g, k = np.divmod(flat[np.argsort(rate, kind="stable")], penalty.shape[1])
             moved: set[int] = set()
             for group, cell in zip(g.tolist(), k.tolist(), strict=True):
                 tries -= 1
                 if slack[r] >= 0 or tries < 0:
                     break
+                if tries % LOOK == 0 and deadline.passed:
+                    return None
                 if group in moved:
                     continue
                 after = slack.copy()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core.problem import IntArray
-from solvers.base import Deadline
+from solvers.base import Deadline, Pace
 from solvers.dual import Rows
 from solvers.patch import patched
 from solvers.reduce import Reduced, Row, divisor
@@ -119,9 +119,9 @@ def _priced(slack: Floats, m: Floats, dear: Floats) -> Floats:
 def _singles(field: Field, choice: IntArray, deadline: Deadline) -> IntArray:
     """Best single moves until none helps; then broken rows get dearer, up to a point."""
     choice, dear = choice.copy(), BROKEN * field.price
-    slack = field.slack(choice)
+    slack, pace = field.slack(choice), Pace(deadline)
     for _ in range(MOVES):
-        if deadline.passed:
+        if not pace.another():
             break
         g, c, extra, use = field.moves(choice)
         now = float(_priced(slack[:, None], field.m, dear)[0])
@@ -154,9 +154,9 @@ def _beam(field: Field, choice: IntArray, deadline: Deadline, states: int) -> In
     state, value = field.slack(choice)[:, None], np.zeros(1)
     states = max(states * MANY_ROWS // max(MANY_ROWS, len(state)), 64)
     layers: list[tuple[IntArray, IntArray]] = []
-    best, trace = np.inf, (-1, -1)
+    best, trace, pace = np.inf, (-1, -1), Pace(deadline)
     for owner in owners.tolist():
-        if deadline.passed:
+        if not pace.another():
             break
         cells = np.flatnonzero(g == owner)
         shifted = [state] + [state - use[:, q : q + 1] for q in cells]

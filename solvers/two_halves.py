@@ -71,7 +71,7 @@ def improved(
     for _ in range(MEETINGS if len(rows.bound) <= ROWS else 0):
         if deadline.passed:
             break
-        met = meet(reduced, rows, m, choice)
+        met = meet(reduced, rows, m, choice, deadline)
         choice = choice if met.choice is None else met.choice
         if met.complete:
             return choice, f"complete search of a core of {met.core} units"
@@ -80,7 +80,7 @@ def improved(
     return choice, None
 
 
-def meet(reduced: Reduced, rows: Rows, m: Floats, choice: IntArray) -> Met:
+def meet(reduced: Reduced, rows: Rows, m: Floats, choice: IntArray, deadline: Deadline) -> Met:
     """Whether a plan is better than the feasible `choice`. m (r,): multipliers of `rows`."""
     exact, value = reachable(reduced).rows, reduced.loss + np.tensordot(m, rows.weight, axes=1)
     best, price, each = value.argmin(axis=1), m / rows.scale, np.arange(len(value))
@@ -93,9 +93,12 @@ def meet(reduced: Reduced, rows: Rows, m: Floats, choice: IntArray) -> Met:
     rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")[owner.reshape(-1)]
     halves, spent = [moves.side(rank % 2 == side) for side in (0, 1)], budget
     for _ in range(NARROWED):
-        a, b = (_choices(half, spent) for half in halves)
+        if deadline.passed:
+            break
+        a = _choices(halves[0], spent, deadline)
+        b = None if a is None else _choices(halves[1], spent, deadline)
         if a is not None and b is not None:
-            pair, whole = _best_pair(a, b, _slack(exact, best), price, gap)
+            pair, whole = _best_pair(a, b, _slack(exact, best), price, gap, deadline)
             better = None if pair is None else _moved(best, halves, (a.moves[pair[0]], b.moves[pair[1]]))
             return Met(better, whole and spent == budget, core)
         spent /= 2
@@ -124,15 +127,15 @@ def _moves(exact: tuple[Row, ...], penalty: Floats, best: IntArray, budget: floa
     return Moves(group, cell, penalty[group, cell], np.array(use, np.int64).reshape(len(exact), -1))
 
 
-def _choices(half: Moves, budget: float) -> Choices | None:
-    """All choices of moves of different groups whose penalties sum to less than the budget; None: too many."""
+def _choices(half: Moves, budget: float, deadline: Deadline) -> Choices | None:
+    """All choices of moves of different groups whose penalties sum to less than the budget; None: too many, or late."""
     layer = Choices(np.zeros(1), np.zeros((len(half.use), 1), np.int64), np.zeros((1, 0), np.int64))
     last, layers, total = np.full(1, -1), [layer], 1
     while len(layer.penalty):
         end = np.searchsorted(half.penalty, budget - layer.penalty)
         count = np.maximum(end - last - 1, 0)
         total += int(count.sum())
-        if total > LISTED:
+        if total > LISTED or deadline.passed:
             return None
         parent = np.repeat(np.arange(len(count)), count)
         move = last[parent] + 1 + np.arange(len(parent)) - np.repeat(np.cumsum(count) - count, count)
@@ -154,9 +157,9 @@ def _choices(half: Moves, budget: float) -> Choices | None:
 
 
 def _best_pair(
-    a: Choices, b: Choices, slack: IntArray, price: Floats, gap: float
+    a: Choices, b: Choices, slack: IntArray, price: Floats, gap: float, deadline: Deadline
 ) -> tuple[tuple[int, int] | None, bool]:
-    """The pair of choices that lowers the gap most (None: none does), and whether all were looked at."""
+    """The pair of choices that lowers the gap most (None: none does), and whether all were looked at in time."""
     windows = [int(min(2.0**62, gap / p)) if p > 0 else None for p in price.tolist()]
     options = [_window(a.use[r], slack[r] - b.use[r], windows[r]) for r in range(len(slack))]
     order, low, high = min(options, key=lambda option: int((option[2] - option[1]).sum()))
@@ -164,7 +167,7 @@ def _best_pair(
     upto = np.cumsum(count)
     value_a, value_b = a.penalty - price @ a.use, b.penalty - price @ b.use
     base, best, found, begin = float(price @ slack), gap, None, 0
-    while begin < len(count) and (begin == 0 or upto[begin - 1] < PAIRED):
+    while begin < len(count) and (begin == 0 or upto[begin - 1] < PAIRED) and not deadline.passed:
         done = int(upto[begin - 1]) if begin else 0
         end = max(begin + 1, int(np.searchsorted(upto, done + BLOCK, side="right")))
         mine = np.repeat(np.arange(begin, end), count[begin:end])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from solvers.base import LATE, MANY_CELLS, Deadline, Outcome, Solver
+from solvers.base import LATE, Deadline, Outcome, Solver
 from solvers.dual import Rows, maximise
 from solvers.dual_exact import polished
 from solvers.infeasibility import alone
@@ -17,8 +17,9 @@ from solvers.two_halves import improved
 SMOOTHED, POLISH = 0.5, 0.5
 #: States of the beam search for a first plan, mostly near enough for the proof; then for another, where it was not.
 STAGES = (300, STATES)
-#: What a first pass of the ascent and a repair take at least, over what it takes to make the rows.
-ASCENT, REPAIR = 2.5, 1.5
+#: What a first pass of the ascent, the start of the exact one, a repair and a search by halves take at least, over what
+#: it takes to make the rows.
+ASCENT, POLISHED, REPAIR, MEETING = 2.5, 1.5, 1.5, 1.0
 #: Seconds of a cell in each limit or rule to make the rows, about.
 READING = 1e-7
 
@@ -32,10 +33,16 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     blame = alone(reduced)
     if blame is not None:
         return Outcome(None, blame=blame)
+    return planned(reduced, deadline)
+
+
+@one_thread()
+def planned(reduced: Reduced, deadline: Deadline) -> Outcome:
+    """The same where every limit and rule can be met alone: also the plan at hand of solvers that ask a library."""
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
     late = Outcome(None, info={"stopped": LATE})
-    if reduced.loss.size > MANY_CELLS and not deadline.fits(READING * reduced.loss.size * len(reduced.rows)):
+    if not deadline.fits(READING * reduced.loss.size * len(reduced.rows)):
         return late
     begin = time.monotonic()
     rows = Rows.of(reduced)
@@ -43,7 +50,8 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not ASCENT * reading < deadline.left:
         return late
     dual = maximise(reduced, rows, deadline.within(SMOOTHED * deadline.left))
-    dual = polished(reduced, rows, dual, deadline.within(POLISH * deadline.left))
+    if POLISHED * reading < deadline.left:
+        dual = polished(reduced, rows, dual, deadline.within(POLISH * deadline.left))
     choice, proof = None, None
     for states in STAGES:
         if not REPAIR * reading < deadline.left:
@@ -51,7 +59,10 @@ def vector(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         other = repair(reduced, rows, dual.multipliers, deadline, states)
         if other is None or (choice is not None and not reduced.objective(other) < reduced.objective(choice)):
             continue
-        choice, proof = improved(reduced, rows, dual.multipliers, other, deadline)
+        choice = other
+        if not MEETING * reading < deadline.left:
+            break
+        choice, proof = improved(reduced, rows, dual.multipliers, choice, deadline)
         if proof is not None:
             break
     multipliers = {
