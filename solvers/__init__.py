@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral
 
@@ -36,12 +37,19 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
     time_limit, seed = Deadline.after(time_limit).seconds, int(seed)
     if solver != AUTO:
         return _run(solver, problem, time_limit, seed)
+    begin = time.monotonic()
+
+    def late() -> bool:
+        """Whether as much again would be too long: loaded machines, where one look at a large table takes half."""
+        return 2 * (time.monotonic() - begin) > time_limit
+
     name, why = choose(problem)
-    begin, early = time.monotonic(), _before(name, problem)
-    found = None if early is None else _plan_of(early, problem, EARLY * time_limit, seed)
-    if found is None or found.certificate.status != "optimal":
-        left = max((1 - EARLY) * time_limit, time_limit - (time.monotonic() - begin))
-        found = _better(found, _plan_of(name, problem, left, seed, needed=found is None or not found.feasible))
+    early = _before(name, problem)
+    found = None if early is None else _plan_of(early, problem, EARLY * time_limit, seed, needed=late)
+    if found is None or (found.certificate.status != "optimal" and not (found.feasible and late())):
+        left = max(min(time_limit, LEAST), time_limit - (time.monotonic() - begin))
+        plain = found is None or not found.feasible
+        found = _better(found, _plan_of(name, problem, left, seed, needed=lambda: plain))
     if found.solver != name:
         why = f"{why}; {found.solver} was asked before it, and its answer is as good"
     return replace(found, info={**found.info, "auto": {"solver": found.solver, "why": why}})
@@ -65,12 +73,12 @@ def _before(name: str, problem: Problem) -> str | None:
     return next((e.name for e, c in able if c.often and e.available and not c.missing(wanted)), None)
 
 
-def _plan_of(name: str, problem: Problem, seconds: float, seed: int, *, needed: bool = False) -> Solution | None:
-    """The solution of one solver; None where time ran out before it had a plan, unless one is needed."""
+def _plan_of(name: str, problem: Problem, seconds: float, seed: int, *, needed: Callable[[], bool]) -> Solution | None:
+    """The solution of one solver; None where time ran out before it had a plan, unless one is then needed."""
     try:
         return _run(name, problem, seconds, seed)
     except OutOfResources:
-        if needed:
+        if needed():
             raise
         return None
 

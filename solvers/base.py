@@ -20,7 +20,11 @@ from solvers.reduce import Reduced, reduce_problem
 
 #: Share of the time that is left for the checks and the certificate of the answer; seconds of a cell that they take
 #: (uniform plans included), and that each of losses, limits and rules takes to be reduced, on one core, about.
-CERTIFIED, CHECKING, REDUCING = 0.03, 2e-8, 4e-8
+CERTIFIED, CHECKING, REDUCING = 0.03, 3e-8, 4e-8
+#: What the checks and the certificate take over what reducing the problem took: 1.1 to 1.9, with many pair terms 2.1.
+FINISHING = 2.0
+#: Seconds at full speed that a measured load is mixed with: a few milliseconds say little of it.
+SETTLED = 5e-3
 #: Cells from which nothing is begun that is not expected to end in time.
 MANY_CELLS = 1 << 18
 #: Seconds, eleven days: more is no limit, and the clocks of some libraries do not take it.
@@ -59,9 +63,9 @@ class Deadline:
         """So many seconds on the clock from now on, for a part of the work."""
         return replace(self, end=time.monotonic() + max(1e-3, seconds))
 
-    def fits(self, seconds: float) -> bool:
-        """Whether there is time for what is expected to take so many seconds of the processor."""
-        return self.load * seconds < self.left
+    def fits(self, seconds: float, beside: float = 0.0) -> bool:
+        """Whether there is time for so many seconds of the processor, and so many `beside` them on the clock."""
+        return self.load * seconds + beside < self.left
 
     @property
     def left(self) -> float:
@@ -127,15 +131,18 @@ class Solver:
         from solvers.finish import conclude, finish
 
         cells = problem.n * problem.k
+        begin = time.monotonic(), time.thread_time()
         whole = Deadline.after(time_limit).reserving(CERTIFIED)
         deadline = whole.keeping(CHECKING * cells)
         require_support(self.name, problem)
         rows = 1 + len(problem.limits) + len(problem.rules)
         if cells > MANY_CELLS and not deadline.fits(REDUCING * cells * rows):
             return conclude(problem, None, Outcome(None, info={"stopped": LATE}), self.name)
-        begin = time.monotonic(), time.thread_time()
+        before = time.thread_time()
         reduced = reduce_problem(problem)
-        if cells > MANY_CELLS:
-            load = (time.monotonic() - begin[0]) / max(1e-9, time.thread_time() - begin[1])
-            deadline = replace(whole, load=max(1.0, load)).keeping(CHECKING * cells)
+        wall, worked = time.monotonic() - begin[0], time.thread_time() - begin[1]
+        whole = replace(whole, load=max(1.0, (wall + SETTLED) / (worked + SETTLED)))
+        deadline = whole.keeping(max(CHECKING * cells, FINISHING * (time.thread_time() - before)))
+        if cells > MANY_CELLS and deadline.passed:
+            return finish(reduced, Outcome(None, info={"stopped": LATE}), self.name)
         return finish(reduced, self.method(reduced, deadline, seed), self.name)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bitwright.core.certificate import impossible
 from bitwright.core.errors import Infeasible, InvalidProblem, OutOfResources
 from solvers import child
-from solvers.base import MANY_CELLS, Deadline, Outcome, Solver
+from solvers.base import LATE, Deadline, Outcome, Solver
 from solvers.dual import Rows
 from solvers.highs import INFEASIBLE, OPTIMAL, UNKNOWN, model_arrays, model_of
 from solvers.infeasibility import alone
@@ -28,7 +28,7 @@ from solvers.one_thread import one_thread
 from solvers.reduce import Reduced
 from solvers.refute import refuted
 from solvers.repair import repair
-from solvers.vector import vector
+from solvers.vector import READING, planned
 
 Floats = NDArray[np.float64]
 #: Share of the time for the relaxation; the rest is for the plan.
@@ -43,8 +43,8 @@ def convex(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         return refuted(reduced, deadline, seed)
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
-    if reduced.loss.size > MANY_CELLS and not deadline.fits(building(reduced, len(reduced.rows)) / SHARE):
-        found = vector(reduced, deadline, seed)
+    if not deadline.fits(building(reduced, len(reduced.rows)) / SHARE):
+        found = planned(reduced, deadline)
         return replace(found, proof=None, info={"cvxpy": UNKNOWN, "plan": "vector"})
     program = build(reduced, reduced.rows)
     scale = mean_scale(program)
@@ -57,9 +57,11 @@ def convex(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         if impossible(reduced.problem, refusal.multipliers):  # proved anew: a tolerance of Clarabel is no proof
             return refusal
     if reply is None or status != OPTIMAL:
-        found = vector(reduced, deadline, seed)
+        found = planned(reduced, deadline)
         return Outcome(found.choice, found.multipliers, info={"cvxpy": status, "plan": "vector"})
     multipliers = row_multipliers(reduced, program, reply["duals"], scale)
+    if not deadline.fits(READING * reduced.loss.size * len(reduced.rows)):
+        return Outcome(None, multipliers, info={"cvxpy": status, "stopped": LATE})
     rows = Rows.of(reduced)
     duals = reply["duals"][reduced.groups : reduced.groups + len(reduced.rows)]
     prices = np.abs(duals) / (scale * program.scale) * rows.scale

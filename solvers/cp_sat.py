@@ -15,7 +15,6 @@ from solvers import child
 from solvers.base import Deadline, Outcome, Solver
 from solvers.external import SHARE, Backend, Reply, outside
 from solvers.highs import FEASIBLE, INFEASIBLE, OPTIMAL, UNKNOWN
-from solvers.linear_model import building
 from solvers.reduce import Reduced, divisor
 
 #: The largest total of the integer losses; CP-SAT wants sums well inside int64.
@@ -23,7 +22,7 @@ TOTAL_BITS = 50
 
 
 def _run(reduced: Reduced, scale: float, deadline: Deadline, seed: int) -> Reply:
-    arrays = _arrays(reduced) if deadline.fits(building(reduced, len(reduced.rows))) else None
+    arrays = _arrays(reduced)
     if arrays is None:
         return Reply(UNKNOWN)
     arrays.update(seconds=np.array(SHARE * deadline.left), seed=np.array(seed & 0x7FFFFFFF))

@@ -19,14 +19,17 @@ from solvers.base import Deadline, Outcome
 from solvers.highs import INFEASIBLE, OPTIMAL, UNKNOWN, model_arrays
 from solvers.infeasibility import alone
 from solvers.linear_model import build, building
+from solvers.pairs import CARRIED, first
 from solvers.reduce import Reduced
 from solvers.refute import refuted
-from solvers.vector import vector
+from solvers.vector import planned
 
 #: Loss above the unlimited optimum after scaling, and the largest loss that a program may then see.
 EXCESS, LARGEST = 1e4, 1e8
 #: Share of the time for multipliers and a first plan, and of the rest that a program is given before it is killed.
 START, SHARE = 0.3, 0.95
+#: Seconds of the processor that it takes to kill a program and to wait for its end, about.
+KILLED = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +53,6 @@ def by_child(target: str) -> Callable[[Reduced, float, Deadline, int], Reply]:
     """A `run` that hands the 0-1 program to "module:function" in a child process (`highs.model_arrays`)."""
 
     def run(reduced: Reduced, scale: float, deadline: Deadline, seed: int) -> Reply:
-        if not deadline.fits(building(reduced, len(reduced.rows))):
-            return Reply(UNKNOWN)
         program = build(reduced, reduced.rows)
         arrays = model_arrays(program.model, cost_scale=scale, seconds=SHARE * deadline.left, seed=seed)
         reply = child.call(target, arrays, deadline.end)
@@ -67,8 +68,11 @@ def outside(reduced: Reduced, deadline: Deadline, seed: int, backend: Backend) -
     """Several limits and rules, and pair terms where the backend takes them."""
     if alone(reduced) is not None:
         return refuted(reduced, deadline, seed)
-    start = _start(reduced, deadline.within(START * deadline.seconds), seed)
-    reply = backend.run(reduced, _scale(reduced, start.choice), deadline, seed)
+    start = _start(reduced, deadline.within(min(START * deadline.seconds, deadline.left)), seed)
+    deadline = deadline.keeping(KILLED + CARRIED * len(start.messages or ()))
+    reply = Reply(UNKNOWN)
+    if deadline.fits(building(reduced, len(reduced.rows))):
+        reply = backend.run(reduced, _scale(reduced, start.choice), deadline, seed)
     if reply.status == INFEASIBLE and start.choice is None:
         return refuted(reduced, deadline, seed)
     info = {**start.info, backend.label: reply.status}
@@ -83,10 +87,8 @@ def outside(reduced: Reduced, deadline: Deadline, seed: int, backend: Backend) -
 
 def _start(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if len(reduced.problem.pairs):
-        from solvers.pairs import first
-
         return first(reduced, deadline, seed)
-    return vector(reduced, deadline, seed)
+    return planned(reduced, deadline)
 
 
 def _scale(reduced: Reduced, choice: IntArray | None) -> float:

@@ -84,9 +84,16 @@ def _overruns(problem: Problem, format_: int) -> bool:
 
 def best_uniform(problem: Problem, loss: float | None) -> IntArray | None:
     """The best feasible uniform plan, if it has strictly less than `loss` (None: whatever it has)."""
-    best, found, paired = np.inf if loss is None else loss, None, len(problem.pairs) > 0
-    for format_, rough in enumerate(problem.loss.sum(axis=0, dtype=np.float64).tolist()):
-        if rough == np.inf or (not paired and rough > best + SIEVE * abs(best)):
+    best, found = np.inf if loss is None else loss, None
+    sums = problem.loss.sum(axis=0, dtype=np.float64)
+    sizes = np.zeros(problem.k)
+    if len(problem.pairs):  # the terms that each uniform plan meets, and how far rounding may be off
+        alike = problem.pairs.format[:, 0] == problem.pairs.format[:, 1]
+        at, terms = problem.pairs.format[alike, 0], problem.pairs.loss[alike]
+        sums += np.bincount(at, terms, problem.k)
+        sizes += np.bincount(at, np.abs(terms), problem.k) + np.abs(problem.loss).sum(axis=0, dtype=np.float64)
+    for format_, (rough, size) in enumerate(zip(sums.tolist(), sizes.tolist(), strict=True)):
+        if rough == np.inf or rough > best + SIEVE * (abs(best) + size):
             continue
         if _overruns(problem, format_) or _breaks_a_rule(problem, format_):
             continue

@@ -19,6 +19,8 @@ from solvers import child
 #: Entries of the matrix up to which HiGHS is trusted with the clock in this process: beyond, a single step was seen to
 #: take 0.7 s on a machine with other work.
 LARGE = 8_192
+#: Seconds of the processor between two of its looks there.
+STEP = 0.04
 OPTIMAL, FEASIBLE, INFEASIBLE, UNKNOWN = "optimal", "feasible", "infeasible", "unknown"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitwright.core.certificate import smallest_totals
 from bitwright.core.problem import AT_LEAST, IntArray, Problem
@@ -22,22 +23,20 @@ def limit_blame(problem: Problem, name: str) -> str:
 
 def alone(reduced: Reduced) -> str | None:
     """Blame for a limit or rule that no choice satisfies even by itself; None when each can be met alone."""
-    problem = reduced.problem
+    problem, allowed = reduced.problem, np.isfinite(reduced.loss)
     smallest = smallest_totals(problem)
-    for limit in problem.limits:
-        if smallest[limit.name] > limit.value and not _row_can_hold(reduced, limit.name):
+    for limit, row in zip(problem.limits, reduced.limits, strict=True):
+        if smallest[limit.name] > limit.value and not _can_hold(row, allowed):
             return limit_blame(problem, limit.name)
-    for index, rule in enumerate(problem.rules):
-        if not _row_can_hold(reduced, f"rule:{index}"):
+    for index, (rule, row) in enumerate(zip(problem.rules, reduced.rules, strict=True)):
+        if not _can_hold(row, allowed):
             words = "at least" if rule.sense == AT_LEAST else "at most"
             asked = f"rule {index} asks for {words} {rule.count} of {len(rule.units)} units"
             return f"{asked}, which ties and forbidden formats do not allow"
     return None
 
 
-def _row_can_hold(reduced: Reduced, name: str) -> bool:
-    row = next(r for r in reduced.rows if r.name == name)
-    allowed = np.isfinite(reduced.loss)
+def _can_hold(row: Row, allowed: NDArray[np.bool_]) -> bool:
     if row.sense == AT_LEAST:
         return int(np.where(allowed, row.weight, -1).max(axis=1).sum()) >= row.bound
     return int(np.where(allowed, row.weight, np.iinfo(np.int64).max).min(axis=1).sum()) <= row.bound

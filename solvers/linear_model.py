@@ -12,8 +12,8 @@ from bitwright.core.problem_check import INT64_MAX
 from solvers.highs import Model
 from solvers.reduce import Reduced, Row, divisor
 
-#: Seconds of a cell in each row of a program, to build it and to send it to a child process, about.
-PACE = 2e-7
+#: Seconds of a cell in each row of a program, and of a pair term, to build it and to send it to a child process, about.
+PACE, PAIRED = 2e-7, 7e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Program:
 
 def building(reduced: Reduced, rows: int) -> float:
     """Seconds that `build` takes, and what makes arrays of its program, about: with so many limits and rules."""
-    return PACE * reduced.loss.size * (1 + rows)
+    return PACE * reduced.loss.size * (1 + rows) + PAIRED * len(reduced.pairs)
 
 
 def build(reduced: Reduced, rows: tuple[Row, ...]) -> Program:

@@ -21,7 +21,7 @@ from solvers.infeasibility import alone
 from solvers.linear_model import Program, build, building
 from solvers.reduce import Reduced
 from solvers.refute import refuted
-from solvers.vector import vector
+from solvers.vector import planned
 
 #: Excess of the relaxation after scaling, and the largest loss that HiGHS may then see.
 EXCESS, LARGEST = 1e4, 1e8
@@ -36,18 +36,17 @@ def milp(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     """Several limits, rules, ties and pair terms."""
     if alone(reduced) is not None:
         return refuted(reduced, deadline, seed)
-    start = None
+    start, taken = None, building(reduced, len(reduced.rows))
     if reduced.loss.size > LARGE_CELLS:
-        taken = building(reduced, len(reduced.rows))
-        if not deadline.fits(taken + START * deadline.seconds):
+        if not deadline.fits(taken, beside=START * deadline.seconds):
             return replace(_other_plan(reduced, deadline, seed), info={"plan": "without HiGHS"})
         start = _other_plan(reduced, deadline.within(START * deadline.seconds), seed)
-        if not deadline.fits(taken):
-            return replace(start, info={"plan": "without HiGHS"})
+    if not deadline.fits(taken):
+        return replace(start or _other_plan(reduced, deadline, seed), info={"plan": "without HiGHS"})
     program = build(reduced, reduced.rows)
     scale = mean_scale(program)
     relaxed = highs.run_timed(
-        program.model, integral=False, seconds=RELAXED * deadline.left, seed=seed, cost_scale=scale
+        program.model, integral=False, seconds=_seconds(program, deadline, RELAXED), seed=seed, cost_scale=scale
     )
     if relaxed.status == highs.INFEASIBLE:
         return refuted(reduced, deadline, seed)
@@ -67,7 +66,7 @@ def _branch(reduced: Reduced, program: Program, scale: float, deadline: Deadline
     """HiGHS's plan in integers, proved when nothing had to be tightened; without a choice when it has none."""
     model, exact = program.model, True
     for _ in range(REPAIRS):
-        seconds = WHOLE * deadline.left
+        seconds = _seconds(program, deadline, WHOLE)
         answer = highs.run_timed(model, integral=True, seconds=seconds, seed=seed, cost_scale=scale)
         if answer.status == highs.INFEASIBLE and exact:
             return refuted(reduced, deadline, seed)
@@ -80,6 +79,13 @@ def _branch(reduced: Reduced, program: Program, scale: float, deadline: Deadline
             return Outcome(choice, proof="HiGHS branch and bound" if done else None)
         model, exact = _tightened(reduced, program, model, choice, broken), False
     return Outcome(None)
+
+
+def _seconds(program: Program, deadline: Deadline, share: float) -> float:
+    """So much of what is left, and what a step takes kept back where HiGHS runs in this process."""
+    entries = len(program.model.value)
+    step = highs.STEP * entries / highs.LARGE if entries <= highs.LARGE else 0.0
+    return min(share * deadline.left, deadline.keeping(step).left)
 
 
 def _undominated(reduced: Reduced, choice: IntArray) -> IntArray:
@@ -112,7 +118,7 @@ def _other_plan(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
     if not reduced.rows:
         return Outcome(reduced.loss.argmin(axis=1))
     one = len(reduced.rows) == 1 and reduced.limits and not len(reduced.pairs)
-    plan = (hull if one else vector)(reduced, deadline, seed)
+    plan = hull(reduced, deadline, seed) if one else planned(reduced, deadline)
     return replace(plan, proof=None) if len(reduced.pairs) else plan
 
 
