@@ -3,6 +3,8 @@ PYTHON    ?= python3
 VENV      := .venv
 BIN       := $(VENV)/bin
 JOBS      ?= 2
+# Tests of servers and browsers wait much of their time.
+TESTERS   ?= $(shell expr $(JOBS) + 1)
 # Where pip has no CPU wheel of torch by itself, name an index that has one: make venv PIP_FLAGS="--extra-index-url ..."
 PIP_FLAGS ?=
 STAMP     := $(VENV)/.made-from-lock
@@ -41,7 +43,7 @@ demo: native venv  ## serve, plan two real models, show the plans; leaves nothin
 
 test:            ## everything: static checks, then all tests
 	$(MAKE) -j $(JOBS) --output-sync check venv compiled
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal -q
 
 check: $(STAMP)  ## lint, format, types, import directions
 	$(BIN)/ruff check .
