@@ -34,6 +34,7 @@ class Moduli {
     static constexpr int kHalved = 64;
     static constexpr int64_t kWidth = 1 << 9, kWidest = 1 << 13;   // residues of a table: multiples of a modulus until they are so many
     static constexpr double kFree = 0.125, kAdditions = 0x1p27;    // of the gap, what two formats may cost that are on the hull; of all tables
+    static constexpr double kChecked = 0xCp24, kCall = 1 << 10;    // additions that the checker makes, of the 2^28 that it allows; what it counts for a change
     static constexpr int64_t kTakes = 8;                           // of the purse, an addition
 
     // Cases from a part of the tree on. False where one of them is bounded by no more than is known.
@@ -140,12 +141,13 @@ class Moduli {
         for (const auto& [by, weight] : apart) tried.push_back({-weight, by});
         std::sort(tried.begin(), tried.end());
         if (tried.size() > kTried) tried.resize(kTried);
-        double best = value;
+        double best = value, checked = 0.0;
         std::vector<double> least, before;
         for (const auto& [weight, by] : tried) {
             const int64_t width = by / step * std::max<int64_t>(1, kWidth * step / by);
             const double more = static_cast<double>(moves.size()) * static_cast<double>(width);
-            if (width > kWidest || work_ + more > kAdditions) continue;
+            const double once = more + kCall * static_cast<double>(moves.size());   // by the checker
+            if (width > kWidest || work_ + more > kAdditions || checked_ - checked + once > kChecked) continue;
             work_ += more;
             spend(static_cast<int64_t>(moves.size()) * width, kTakes);
             watch_.look();
@@ -166,6 +168,8 @@ class Moduli {
             found *= 1.0 - static_cast<double>(rows_.size() + 8) * 0x1p-52;
             if (!(value + found > best)) continue;
             best = value + found;
+            checked_ += once - checked;
+            checked = once;
             cases.tell(part, best, price_, {0.0}, width * step, static_cast<double>(moves.size()));
             if (!(best < gap - within)) break;
         }
@@ -179,7 +183,7 @@ class Moduli {
     const std::vector<Cell>& cells_;
     const uint8_t* choice_;
     std::vector<CellRow> rows_;
-    double slope_, price_ = 0.0, work_ = 0.0;
+    double slope_, price_ = 0.0, work_ = 0.0, checked_ = 0.0;
     int64_t slack_, room_ = 0;
     Large large_;
     Watch watch_;

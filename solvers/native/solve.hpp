@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "amounts.hpp"
 #include "answer.hpp"
 #include "branch.hpp"
 #include "classes.hpp"
@@ -17,7 +18,7 @@
 
 namespace bitwright {
 
-class Solve {
+class Solve : private Amounts {
   public:
     Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice), crew_(options.threads) {}
 
@@ -36,22 +37,6 @@ class Solve {
     }
 
   private:
-    static constexpr double kTiny = 1e-13;   // a tenth of the checker's own rounding (certificate.ROUNDING)
-    static constexpr double kUnplanned = 8e-9, kBrief = 1e-3;   // seconds a cell; seconds that tell nothing of the load
-    static constexpr int64_t kLong = 1 << 22;   // rows from which a gap below kSmall of the loss is stated, not closed by a search of all rows
-    static constexpr double kSmall = 1e-9, kStated = 1e-6, kHopeless = 4;   // the last: times as many rows as may be looked at get no pass
-    static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
-    static constexpr int64_t kTabled = 1 << 10;   // states beyond which a table of totals is tried, of so many additions (each, and for each state) and bytes
-    static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
-    static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
-    static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
-    static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
-    static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
-    static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;   // of wide tables of totals: the costs, in steps, and the window
-    static constexpr double kWideTotals = 0x1p27;                         // the same: additions
-    static constexpr int64_t kBranched = 1 << 25, kInParts = 1 << 29;   // steps looked at in branches (first a part of them), and in parts
-    static constexpr int64_t kChoices = 1 << 20, kSearched = 1 << 22, kProved = 1 << 25, kLooks = 1 << 25;   // of branches closed by halves; the last of counts
-
     // The passes serve compact costs.
     bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < (int64_t{1} << 32); }
 
@@ -313,7 +298,7 @@ class Solve {
         {
             std::vector<Cell> cells = sampled(every).cells;
             if (every > 1 || count_rows(cells) <= kNear) {
-                if (done(search(kNear, kFew, tiny, true))) return true;
+                if (done(middling() ? search(kWalk, kFew << 3, tiny, true) : search(kNear, kFew, tiny, true))) return true;
                 cells = sampled(every).cells;
             }
             const bool free = mostly_free(cells, answer_.gap);
@@ -339,15 +324,30 @@ class Solve {
         if (!best && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         look_far(level);
-        if (done(search(kNear, kFew << 3, tiny, true))) return true;
-        const bool few = t_.n < kWalk;
-        if (few && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
+        if (done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
+        const bool short_table = t_.n < kWalk;
+        if (short_table && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
+        const bool few = short_table || (middling() && count_rows(sampled(1).cells) < kWalk);   // rows of use
         if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
         if (few && is_open() && done(closed(moduli, counted))) return false;   // proved by what the certificate holds, not by a search
         if (few && ((o_.depth < kDeep && done(closed(by_steps(), counted))) || done(closed(o_.depth > 0 ? soon_filled : filled, counted)))) return true;
         if (few && is_open() && done(closed(by_counts(kLooks << 4), counted))) return true;
-        return !spent() && by_states(level, tiny, small, counted);
+        if (!spent() && by_states(level, tiny, small, counted)) return true;
+        return middling() && answer_.gap > kWanted * std::fabs(answer_.loss) && again(counted);
+    }
+
+    // Too many rows for all of the searches, but not for one after the other where much is open.
+    bool middling() const { return o_.depth == 0 && t_.n >= kWalk && t_.n < kWide; }
+
+    // What the states left open. True when no plan is better.
+    bool again(double counted) {
+        o_.work += work_;   // what they took is no reason to end
+        for (const bool counts : {true, false}) {
+            const Purse purse(kAgain);
+            if ((counts ? closed(by_counts(kLooks), counted) : closed(filled, counted)) || answer_.gap <= counted) return true;
+        }
+        return false;
     }
 
     // The states of ever more rows, and branches closed by states: where totals repeat, or costs are few.

@@ -8,6 +8,7 @@ import pytest
 from bitwright.core.certificate import verify
 from bitwright.core.problem import Limit, Problem, Resource, compact_bits
 from solvers import native, solve
+from tests.solvers.cost_tables import limit_at, proved
 from tests.solvers.instances import instance
 
 EASY = ("layers", "experts", "groups", "hetero", "oddsize")
@@ -58,6 +59,17 @@ def test_nearly_equal_slopes_are_filled_to_the_last_unit(seed: int) -> None:
     assert verify(given, solution.choice, solution.certificate).ok
     assert solution.certificate.status == "optimal"
     assert solution.certificate.gap == 0.0
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+def test_many_units_of_one_size_are_proved_by_how_many_take_each_format() -> None:
+    """Such counts were looked at up to 8,192 units only: of 45,000 with scales of their own for each format the plan
+    was the best one, but stated with a gap of 3.8e-5."""
+    rng = np.random.default_rng(0)
+    rate, overhead = np.array([2.5625, 3.4375, 4.5, 5.5, 6.5625, 8.5, 10, 16]), np.array([1, 2, 1, 4, 2, 1, 2, 4])
+    size = 4096 * 11008
+    cost = np.tile((size * rate / 8 + size / 64 * overhead).astype(np.int64), (45_000, 1))
+    proved(size * 4.0**-rate * np.exp(0.02 * rng.normal(size=(45_000, 1))), cost, limit_at(cost, 0.5))
 
 
 @pytest.mark.parametrize("power", [-40, 40])
