@@ -38,7 +38,8 @@ $(BYTECODE): $(STAMP)
 	$(BIN)/python -m compileall -q -x '/tests?/|/torch/testing/_internal/|/transformers/models/' $(VENV)/lib/python*/site-packages $(OURS)
 	touch $@
 
-demo: native venv  ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
+demo:            ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
+	$(MAKE) -j $(JOBS) --output-sync native venv
 	$(BIN)/python demo/run.py
 
 test:            ## everything: static checks, then all tests
