@@ -39,7 +39,7 @@ $(BYTECODE): $(STAMP)
 	touch $@
 
 demo:            ## serve, plan two real models, show the plans; leaves nothing running (KEEP=1 keeps the server)
-	$(MAKE) -j $(JOBS) --output-sync native venv
+	$(MAKE) -j $(JOBS) native venv
 	$(BIN)/python demo/run.py
 
 test:            ## everything: static checks, then all tests
