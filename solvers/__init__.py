@@ -48,8 +48,8 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
     found = None if early is None else _plan_of(early, problem, EARLY * time_limit, seed, needed=late)
     if found is None or (found.certificate.status != "optimal" and not (found.feasible and late())):
         left = max(min(time_limit, LEAST), time_limit - (time.monotonic() - begin))
-        plain = found is None or not found.feasible
-        found = _better(found, _plan_of(name, problem, left, seed, needed=lambda: plain))
+        planless = found is None or not found.feasible
+        found = _better(found, _plan_of(name, problem, left, seed, needed=lambda: planless))
     if found.solver != name:
         why = f"{why}; {found.solver} was asked before it, and its answer is as good"
     return replace(found, info={**found.info, "auto": {"solver": found.solver, "why": why}})

@@ -61,8 +61,8 @@ def fusion(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
         choice[menu.units] = menu.forms[pick]
     sizes = [len(menu.loss) for menu in menus]
     # `slope` is in original units; the prices of the rules are found on the scaled losses and the integer row.
-    grids = [reduced.multiplier(row, 1.0) for row in reduced.limits]
-    grid = np.array([slope / unit if unit else 0.0 for unit in grids])
+    ones = [reduced.multiplier(row, 1.0) for row in reduced.limits]
+    grid = np.array([slope / one if one else 0.0 for one in ones])
     multipliers = {row.name: slope for row in reduced.limits} | _prices(reduced, cover, grid, deadline, seed)
     proved = found.proof is not None or not reduced.limits
     words = f"all covers of {len(menus)} blocks, {sum(sizes)} configurations, {found.proof or 'the least of each'}"

@@ -34,7 +34,9 @@ CARRIED, GATHERED = 1e-6, 2e-7
 #: Groups beyond which no complete search is tried (its depth is theirs).
 DEEPEST = 200
 #: Significant digits of the messages: any numbers give a bound, and short ones make small files.
-DIGITS, TENS = 10, 22
+DIGITS = 10
+#: The largest power of ten that float64 holds exactly.
+TENS = 22
 
 
 def pairs(reduced: Reduced, deadline: Deadline, seed: int) -> Outcome:
@@ -118,7 +120,7 @@ def _rounded(found: Bound, exponent: int) -> tuple[float, ...] | None:
         return None
     value = np.ldexp(found.messages, exponent).ravel()
     power = DIGITS - 1 - np.floor(np.log10(np.abs(value), out=np.zeros(value.size), where=value != 0)).astype(np.int64)
-    # Powers of ten up to TENS are exact, so one division by them rounds as text would, at a twentieth of its time.
+    # One division by an exact power of ten rounds as text would, at a twentieth of its time.
     short = np.rint(value * 10.0 ** np.clip(power, 0, TENS)) / 10.0 ** np.clip(power, 0, TENS)
     for at in np.flatnonzero((power < 0) | (power > TENS)).tolist():
         short[at] = float(f"{value[at]:.{DIGITS}g}")
