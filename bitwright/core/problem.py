@@ -278,8 +278,9 @@ def _paid(resource: Resource, loss: FloatArray) -> tuple[Resource, IntArray] | N
     if resource.matrix is None:
         assert resource.size is not None
         assert resource.rate is not None
-        low = resource.rate.min()
-        if not int(low) > MUCH * (int(resource.rate.max()) - int(low)) > 0:
+        rates = resource.rate.tolist()
+        low = min(rates)
+        if not low > MUCH * (max(rates) - low) > 0:
             return None
         return replace(resource, rate=resource.rate - low), resource.size * low
     least, most = least_and_most(resource.matrix, loss)

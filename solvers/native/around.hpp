@@ -1,7 +1,7 @@
 // Multipliers around the critical one, found by looking at the cost of listed rows.
 #pragma once
 
-#include <numeric>
+#include <limits>
 
 #include "pass.hpp"
 
@@ -40,28 +40,11 @@ inline int64_t cost_of(const Table& t, double slope) {
     return cost;
 }
 
-// Cost of all rows of some lists at one multiplier; several lists by a thread each. end: throws Late after it.
-inline double cost_at(const std::vector<Table>& lists, double slope, bool precise, Crew& crew, double end) {
-    std::vector<int64_t> cost(lists.size());
-    const auto add = [&](size_t list, Crew& passing) {
-        const Table& t = lists[list];
-        const Tally sure = fused_pass(t, nullptr, nullptr, {slope, slope}, precise, t.n, passing, nullptr, end);
-        cost[list] = sure.cost + cost_of(sure.rows.view(t), slope);
-    };
-    if (lists.size() == 1) add(0, crew);
-    else
-        crew.divide(lists.size(), [&](size_t list) {
-            Crew alone(1);
-            add(list, alone);
-        });
-    return static_cast<double>(std::accumulate(cost.begin(), cost.end(), int64_t{0}));
-}
-
-// The same, estimated from 64 rows of every 64 * `every`, by size: each thread looks at a stretch of those of all lists. Sums are of integers, so
-// they are the same for any number of threads.
-inline double cost_near(const std::vector<Table>& lists, double slope, bool precise, int64_t every, Crew& crew) {
-    constexpr int64_t chunk = 64;
-    const int64_t apart = chunk * every;
+// Cost of the rows of some lists at one multiplier; of many rows estimated, by size, from 64 of every 64 * `every`. Each thread looks at a stretch
+// of those of all lists. Sums are of integers, so they are the same for any number of threads. end: throws Late after it.
+inline double cost_at(const std::vector<Table>& lists, double slope, bool precise, int64_t every, Crew& crew, double end) {
+    constexpr int64_t chunk = 64, many = 1 << 14;
+    const int64_t apart = chunk * every, together = every > 1 ? chunk : many;
     struct Part {
         int64_t cost = 0, weight = 0;
     };
@@ -75,14 +58,18 @@ inline double cost_near(const std::vector<Table>& lists, double slope, bool prec
     std::vector<Part> parts(static_cast<size_t>(workers));
     crew.share(workers, [&](int me) {
         const int64_t from = first.back() * me / workers, to = first.back() * (me + 1) / workers;
+        Pass pass(lists[0], nullptr, nullptr, {slope, slope}, precise, std::numeric_limits<int64_t>::max(), nullptr);
         Part sum;
         for (size_t q = 0; q < lists.size(); ++q) {
             const Table& t = lists[q];
-            const int64_t begin = std::max(from, first[q]) - first[q], end = std::min(to, first[q + 1]) - first[q];
-            if (begin >= end) continue;
-            Pass pass(t, nullptr, nullptr, {slope, slope}, precise, t.n, nullptr);
+            const int64_t begin = (std::max(from, first[q]) - first[q]) * apart, stop = std::min(t.n, (std::min(to, first[q + 1]) - first[q]) * apart);
+            if (begin >= stop) continue;
+            pass.over(t);
             Tally sure;
-            for (int64_t at = begin * apart; at < end * apart; at += apart) pass.run(at, std::min(t.n, at + chunk), sure, sure.rows);
+            for (int64_t at = begin; at < stop; at += std::max(apart, together)) {
+                if (every == 1 && past(end)) throw Late();
+                pass.run(at, std::min(stop, at + together), sure, sure.rows);
+            }
             sum.cost += sure.cost + cost_of(sure.rows.view(t), slope);
             sum.weight += sure.weight;
         }
@@ -93,7 +80,8 @@ inline double cost_near(const std::vector<Table>& lists, double slope, bool prec
         cost += part.cost;
         weight += part.weight;
     }
-    return static_cast<double>(cost) * (static_cast<double>(whole) / static_cast<double>(std::max<int64_t>(weight, 1)));
+    const double all = static_cast<double>(cost);
+    return every > 1 ? all * (static_cast<double>(whole) / static_cast<double>(std::max<int64_t>(weight, 1))) : all;
 }
 
 // Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
@@ -110,7 +98,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     const int64_t every = std::clamp<int64_t>(rows / part, 1, thinnest);
     const bool precise = narrower(b, kUnsure);
     double off = 0.0;
-    const auto cost = [&](double x) { return every > 1 ? cost_near(lists, x, precise, every, crew) + off : cost_at(lists, x, precise, crew, end); };
+    const auto cost = [&](double x) { return cost_at(lists, x, precise, every, crew, end) + off; };
     const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
         // Far apart, cost says little: above the steepest steps it does not change at all.
@@ -128,7 +116,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
             (near.cost >= target ? from : to) = near;
             if (std::fabs(near.cost - target) < margin) break;
         }
-        off = cost_at(lists, near.x, precise, crew, end) - near.cost;
+        off = cost_at(lists, near.x, precise, 1, crew, end) - near.cost;
         low.cost += off;
         high.cost += off;
     }

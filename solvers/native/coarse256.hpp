@@ -51,7 +51,7 @@ BW_AVX2_FMA_INLINE Least least_of_rows(const float* row, __m256 w, const float* 
 }
 
 // `count` rows (a multiple of 32, at most 512), as `fast_block`; sizes below 2^32. ahead: how many rows further on to fetch into the
-// second-level cache, but for up to 4 formats of equal sizes. False when some u_j was negative: nothing is certain then.
+// second-level cache. False when some u_j was negative: nothing is certain then.
 // The steps on 32 rows are three loops: a processor that looks 64 operations ahead meets more that do not wait for each other.
 // Prices: CoarsePrices, or FinePrices for double precision.
 template <int K, bool kEqual, class Prices>
@@ -83,7 +83,7 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
         }
 #pragma GCC unroll 1
         for (int b = 0; b < 4; ++b) {
-            if constexpr (kEqual && K > 4)
+            if constexpr (kEqual)
                 for (int q = 0; q < K; q += 2) _mm_prefetch(reinterpret_cast<const char*>(loss + (i + 8 * b + ahead) * K + 8 * q), _MM_HINT_T1);
             const float* rows = loss + static_cast<int64_t>(i + 8 * b) * K;
             if constexpr (kFine) best[b] = fine_least<K, kEqual>(rows, kEqual ? nullptr : size + i + 8 * b, prices);

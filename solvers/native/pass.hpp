@@ -43,6 +43,9 @@ class Pass {
 #endif
     }
 
+    // From now on over rows of another table of the same costs; without numbers.
+    void over(const Table& t) { t_ = t; }
+
     // One chunk: its cost and loss; the listed rows go to `out`, which may be the rows of the table itself, from its start on. False when
     // there are too many of them.
     bool run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
