@@ -50,8 +50,8 @@ BW_AVX2_FMA_INLINE Least least_of_rows(const float* row, __m256 w, const float* 
     }
 }
 
-// `count` rows (a multiple of 32, at most 512), as `fast_block`; sizes below 2^32. ahead: how many rows further on to fetch into the
-// second-level cache. False when some u_j was negative: nothing is certain then.
+// `count` rows (a multiple of 32, at most 512), as `fast_block`. ahead: how many rows further on to fetch into the second-level cache.
+// False when some u_j was negative, or some size 2^32 or more: nothing is certain then.
 // The steps on 32 rows are three loops: a processor that looks 64 operations ahead meets more that do not wait for each other.
 // Prices: CoarsePrices, or FinePrices for double precision.
 template <int K, bool kEqual, class Prices>
@@ -60,7 +60,7 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
     const CoarsePrices& p = coarse_of(prices);
     const __m256i none = _mm256_setzero_si256();
     __m256d total = _mm256_setzero_pd();
-    __m256i spent = none, weighed = none;
+    __m256i spent = none, weighed = none, bits = none;
     __m256 signs = _mm256_setzero_ps();
     int64_t sure = count;
     for (int i = 0; i < count; i += 32) {
@@ -75,6 +75,7 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
                 _mm_prefetch(reinterpret_cast<const char*>(size + at + ahead), _MM_HINT_T1);
                 const __m256i s0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(size + at)), s1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(size + at + 4));
                 weighed = _mm256_add_epi64(weighed, _mm256_add_epi64(s0, s1));
+                bits = _mm256_or_si256(bits, _mm256_or_si256(s0, s1));
                 const __m256i low = _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(s0), _mm256_castsi256_ps(s1), 0x88));   // rows 0 1 4 5 | 2 3 6 7
                 weight[b] = _mm256_permutevar8x32_epi32(low, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7));   // as of `columns`
                 w[b] = _mm256_cvtepi32_ps(weight[b]);
@@ -126,7 +127,7 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
     out.loss = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     out.cost = (kEqual ? sure * p.least : 0) + (lane[0] + lane[1]) + (lane[2] + lane[3]);
     out.weight = (lane[4] + lane[5]) + (lane[6] + lane[7]);
-    return _mm256_movemask_ps(signs) == 0;
+    return _mm256_movemask_ps(signs) == 0 && _mm256_testz_si256(bits, _mm256_set1_epi64x(~int64_t{0xFFFFFFFF})) != 0;
 }
 
 }  // namespace bitwright

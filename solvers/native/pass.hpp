@@ -186,7 +186,7 @@ class Pass {
             count = static_cast<int>(std::min<int64_t>(512, end - at));
             const int64_t *size = kEqual ? nullptr : t_.size + at, ahead = end - at > 2 * kAhead ? kAhead : 0;
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
-            bool sieved = sieved_ && count >= 32 && !(!kEqual && huge() && beyond(at, count));
+            bool sieved = sieved_ && count >= 32;
             if (sieved) {
                 count = count / 32 * 32;
                 std::memset(b.unsure, 0, sizeof b.unsure);
@@ -223,22 +223,24 @@ class Pass {
         const bool some_huge = !kEqual && huge() && !wide_;
         for (int64_t at = begin; at < end; at += 512) {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
-            if (some_huge && beyond(at, count)) {   // these few rows in double precision, the others as ever
-                if (!doubles<float>(at, at + count, sums, out)) return false;
-                continue;
-            }
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
             std::memset(b.unsure, 0, sizeof b.unsure);
             const int64_t* size = kEqual ? nullptr : t_.size + at;
             bool sieved = false;
             if (coarse && sieved_ && count % 64 == 0) {
                 const int64_t ahead = end - at > 2 * kAhead ? kAhead : 0;
-                coarse = wide_ ? coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
+                sieved = wide_ ? coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
                                : coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
-                sieved = coarse;
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }
+            if (!sieved && some_huge && beyond(at, count)) {   // these few rows in double precision, the others as ever
+                looked += 2 * kLooked<K, kEqual>;
+                coarse = looked <= 4 * kLooked<K, kEqual>;
+                if (!doubles<float>(at, at + count, sums, out)) return false;
+                continue;
+            }
             if (!sieved) {
+                coarse = false;
                 if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
                 else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
             }
