@@ -101,22 +101,23 @@ def _scaled(numbers: NDArray[np.float64], exponent: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class HullSolver(Solver):
-    """`hull` with a short cut: a compact table is solved as it lies, without being reduced first."""
+    """`hull` with a short cut: where there is nothing to reduce, a table is solved as it lies."""
 
     def solve(self, problem: Problem, *, time_limit: float = 10.0, seed: int = 0) -> Solution:
-        if not stream.streams(problem):
+        if not stream.lies_ready(problem):
             return super().solve(problem, time_limit=time_limit, seed=seed)
         return self.streamed(problem, time_limit, seed)
 
     def streamed(
         self, problem: Problem, time_limit: float, seed: int = 0, near: tuple[float, float] = (0.0, np.inf)
     ) -> Solution:
-        """A problem that streams. near: where the multiplier is looked for first."""
-        checking = CHECKING * problem.n * problem.k if problem.n <= stream.CHECKED else 0.0
+        """A problem that lies ready. near: where the multiplier is looked for first."""
+        checked = problem.n <= stream.CHECKED or not stream.streams(problem)
+        checking = CHECKING * problem.n * problem.k if checked else 0.0
         answer = stream.run(problem, Deadline.after(time_limit).reserving(CERTIFIED), seed, near, checking)
         limit = problem.limits[0].name
         outcome = _outcome(answer, problem, limit, answer.slope)
-        if problem.n > stream.CHECKED and answer.status != native.INFEASIBLE:
+        if not checked and answer.status != native.INFEASIBLE:
             solution = stream.certified(problem, answer, _proof(answer.core), dict(outcome.info))
             if solution is not None:
                 return solution

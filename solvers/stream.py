@@ -1,8 +1,8 @@
-"""Compact tables, solved as they lie (nothing to reduce): resident or mapped from a file.
+"""Tables solved as they lie (nothing to reduce); compact ones may be mapped from a file.
 
-Beyond CHECKED units the certificate is made from the solver's own pass (losses summed in float64, costs in integers):
-checking it costs several reads of the table, and `bitwright verify` does that with none of this code. Smaller answers
-are checked at once, as all others are.
+Of compact tables beyond CHECKED units the certificate is made from the solver's own pass (losses summed in float64,
+costs in integers): checking it costs several reads of the table, and `bitwright verify` does that with none of this
+code. All other answers are checked at once.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ SUMMED = 1e-14
 
 
 def streams(problem: Problem) -> bool:
-    """Whether a problem is one compact limit over all units and nothing else, with losses that need no scaling."""
+    """Whether a problem `lies_ready` and is compact."""
+    return lies_ready(problem) and problem.resource(problem.limits[0].resource).matrix is None
+
+
+def lies_ready(problem: Problem) -> bool:
+    """Whether a problem is one limit of whole costs over all units and nothing else, its losses far from any end."""
     if native.library() is None or len(problem.limits) != 1 or problem.tie is not None:
         return False
     limit = problem.limits[0]
-    plain = limit.units is None and problem.resource(limit.resource).matrix is None and problem.centred is problem
+    plain = limit.units is None and problem.resource(limit.resource).integral and problem.centred is problem
     return plain and not problem.rules and not len(problem.pairs) and _moderate(problem)
 
 
@@ -50,7 +55,7 @@ def _moderate(problem: Problem) -> bool:
 def run(
     problem: Problem, deadline: Deadline, seed: int, near: tuple[float, float] = (0.0, np.inf), after: float = 0.0
 ) -> native.TableAnswer:
-    """The compiled solver over a problem that `streams`.
+    """The compiled solver over a problem that `lies_ready`.
 
     near: where the multiplier is looked for first; after: seconds of the processor for what comes after.
     """
@@ -59,10 +64,11 @@ def run(
     return native.solve_table(
         problem.loss,
         max(-1, min(INT_TOP, math.floor(limit.value))),
+        matrix=resource.matrix,
         size=resource.size,
         rate=resource.rate,
-        sizes=resource.sizes,
-        mapped=in_files(problem),
+        sizes=None if resource.size is None else resource.sizes,
+        mapped=resource.matrix is None and in_files(problem),
         seconds=deadline.left,
         after=after,
         seed=seed,

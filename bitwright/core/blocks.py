@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 #: Rows looked at together: a block of a table stays in the processor's cache.
 BLOCK_ROWS = 1 << 16
+#: Numbers looked at together, several times: they stay in the cache that is a core's own.
+CACHED = 1 << 16
 _VIEWS = (np.ndarray, memoryview)
 #: Whether `longdouble` has 64 bits (x87), and what a pairwise sum of a million of them errs by, as a share of the
 #: summed magnitudes: a term passes at most 26 additions in its block of 128 and 14 above (`numpy.sum`, notes; Higham

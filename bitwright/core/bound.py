@@ -8,15 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwright.core.blocks import exact_sums, release, row_blocks
+from bitwright.core.blocks import CACHED, exact_sums, release, row_blocks
 from bitwright.core.errors import VerificationFailed
 from bitwright.core.pair_bound import shifted
 from bitwright.core.pair_curvature import tangent
 from bitwright.core.problem import AT_LEAST, Limit, Problem
 from bitwright.core.problem_check import LARGEST
 
-#: Numbers priced at a time: they stay in the processor's cache.
-CACHED = 1 << 16
 NOTHING = np.zeros(0)
 #: Multipliers up to here overflow with no cost that int64 holds.
 LARGE = 1e200
@@ -65,26 +63,24 @@ def lagrangian(
 
 
 def _least(problem: Problem, m: Mapping[str, float], rows: slice) -> NDArray[np.float64]:
-    """min over formats of (loss + m.cost) of some rows, some formats at a time: for limits over all units."""
+    """min over formats of (loss + m.cost) of some rows, a stretch of them at a time: for limits over all units."""
     limits = [(problem.resource(limit.resource), m[limit.name]) for limit in problem.limits if m.get(limit.name)]
-    table = problem.loss[rows]
-    best: NDArray[np.float64] | None = None
-    together = max(1, CACHED // max(1, len(table)))
-    for first in range(0, problem.k, together):
-        formats = slice(first, first + together)
-        value = table[:, formats].T.astype(np.float64, order="C")
+    table, step = problem.loss[rows], max(1, CACHED // problem.k)
+    best = np.empty(len(table))
+    for begin in range(0, len(table), step):
+        part = slice(begin, begin + step)
+        value = table[part].T.astype(np.float64, order="C")
+        at = slice(rows.start + begin, rows.start + begin + value.shape[1])
         for resource, price in limits:
             if resource.matrix is not None:
-                value += resource.matrix[rows, formats].T * price
+                value += np.multiply(resource.matrix[at].T, price, order="C")
                 continue
             assert resource.size is not None
             assert resource.rate is not None
             # Of equal sizes every row pays the same: no table of costs is made.
             even = resource.sizes.least == resource.sizes.most
-            value += resource.rate[formats, None] * (resource.sizes.most if even else resource.size[rows]) * price
-        least = value[0] if len(value) == 1 else np.minimum.reduce(value)
-        best = least if best is None else np.minimum(best, least, out=best)
-    assert best is not None
+            value += resource.rate[:, None] * (resource.sizes.most if even else resource.size[at]) * price
+        np.minimum.reduce(value, out=best[part])
     release(table)
     return best
 

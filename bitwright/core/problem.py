@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwright.core import problem_check
-from bitwright.core.blocks import BLOCK_ROWS, blocks, exact_sum, row_blocks
+from bitwright.core.blocks import BLOCK_ROWS, CACHED, blocks, exact_sum, row_blocks
 from bitwright.core.errors import InvalidProblem
 
 IntArray = NDArray[np.int64]
@@ -212,7 +212,7 @@ class Problem:
         resources, limits = [], list(self.limits)
         for resource in self.resources:
             at = [i for i, limit in enumerate(limits) if limit.resource == resource.name]
-            paid = _paid(resource, self.loss) if at and resource.integral else None
+            paid = _paid(resource, self.loss if self.extremes.forbids else None) if at and resource.integral else None
             if paid is None:
                 resources.append(resource)
                 continue
@@ -273,8 +273,8 @@ def much(least: IntArray, most: IntArray) -> bool:
     return paid > MUCH * spread > 0
 
 
-def _paid(resource: Resource, loss: FloatArray) -> tuple[Resource, IntArray] | None:
-    """(the resource without what every choice pays, that of each unit), where it is much."""
+def _paid(resource: Resource, loss: FloatArray | None) -> tuple[Resource, IntArray] | None:
+    """(the resource without what every choice pays, that of each unit), where it is much. loss: as below."""
     if resource.matrix is None:
         assert resource.size is not None
         assert resource.rate is not None
@@ -289,17 +289,21 @@ def _paid(resource: Resource, loss: FloatArray) -> tuple[Resource, IntArray] | N
     return replace(resource, matrix=np.maximum(resource.matrix - least[:, None], 0)), least
 
 
-def least_and_most(cost: IntArray, loss: FloatArray) -> tuple[IntArray, IntArray]:
-    """Of the formats that each row may take; 0 for a row that may take none."""
-    top = np.iinfo(np.int64).max
-    least, most = np.full(len(cost), top), np.full(len(cost), -1, np.int64)
-    for column, losses in zip(cost.T, loss.T, strict=True):  # few formats: faster than along the rows
-        allowed: Any = np.isfinite(losses)
-        allowed = True if allowed.all() else allowed  # a mask takes several times as long
-        np.minimum(least, column, out=least, where=allowed)
-        np.maximum(most, column, out=most, where=allowed)
-    none = most < 0
-    return np.where(none, 0, least), np.where(none, 0, most)
+def least_and_most(cost: IntArray, loss: FloatArray | None) -> tuple[IntArray, IntArray]:
+    """Of the formats that each row may take (loss: None forbids nothing); 0 for a row that may take none."""
+    n, k = cost.shape
+    least, most = np.empty(n, np.int64), np.empty(n, np.int64)
+    rows = max(1, CACHED // k)
+    for begin in range(0, n, rows):  # format by format, each a stretch in the cache: faster than along the rows
+        part = slice(begin, begin + rows)
+        own = np.ascontiguousarray(cost[part].T)
+        none: Any = False if loss is None else np.isinf(np.ascontiguousarray(loss[part].T))
+        np.minimum.reduce(own if loss is None else np.where(none, np.iinfo(np.int64).max, own), out=least[part])
+        np.maximum.reduce(own if loss is None else np.where(none, -1, own), out=most[part])
+    if loss is not None:
+        least[most < 0] = 0
+        np.maximum(most, 0, out=most)
+    return least, most
 
 
 def _total(cells: NDArray[Any]) -> int | float:
