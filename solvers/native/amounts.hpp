@@ -11,8 +11,7 @@ struct Amounts {
     static constexpr int64_t kLong = 1 << 22;   // rows from which a gap below kSmall of the loss is stated, not closed by a search of all rows
     static constexpr double kSmall = 1e-9, kStated = 1e-6, kHopeless = 4;   // the last: times as many rows as may be looked at get no pass
     static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
-    static constexpr int64_t kTabled = 1 << 10;   // states beyond which a table of totals is tried, of so many additions (each, and for each state) and bytes
-    static constexpr double kAdditions = 0x1p29, kPerState = 0x1p11, kTableBytes = 0x1p27;
+    static constexpr int64_t kTabled = 1 << 10;   // states beyond which a table of totals is tried
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr double kWanted = 1e-7;             // of the loss, a gap beyond which a table of kWalk to kWide rows is looked at again
     static constexpr int64_t kAgain = 3'000'000'000;    // of the purse, what each of these looks may take: a third of a second

@@ -141,4 +141,11 @@ class DenseCore {
     std::vector<Span> spans_;
 };
 
+// By such a table instead of a search of so many states, where it takes few additions (in all, and for each state) and bytes. False where it does not.
+inline bool tabled(const CoreTable& core, double slope, int64_t slack, double gap, int64_t states, double end, CoreResult& found) {
+    constexpr double most = 0x1p29, per_state = 0x1p11, bytes = 0x1p27;
+    const DenseCore dense(core, slope, slack, gap);
+    return dense.additions() <= std::min(most, per_state * static_cast<double>(states)) && dense.bytes() <= bytes && dense.run(end, found);
+}
+
 }  // namespace bitwright

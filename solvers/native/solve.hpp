@@ -1,35 +1,26 @@
 // The certified knapsack solver for one limit: critical slope, LP vertex, core (research/05 section 4).
 #pragma once
 
-#include <memory>
-
-#include "amounts.hpp"
-#include "answer.hpp"
 #include "branch.hpp"
 #include "classes.hpp"
 #include "counts.hpp"
 #include "dense.hpp"
-#include "deviations.hpp"
 #include "filler.hpp"
-#include "levels.hpp"
+#include "looks.hpp"
 #include "moduli.hpp"
 #include "residues.hpp"
 #include "steps.hpp"
 
 namespace bitwright {
 
-class Solve : private Amounts {
+class Solve : private Looks {
   public:
-    Solve(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice), crew_(options.threads) {}
+    Solve(const Table& table, const Options& options, uint8_t* choice) : Looks(table, options, choice) {}
 
     Answer run() {
-        begin_ = now();
-        worked_ = worked();
-        keep_time();
-        // What the cheapest plan and its certificate take is kept back from the search of a first plan, but no more than half of the time.
-        found_by_ = std::max(end_ - kUnplanned * static_cast<double>(t_.n * t_.k), begin_ + o_.seconds / 2);
+        start_time();
         try {
-            if (t_.n > o_.full_rows && streams() ? by_levels() || all_rows() : all_rows()) complete();
+            if (first_plan()) complete();
         } catch (const Late&) {
             answer_ = unplanned(t_, o_.limit, choice_);
         }
@@ -37,35 +28,6 @@ class Solve : private Amounts {
     }
 
   private:
-    // The passes serve compact costs.
-    bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < (int64_t{1} << 32); }
-
-    bool by_levels() {
-        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, crew_, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
-        const bool found = levels_->find();
-        answer_.passes = levels_->passes();
-        answer_.listed = levels_->listed();
-        if (!found) {
-            levels_.reset();
-            return false;
-        }
-        const Vertex& v = levels_->vertex();
-        look_at(levels_->depth());
-        slack_ = v.slack;
-        answer_.slope = v.slope;
-        answer_.bound = v.bound;
-        answer_.loss = v.loss;
-        answer_.gap = std::max(v.slope * static_cast<double>(v.slack), v.loss - v.bound);
-        return true;
-    }
-
-    void look_at(size_t level) { base_ = {levels_->table(level), levels_->ids(level), choice_}; }
-
-    bool all_rows() {
-        base_ = {t_, nullptr, choice_};
-        return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
-    }
-
     // Search the core of the table looked at: at most `most_rows` rows, those of least penalty per unit of cost first.
     // False when some row was left out.
     // or_nothing: where no more rows and states than that serve for a proof, and not at all otherwise.
@@ -86,8 +48,8 @@ class Solve : private Amounts {
         const bool whole = rows <= most_rows;
         const CoreTable core = rated.table();
         CoreResult found;
-        if (!(whole && states > kTabled && tabled(core, states, found))) {
-            const Effort effort{states, or_nothing && states < kMany ? (o_.work - work_) / 4 : o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
+        if (!(whole && states > kTabled && tabled(core, answer_.slope, slack_, answer_.gap, states, end_, found))) {
+            const Effort effort{states, or_nothing && states <= kMany ? std::min(o_.work - work_, o_.work / (states > kFew ? 4 : 8)) : o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;
         }
@@ -119,8 +81,6 @@ class Solve : private Amounts {
         return found.complete && every == 1;
     }
 
-    Sample sampled(int64_t every) const { return base_.sampled(every, answer_.slope, answer_.gap, end_); }
-
     // By a table of totals from the nearest rows on (totals.hpp). True when no plan of these cells is better.
     bool totalled(const std::vector<Cell>& cells, double enough, double most) {
         if (!(answer_.slope > 0)) return false;
@@ -135,23 +95,6 @@ class Solve : private Amounts {
         if (answer_.gap <= enough || (best && (level <= 1 || answer_.gap <= reach(level)))) return best;
         while (level > 1 && reach(level) < answer_.gap) look_at(--level);
         return totalled(sampled(1).cells, enough, kTotals);
-    }
-
-    // Look at all rows of use, found by a pass. False where there are more than `most`, or would be many times that by those of the first level.
-    bool look_wide(int64_t most) {
-        const Bracket use = of_use(t_, answer_.slope, answer_.gap);
-        if (levels_ != nullptr && levels_->expected(use) > kHopeless * static_cast<double>(most)) return false;
-        wide_ = fused_pass(t_, nullptr, nullptr, use, false, most, crew_, nullptr, end_);
-        ++answer_.passes;
-        if (wide_.over) return false;
-        base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};
-        return true;
-    }
-
-    // Look at a level that has all rows of use. Of the first one a pass leaves most rows out sooner than a look at each.
-    void look_far(size_t& level) {
-        while (level > 0 && reach(level) < answer_.gap)
-            if (--level > 0 || !(answer_.slope > 0) || !look_wide(t_.n / (t_.n < kLong ? 4 : 32))) look_at(level);
     }
 
     // The same of all rows of use, and of each cost the nearest (classes.hpp). True when no plan is better.
@@ -226,25 +169,10 @@ class Solve : private Amounts {
         return answer.status == Status::kOptimal || answer.status == Status::kInfeasible;
     }
 
-    // The same by a table of totals, where there are few of them.
-    bool tabled(const CoreTable& core, int64_t states, CoreResult& found) const {
-        const DenseCore dense(core, answer_.slope, slack_, answer_.gap);
-        return dense.additions() <= std::min(kAdditions, kPerState * static_cast<double>(states)) && dense.bytes() <= kTableBytes && dense.run(end_, found);
-    }
-
     // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
     void combine(int64_t every, double enough) {
         const Sample sample = sampled(every);
         if (!sample.cut) combined(sample.cells, sample.critical, answer_.slope, slack_, moves_, answer_.gap, enough, end_);
-    }
-
-    // Every deviation of use of a row outside the table of this level costs at least this much. Where the bracket begins at zero, a dearer
-    // format of such a row loses no less: a plan is no worse without it.
-    double reach(size_t level) const {
-        if (level == 0) return kInfinity;
-        const Bracket b = levels_->bracket(level);
-        const double down = b.low > 0 ? answer_.slope - b.low : kInfinity;
-        return std::max(0.0, std::min(b.high - answer_.slope, down)) * least_step(t_);
     }
 
     // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
@@ -294,11 +222,12 @@ class Solve : private Amounts {
         const auto is_open = [&] { return !part && answer_.gap - cases_.least() > kStated * std::fabs(answer_.loss); };   // the gap that is stated is not small
         const auto moduli = [&](const std::vector<Cell>& c, double slope, int64_t slack, double gap, double enough, double end) { return by_moduli(c, choice_, slope, slack, gap, enough, end, cases_); };
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
-        bool best = false;   // of the table looked at
+        bool best = false, none = false;   // of the table looked at: whether its best plan is known, whether none has less than the first
         {
             std::vector<Cell> cells = sampled(every).cells;
-            if (every > 1 || count_rows(cells) <= kNear) {
-                if (done(middling() ? search(kWalk, kFew << 3, tiny, true) : search(kNear, kFew, tiny, true))) return true;
+            if (used_.partial() || (every > 1 ? every * count_rows(cells) <= 2 * kWalk : count_rows(cells) <= kNear)) {
+                none = search(middling() ? kWalk : kNear, middling() && !used_.partial() ? kFew << 3 : kFew, tiny, true);
+                if (done(none)) return true;
                 cells = sampled(every).cells;
             }
             const bool free = mostly_free(cells, answer_.gap);
@@ -320,11 +249,12 @@ class Solve : private Amounts {
             if (free && answer_.gap > counted && done(closed(soon_filled, counted, 1 + base_.table.n / kNear))) return true;
             if (answer_.gap <= counted) return true;
         }
-        const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : kSearched;
-        if (!best && done(branched(tiny, searched, search_only, every))) return true;
+        const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : used_.partial() ? kSearched >> 2 : kSearched;
+        if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         look_far(level);
-        if (done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
+        if (done(search(kNear, kFew, tiny, true)) || done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
+        if (middling() && levels_ == nullptr && done(by_little(level, tiny, counted, search_only, to_the_end))) return true;
         const bool short_table = t_.n < kWalk;
         if (short_table && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
@@ -339,6 +269,22 @@ class Solve : private Amounts {
 
     // Too many rows for all of the searches, but not for one after the other where much is open.
     bool middling() const { return o_.depth == 0 && t_.n >= kWalk && t_.n < kWide; }
+
+    // Of each search as much as takes little, where it may well be enough. True when no plan is better.
+    bool by_little(size_t& level, double tiny, double counted, const Branch::Manner& search_only, const Branch::Manner& to_the_end) {
+        const auto enough = [&](bool complete) { return complete || answer_.gap <= counted; };
+        if (enough(search(int64_t{1} << 60, kMany, tiny, true))) return true;
+        const double before = answer_.gap;
+        if (enough(branched(tiny, kProved >> 3, to_the_end))) return true;
+        if (count_rows(sampled(1).cells) < kWalk) {
+            const Purse purse(kAgain >> 3);
+            if (enough(closed(by_steps(), counted)) || enough(closed(filled, counted))) return true;
+        }
+        if (enough(branched(tiny, kSearched, search_only, std::max<int64_t>(1, base_.table.n / kSampled)))) return true;
+        if (!(answer_.gap < before)) return false;
+        look_far(level);   // of a smaller gap, so fewer rows
+        return enough(search(kWalk, kFew << 3, tiny, true));
+    }
 
     // What the states left open. True when no plan is better.
     bool again(double counted) {
@@ -375,25 +321,9 @@ class Solve : private Amounts {
         return work_ >= o_.work || past(end_);
     }
 
-    // When to end, so that what comes after has its time too: longer on the clock where other programs want the processor.
-    void keep_time() {
-        const double clock = now() - begin_, work = o_.after > kBrief ? worked() - worked_ : clock;
-        const double load = work > kBrief ? std::max(1.0, clock / work) : 1.0;
-        end_ = begin_ + o_.seconds - std::min(load * o_.after, o_.seconds / 2);
-    }
-
-    Table t_;
-    Deviations base_;                // of the table whose rows are looked at
-    Options o_;
-    uint8_t* choice_;
-    Crew crew_;
-    Answer answer_;
-    std::unique_ptr<Levels> levels_;
-    Tally wide_;                     // of the rows of use
     std::vector<Cell> moves_;
     CountsCases cases_;
-    double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
-    int64_t slack_ = 0, work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
+    int64_t work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
 };
 
 }  // namespace bitwright

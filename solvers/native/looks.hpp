@@ -1,0 +1,124 @@
+// The first plan of a solve (the LP vertex), and which rows its searches look at from then on: a level of a streamed table (levels.hpp), or
+// the rows of use of one that is not (used.hpp).
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <memory>
+
+#include "amounts.hpp"
+#include "between.hpp"
+#include "levels.hpp"
+#include "used.hpp"
+
+namespace bitwright {
+
+class Looks : protected Amounts {
+  protected:
+    Looks(const Table& table, const Options& options, uint8_t* choice) : t_(measured(table)), o_(options), choice_(choice), crew_(options.threads) {}
+
+    void start_time() {
+        begin_ = now();
+        worked_ = worked();
+        keep_time();
+        // What the cheapest plan and its certificate take is kept back from the search of a first plan, but no more than half of the time.
+        found_by_ = std::max(end_ - kUnplanned * static_cast<double>(t_.n * t_.k), begin_ + o_.seconds / 2);
+    }
+
+    // False when even the cheapest formats do not fit. Throws Late when there is no time for it.
+    bool first_plan() { return (t_.n > o_.full_rows && streams() && by_levels()) || all_rows(); }
+
+    // When to end, so that what comes after has its time too: longer on the clock where other programs want the processor.
+    void keep_time() {
+        const double clock = now() - begin_, work = o_.after > kBrief ? worked() - worked_ : clock;
+        const double load = work > kBrief ? std::max(1.0, clock / work) : 1.0;
+        end_ = begin_ + o_.seconds - std::min(load * o_.after, o_.seconds / 2);
+    }
+
+    Sample sampled(int64_t every) const { return base_.sampled(every, answer_.slope, answer_.gap, end_); }
+
+    void look_at(size_t level) { base_ = {levels_->table(level), levels_->ids(level), choice_}; }
+
+    // Look at all rows of use, found by a pass. False where there are more than `most`, or would be many times that by those of the first level.
+    bool look_wide(int64_t most) {
+        const Bracket use = of_use(t_, answer_.slope, answer_.gap);
+        if (levels_ != nullptr && levels_->expected(use) > kHopeless * static_cast<double>(most)) return false;
+        wide_ = fused_pass(t_, nullptr, nullptr, use, false, most, crew_, nullptr, end_);
+        ++answer_.passes;
+        if (wide_.over) return false;
+        base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};
+        return true;
+    }
+
+    // Look at a level that has all rows of use. Of the first one a pass leaves most rows out sooner than a look at each.
+    void look_far(size_t& level) {
+        while (level > 0 && reach(level) < answer_.gap)
+            if (--level > 0 || !(answer_.slope > 0) || !look_wide(t_.n / (t_.n < kLong ? 4 : 32))) look_at(level);
+        if (levels_ == nullptr && t_.n >= kWalk) base_ = used_.of_use(answer_.slope, answer_.gap, end_);
+    }
+
+    // Every deviation of use of a row outside the table of this level costs at least this much. Where the bracket begins at zero, a dearer
+    // format of such a row loses no less: a plan is no worse without it.
+    double reach(size_t level) const {
+        if (level == 0) return used_.partial() ? 0.0 : kInfinity;
+        const Bracket b = levels_->bracket(level);
+        const double down = b.low > 0 ? answer_.slope - b.low : kInfinity;
+        return std::max(0.0, std::min(b.high - answer_.slope, down)) * least_step(t_);
+    }
+
+  private:
+    static constexpr int64_t kNumbered = int64_t{1} << 32;   // rows copied out have numbers of 32 bits
+
+    // The passes serve compact costs.
+    bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < kNumbered; }
+
+    bool by_levels() {
+        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, crew_, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
+        const bool found = levels_->find();
+        answer_.passes = levels_->passes();
+        answer_.listed = levels_->listed();
+        if (!found) {
+            levels_.reset();
+            return false;
+        }
+        const Vertex& v = levels_->vertex();
+        look_at(levels_->depth());
+        slack_ = v.slack;
+        answer_.slope = v.slope;
+        answer_.bound = v.bound;
+        answer_.loss = v.loss;
+        answer_.gap = std::max(v.slope * static_cast<double>(v.slack), v.loss - v.bound);
+        return true;
+    }
+
+    bool all_rows() {
+        base_ = {t_, nullptr, choice_};
+        if (t_.n < kWalk || t_.n >= kNumbered) return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
+        Between between(t_, o_.limit, choice_, found_by_);
+        used_ = Used(base_);
+        const auto found = between.find(answer_, slack_);
+        if (!found) return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
+        if (static_cast<int64_t>(between.listed().size()) > kWalk) return *found;
+        // The rows next to the critical slope, and some of all: a few rows of other costs may fill what those cannot.
+        std::vector<int64_t> some, rows;
+        for (int64_t i = 0; i < t_.n; i += t_.n / kNear) some.push_back(i);
+        std::set_union(some.begin(), some.end(), between.listed().begin(), between.listed().end(), std::back_inserter(rows));
+        base_ = used_.nearest(rows);
+        return *found;
+    }
+
+  protected:
+    Table t_;
+    Deviations base_;   // of the table whose rows are looked at
+    Used used_;
+    Options o_;
+    uint8_t* choice_;
+    Crew crew_;
+    Answer answer_;
+    std::unique_ptr<Levels> levels_;
+    Tally wide_;        // of the rows of use
+    double begin_ = 0.0, worked_ = 0.0, end_ = 0.0, found_by_ = 0.0;   // the others on the clock of `now`: for all, and for a first plan
+    int64_t slack_ = 0;
+};
+
+}  // namespace bitwright
