@@ -54,7 +54,7 @@ class Looks : protected Amounts {
     void look_far(size_t& level) {
         while (level > 0 && reach(level) < answer_.gap)
             if (--level > 0 || !(answer_.slope > 0) || !look_wide(t_.n / (t_.n < kLong ? 4 : 32))) look_at(level);
-        if (levels_ == nullptr && t_.n >= kWalk) base_ = used_.of_use(answer_.slope, answer_.gap, end_);
+        if (levels_ == nullptr && copies()) base_ = used_.of_use(answer_.slope, answer_.gap, end_);
     }
 
     // Every deviation of use of a row outside the table of this level costs at least this much. Where the bracket begins at zero, a dearer
@@ -68,6 +68,9 @@ class Looks : protected Amounts {
 
   private:
     static constexpr int64_t kNumbered = int64_t{1} << 32;   // rows copied out have numbers of 32 bits
+
+    // Whether rows are copied out of a table without levels (used.hpp).
+    bool copies() const { return t_.n >= kWalk && t_.n < kNumbered; }
 
     // The passes serve compact costs.
     bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < kNumbered; }
@@ -93,7 +96,7 @@ class Looks : protected Amounts {
 
     bool all_rows() {
         base_ = {t_, nullptr, choice_};
-        if (t_.n < kWalk || t_.n >= kNumbered) return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
+        if (!copies()) return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
         Between between(t_, o_.limit, choice_, found_by_);
         used_ = Used(base_);
         const auto found = between.find(answer_, slack_);
