@@ -274,7 +274,7 @@ def much(least: IntArray, most: IntArray) -> bool:
 
 
 def _paid(resource: Resource, loss: FloatArray | None) -> tuple[Resource, IntArray] | None:
-    """(the resource without what every choice pays, that of each unit), where it is much. loss: as below."""
+    """(the resource without what every choice pays, that of each unit), where it is much. loss: None forbids none."""
     if resource.matrix is None:
         assert resource.size is not None
         assert resource.rate is not None

@@ -98,11 +98,6 @@ class Between {
     // Each row's best format at the upper end of a bracket, and a list of the rows that have another one at its lower end. What they cost.
     int64_t settle(Bracket b) {
         listed_.clear();
-        return t_.single ? pass<float>(b) : pass<double>(b);
-    }
-
-    template <class T>
-    int64_t pass(Bracket b) {
         double l[kMaxFormats];
         int64_t c[kMaxFormats], cost = 0;
         const bool any = std::isinf(b.high);

@@ -76,6 +76,7 @@ class Rounds {
     }
     static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5, kAgain = 6;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
+    // With 3 deviations about one solve in a hundred missed the critical slope and passed over the table once more.
     static constexpr double kSigmas = 3.5, kTolerance = 0.02, kLoose = 1.3;
 
     // What the rows passed may be off by, where the rest of the table is as they are: by the deviation between neighbouring stretches, which

@@ -49,6 +49,7 @@ class Solve : private Looks {
         const CoreTable core = rated.table();
         CoreResult found;
         if (!(whole && states > kTabled && tabled(core, answer_.slope, slack_, answer_.gap, states, end_, found))) {
+            // A proof by few states may take a quarter of all work, or an eighth: the searches after it have theirs.
             const Effort effort{states, or_nothing && states <= kMany ? std::min(o_.work - work_, o_.work / (states > kFew ? 4 : 8)) : o_.work - work_, tiny, std::max(0.0, end_ - now()), or_nothing};
             found = CoreSearch(core, answer_.slope, slack_, answer_.gap, effort).run();
             work_ += found.work;

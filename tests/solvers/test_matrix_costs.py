@@ -67,7 +67,7 @@ def test_the_bound_is_that_of_all_hulls(size_kind: str, cost_kind: str, slopes: 
         assert answer.status != native.INFEASIBLE
         assert answer.cost <= limit
         assert answer.bound == pytest.approx(chosen - vertex.slope * vertex.slack, rel=1e-12, abs=1e-12 * chosen)
-    assert native.solve_table(loss, low - 1, matrix=cost).status == (native.INFEASIBLE)
+    assert native.solve_table(loss, low - 1, matrix=cost).status == native.INFEASIBLE
 
 
 @needs_native
