@@ -53,7 +53,7 @@ class Deadline:
 
     def reserving(self, share: float) -> Deadline:
         """The same with a share of the time kept back for what comes after."""
-        return replace(self, end=self.end - share * self.seconds)
+        return Deadline(self.seconds, self.end - share * self.seconds, self.load)
 
     def keeping(self, seconds: float) -> Deadline:
         """The same with so many seconds of the processor kept back, at most half of what is left."""

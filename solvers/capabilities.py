@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ def traits(**declared: Any) -> dict[str, Any]:
     return {name: None if value == float("inf") else value for name, value in words.items()}
 
 
+@cache
 def capabilities(entry: Entry) -> Capabilities:
     values: dict[str, Any] = {n: float("inf") if value is None else value for n, value in entry.traits.items()}
     return Capabilities(**{**values, "steady": tuple(values["steady"])})

@@ -77,9 +77,11 @@ def _least(problem: Problem, m: Mapping[str, float], rows: slice) -> NDArray[np.
                 continue
             assert resource.size is not None
             assert resource.rate is not None
-            # Of equal sizes every row pays the same: no table of costs is made.
-            even = resource.sizes.least == resource.sizes.most
-            value += resource.rate[:, None] * (resource.sizes.most if even else resource.size[at]) * price
+            priced = resource.rate * price
+            if resource.sizes.least == resource.sizes.most:  # every row pays the same: no table of costs is made
+                value += (priced * resource.sizes.most)[:, None]
+            else:
+                value += np.multiply.outer(priced, resource.size[at].astype(np.float64))
         np.minimum.reduce(value, out=best[part])
     release(table)
     return best

@@ -16,7 +16,7 @@ from typing import Any
 from bitwright.core.errors import UnknownName, Unsupported
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """One member: `target` is "module:attribute"; `needs` names the import packages that must be installed."""
 

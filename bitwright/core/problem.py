@@ -55,7 +55,7 @@ class Resource:
     rate: IntArray | None = None
     rate_den: int = 1
 
-    @property
+    @cached_property
     def integral(self) -> bool:
         return self.matrix is None or self.matrix.dtype.kind in "iu"
 
@@ -114,7 +114,7 @@ class Limit:
             plain = int(self.value) if isinstance(self.value, Integral) else float(self.value)
             object.__setattr__(self, "value", plain)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Key of its multiplier: `bytes`, or `bytes@block0` for a subset."""
         return self.resource if self.subset is None else f"{self.resource}@{self.subset}"
@@ -166,11 +166,11 @@ class Problem:
     def __post_init__(self) -> None:
         problem_check.validate(self)
 
-    @property
+    @cached_property
     def n(self) -> int:
         return int(self.loss.shape[0])
 
-    @property
+    @cached_property
     def k(self) -> int:
         return int(self.loss.shape[1])
 
