@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Integral
 
 from bitwright.core.errors import InvalidInput, OutOfResources, Unsupported
 from bitwright.core.problem import Problem
 from bitwright.core.solution import Solution
-from solvers.base import Deadline, Solver
+from solvers.base import WHOLE, Deadline, Solver
 from solvers.capabilities import capabilities, features
 from solvers.catalog import SOLVERS
 
@@ -32,7 +31,7 @@ def solve(problem: Problem, solver: str = AUTO, *, time_limit: float = 10.0, see
         raise InvalidInput("this is not a problem", expected="a Problem (see load_problem)", got=type(problem).__name__)
     if not isinstance(solver, str):
         raise InvalidInput("a solver is called by its name", expected="text", got=repr(solver)[:40])
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
+    if not isinstance(seed, WHOLE) or not 0 <= seed < 2**31:
         raise InvalidInput("the seed is out of range", expected="an integer from 0 to 2^31 - 1", got=str(seed)[:40])
     time_limit, seed = Deadline.after(time_limit).seconds, int(seed)
     if solver != AUTO:

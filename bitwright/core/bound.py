@@ -32,11 +32,13 @@ def lagrangian(
     """
     m = _clean_multipliers(problem, multipliers)
     problem = problem.centred
-    constant = [-m[limit.name] * float(limit.value) for limit in problem.limits if m.get(limit.name)]
+    constant, simple = [], problem.tie is None and not problem.rules
+    for limit in problem.limits:
+        constant.append(-m.get(limit.name, 0.0) * float(limit.value))
+        simple = simple and limit.units is None
     for index, rule in enumerate(problem.rules):
         sign = -1.0 if rule.sense == AT_LEAST else 1.0
         constant.append(-sign * m.get(f"rule:{index}", 0.0) * rule.count)
-    simple = problem.tie is None and not problem.rules and all(limit.units is None for limit in problem.limits)
     rest = problem.pairs.loss[problem.pairs.loss < 0] if len(problem.pairs) else NOTHING
     signed = problem.extremes.least < 0
     if simple and messages is None and curvature is None:
