@@ -8,6 +8,7 @@
 
 #include "amounts.hpp"
 #include "between.hpp"
+#include "classes.hpp"
 #include "levels.hpp"
 #include "used.hpp"
 
@@ -55,7 +56,11 @@ class Looks : protected Amounts {
         while (level > 0 && reach(level) < answer_.gap)
             if (--level > 0 || !(answer_.slope > 0) || !look_wide(t_.n / (t_.n < kLong ? 4 : 32))) look_at(level);
         if (levels_ == nullptr && copies()) base_ = used_.of_use(answer_.slope, answer_.gap, end_);
+        if (middling()) look_at_nearest();
     }
+
+    // Too many rows for all of the searches, but not for one after the other where much is open.
+    bool middling() const { return o_.depth == 0 && t_.n >= kWalk && t_.n < kWide; }
 
     // Every deviation of use of a row outside the table of this level costs at least this much. Where the bracket begins at zero, a dearer
     // format of such a row loses no less: a plan is no worse without it.
@@ -68,6 +73,31 @@ class Looks : protected Amounts {
 
   private:
     static constexpr int64_t kNumbered = int64_t{1} << 32;   // rows copied out have numbers of 32 bits
+
+    // Of many rows whose cells cost the same, those nearest to the critical slope (classes.hpp).
+    void look_at_nearest() {
+        if (answer_.gap < nearest_of_) {
+            nearest_of_ = answer_.gap;
+            nearest_ = Copied();
+            const Sample sample = sampled(1);
+            if (sample.cut || count_rows(sample.cells) <= kNear || !few_costs(sample.cells)) return;
+            Watch watch(end_);
+            std::vector<int64_t> rows;
+            for (const uint32_t q : of_each_cost(sample.cells, answer_.slope, slack_, answer_.gap, watch))
+                if (rows.empty() || rows.back() != sample.cells[q].row) rows.push_back(sample.cells[q].row);
+            if (2 * static_cast<int64_t>(rows.size()) < count_rows(sample.cells)) nearest_ = Copied({t_, nullptr, choice_}, rows);
+        }
+        if (!nearest_.id.empty()) base_ = nearest_.view({t_, nullptr, choice_});
+    }
+
+    // Whether most of some cells cost as much as others.
+    static bool few_costs(const std::vector<Cell>& cells) {
+        constexpr size_t some = 1 << 10;
+        std::vector<int64_t> costs;
+        for (size_t q = 0; q < some; ++q) costs.push_back(cells[cells.size() * q / some].dcost);
+        std::sort(costs.begin(), costs.end());
+        return 2 * static_cast<size_t>(std::unique(costs.begin(), costs.end()) - costs.begin()) < some;
+    }
 
     // Whether rows are copied out of a table without levels (used.hpp).
     bool copies() const { return t_.n >= kWalk && t_.n < kNumbered; }
@@ -114,6 +144,8 @@ class Looks : protected Amounts {
     Table t_;
     Deviations base_;   // of the table whose rows are looked at
     Used used_;
+    Copied nearest_;
+    double nearest_of_ = INFINITY;   // the gap that they were looked for
     Options o_;
     uint8_t* choice_;
     Crew crew_;

@@ -268,9 +268,6 @@ class Solve : private Looks {
         return middling() && answer_.gap > kWanted * std::fabs(answer_.loss) && again(counted);
     }
 
-    // Too many rows for all of the searches, but not for one after the other where much is open.
-    bool middling() const { return o_.depth == 0 && t_.n >= kWalk && t_.n < kWide; }
-
     // Of each search as much as takes little, where it may well be enough. True when no plan is better.
     bool by_little(size_t& level, double tiny, double counted, const Branch::Manner& search_only, const Branch::Manner& to_the_end) {
         const auto enough = [&](bool complete) { return complete || answer_.gap <= counted; };
