@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from bitwright.core.blocks import mapping, row_blocks
+from bitwright.core.blocks import CACHED, mapping
 from bitwright.core.certificate import ROUNDING, total_loss
 from bitwright.core.claim import Certificate
 from bitwright.core.problem import IntArray, Problem
@@ -133,7 +133,9 @@ def _uniform_may_win(problem: Problem, answer: native.TableAnswer, gap: float) -
     assert resource.rate is not None
     fits = [j for j in range(problem.k) if resource.sizes.total * int(resource.rate[j]) <= limit.value]
     above = np.zeros(len(fits))
-    for rows in row_blocks(problem.n):
+    step = max(1, CACHED // problem.k)  # some thousand rows tell it, nearly always
+    for begin in range(0, problem.n, step):
+        rows = slice(begin, min(begin + step, problem.n))
         value = problem.loss[rows] + answer.slope * resource.costs(rows)
         above += value[:, fits].sum(axis=0) - value.min(axis=1).sum()
         if (above > gap).all():

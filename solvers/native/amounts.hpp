@@ -13,6 +13,7 @@ struct Amounts {
     static constexpr double kCounted = 9e-13;   // the checker counts a gap of a tenth more as zero, so no more is searched for
     static constexpr int64_t kTabled = 1 << 10;   // states beyond which a table of totals is tried
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
+    static constexpr int64_t kStrays = 1 << 15, kStretch = 1 << 8;   // rows of a sample of all, and how many of them lie together
     static constexpr double kWanted = 1e-7;             // of the loss, a gap beyond which a table of kWalk to kWide rows is looked at again
     static constexpr int64_t kAgain = 3'000'000'000;    // of the purse, what each of these looks may take: a third of a second
     static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;

@@ -110,10 +110,11 @@ inline std::vector<uint32_t> of_each_cost(const std::vector<Cell>& cells, double
     return kept;
 }
 
-// A table of totals of these: complete when no plan is better. A plan found at first leaves fewer of them. Throws Late past `end`.
-inline CoreResult by_each_cost(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap, double enough, double end) {
+// A table of totals of these: complete when no plan is better. A plan found at first leaves fewer of them. last: how many additions the
+// last table may take. Throws Late past `end`.
+inline CoreResult by_each_cost(const std::vector<Cell>& cells, double slope, int64_t slack, int64_t step, double gap, double enough, double end, double last = 0x1p26) {
     constexpr size_t rows = 1 << 13;
-    constexpr double first = 0x1p22, last = 0x1p26;   // additions
+    constexpr double first = 0x1p22;
     Watch watch(end);
     CoreResult best{gap, false, 0, 0, {}};
     for (double most = first; most <= last && !best.complete && best.gap > enough; most *= 4) {

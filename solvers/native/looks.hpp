@@ -40,8 +40,31 @@ class Looks : protected Amounts {
 
     void look_at(size_t level) { base_ = {levels_->table(level), levels_->ids(level), choice_}; }
 
-    // Look at all rows of use, found by a pass. False where there are more than `most`, or would be many times that by those of the first level.
+    // Cells of the rows looked at, and of some of all, in stretches: near the critical slope few rows are of the rarer costs.
+    std::vector<Cell> with_strays() const {
+        const int64_t apart = std::max(kStretch, t_.n / (kStrays / kStretch));
+        const Deviations all{t_, nullptr, choice_};
+        std::vector<Cell> cells;
+        Watch watch(end_);
+        for (int64_t i = 0; i < base_.table.n; ++i) {
+            watch.step(t_.k);
+            if (base_.number(i) % apart >= kStretch) base_.cells_of(i, answer_.slope, answer_.gap, cells);
+        }
+        for (int64_t begin = 0; begin < t_.n; begin += apart)
+            for (int64_t i = begin; i < std::min(t_.n, begin + kStretch); ++i) {
+                watch.step(t_.k);
+                all.cells_of(i, answer_.slope, answer_.gap, cells);
+            }
+        return cells;
+    }
+
+    // Look at all rows of use, found by a pass, or once found, when the gap was no less. False where there are more than `most`, or would be
+    // many times that by those of the first level.
     bool look_wide(int64_t most) {
+        if (wide_.rows.n > 0 && !wide_.over) {
+            base_ = {wide_.rows.view(t_), wide_.rows.id.data(), choice_};
+            return true;
+        }
         const Bracket use = of_use(t_, answer_.slope, answer_.gap);
         if (levels_ != nullptr && levels_->expected(use) > kHopeless * static_cast<double>(most)) return false;
         wide_ = fused_pass(t_, nullptr, nullptr, use, false, most, crew_, nullptr, end_);

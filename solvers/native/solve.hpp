@@ -108,6 +108,14 @@ class Solve : private Looks {
         return found.complete;
     }
 
+    // The same of the rows looked at and some of all: a better plan, so that less is of use. True when the rows looked at have no better one.
+    bool by_strays(double enough) {
+        const std::vector<Cell> cells = with_strays();
+        const CoreResult found = by_each_cost(cells, answer_.slope, slack_, step_, answer_.gap, enough, end_, kTotals);
+        take(found, cells, count_rows(cells));
+        return found.complete;
+    }
+
     // By a search of the cells of every `every`-th row of the table looked at (residues.hpp, meet.hpp). True when no plan is better.
     template <class Search>
     bool closed(const Search& search, double enough, int64_t every = 1) {
@@ -237,7 +245,7 @@ class Solve : private Looks {
                 if (done(best)) return true;
                 if (best && t_.n >= kLong && answer_.gap <= small) return false;
                 if (t_.n >= kWide && answer_.slope > 0) {
-                    if (by_classes(counted)) return true;
+                    if (done(by_strays(counted)) || by_classes(counted)) return true;
                     look_at(level);
                     if (answer_.gap <= counted) return true;
                 }

@@ -39,6 +39,20 @@ def test_rounds_that_missed_are_followed_by_a_sample() -> None:
     assert answer.passes <= 4
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_some_rows_of_all_give_a_plan_that_needs_no_second_read(seed: int) -> None:
+    """Regression: near the critical slope rows of rare costs are few, and the table was read again for their sake."""
+    given = instance("groups", 400_000, 5, seed, dtype=np.float32)
+    resource = given.resources[0]
+    limit = int(bits_of("90%", 5) * 16 * resource.sizes.total)
+    ours = native.solve_table(given.loss, limit, size=resource.size, rate=resource.rate, sizes=resource.sizes)
+    whole = native.solve_table(given.loss, limit, matrix=resource.costs())
+    assert (ours.status, whole.status) == (native.OPTIMAL, native.OPTIMAL)
+    assert ours.passes == 1
+    assert ours.cost <= limit
+    assert ours.loss == pytest.approx(whole.loss, abs=2e-12 * (abs(whole.loss) + whole.slope * limit))
+
+
 ALIKE = [("alike", 0.31, 0), ("equal", 0.5, 1), ("two", 0.7, 2), ("three", 0.9, 3)]
 
 
