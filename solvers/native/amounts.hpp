@@ -18,6 +18,8 @@ struct Amounts {
     static constexpr int64_t kAgain = 3'000'000'000;    // of the purse, what each of these looks may take: a third of a second
     static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
+    static constexpr int64_t kMuch = 1 << 7, kHeavy = 1 << 10;   // parts of all sizes: a row of one has a table streamed by giants.hpp, one of the other is fixed
+    static constexpr int kGiants = 6;                            // tables within tables there
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;   // of wide tables of totals: the costs, in steps, and the window
     static constexpr double kWideTotals = 0x1p27;                         // the same: additions

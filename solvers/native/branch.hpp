@@ -5,15 +5,19 @@
 // next relaxation splits a smaller one; where the gap has become small the states of core.hpp finish the branch.
 #pragma once
 
+#include <functional>
 #include <queue>
 
-#include "closer.hpp"
+#include "beam.hpp"
 #include "halves.hpp"
 #include "large.hpp"
 #include "rated.hpp"
-#include "select.hpp"
+#include "relaxed.hpp"
 
 namespace bitwright {
+
+// Adds the cells of other rows than a search was given, of penalties below a gap at a multiplier; the penalties are those there.
+using Others = std::function<void(double slope, double gap, std::vector<Cell>& cells)>;
 
 class Branch {
   public:
@@ -25,15 +29,16 @@ class Branch {
         double within = 0.0;
         bool search_only = false, begun = false;
         const Solver* solve = nullptr;   // large rows are fixed first, and what is left is a knapsack that this closes (large.hpp)
+        // Where the cells are those of some rows only: the multipliers that settle all others, and their cells of a penalty below a gap at one
+        // of these. Such a branch is closed with them, and not before its gap is small or stays.
+        Bracket settled{0.0, INFINITY};
+        const Others* others = nullptr;
     };
 
     // cells: those of one row together; gap: that of the best plan in hand.
     Branch(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, const Effort& effort, const Manner& manner)
-        : cells_(cells), slope_(slope), slack_(slack), effort_(effort), manner_(manner), result_{gap, false, 0, 0, {}}, end_(now() + effort.seconds), watch_(end_) {
-        for (size_t q = 0; q < cells.size(); ++q) {
-            if (q == 0 || cells[q].row != cells[q - 1].row) start_.push_back(static_cast<int64_t>(q));
-        }
-        start_.push_back(static_cast<int64_t>(cells.size()));
+        : cells_(cells), effort_(effort), manner_(manner), result_{gap, false, 0, 0, {}}, end_(now() + effort.seconds), watch_(end_),
+          relaxed_(cells, slope, slack, manner.settled, end_) {
         if (manner.solve != nullptr) large_ = Large(cells);
     }
 
@@ -47,37 +52,49 @@ class Branch {
         return std::move(result_);
     }
 
+    // Cells of other rows in the best plan, beside those of its result.
+    const std::vector<Cell>& of_others() const { return of_others_; }
+
   private:
     struct Node {
         double bound = 0.0;
         int64_t split = -1;   // the row that the relaxation splits, or -1
-        std::vector<std::pair<int64_t, int64_t>> fixed;   // row, cell (-1: none)
+        bool beyond = false;  // the relaxation's multiplier settles not all other rows
+        Relaxed::Fixed fixed;
         bool operator<(const Node& other) const { return bound > other.bound; }
     };
 
     void search() {
-        prepare();
+        relaxed_.prepare();
         Node root;
         if (bound(root)) open_.push(std::move(root));
         while (!open_.empty()) {
             const Node node = open_.top();
             if (!(node.bound < result_.gap - effort_.tiny)) break;   // the rest is no better
-            if (result_.work > effort_.work || vain_ > most_in_vain() || past(end_)) {
+            if (manner_.others != nullptr && !(node.bound < result_.gap - manner_.within)) {
+                least_left_ = std::min(least_left_, node.bound);
+                break;
+            }
+            if (result_.work > effort_.work || vain_ > most_in_vain() || (manner_.others != nullptr && ++nodes_ > kHopeless) || past(end_)) {
                 least_left_ = std::min(least_left_, node.bound);
                 break;
             }
             open_.pop();
+            if (node.beyond) {
+                least_left_ = std::min(least_left_, node.bound);
+                break;
+            }
             if (node.split < 0) continue;
             const int64_t row = large_.any() ? large_.next(node.fixed) : node.split;
-            if (row < 0 || (!large_.any() && !(manner_.begun && node.fixed.empty()))) {
+            if (row < 0 || (!large_.any() && !(manner_.begun && node.fixed.empty()) && worth_a_look(node))) {
                 if (finished(node)) continue;
                 if (row < 0) least_left_ = std::min(least_left_, node.bound);
             }
             if (only_proof_) return;
             if (row < 0) continue;
-            for (int64_t option = start_[row] - 1; option < start_[row + 1]; ++option) {
+            for (int64_t option = relaxed_.begin(row) - 1; option < relaxed_.end(row); ++option) {
                 Node child = node;
-                child.fixed.emplace_back(row, option < start_[row] ? -1 : option);
+                child.fixed.emplace_back(row, option < relaxed_.begin(row) ? -1 : option);
                 if (bound(child)) open_.push(std::move(child));
             }
         }
@@ -86,77 +103,34 @@ class Branch {
 
     int64_t most_in_vain() const { return manner_.solve != nullptr ? kLeftOpen : manner_.search_only ? kVain / 4 : kVain; }
 
-    int64_t rows() const { return static_cast<int64_t>(start_.size()) - 1; }
-    int64_t cost(int64_t q) const { return q < 0 ? 0 : cells_[static_cast<size_t>(q)].dcost; }
-    double loss(int64_t q) const {
-        return q < 0 ? 0.0 : cells_[static_cast<size_t>(q)].penalty - slope_ * static_cast<double>(cells_[static_cast<size_t>(q)].dcost);
+    // With others a branch is bounded in no time, but not closed: that is tried where the one before was, soon, or where the gap has become half of what it
+    // was then, or now and then.
+    bool worth_a_look(const Node& node) {
+        return manner_.others == nullptr || closing_ || 2 * (result_.gap - node.bound) <= looked_ || ++since_ >= kPause;
     }
-
-    // Hull steps of every row over its cells and none of them, steepest first. Step::after counts from the row's start (0: none).
-    void prepare() {
-        double l[kMaxFormats + 1];
-        int64_t c[kMaxFormats + 1];
-        least_.resize(static_cast<size_t>(rows()));
-        steps_.reserve(std::max<size_t>(1024, cells_.size()));   // a list of millions would be copied again and again as it grows
-        for (int64_t g = 0; g < rows(); ++g) {
-            const int count = static_cast<int>(start_[g + 1] - start_[g]) + 1;
-            for (int o = 0; o < count; ++o) {
-                const int64_t q = o == 0 ? -1 : start_[g] + o - 1;
-                l[o] = loss(q);
-                c[o] = cost(q);
-            }
-            const int x = cheapest(l, c, count);
-            least_[g] = x == 0 ? -1 : start_[g] + x - 1;
-            cost_ += c[x];
-            loss_ += l[x];
-            walk(l, c, count, g, x, 0.0, steps_);
-            watch_.step(count);
-        }
-        watched(watch_, steps_.size(), Steeper(), [&](auto less) { std::sort(steps_.begin(), steps_.end(), less); });
-        at_.resize(least_.size());
-    }
-
-    int64_t option(const Step& s) const { return s.after == 0 ? -1 : start_[s.row] + s.after - 1; }
 
     // The relaxation with some rows fixed, its filled vertex as a plan. False when no plan there is better than the one in hand.
-    // Leaves in at_, slope_at_ and room_ the vertex.
-    bool bound(Node& node, bool vertex_only = false) {
-        int64_t room = slack_ - cost_;
-        double value = slope_ * static_cast<double>(slack_) + loss_;
-        at_ = least_;
-        is_fixed_.assign(least_.size(), 0);
-        for (const auto& [row, cell] : node.fixed) {
-            room -= cost(cell) - cost(least_[row]);
-            value += loss(cell) - loss(least_[row]);
-            at_[row] = cell;
-            is_fixed_[row] = 1;
+    bool bound(Node& node) {
+        if (!at_vertex(node)) return false;
+        node.bound = relaxed_.bound();
+        node.split = relaxed_.split();
+        node.beyond = relaxed_.beyond();
+        if ((node.split >= 0 || node.beyond) && !(node.bound < result_.gap - effort_.tiny)) return false;
+        if (relaxed_.room() < 0) return true;
+        const double value = relaxed_.fill(node.fixed);
+        if (value < result_.gap) {
+            at_ = relaxed_.plan(node.fixed, true);
+            of_others_.clear();
+            take(value);
         }
-        if (room < 0) return false;
-        node.split = -1;
-        node.bound = value;
-        slope_at_ = 0.0;
-        for (const Step& s : steps_) {
-            ++result_.work;
-            watch_.step(kTakes);
-            if (is_fixed_[s.row]) continue;
-            if (s.dcost <= room) {
-                room -= s.dcost;
-                value += loss(option(s)) - loss(at_[s.row]);
-                at_[s.row] = option(s);
-                continue;
-            }
-            if (node.split < 0) {
-                node.split = s.row;
-                node.bound = value - s.slope * static_cast<double>(room);
-                slope_at_ = s.slope;
-                room_ = room;
-                if (vertex_only || !(node.bound < result_.gap - effort_.tiny)) return false;
-            }
-            is_fixed_[s.row] = 2;   // later steps of the row do not fit either
-        }
-        if (node.split < 0) node.bound = value;
-        if (value < result_.gap) take(value);
-        return node.split >= 0 && node.bound < result_.gap - effort_.tiny;
+        result_.work += relaxed_.worked();
+        return (node.split >= 0 || node.beyond) && node.bound < result_.gap - effort_.tiny;
+    }
+
+    bool at_vertex(const Node& node) {
+        const bool found = relaxed_.find(node.fixed);
+        result_.work += relaxed_.worked();
+        return found;
     }
 
     void take(double value) {
@@ -168,39 +142,85 @@ class Branch {
 
     // Whether the core closes the branch. Where a plan comes within what counts as none, its bound is all that is left open.
     bool finished(const Node& node) {
-        Node again = node;
-        bound(again, true);
-        const double gap = result_.gap - again.bound;
+        at_vertex(node);
+        at_ = relaxed_.plan(node.fixed, false);
+        const double slope = relaxed_.slope(), at = relaxed_.bound(), gap = result_.gap - at;
+        const int64_t rows = relaxed_.rows();
         result_.work += static_cast<int64_t>(cells_.size());
         std::vector<Halves::Option> options;   // those of one row together
-        std::vector<char> held(least_.size(), 0);
+        std::vector<char> held(static_cast<size_t>(rows), 0);
         for (const auto& [row, cell] : node.fixed) held[row] = 1;
-        for (int64_t g = 0; g < rows(); ++g) {
+        for (int64_t g = 0; g < rows; ++g) {
             watch_.step();
             if (held[g]) continue;
             const int64_t x = at_[g];
-            for (int64_t q = start_[g] - 1; q < start_[g + 1]; ++q) {
-                const int64_t o = q < start_[g] ? -1 : q, dcost = cost(o) - cost(x);
+            for (int64_t q = relaxed_.begin(g) - 1; q < relaxed_.end(g); ++q) {
+                const int64_t o = q < relaxed_.begin(g) ? -1 : q, dcost = relaxed_.cost(o) - relaxed_.cost(x);
                 if (dcost == 0 || o == x) continue;
-                const double penalty = std::max(0.0, loss(o) - loss(x) + slope_at_ * static_cast<double>(dcost));
+                const double penalty = std::max(0.0, relaxed_.loss(o) - relaxed_.loss(x) + slope * static_cast<double>(dcost));
                 if (penalty < gap) options.push_back({dcost, penalty, o, g});
             }
         }
-        const bool halved = manner_.choices > 0;
-        const CoreResult found = manner_.solve != nullptr ? by_part(options, gap) : halved ? by_halves(options, gap, manner_.within - again.bound) : by_states(options, gap);
-        if (found.gap < gap) {
-            for (const int64_t q : found.cells) at_[options[static_cast<size_t>(q)].row] = options[static_cast<size_t>(q)].cell;
-            take(again.bound + found.gap);
+        const size_t own = options.size();
+        since_ = 0;
+        looked_ = gap;
+        closing_ = false;
+        size_t all = static_cast<size_t>(rows);
+        others_.clear();
+        if (manner_.others != nullptr && own <= Halves::kNearest) {
+            (*manner_.others)(slope, gap, others_);
+            for (size_t q = 0; q < others_.size(); ++q) {
+                all += q == 0 || others_[q].row != others_[q - 1].row;
+                options.push_back({others_[q].dcost, others_[q].penalty, static_cast<int64_t>(q), static_cast<int64_t>(all) - 1});
+            }
+            result_.work += static_cast<int64_t>(others_.size());
         }
+        if (manner_.others != nullptr && options.size() > Halves::kNearest) return false;   // too many for both searches
+        const bool halved = manner_.choices > 0;
+        CoreResult found = manner_.others != nullptr && options.size() > kFew ? by_size(options, gap) : CoreResult{gap, false, 0, 0, {}};
+        if (found.gap > manner_.within || manner_.others == nullptr) {
+            CoreResult apart = manner_.solve != nullptr ? by_part(options, found.gap) : halved ? by_halves(options, all, found.gap, manner_.within - at) : by_states(options, found.gap);
+            found.complete = apart.complete;
+            found.work += apart.work;
+            if (apart.gap < found.gap) {
+                found.gap = apart.gap;
+                found.cells = std::move(apart.cells);
+            }
+        }
+        if (found.gap < gap) {
+            of_others_.clear();
+            for (const int64_t q : found.cells) {
+                const Halves::Option& o = options[static_cast<size_t>(q)];
+                if (static_cast<size_t>(q) < own) at_[o.row] = o.cell;
+                else of_others_.push_back(others_[static_cast<size_t>(o.cell)]);
+            }
+            take(at + found.gap);
+        }
+        looked_ = found.gap;
+        const bool closed = found.complete || found.gap <= manner_.within;
+        closing_ = closed && found.work <= kSoon;
+        if (closed || found.gap < gap) nodes_ = 0;
         if (found.complete || !halved || found.gap > manner_.within) return found.complete;
-        least_left_ = std::min(least_left_, again.bound);
+        least_left_ = std::min(least_left_, at);
         return true;
     }
 
-    CoreResult by_halves(std::vector<Halves::Option> options, double gap, double enough) {
+    // By rows of falling size: where sizes are a heavy tail a few large ones come near, and small ones, which lose next to nothing, fill the rest.
+    CoreResult by_size(const std::vector<Halves::Option>& options, double gap) {
+        std::vector<Cell> cells;
+        cells.reserve(options.size());
+        for (const Halves::Option& o : options) cells.push_back({o.row, o.dcost, o.penalty, 0.0, 0});
+        CoreResult found{gap, false, 0, 0, {}};
+        for (const bool balanced : {false, true})
+            if (found.gap > manner_.within && !past(end_)) Beam(cells, relaxed_.slope(), relaxed_.room()).run(found, manner_.within, kFilled, balanced, end_);
+        result_.work += found.work;
+        return found;
+    }
+
+    CoreResult by_halves(std::vector<Halves::Option> options, size_t all, double gap, double enough) {
         CoreResult found{gap, false, 0, 0, {}};
         for (size_t q = 0; q < options.size(); ++q) options[q].cell = static_cast<int64_t>(q);
-        const Halves halves(std::move(options), least_.size(), slope_at_, room_, end_);
+        const Halves halves(std::move(options), all, relaxed_.slope(), relaxed_.room(), end_);
         const auto left = halves.run(found, std::max(effort_.tiny, enough), manner_.choices, manner_.search_only);
         only_proof_ = left == Halves::Left::kProof;
         vain_ = left == Halves::Left::kMuch && !(found.gap < gap) ? vain_ + 1 : 0;
@@ -211,7 +231,7 @@ class Branch {
 
     // As a knapsack of its own. One that stays open leaves no proof: few more are tried.
     CoreResult by_part(const std::vector<Halves::Option>& options, double gap) {
-        const CoreResult found = solved_apart(options, slope_at_, room_, gap, manner_.within, *manner_.solve);
+        const CoreResult found = solved_apart(options, relaxed_.slope(), relaxed_.room(), gap, manner_.within, *manner_.solve);
         result_.work += found.work + kPart * static_cast<int64_t>(options.size());
         if (!found.complete) ++vain_;
         return found;
@@ -220,33 +240,37 @@ class Branch {
     CoreResult by_states(const std::vector<Halves::Option>& options, double gap) {
         int64_t all;
         const Rated core = by_rate(options, std::numeric_limits<int64_t>::max(), all, end_);
-        CoreResult found = CoreSearch(core.table(), slope_at_, room_, gap, {kStates, kWork, effort_.tiny, std::max(0.0, end_ - now())}).run();
+        CoreResult found = CoreSearch(core.table(), relaxed_.slope(), relaxed_.room(), gap, {kStates, kWork, effort_.tiny, std::max(0.0, end_ - now())}).run();
         result_.work += kDearer * found.work;
         core.back(found.cells);
         return found;
     }
 
-    static constexpr int64_t kVain = 48, kTakes = 2;   // the latter: of the purse, what a step takes
+    static constexpr int64_t kVain = 48;
+    // With others: steps of filling a branch by size, and from how many cells on; branches between two looks; branches in a row that gave
+    // nothing; work of one that is closed soon.
+    static constexpr int64_t kFilled = 1 << 18, kPause = 64, kHopeless = 256, kSoon = 1 << 18;
+    static constexpr size_t kFew = 128;
     static constexpr int64_t kLeftOpen = 1, kPart = 16;   // parts left open; what one takes, in steps looked at for each option
     // States and work of the search of one branch; what a state costs, in steps looked at.
     static constexpr int64_t kStates = 1 << 9, kWork = 1 << 15, kDearer = 4;
 
     const std::vector<Cell>& cells_;
-    double slope_;
-    int64_t slack_;
     Effort effort_;
     Manner manner_;
     CoreResult result_;
     double end_, least_left_ = kInfinity;   // least bound of what was left open
     Watch watch_;
+    Relaxed relaxed_;
     bool only_proof_ = false;
     Large large_;
     int64_t vain_ = 0;   // branches in a row whose halves gave nothing
-    std::vector<int64_t> start_, least_, at_;
-    std::vector<char> is_fixed_;
-    std::vector<Step> steps_;
-    int64_t cost_ = 0, room_ = 0;
-    double loss_ = 0.0, slope_at_ = 0.0;
+    // With others: whether the last look closed its branch, the gap that it left, branches since then, and since one that gave something.
+    bool closing_ = false;
+    double looked_ = kInfinity;
+    int64_t since_ = 0, nodes_ = 0;
+    std::vector<int64_t> at_;        // of each row its cell, or -1
+    std::vector<Cell> others_, of_others_;
     std::priority_queue<Node> open_;
 };
 

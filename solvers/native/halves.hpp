@@ -16,6 +16,8 @@ namespace bitwright {
 
 class Halves {
   public:
+    static constexpr size_t kNearest = 1 << 12;   // options looked at, those of least penalty
+
     // One deviation: what it adds to cost and penalty, and who it is.
     struct Option {
         int64_t dcost;
@@ -90,7 +92,6 @@ class Halves {
     }
 
     static constexpr int64_t kFirst = 1 << 12, kSecond = 1 << 14, kQuick = 1 << 15;
-    static constexpr size_t kNearest = 1 << 12;
     static constexpr double kListed = 1 << 13;
     static constexpr int64_t kLook = 1 << 15;   // choices between two looks at the clock
     static constexpr int64_t kTakes = 40;      // of the purse, what a choice takes that is looked at

@@ -18,9 +18,8 @@ class Solve : private Looks {
     Solve(const Table& table, const Options& options, uint8_t* choice) : Looks(table, options, choice) {}
 
     Answer run() {
-        start_time();
         try {
-            if (first_plan()) complete();
+            if (begin()) complete();
         } catch (const Late&) {
             answer_ = unplanned(t_, o_.limit, choice_);
         }
@@ -28,6 +27,12 @@ class Solve : private Looks {
     }
 
   private:
+    // A first plan. False when even the cheapest formats do not fit. Throws Late when there is no time for it.
+    bool begin() {
+        start_time();
+        return first_plan();
+    }
+
     // Search the core of the table looked at: at most `most_rows` rows, those of least penalty per unit of cost first.
     // False when some row was left out.
     // or_nothing: where no more rows and states than that serve for a proof, and not at all otherwise.
@@ -81,6 +86,12 @@ class Solve : private Looks {
         take(found, sample.cells, count_rows(sample.cells));
         return found.complete && every == 1;
     }
+
+    // In giants.hpp.
+    bool heavy() const;
+    bool branched_near(size_t level, double tiny, double counted);
+    bool by_giant(double counted, int64_t every);
+    void move_to(int64_t row, int format);
 
     // By a table of totals from the nearest rows on (totals.hpp). True when no plan of these cells is better.
     bool totalled(const std::vector<Cell>& cells, double enough, double most) {
@@ -199,16 +210,16 @@ class Solve : private Looks {
 
     void complete() {
         answer_.cost = o_.limit - slack_;
-        const double lost = useless();
-        answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost);
-        if (o_.depth > 0) answer_.gap = std::min(answer_.gap, o_.below - answer_.bound - lost);
+        lost_ = useless();
+        answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost_);
+        if (o_.depth > 0) answer_.gap = std::min(answer_.gap, o_.below - answer_.bound - lost_);
         try {
             answer_.status = search_core() ? Status::kOptimal : Status::kBounded;
         } catch (const Late&) {
             answer_.status = Status::kBounded;
         }
         if (answer_.status == Status::kBounded) answer_.cases = cases_.numbers((begin_ + o_.seconds - now()) / kUnplanned, static_cast<double>(t_.n * t_.k));
-        answer_.gap += lost;
+        answer_.gap += lost_;
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
             answer_.cost += move.dcost;
@@ -259,7 +270,10 @@ class Solve : private Looks {
             if (answer_.gap <= counted) return true;
         }
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : used_.partial() ? kSearched >> 2 : kSearched;
-        if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
+        if (!best && !none && heavy() && (level == 0 || every == 1)) {
+            if ((level > 0 && branched_near(level, tiny, counted)) || answer_.gap <= counted) return true;
+            if ((t_.n < kWide && by_giant(counted, every)) || answer_.gap <= counted) return true;
+        } else if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         look_far(level);
         if (done(search(kNear, kFew, tiny, true)) || done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
@@ -328,8 +342,11 @@ class Solve : private Looks {
     }
 
     std::vector<Cell> moves_;
+    double lost_ = 0.0;   // of the gap, what no choice can spend
     CountsCases cases_;
     int64_t work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
 };
 
 }  // namespace bitwright
+
+#include "giants.hpp"
