@@ -272,7 +272,7 @@ class Solve : private Looks {
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : used_.partial() ? kSearched >> 2 : kSearched;
         if (!best && !none && heavy() && (level == 0 || every == 1)) {
             if ((level > 0 && branched_near(level, tiny, counted)) || answer_.gap <= counted) return true;
-            if ((t_.n < kWide && by_giant(counted, every)) || answer_.gap <= counted) return true;
+            if (by_giant(counted, every) || answer_.gap <= counted) return true;
         } else if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
         look_far(level);
