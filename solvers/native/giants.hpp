@@ -10,8 +10,8 @@
 
 namespace bitwright {
 
-// Whether a row of a streamed table is much of all sizes.
-inline bool Solve::heavy() const { return levels_ != nullptr && t_.n < kWide && t_.size != nullptr && t_.top_size >= t_.total_size / kMuch; }
+// Whether a row of a streamed table is much of all sizes. Beyond so many rows a look at all of them takes longer than it saves.
+inline bool Solve::heavy() const { return levels_ != nullptr && t_.n < kWide / 2 && t_.size != nullptr && t_.top_size >= t_.total_size / kMuch; }
 
 // Branch on the rows of a level of a streamed table, which tell the relaxation as long as its multiplier settles all other rows; these come in
 // where a branch is closed. True when no plan of all rows is better.
