@@ -113,18 +113,18 @@ def test_gptq_holds_one_block_and_its_moments(tmp_path: Path) -> None:
     """Neither the model fits the limit nor, three times, what GPTQ must know of its layers."""
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=64, num_attention_heads=4, image_size=16,
+        hidden_size=128, intermediate_size=512, num_hidden_layers=80, num_attention_heads=4, image_size=16,
         patch_size=4, num_channels=1, num_labels=10,
     )  # fmt: skip
     transformers.ViTForImageClassification(config).half().save_pretrained(tmp_path)
-    more = 40
+    more = 50  # of which libraries take some for themselves: with AVX-512 8 MiB more than with AVX2
     done = subprocess.run(
         [sys.executable, "-c", _EXECUTE, str(tmp_path), str(more), str(tmp_path)], capture_output=True, text=True,
         check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said, units, weights, moments = done.stdout.split()
-    assert (said, int(units)) == ("written", 6 * 64 + 1)
+    assert (said, int(units)) == ("written", 6 * 80 + 1)
     assert int(weights) > more << 20
     assert int(moments) > 3 * more << 20
 
