@@ -117,7 +117,7 @@ def test_gptq_holds_one_block_and_its_moments(tmp_path: Path) -> None:
         patch_size=4, num_channels=1, num_labels=10,
     )  # fmt: skip
     transformers.ViTForImageClassification(config).half().save_pretrained(tmp_path)
-    more = 50  # of which libraries take some for themselves: with AVX-512 8 MiB more than with AVX2
+    more = 50  # of which libraries take some for themselves: with AVX-512 some MiB more than with AVX2
     done = subprocess.run(
         [sys.executable, "-c", _EXECUTE, str(tmp_path), str(more), str(tmp_path)], capture_output=True, text=True,
         check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
