@@ -43,6 +43,7 @@ def focused(browser: Browser) -> str:
 def test_tab_reaches_every_control_and_none_holds_it(site: Site, browser: Browser, name: str) -> None:
     server, made = site
     browser.open(f"{server.url}/{views(made)[name]}")
+    browser.wait("!document.querySelector('main').innerText.includes('Loading …')")  # what comes after the page stands
     controls = """[...document.querySelectorAll('a[href], button, input, select, summary')]
       .filter((e) => !e.disabled && e.tabIndex >= 0 && e.getClientRects().length && e.type !== 'radio')"""
     wanted = browser.evaluate(f"{controls}.length")

@@ -69,15 +69,16 @@ CONTAINERS.load("packed").write(
 moments = sum(path.stat().st_size for path in (Path(sys.argv[3]) / "state").rglob("*.npy"))
 print("written", len(inventory.units), 4 * inventory.weights, 2 * moments)
 """
-#: The checkpoint is 202 MiB in float32, eight blocks of 25.
-MORE_MIB = 110
+#: The checkpoint is 277 MiB in float32, eleven blocks of 25. However many there are, 110 MiB were just enough on one
+#: processor with AVX-512 and too little on another: libraries take some for themselves.
+MORE_MIB = 140
 
 
 @pytest.fixture(scope="module")
 def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=768, intermediate_size=2752, num_hidden_layers=8, num_attention_heads=8, image_size=16,
+        hidden_size=768, intermediate_size=2752, num_hidden_layers=11, num_attention_heads=8, image_size=16,
         patch_size=2, num_channels=1, num_labels=10,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("image")
@@ -113,18 +114,18 @@ def test_gptq_holds_one_block_and_its_moments(tmp_path: Path) -> None:
     """Neither the model fits the limit nor, three times, what GPTQ must know of its layers."""
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=80, num_attention_heads=4, image_size=16,
+        hidden_size=128, intermediate_size=512, num_hidden_layers=104, num_attention_heads=4, image_size=16,
         patch_size=4, num_channels=1, num_labels=10,
     )  # fmt: skip
     transformers.ViTForImageClassification(config).half().save_pretrained(tmp_path)
-    more = 50  # of which libraries take some for themselves: with AVX-512 some MiB more than with AVX2
+    more = 64  # of which libraries take some for themselves: with AVX-512 some MiB more than with AVX2
     done = subprocess.run(
         [sys.executable, "-c", _EXECUTE, str(tmp_path), str(more), str(tmp_path)], capture_output=True, text=True,
         check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said, units, weights, moments = done.stdout.split()
-    assert (said, int(units)) == ("written", 6 * 80 + 1)
+    assert (said, int(units)) == ("written", 6 * 104 + 1)
     assert int(weights) > more << 20
     assert int(moments) > 3 * more << 20
 
