@@ -15,7 +15,7 @@ struct Amounts {
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr int64_t kStrays = 1 << 15, kStretch = 1 << 8;   // rows of a sample of all, and how many of them lie together
     static constexpr double kWanted = 1e-7;             // of the loss, a gap beyond which a table of kWalk to kWide rows is looked at again
-    static constexpr int64_t kAgain = 3'000'000'000;    // of the purse, what each of these looks may take: a third of a second
+    static constexpr int64_t kAgain = 3'000'000'000;    // of the purse, what each of these looks may take, and that without rests: a third of a second
     static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
     static constexpr int64_t kMuch = 1 << 7, kHeavy = 1 << 10;   // parts of all sizes: a row of one has a table streamed by giants.hpp, one of the other is fixed

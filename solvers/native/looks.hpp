@@ -79,7 +79,7 @@ class Looks : protected Amounts {
         while (level > 0 && reach(level) < answer_.gap)
             if (--level > 0 || !(answer_.slope > 0) || !look_wide(t_.n / (t_.n < kLong ? 4 : 32))) look_at(level);
         if (levels_ == nullptr && copies()) base_ = used_.of_use(answer_.slope, answer_.gap, end_);
-        if (middling()) look_at_nearest();
+        if (middling() || o_.depth > 0) look_at_nearest();   // not where the rest of a table is of use to a certificate by cases
     }
 
     // Too many rows for all of the searches, but not for one after the other where much is open.
@@ -103,7 +103,7 @@ class Looks : protected Amounts {
             nearest_of_ = answer_.gap;
             nearest_ = Copied();
             const Sample sample = sampled(1);
-            if (sample.cut || count_rows(sample.cells) <= kNear || !few_costs(sample.cells)) return;
+            if (sample.cut || count_rows(sample.cells) <= (o_.depth > 0 ? kNear >> 4 : kNear) || !few_costs(sample.cells)) return;
             Watch watch(end_);
             std::vector<int64_t> rows;
             for (const uint32_t q : of_each_cost(sample.cells, answer_.slope, slack_, answer_.gap, watch))
@@ -115,7 +115,7 @@ class Looks : protected Amounts {
 
     // Whether most of some cells cost as much as others.
     static bool few_costs(const std::vector<Cell>& cells) {
-        constexpr size_t some = 1 << 10;
+        const size_t some = std::min<size_t>(1 << 10, cells.size());
         std::vector<int64_t> costs;
         for (size_t q = 0; q < some; ++q) costs.push_back(cells[cells.size() * q / some].dcost);
         std::sort(costs.begin(), costs.end());

@@ -9,6 +9,7 @@
 #include "looks.hpp"
 #include "moduli.hpp"
 #include "residues.hpp"
+#include "rests.hpp"
 #include "steps.hpp"
 
 namespace bitwright {
@@ -142,6 +143,14 @@ class Solve : private Looks {
     auto by_steps() {
         return [this](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
             return stepped(cells, slope, slack, step_, gap, enough, end, o_.finer, [this](Part& part) { return ++parts_ <= kParts && solved(part); });
+        };
+    }
+
+    // Of costs without their rests (rests.hpp), a part. What it takes, the searches after it are not short of.
+    auto without_rests() {
+        return [this](const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double) {
+            const Purse own(kAgain);
+            return by_rests(cells, slope, slack, gap, enough, [this](Part& part) { return solved(part); });
         };
     }
 
@@ -279,6 +288,7 @@ class Solve : private Looks {
         if (done(search(kNear, kFew, tiny, true)) || done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
         if (middling() && levels_ == nullptr && done(by_little(level, tiny, counted, search_only, to_the_end))) return true;
         const bool short_table = t_.n < kWalk;
+        if (short_table && !part && done(closed(without_rests(), counted))) return true;
         if (short_table && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
         if (done(branched(tiny, less(kProved), to_the_end))) return true;
         const bool few = short_table || (middling() && count_rows(sampled(1).cells) < kWalk);   // rows of use
