@@ -1,6 +1,7 @@
 // Multipliers around the critical one, found by looking at the cost of listed rows.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 
 #include "pass.hpp"
@@ -84,6 +85,50 @@ inline double cost_at(const std::vector<Table>& lists, double slope, bool precis
     return every > 1 ? all * (static_cast<double>(whole) / static_cast<double>(std::max<int64_t>(weight, 1))) : all;
 }
 
+// Where the steps of some lists' rows lie within a bracket. Nearly equal slopes make cost a cliff, which interpolation finds by halves only.
+class Slopes {
+  public:
+    Slopes(const std::vector<Table>& lists, Bracket b) : lists_(lists), b_(b) {}
+
+    // The multiplier between two at which `part` of what the steps between them cost is no longer spent; `low` where none is known.
+    double at(double low, double high, double part) {
+        if (!known_) find();
+        double cost = 0.0;
+        const auto begin = std::upper_bound(steps_.begin(), steps_.end(), low, [](double x, const Step& s) { return x < s.slope; });
+        const auto end = std::lower_bound(begin, steps_.end(), high, [](const Step& s, double x) { return s.slope < x; });
+        for (auto s = begin; s != end; ++s) cost += static_cast<double>(s->dcost);
+        double left = part * cost;
+        for (auto s = begin; s != end; ++s) {
+            left -= static_cast<double>(s->dcost);
+            if (left <= 0) return s->slope;
+        }
+        return low;
+    }
+
+  private:
+    static constexpr int64_t kSome = 256;   // rows looked at
+
+    void find() {
+        known_ = true;
+        int64_t rows = 0;
+        for (const Table& t : lists_) rows += t.n;
+        const int64_t apart = std::max<int64_t>(1, rows / kSome);
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats];
+        for (const Table& t : lists_)
+            for (int64_t i = apart / 2; i < t.n; i += apart) {
+                t.row(i, l, c);
+                walk(l, c, t.k, i, start(l, c, t.k, b_.high), b_.low, steps_);
+            }
+        std::sort(steps_.begin(), steps_.end(), [](const Step& a, const Step& z) { return a.slope < z.slope; });
+    }
+
+    const std::vector<Table>& lists_;
+    Bracket b_;
+    bool known_ = false;
+    std::vector<Step> steps_;
+};
+
 // Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
 // `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
 // them once, near the target: what a part says of the change from there is right to a tenth or two.
@@ -99,8 +144,13 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     const bool precise = narrower(b, kUnsure);
     double off = 0.0;
     const auto cost = [&](double x) { return cost_at(lists, x, precise, every, crew, end) + off; };
-    const auto guess = [](const Point& a, const Point& z, double goal, int tried) {
+    Slopes slopes(lists, b);
+    const auto guess = [&](const Point& a, const Point& z, double goal, int tried) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
+        if (tried > 1) {
+            const double x = slopes.at(a.x, z.x, at);
+            if (x > a.x && x < z.x) return x;
+        }
         // Far apart, cost says little: above the steepest steps it does not change at all.
         if (a.x > 0 && z.x > 4 * a.x) return a.x * std::pow(z.x / a.x, std::clamp(at, 0.3, 0.7));
         return a.x + (tried > 2 && tried % 2 == 1 ? 0.5 : std::clamp(at, 0.02, 0.98)) * (z.x - a.x);   // a step is found by halves only

@@ -84,7 +84,7 @@ class Levels {
             widen(b, precise, within);
             const int64_t most = std::max({level == 0 ? t.n / 8 : t.n / 2, std::min(t.n / 2, kShort), p_.walk_rows});
             const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
-            Tally tally = rounds ? Rounds(t, ratio, sampler_.spread().deviation, sampler_.spread().widest, sampler_.random(), std::min(2 * p_.walk_rows, t.n / 128), p_.crew, p_.choice, p_.end).run(b, most, listed_)
+            Tally tally = rounds ? Rounds(t, ratio, sampler_.spread().deviation, sampler_.spread().widest, sampler_.random(), std::min(4 * p_.walk_rows, t.n / 128), p_.crew, p_.choice, p_.end).run(b, most, listed_)
                                 : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.crew, p_.choice, p_.end);
             known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;

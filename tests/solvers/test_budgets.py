@@ -45,6 +45,31 @@ def test_a_bracket_far_above_the_steepest_steps_becomes_narrow(family: str) -> N
     assert answer.listed < given.n // 25
 
 
+@pytest.mark.parametrize(("k", "share"), [(4, 0.998), (4, 0.999), (8, 0.001), (8, 0.999)])
+def test_nearly_equal_slopes_at_the_end_of_a_wide_bracket_are_found(k: int, share: float) -> None:
+    """Regression: cost is a cliff there, that ten guesses missed: up to a fifth of all rows was listed."""
+    given = instance("similar", 1 << 19, k, 0, dtype=np.float32)
+    size, rate = given.resources[0].size, given.resources[0].rate
+    assert size is not None
+    assert rate is not None
+    bound = int(size.sum() * (rate.min() + share * (rate.max() - rate.min())))
+    answer = native.solve_table(given.loss, bound, size=size, rate=rate)
+    assert answer.status == native.OPTIMAL
+    assert answer.listed < given.n // 64
+
+
+def test_rows_of_few_slopes_are_listed_for_a_proof_without_a_second_read() -> None:
+    """Regression: where few rows are near the critical slope, those listed were those within half of the gap."""
+    given = instance("layers", 1 << 19, 8, 2, dtype=np.float32)
+    size, rate = given.resources[0].size, given.resources[0].rate
+    assert size is not None
+    assert rate is not None
+    bound = int(size.sum() * (rate.min() + 0.995 * (rate.max() - rate.min())))
+    answer = native.solve_table(given.loss, bound, size=size, rate=rate, full_rows=1 << 10)
+    assert answer.status == native.OPTIMAL
+    assert answer.passes == 1
+
+
 @pytest.mark.parametrize(("family", "share"), [("layers", 0.99), ("experts", 0.95)])
 def test_a_dear_budget_takes_no_search_of_states(family: str, share: float) -> None:
     """Before, halves and branches over 35,000 choices and more, and a search of all rows after them."""
