@@ -91,7 +91,8 @@ class Slopes {
     Slopes(const std::vector<Table>& lists, Bracket b) : lists_(lists), b_(b) {}
 
     // The multiplier between two at which `part` of what the steps between them cost is no longer spent; `low` where none is known.
-    double at(double low, double high, double part) {
+    // side: 1 to be just above the step that is the last of that part, -1 just below: other rows' steps may be as steep.
+    double at(double low, double high, double part, int side) {
         if (!known_) find();
         double cost = 0.0;
         const auto begin = std::upper_bound(steps_.begin(), steps_.end(), low, [](double x, const Step& s) { return x < s.slope; });
@@ -100,13 +101,14 @@ class Slopes {
         double left = part * cost;
         for (auto s = begin; s != end; ++s) {
             left -= static_cast<double>(s->dcost);
-            if (left <= 0) return s->slope;
+            if (left <= 0) return s->slope * (1 + side * kBeside);
         }
         return low;
     }
 
   private:
     static constexpr int64_t kSome = 256;   // rows looked at
+    static constexpr double kBeside = 1e-11;
 
     void find() {
         known_ = true;
@@ -145,10 +147,10 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     double off = 0.0;
     const auto cost = [&](double x) { return cost_at(lists, x, precise, every, crew, end) + off; };
     Slopes slopes(lists, b);
-    const auto guess = [&](const Point& a, const Point& z, double goal, int tried) {
+    const auto guess = [&](const Point& a, const Point& z, double goal, int tried, int side) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
         if (tried > 1) {
-            const double x = slopes.at(a.x, z.x, at);
+            const double x = slopes.at(a.x, z.x, at, side);
             if (x > a.x && x < z.x) return x;
         }
         // Far apart, cost says little: above the steepest steps it does not change at all.
@@ -160,7 +162,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     if (every > 1) {
         Point from = low, to = high, near = low;
         for (int q = 0; q < tries / 2; ++q) {
-            const double x = guess(from, to, target, q);
+            const double x = guess(from, to, target, q, 0);
             if (!(x > from.x && x < to.x)) break;
             near = {x, cost(x)};
             (near.cost >= target ? from : to) = near;
@@ -173,7 +175,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     const double middle = (1 + loose) / 2 * margin;
     Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
     for (int q = 0; q < tries && high.cost < target - loose * margin; ++q) {
-        const double x = guess(inner, high, target - middle, q);
+        const double x = guess(inner, high, target - middle, q, 1);
         if (!(x > inner.x && x < high.x)) break;
         const Point p{x, cost(x)};
         (p.cost <= target - margin ? high : inner) = p;
@@ -181,7 +183,7 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
     }
     inner = high;
     for (int q = 0; q < tries && low.cost > target + loose * margin; ++q) {
-        const double x = guess(low, inner, target + middle, q);
+        const double x = guess(low, inner, target + middle, q, -1);
         if (!(x > low.x && x < inner.x)) break;
         const Point p{x, cost(x)};
         (p.cost >= target + margin ? low : inner) = p;

@@ -106,6 +106,11 @@ class Solve : private Looks {
     bool by_totals(size_t& level, const std::vector<Cell>& cells, double enough) {
         const bool best = totalled(cells, enough, kTotals / 16);
         if (answer_.gap <= enough || (best && (level <= 1 || answer_.gap <= reach(level)))) return best;
+        // Where very many rows are listed, nearly all of a slope, some rows of all serve as well.
+        if (level > 1 && reach(level) < answer_.gap && levels_->table(1).n > kMuchListed) {
+            by_strays(enough);
+            if (answer_.gap <= enough) return true;
+        }
         while (level > 1 && reach(level) < answer_.gap) look_at(--level);
         return totalled(sampled(1).cells, enough, kTotals);
     }

@@ -42,3 +42,14 @@ def test_equal_slopes_take_few_passes_and_a_proved_gap(k: int, noise: float, equ
     assert got.bound <= lower + 1e-12 * got.loss
     assert got.loss - lower <= 1e-6 * got.loss
     assert got.passes <= 8
+
+
+def test_a_tenth_of_all_rows_of_one_slope_is_not_searched() -> None:
+    """Regression: rows whose float32 losses give them the same slope were listed, and searched for a third of a second,
+    where a few rows of other costs fill what is left."""
+    loss, size, rate = table(1 << 21, 4, 1e-6, True)
+    bound = int(size.sum() * (rate.min() + 0.8 * (rate.max() - rate.min())))
+    answer = native.solve_table(loss, bound, size=size, rate=rate)
+    assert answer.status == native.OPTIMAL
+    assert answer.listed > 1 << 17
+    assert answer.core < 1 << 17
