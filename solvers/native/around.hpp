@@ -8,6 +8,8 @@
 
 namespace bitwright {
 
+constexpr int64_t kThinnest = 8;
+
 // Whether a bracket is narrower than this part of its upper end.
 inline bool narrower(const Bracket& b, double part) { return b.high < (1 + part) * b.low; }
 
@@ -134,10 +136,11 @@ class Slopes {
 // Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
 // `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
 // them once, near the target: what a part says of the change from there is right to a tenth or two.
-// loose: how many margins are near enough. end: throws Late after it.
-inline Bracket around(const std::vector<Table>& lists, double target, double margin, double share, Bracket b, Crew& crew, double end, double loose = 2) {
+// loose: how many margins are near enough. thinnest: of so many rows one is looked at, or more. end: throws Late after it.
+inline Bracket around(const std::vector<Table>& lists, double target, double margin, double share, Bracket b, Crew& crew, double end, double loose = 2,
+                      int64_t thinnest = kThinnest) {
     constexpr int tries = 10;
-    constexpr int64_t part = 1 << 12, thinnest = 8;
+    constexpr int64_t part = 1 << 12;
     struct Point { double x, cost; };
     int64_t rows = 0;
     for (const Table& t : lists) rows += t.n;

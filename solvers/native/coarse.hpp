@@ -5,8 +5,8 @@
 // second lies above it. Two formats change places within the bracket by h * size * |rate_j - rate_a| at most, and |rate_j - rate_a| <=
 // |rate_j - c| + |rate_a - c|: a row where no u_j is less than u_a + 2 h * size * |rate_a - c| has one best format there, a. That bound is
 // moved outward by more than all roundings, and by more than kMargin: what this sieve is sure of, fast.hpp would be sure of too. The other
-// rows, few where the bracket is narrow and most rows choose rates near c, take the checks of fast.hpp one by one; rows of a negative u_j
-// are left to it.
+// rows, few where the bracket is narrow and most rows choose rates near c, take the checks of fast.hpp one by one; blocks of a negative
+// u_j are left to it. Rows of sizes from kHuge on, which are not multiplied here, are among those that take the checks.
 #pragma once
 
 #include "fast.hpp"
@@ -24,6 +24,7 @@ struct CoarsePrices {
     alignas(64) float gap[16];          // 2 h |rate - c| and a margin, per unit of size where sizes differ; by the format, or the lowest four bits of u_j
     int64_t least;
     float beyond;                       // 2^32 where some size is from 2^31 on, else none
+    bool huge;                          // whether some size is from 2^32 on: such rows are left
     int planes;                         // bytes of the greatest difference of rates
     alignas(64) int32_t rate[16];       // by the same
     alignas(16) uint8_t plane[3][16];   // byte of rate - least
@@ -42,6 +43,7 @@ inline bool coarse_prices(const int64_t* rate, int k, double scale, int64_t top_
     const double margin = 2 * kMargin * high * wide;   // prices are rounded to floats, and so is the size they are times: 2^-22 of this wide
     p.least = *least;
     p.beyond = top_size >= (int64_t{1} << 31) ? 0x1p32f : 0.0f;
+    p.huge = top_size >= kHuge;
     double top = 0.0;
     for (int j = 0; j < kFastest; ++j)   // half * wide more in all, so that none is negative
         p.price[j] = static_cast<float>(middle * scale * static_cast<double>(rate[entry_of(j, k)] - *least) + half * (wide - off(j)));

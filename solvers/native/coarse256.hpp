@@ -51,7 +51,7 @@ BW_AVX2_FMA_INLINE Least least_of_rows(const float* row, __m256 w, const float* 
 }
 
 // `count` rows (a multiple of 32, at most 512), as `fast_block`. ahead: how many rows further on to fetch into the second-level cache.
-// False when some u_j was negative, or some size 2^32 or more: nothing is certain then.
+// False when some u_j was negative: nothing is certain then.
 // The steps on 32 rows are three loops: a processor that looks 64 operations ahead meets more that do not wait for each other.
 // Prices: CoarsePrices, or FinePrices for double precision.
 template <int K, bool kEqual, class Prices>
@@ -60,11 +60,11 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
     const CoarsePrices& p = coarse_of(prices);
     const __m256i none = _mm256_setzero_si256();
     __m256d total = _mm256_setzero_pd();
-    __m256i spent = none, weighed = none, bits = none;
+    __m256i spent = none, weighed = none;
     __m256 signs = _mm256_setzero_ps();
     int64_t sure = count;
     for (int i = 0; i < count; i += 32) {
-        __m256i weight[4], y[4];
+        __m256i weight[4], upper[4] = {none, none, none, none}, y[4];
         __m256 w[4];
         Least best[4];
         if constexpr (!kEqual) {
@@ -75,11 +75,14 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
                 _mm_prefetch(reinterpret_cast<const char*>(size + at + ahead), _MM_HINT_T1);
                 const __m256i s0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(size + at)), s1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(size + at + 4));
                 weighed = _mm256_add_epi64(weighed, _mm256_add_epi64(s0, s1));
-                bits = _mm256_or_si256(bits, _mm256_or_si256(s0, s1));
                 const __m256i low = _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(s0), _mm256_castsi256_ps(s1), 0x88));   // rows 0 1 4 5 | 2 3 6 7
                 weight[b] = _mm256_permutevar8x32_epi32(low, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7));   // as of `columns`
                 w[b] = _mm256_cvtepi32_ps(weight[b]);
                 if (p.beyond > 0) w[b] = _mm256_add_ps(w[b], _mm256_and_ps(_mm256_castsi256_ps(_mm256_srai_epi32(weight[b], 31)), _mm256_set1_ps(p.beyond)));
+                if (p.huge) {   // for a better guess alone
+                    upper[b] = upper_halves(size + at);
+                    w[b] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(upper[b]), _mm256_set1_ps(0x1p32f), w[b]);
+                }
             }
         }
 #pragma GCC unroll 1
@@ -98,6 +101,8 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
                 const __m256 apart = _mm256_fmsub_ps(best[b].second, _mm256_set1_ps(kApart<K, false>), best[b].first), gap = entry<K>(p.gap, best[b].number);
                 unsure = _mm256_cmp_ps(apart, kEqual ? gap : _mm256_mul_ps(gap, w[b]), _CMP_NGE_UQ);
             }
+            if constexpr (!kEqual)
+                if (p.huge) unsure = _mm256_or_ps(unsure, _mm256_castsi256_ps(_mm256_cmpgt_epi32(upper[b], none)));
             const __m256 chosen = _mm256_andnot_ps(unsure, best[b].loss);
             total = _mm256_add_pd(total, _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(chosen)), _mm256_cvtps_pd(_mm256_extractf128_ps(chosen, 1))));
             y[b] = _mm256_or_si256(best[b].number, _mm256_and_si256(_mm256_castps_si256(unsure), _mm256_set1_epi32(-128)));
@@ -127,7 +132,7 @@ BW_AVX2_FMA bool coarse_block256(const float* loss, const int64_t* size, const P
     out.loss = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     out.cost = (kEqual ? sure * p.least : 0) + (lane[0] + lane[1]) + (lane[2] + lane[3]);
     out.weight = (lane[4] + lane[5]) + (lane[6] + lane[7]);
-    return _mm256_movemask_ps(signs) == 0 && _mm256_testz_si256(bits, _mm256_set1_epi64x(~int64_t{0xFFFFFFFF})) != 0;
+    return _mm256_movemask_ps(signs) == 0;
 }
 
 }  // namespace bitwright

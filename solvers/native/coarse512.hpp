@@ -84,9 +84,9 @@ BW_AVX512_INLINE __m512i in_order(const __m512i* y) {
 // False when some u_j was negative: nothing is certain then.
 template <int K, bool kEqual>
 BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const CoarsePrices& p, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
-    alignas(64) int32_t half_of[16];   // of each lane's size, an int64 below 2^32: its lower half
+    alignas(64) int32_t half_of[16];   // of each lane's size, an int64: its lower half
     for (int q = 0; q < 16; ++q) half_of[q] = 2 * turned_row<K>(q);
-    const __m512i halves = _mm512_load_si512(half_of), rates = _mm512_load_si512(p.rate), none = _mm512_setzero_si512();
+    const __m512i halves = _mm512_load_si512(half_of), uppers = _mm512_add_epi32(halves, _mm512_set1_epi32(1)), rates = _mm512_load_si512(p.rate), none = _mm512_setzero_si512();
     const __m512i bits = _mm512_set1_epi32(period(K) - 1), marked = _mm512_set1_epi32(0x80);
     const __m512 gaps = _mm512_load_ps(p.gap);
     __m512d total0 = _mm512_setzero_pd(), total1 = _mm512_setzero_pd();
@@ -99,12 +99,18 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
             const int at = i + 16 * b;
             __m512 l[K], w = _mm512_setzero_ps();
             __m512i v[K], weight = none, first, second;
+            __mmask16 left = 0;
             turned_columns<K>(loss + static_cast<int64_t>(at) * K, l);
             if constexpr (!kEqual) {
                 for (int q = 0; q < K; ++q) _mm_prefetch(reinterpret_cast<const char*>(loss + (at + ahead) * K + 16 * q), _MM_HINT_T1);
                 for (int q = 0; q < 2; ++q) _mm_prefetch(reinterpret_cast<const char*>(size + at + ahead + 8 * q), _MM_HINT_T1);
                 weight = _mm512_permutex2var_epi32(_mm512_loadu_si512(size + at), halves, _mm512_loadu_si512(size + at + 8));
                 w = _mm512_cvtepu32_ps(weight);
+                if (p.huge) {   // for a better guess alone
+                    const __m512i upper = _mm512_permutex2var_epi32(_mm512_loadu_si512(size + at), uppers, _mm512_loadu_si512(size + at + 8));
+                    left = _mm512_test_epi32_mask(upper, upper);
+                    w = _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(0x1p32f), w);
+                }
             }
             for (int j = 0; j < K; ++j) {
                 const __m512 price = _mm512_set1_ps(p.price[j]), priced = kEqual ? _mm512_add_ps(l[j], price) : _mm512_fmadd_ps(price, w, l[j]);
@@ -114,7 +120,8 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
             signs = _mm512_or_si512(signs, first);
             const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart<K, true>), _mm512_castsi512_ps(first));
             const __m512 gap = _mm512_permutexvar_ps(first, gaps);
-            const __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
+            __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
+            if constexpr (!kEqual) unsure |= left;
             const __m512 chosen = _mm512_mask_mov_ps(picked<K>(l, first), unsure, _mm512_setzero_ps());
             total0 = _mm512_add_pd(total0, _mm512_cvtps_pd(_mm512_castps512_ps256(chosen)));
             total1 = _mm512_add_pd(total1, _mm512_cvtps_pd(_mm512_extractf32x8_ps(chosen, 1)));

@@ -58,6 +58,8 @@ inline bool fast_prices(const int64_t* rate, int k, double scale, double top_siz
     return true;
 }
 
+constexpr int64_t kHuge = int64_t{1} << 32;   // sizes from here on are multiplied by AVX-512 alone
+
 // Whether subnormal numbers are flushed to zero in this thread: then differences are not what they seem.
 inline bool flushes() { return (_mm_getcsr() & 0x8040) != 0; }
 
@@ -113,6 +115,13 @@ __attribute__((target("avx2"), always_inline)) inline __m256 weights(const int64
     return _mm256_permutevar8x32_ps(s, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
 }
 
+// The upper halves of eight int64, in the same order: not zero from kHuge on.
+__attribute__((target("avx2"), always_inline)) inline __m256i upper_halves(const int64_t* size) {
+    const __m256 a = _mm256_loadu_ps(reinterpret_cast<const float*>(size)), b = _mm256_loadu_ps(reinterpret_cast<const float*>(size + 4));
+    const __m256i high = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xDD));   // rows 0 1 4 5 | 2 3 6 7
+    return _mm256_permutevar8x32_epi32(high, _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7));
+}
+
 // Entry x of a table of K floats, in every lane.
 template <int K>
 __attribute__((target("avx2"), always_inline)) inline __m256 entry(const float* table, __m256i x) {
@@ -154,10 +163,10 @@ struct FastBlock {
     uint64_t unsure[8];    // bit r of word g: row 64 g + r is listed
 };
 
-// `count` rows (a multiple of 8, at most 512).
+// `count` rows (a multiple of 8, at most 512). huge: whether some size is from kHuge on; such rows are not certain here.
 template <int K, bool kEqual>
 __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t* size, const FastPrices& p, int count,
-                                                uint8_t* choice, FastBlock& out) {
+                                                [[maybe_unused]] bool huge, uint8_t* choice, FastBlock& out) {
     const __m256i back = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256d total = _mm256_setzero_pd();
     __m256i spent = _mm256_setzero_si256(), weighed = _mm256_setzero_si256();
@@ -184,6 +193,8 @@ __attribute__((target("avx2"))) void fast_block(const float* loss, const int64_t
             if constexpr (!kEqual) need = _mm256_mul_ps(need, w);
             sure = _mm256_and_ps(sure, _mm256_cmp_ps(_mm256_sub_ps(l[j], chosen), need, _CMP_GE_OQ));
         }
+        if constexpr (!kEqual)
+            if (huge) sure = _mm256_and_ps(sure, _mm256_castsi256_ps(_mm256_cmpeq_epi32(upper_halves(size + i), _mm256_setzero_si256())));
         chosen = _mm256_and_ps(chosen, sure);
         total = _mm256_add_pd(total, _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(chosen)),
                                                    _mm256_cvtps_pd(_mm256_extractf128_ps(chosen, 1))));

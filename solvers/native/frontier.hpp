@@ -12,14 +12,18 @@
 namespace bitwright {
 
 #if BW_FAST
-// Single precision holds rates, sizes and the scale; sums of sizes stay whole in a double for kFlushed rows at least.
-constexpr int64_t kFlushed = int64_t{1} << 17;
+// Single precision holds rates, sizes and the scale; sums of sizes stay whole in a double for kFlushed rows at least, or for so many on
+// average where a few sizes are larger than that (kLargest at most, so that an int64 holds the sum of kWeighed rows).
+constexpr int64_t kFlushed = int64_t{1} << 17, kWhole = int64_t{1} << 53, kLargest = int64_t{1} << 51;
+
+inline bool few_large(const Table& t) { return t.one_size > kWhole / kFlushed; }
 
 inline bool fast_frontier(const Table& t, double scale) {
     const int64_t top = *std::max_element(t.rate, t.rate + t.k);
     const double per = scale / static_cast<double>(t.one_size);
     return t.single && t.k <= 8 && BW_HAS_AVX2 && __builtin_cpu_supports("bmi2") && !flushes() && top < 1 << 24 &&
-           t.one_size <= (int64_t{1} << 53) / kFlushed && per > 0x1p-90 && per < 0x1p90;
+           (!few_large(t) || (t.size != nullptr && t.one_size <= kLargest && t.total_size / t.n <= kWhole / kFlushed)) &&
+           per > 0x1p-90 && per < 0x1p90;
 }
 
 // The power of two in the divisor of all sizes: to divide by it is a shift.
@@ -64,14 +68,14 @@ class FastFrontier {
     }
 
     // Rows that are added at once.
-    int64_t chunk() const { return sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kWeighed : kFlushed; }
+    int64_t chunk() const { return sizes_ == Sizes::equal ? kCounted : summed() ? kWeighed : kFlushed; }
 
     // Whole groups of `count` rows (at most a chunk); returns how many they are: none where their sizes are too many for their sums.
     int64_t add(const float* loss, const int64_t* size, int64_t count, Whole& out) {
         const int group = wide_ ? wide512::kLanes : wide256::kLanes;
         const int64_t stop = count / group * group;
-        const int64_t more = sizes_ == Sizes::small ? sum_of(size, stop) / unit_of(t_) : stop;
-        const int64_t most = sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kMostWeighed : ((int64_t{1} << 53) - 1) / t_.one_size;
+        const int64_t more = summed() ? sum_of(size, stop) / unit_of(t_) : stop;
+        const int64_t most = sizes_ == Sizes::equal ? kCounted : sizes_ == Sizes::small ? kMostWeighed : summed() ? kWhole - 1 : (kWhole - 1) / t_.one_size;
         if (stop <= 0 || more > most) return 0;
         if (since_ + more > most) empty_all(out);
         since_ += more;
@@ -125,6 +129,9 @@ class FastFrontier {
             }
         }
     }
+
+    // Whether the sizes of each chunk are summed up before they are added.
+    bool summed() const { return sizes_ == Sizes::small || few_large(t_); }
 
     int64_t rate(int j) const { return t_.rate[order_[j]]; }
     int64_t step(int j) const { return rate(j) - rate(j - 1); }

@@ -29,7 +29,7 @@ struct Vertex {
 
 class Levels {
   public:
-    Levels(const Table& t, const Plan& plan) : p_(plan), watch_(plan.end), sampler_(plan.seed, plan.end) {
+    Levels(const Table& t, const Plan& plan) : p_(plan), watch_(plan.end), sampler_(plan.seed, plan.crew, plan.end) {
         tables_.reserve(kDeepest);
         lists_.reserve(kDeepest);
         tables_.push_back(t);
@@ -56,7 +56,7 @@ class Levels {
 
   private:
     static constexpr int kAttempts = 10, kBeside = 2;
-    static constexpr int64_t kFew = 64, kHeavy = 1024;
+    static constexpr int64_t kFew = 64, kHeavy = 1024, kLoud = 16;
     static constexpr size_t kDeepest = 64;
     static constexpr int64_t kShort = 1 << 17;    // a list of no more rows may hold half of the table
     static constexpr double kTied = 0x1p-30;      // slopes no further apart are as good as equal
@@ -65,6 +65,16 @@ class Levels {
     // Rows that follow one another say nothing of those few that are most of the size.
     bool in_rounds(const Table& t) const {
         return t.n >= std::max(Rounds::kLeast, kFew * p_.walk_rows) && (t.size == nullptr || t.top_size <= t.total_size / kHeavy);
+    }
+    // Whether a slope is nearer to an end of a bracket than a quarter of it.
+    static bool aside(const Bracket& b, double slope) {
+        const double at = (slope - b.low) / (b.high - b.low);
+        return at < 0.25 || at > 0.75;
+    }
+    // At least such a part of `within`, around the same middle.
+    static Bracket opened(Bracket b, double part, Bracket within) {
+        const double middle = (b.low + b.high) / 2, half = part / 2 * (within.high - within.low);
+        return {std::max(within.low, std::min(b.low, middle - half)), std::min(within.high, std::max(b.high, middle + half))};
     }
     int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
 
@@ -77,7 +87,14 @@ class Levels {
         const bool whole = level > 0 && within.high < 0x1p800;
         // Below the first level rows lie in the cache: for a bracket that holds a quarter of `walk_rows` all are looked at, not a sample.
         const double share = static_cast<double>(p_.walk_rows) / static_cast<double>(12 * t.n);
-        Bracket b = told ? p_.first : whole ? around({t}, static_cast<double>(limit), 0.0, share, within, p_.crew, p_.end) : sampler_.bracket(t, limit, within, rounds);
+        // In a heavy tail a part of the rows says little of the others: a sample by size does, and of fewer rows all. (Of slopes that are nearly equal
+        // such a sample, whose losses are rounded, says no more.) Cost jumps where a large row changes: its slope alone is no bracket.
+        bool loud = whole && t.size != nullptr && t.top_size > t.total_size / kLoud;
+        const bool few = t.n <= 4 * p_.walk_rows, drawn = loud && !few && !narrower(within, kFine), all = loud && few;
+        Bracket b = told ? p_.first
+                  : whole && !drawn ? around({t}, static_cast<double>(limit), 0.0, share, within, p_.crew, p_.end, 2, all ? 1 : kThinnest)
+                                    : sampler_.bracket(t, limit, within, rounds);
+        if (drawn || all) b = opened(b, (drawn ? 18 : 4) * share, within);
         bool precise = (told || whole) && narrower(b, kUnsure), known = level > 0;
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
@@ -102,8 +119,17 @@ class Levels {
                 else return fill(level, limit, b);
                 continue;
             }
+            const double before = loss_;
             const int side = tied ? fill(level, limit, b) : deeper(level, limit, b, tally);
-            if (side == 0) return 0;
+            const bool found = side == 0;
+            // Searches of a core want rows on both sides of the critical slope, which is known now.
+            if (found && !tied && std::exchange(loud, false) && aside(b, vertex_.slope)) {
+                const double half = (b.high - b.low) / 2;
+                undo(level, before);
+                b = {std::max(within.low, vertex_.slope - half), std::min(within.high, vertex_.slope + half)};
+                continue;
+            }
+            if (found) return 0;
             if (side > 0 ? b.high >= std::min(within.high, 0x1p800) : b.low <= within.low) return side;
             const double wider = std::ldexp(1.0, std::min(2 << missed, 200)), width = 2 * (b.high - b.low);
             // Rounds that missed end at the edge of a bracket that missed, which says nothing of how far the target is; other rounds do, or a sample.
@@ -128,14 +154,19 @@ class Levels {
         lists_.push_back(std::move(tally.rows));
         tables_.push_back(lists_.back().view(tables_[level]));
         brackets_.push_back(b);
+        const double before = loss_;
         loss_ += tally.loss;
         const int side = descend(level + 1, limit - tally.cost, b);
-        if (side == 0) return 0;
+        if (side != 0) undo(level, before);
+        return side;
+    }
+
+    // Nothing below a level any more. loss: of what was settled above and at it.
+    void undo(size_t level, double loss) {
         tables_.resize(level + 1);
         lists_.erase(lists_.begin() + static_cast<std::ptrdiff_t>(level), lists_.end());
         brackets_.resize(level + 1);
-        loss_ -= tally.loss;
-        return side;
+        loss_ = loss;
     }
 
     void passed(const Table& t, int64_t i) {

@@ -39,7 +39,7 @@ class Pass {
         fine_ = fast_ && precise && has_fma();
         fast_ = fast_ && fine_ == precise;
         wide_ = wide_ && !fine_;
-        if (fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && !(wide_ && huge()) && (fine_ || b.high < (1 + kNarrow) * b.low)) tune();
+        if (fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && (fine_ || b.high < (1 + kNarrow) * b.low)) tune();
 #endif
     }
 
@@ -52,7 +52,7 @@ class Pass {
 #if BW_FAST
         if (fast_) {
             const int64_t last = t_.k < 4 ? std::min(end, t_.n - 1) : end;   // of so few formats the next row is read as well
-            const int64_t lanes = t_.k > 8 || (wide_ && huge()) ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
+            const int64_t lanes = t_.k > 8 ? 16 : 8, whole = begin + std::max<int64_t>(0, last - begin) / lanes * lanes;
             if (!fast_run(begin, whole, sums, out)) return false;
             begin = whole;
         }
@@ -61,8 +61,7 @@ class Pass {
     }
 
   private:
-    // Sizes that only the pass of sixteen rows multiplies. (Equal sizes are served whatever they are.)
-    static constexpr int64_t kHuge = int64_t{1} << 32;
+    // Equal sizes are served whatever they are.
     bool huge() const { return t_.size != nullptr && t_.top_size >= kHuge; }
 
     bool list(int64_t i, uint8_t x, Rows& out) const {
@@ -132,13 +131,6 @@ class Pass {
         sum += _mm_cvtsd_f64(lost);
     }
 
-    // Whether some size of a block is not multiplied.
-    BW_AVX2 bool beyond(int64_t at, int count) const {
-        int64_t bits = 0;
-        for (int64_t i = at; i < at + count; ++i) bits |= load(t_.size + i);
-        return bits >= kHuge;
-    }
-
     bool fast_run(int64_t begin, int64_t end, Tally& sums, Rows& out) {
         switch (t_.k) {
 #define BW_CASE(K) \
@@ -170,7 +162,7 @@ class Pass {
         int64_t* const centre = rate + places * together / 2;
         std::nth_element(rate, centre, rate + places * together);
         const auto priced = [&](auto prices, auto& to) {
-            return prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : std::min(t_.top_size, kHuge - 1), b_.low, b_.high, *centre, to);
+            return prices(t_.rate, t_.k, scale, t_.size == nullptr ? 0 : t_.top_size, b_.low, b_.high, *centre, to);
         };
         sieved_ = fine_ ? priced(fine_prices, finer_) : priced(coarse_prices, sieve_);
     }
@@ -220,7 +212,7 @@ class Pass {
         int64_t cost = 0, weight = 0;
         int looked = 0;   // rows that the sieve left, above what it is worth
         bool coarse = true;
-        const bool some_huge = !kEqual && huge() && !wide_;
+        const bool some_huge = !kEqual && huge();
         for (int64_t at = begin; at < end; at += 512) {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
@@ -233,16 +225,11 @@ class Pass {
                                : coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }
-            if (!sieved && some_huge && beyond(at, count)) {   // these few rows in double precision, the others as ever
-                looked += 2 * kLooked<K, kEqual>;
-                coarse = looked <= 4 * kLooked<K, kEqual>;
-                if (!doubles<float>(at, at + count, sums, out)) return false;
-                continue;
-            }
+            const bool narrow = !sieved && !(wide_ && count % 16 == 0);
             if (!sieved) {
                 coarse = false;
-                if (wide_ && count % 16 == 0) fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
-                else fast_block<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                if (narrow) fast_block<K, kEqual>(loss + at * K, size, prices_, count, some_huge, choice, b);
+                else fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
             }
             cost += b.cost;
             weight += b.weight;
@@ -251,12 +238,13 @@ class Pass {
             out.reserve(t_, out.n + count);
             uint16_t place[512 + 32];
             const int many = packs_ ? places512(b.unsure, place) : places(b.unsure, place);
+            const bool all = !sieved && !(narrow && some_huge);   // whether all of them are listed
+            if (!all) look<K, kEqual, false>(at, place, many, choice, cost, sums.loss, out);
             if (sieved) {
-                look<K, kEqual, false>(at, place, many, choice, cost, sums.loss, out);
                 looked = std::max(0, looked + many - kLooked<K, kEqual>);
                 coarse = looked <= 4 * kLooked<K, kEqual>;
             }
-            for (int p = 0; !sieved && p < many; ++p) {
+            for (int p = 0; all && p < many; ++p) {
                 const int q = place[p];
                 const int64_t i = at + q;
                 std::memcpy(out.loss.data() + out.n * (4 * K), loss + i * K, 4 * K);

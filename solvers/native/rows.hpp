@@ -123,6 +123,15 @@ struct Rows {
         total_size += t.weight(i);
     }
 
+    // The last row once more.
+    void again(const Table& t) {
+        std::memcpy(loss.data() + n * t.row_bytes(), loss.data() + (n - 1) * t.row_bytes(), static_cast<size_t>(t.row_bytes()));
+        if (t.size != nullptr) size.data()[n] = size.data()[n - 1];
+        id.data()[n] = id.data()[n - 1];
+        ++n;
+        total_size += t.size != nullptr ? size.data()[n - 1] : t.one_size;
+    }
+
     // Another list's rows, from row `at` on. Room must be claimed.
     void put(const Table& t, int64_t at, const Rows& other) {
         const auto count = static_cast<size_t>(other.n);

@@ -29,8 +29,8 @@ class Sampler {
         double deviation = 0.0, widest = 0.0, steepest = 0.0, above = 0.0, middle = 0.0;
     };
 
-    // end: throws Late after it.
-    Sampler(uint64_t seed, double end) : state_(seed), end_(end), watch_(end) {}
+    // crew: for what reads the whole table. end: throws Late after it.
+    Sampler(uint64_t seed, Crew& crew, double end) : state_(seed), end_(end), crew_(crew), watch_(end) {}
 
     uint64_t random() { return mixed(state_ += 0x9E3779B97F4A7C15ull); }
 
@@ -47,11 +47,14 @@ class Sampler {
         const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
         std::vector<Rows> drawn;
         std::vector<Table> samples;
+        const bool sized = t.size != nullptr && t.total_size > 0 && !rounds;
+        together_ = sized ? 1 : std::max<int64_t>(1, 128 / t.row_bytes());
+        double free = 1.0;
         for (int64_t count = m;; count = rounds ? kGlance : std::max<int64_t>(kPilot, count / kThinned)) {
             const Table& from = samples.empty() ? t : samples.back();
-            if (samples.empty() && t.size != nullptr && t.total_size > 0 && !rounds) {
+            if (samples.empty() && sized) {
                 const Table even = with_one_size(t);
-                drawn.push_back(by_size(t, even, count));
+                drawn.push_back(by_size(t, even, count, free));
                 samples.push_back(drawn.back().view(even));
             } else {
                 drawn.push_back(draw(from, count));
@@ -68,7 +71,7 @@ class Sampler {
             if (at + 2 == samples.size()) spread.deviation = deviation(samples[at], ratio, spread.middle);
             double margin = 2 * spread.widest;   // what this sample and all it is drawn from may be off by
             for (size_t q = 0; q <= at; ++q)
-                margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) / std::sqrt(static_cast<double>(samples[q].n));
+                margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) * std::sqrt((q == 0 ? free : 1.0) / static_cast<double>(samples[q].n));
             if (at + 1 == samples.size()) {
                 b = slopes_around(steps, ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base), margin, spread.above, b.low, watch_);
                 b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
@@ -83,15 +86,13 @@ class Sampler {
 
   private:
     static constexpr int64_t kGlance = 256, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
+    static constexpr int64_t kShared = 1 << 15;   // rows of a sample that several threads pass over sooner
     static constexpr int64_t kGiven = 1 << 17;   // rows after which the pages of a file are given back
 
-    // Rows drawn together: those of two lines of the cache, which cost little more to fetch than one row.
-    static int64_t together(const Table& t) { return std::max<int64_t>(1, 128 / t.row_bytes()); }
-
-    // `together` rows from each of equal stretches of the table, about m in all.
+    // `together_` rows from each of equal stretches of the table, about m in all.
     Rows draw(const Table& t, int64_t m) {
         constexpr int ahead = 16;
-        const int64_t line = together(t), lines = t.n / line;
+        const int64_t line = together_, lines = t.n / line;
         m = std::min(lines, (m + line - 1) / line);
         Rows rows;
         rows.reserve(t, m * line);
@@ -123,45 +124,70 @@ class Sampler {
         return t;
     }
 
-    // About m rows, each as often as its size has it: rows at equal stretches of the sum of all sizes (systematic sampling with probability
-    // proportional to size, Madow 1949). Where sizes differ much a few rows are most of that sum, and a sample of rows would say little of
-    // it. `even`: `with_one_size`; losses are scaled to that size, so that slopes stay.
-    Rows by_size(const Table& t, const Table& even, int64_t m) {
-        constexpr int ahead = 16;
-        constexpr int64_t block = 64;
-        Rows rows;
-        rows.reserve(even, m + 1);
+    // About m rows, each as often as its size has it: rows at equal stretches of the sum of the sizes of each chunk, from a random one on
+    // (systematic sampling with probability proportional to size, Madow 1949). Where sizes differ much a few rows are most of that sum, and a
+    // sample of rows would say little of it. `even`: `with_one_size`; losses are scaled to that size, so that slopes stay. free: the part of the
+    // sample that chance has a say in: a row of e stretches is drawn e times but for a fraction p, whose variance is p (1 - p).
+    Rows by_size(const Table& t, const Table& even, int64_t m, double& free) {
         const double stretch = static_cast<double>(t.total_size) / static_cast<double>(m);
-        double next = static_cast<double>(random() >> 11) * 0x1p-53 * stretch;
-        int64_t drawn[ahead], count = 0, before = 0, given = 0;
-        const auto take = [&](int64_t i) {
-            rows.add(even, i, 0);
-            scale(even, rows.n - 1, rows, static_cast<double>(even.one_size) / static_cast<double>(t.weight(i)));
-        };
+        const uint64_t turn = random();
+        const int64_t chunks = (t.n + kGiven - 1) / kGiven;
+        const int workers = static_cast<int>(std::min<int64_t>(chunks, crew_.size()));
+        std::vector<Rows> lists(static_cast<size_t>(workers));
+        std::vector<double> by_chance(static_cast<size_t>(chunks), 0.0);
         expect(even, true);   // of losses a few rows, of sizes all
-        for (int64_t begin = 0; begin < t.n; begin += block) {
-            const int64_t end = std::min(t.n, begin + block);
-            watch_.step(block);
+        crew_.share(workers, [&](int me) {
+            for (int64_t c = chunks * me / workers; c < chunks * (me + 1) / workers; ++c) {
+                if (past(end_)) throw Late();
+                const int64_t begin = c * kGiven, end = std::min(t.n, begin + kGiven);
+                const double first = static_cast<double>(mixed(turn + static_cast<uint64_t>(c)) >> 11) * 0x1p-53 * stretch;
+                by_chance[static_cast<size_t>(c)] = add_by_size(t, even, begin, end, first, stretch, lists[static_cast<size_t>(me)]);
+                release(t, begin, end);
+            }
+        });
+        expect(even, false);
+        Rows rows = joined(even, lists, crew_);
+        free = std::accumulate(by_chance.begin(), by_chance.end(), 0.0) / static_cast<double>(std::max<int64_t>(rows.n, 1));
+        return rows;
+    }
+
+    // Those of one chunk, the first of them at `next` of the sum of its sizes.
+    static double add_by_size(const Table& t, const Table& even, int64_t begin, int64_t end, double next, double stretch, Rows& rows) {
+        struct Drawn {
+            int64_t row, times;
+        };
+        constexpr int ahead = 16;
+        constexpr int64_t block = 16;
+        Drawn drawn[ahead];
+        int64_t count = 0, before = 0;
+        double by_chance = 0.0;
+        const auto take = [&](const Drawn& d) {
+            const auto size = static_cast<double>(t.weight(d.row));
+            const double whole = size / stretch, p = whole - static_cast<double>(static_cast<int64_t>(whole));
+            by_chance += static_cast<double>(d.times) * p * (1 - p) / whole;
+            rows.reserve(even, rows.n + d.times);
+            rows.add(even, d.row, 0);
+            scale(even, rows.n - 1, rows, static_cast<double>(even.one_size) / size);
+            for (int64_t q = 1; q < d.times; ++q) rows.again(even);
+        };
+        for (int64_t at = begin; at < end; at += block) {
+            const int64_t stop = std::min(end, at + block);
             int64_t sum = 0;
-            for (int64_t i = begin; i < end; ++i) sum += t.weight(i);
-            for (int64_t i = begin, to = before; i < end && static_cast<double>(before + sum) > next; ++i) {
-                to += t.weight(i);
-                for (; static_cast<double>(to) > next && count <= m; next += stretch) {
-                    if (count >= ahead) take(drawn[count % ahead]);
-                    drawn[count++ % ahead] = i;
-                    if (!t.mapped) even.prefetch(i);
-                }
+            for (int64_t i = at; i < stop; ++i) sum += load(t.size + i);
+            auto goal = static_cast<int64_t>(next);   // a whole number is above `next` where it is above this
+            for (int64_t i = at, to = before; before + sum > goal && i < stop; ++i) {
+                to += load(t.size + i);
+                if (to <= goal) continue;
+                if (count >= ahead) take(drawn[count % ahead]);
+                int64_t times = 0;
+                for (; to > goal; goal = static_cast<int64_t>(next += stretch)) ++times;
+                drawn[count++ % ahead] = {i, times};
+                if (!t.mapped) even.prefetch(i);
             }
             before += sum;
-            if (end - given >= kGiven) {
-                release(t, given, end);
-                given = end;
-            }
         }
         for (int64_t q = std::max<int64_t>(0, count - ahead); q < count; ++q) take(drawn[q % ahead]);
-        release(t, given, t.n);
-        expect(even, false);
-        return rows;
+        return by_chance;
     }
 
     static void scale(const Table& t, int64_t row, Rows& rows, double by) {
@@ -196,7 +222,7 @@ class Sampler {
         double square = 0.0, sum = 0.0;
         for (int64_t i = 0; i < f.n; ++i) {
             sum += (static_cast<double>(f.rate[x[i]]) - ratio) * static_cast<double>(f.weight(i));
-            if ((i + 1) % together(f) != 0 && i + 1 != f.n) continue;
+            if ((i + 1) % together_ != 0 && i + 1 != f.n) continue;
             square += sum * sum;
             sum = 0.0;
         }
@@ -207,7 +233,7 @@ class Sampler {
     Bracket refined(const Table& s, double ratio, double margin, Bracket b) {
         Bracket wide = b;
         widen(wide, false, {0.0, INFINITY});
-        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, alone_, nullptr, end_);
+        const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, s.n < kShared ? alone_ : crew_, nullptr, end_);
         std::vector<Step> steps;
         std::vector<uint8_t> from;
         const int64_t base = walk_rows(tally.rows.view(s), wide, steps, from, watch_);
@@ -217,7 +243,9 @@ class Sampler {
 
     uint64_t state_;
     double end_;
-    Crew alone_{1};   // samples are small
+    Crew& crew_;
+    Crew alone_{1};   // most samples are small
+    int64_t together_ = 1;   // rows drawn together: those of two lines of the cache, which cost little more to fetch than one row
     Watch watch_;
     Spread spread_;
 };

@@ -143,7 +143,7 @@ def _slopes(loss: np.ndarray, rate: np.ndarray, per: float, window: int) -> np.n
 @given(
     kind=st.sampled_from(["noise", "any", "few", "equal", "alike"]),
     k=st.integers(2, 8),
-    sizes=st.sampled_from(["equal", "small", "thirds", "any"]),
+    sizes=st.sampled_from(["equal", "small", "thirds", "any", "tails"]),
     shift=st.sampled_from([-60, 0, 60]),
     seed=st.integers(0, 2**32),
 )
@@ -159,6 +159,7 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
         "small": 4096 * rng.integers(1, 5000, n),  # multiples of a power of two: summed in one number with their slopes
         "thirds": 12288 * rng.integers(1, 1500, n),  # whose divisor is no power of two
         "any": rng.integers(1, 2**31, n),
+        "tails": 1 + np.rint(np.exp(rng.normal(15, 3, n))).astype(np.int64),  # a few beyond what 2^17 rows may have
     }[sizes]
     rate, order = np.cumsum(rng.integers(1, 40, k)), rng.permutation(k)
     scale = np.ldexp(float(size.mean()), -shift)
@@ -184,7 +185,7 @@ def test_stretches_of_single_precision_are_those_of_numpy(kind: str, k: int, siz
         middle = (bits & ~7).view(np.float32) + np.ldexp(3.5, (bits >> 23) - 150)
         np.add.at(kept, bits[used] >> 19, (middle * size / float(np.float32(size.max())) * step / per)[used])
     assert (found.cost == cost).all()
-    assert found.saved == pytest.approx(saved if sizes == "any" else kept, rel=1e-12)
+    assert found.saved == pytest.approx(saved if sizes in ("any", "tails") else kept, rel=1e-12)
     assert found.saved == pytest.approx(saved, rel=native.SINGLE)
     magnitude = float(np.abs(loss).sum(dtype=np.float64))
     assert found.last == pytest.approx(loss.min(axis=1).sum(dtype=np.float64), abs=1e-14 * magnitude)
@@ -243,6 +244,27 @@ def test_sums_of_small_sizes_reach_their_limit(saves: float, more: int) -> None:
     assert (found.cost == np.bincount(stretch, size, len(found.cost))).all()
     assert found.saved == pytest.approx(np.bincount(stretch, loss[:, 0], len(found.cost)), rel=native.SINGLE)
     assert found.last == 0.0
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+@pytest.mark.parametrize("more", [0, 1])
+def test_sums_of_a_few_large_sizes_reach_their_limit(more: int) -> None:
+    """Rows whose sizes sum to all that a double holds one by one, and to one more, between rows of size 1."""
+    n, rng = 1 << 20, np.random.default_rng(more)
+    size = np.ones(n, np.int64)
+    size[2048 : 2048 + 5] = [2**51, 2**51, 2**51, 2**51 - 2045 + more, 1]  # of 2,048 rows: 2^53 - 1
+    size[[9_000, 500_001]] = 2**51 - 1, 2**51 - 3
+    loss = (rng.choice([1.0, 1.5], (n, 1)) * [2, 1] * size[:, None]).astype(np.float32)
+    assert size[2048:4096].sum() == 2**53 - 1 + more
+    rate = np.array([1, 2])
+    found = native.frontier(
+        loss, np.array([0, 1], np.int32), size=size, rate=rate, sizes=compact_bits(size, rate).sizes, scale=1.0
+    )
+    stretch = np.float32([1.0, 1.5]).view(np.int32) >> 19
+    steep = loss[:, 1] / size > 1.2
+    assert found.cost[stretch].tolist() == [size[~steep].sum(), size[steep].sum()]
+    assert found.cost.sum() == size.sum()
+    assert found.saved.sum() == pytest.approx(loss[:, 1].sum(dtype=np.float64), rel=native.SINGLE)
 
 
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,27 @@ def test_a_sample_by_size_brackets_the_slope_at_once(n: int, k: int, share: floa
     )
     assert found.passes <= 2
     assert found.listed <= n // 4
+
+
+@compiled
+@pytest.mark.parametrize(("n", "k", "seed"), [(3_000_000, 4, 1), (1_000_000, 8, 0)])
+def test_a_long_heavy_tail_is_listed_little_and_bounded_as_all_rows_say(n: int, k: int, seed: int) -> None:
+    """Sizes from 2^32 on took the pass without the sieve, samples with a large row often a wide bracket."""
+    given = instance("tails", n, k, seed, dtype=np.float32)
+    size, rate, bound = given.resources[0].size, given.resources[0].rate, int(given.limits[0].value)
+    assert size is not None
+    solved = partial(native.solve_table, given.loss, bound, size=size, rate=rate, seconds=2)
+    found = solved()
+    assert int((size * rate[found.choice]).sum()) == found.cost <= bound
+    lower = -found.slope * bound
+    for begin in range(0, n, 1 << 18):
+        rows = slice(begin, begin + (1 << 18))
+        lower += float((given.loss[rows] + found.slope * (size[rows, None] * rate)).min(axis=1).sum())
+    loss = float(given.loss[np.arange(n), found.choice].sum(dtype=np.float64))
+    scale = loss + found.slope * bound
+    assert found.loss == pytest.approx(loss, rel=1e-12)
+    assert found.bound == pytest.approx(lower, abs=1e-12 * scale)
+    assert loss - lower <= 1e-7 * loss
+    assert found.passes == 1
+    assert found.listed <= n // 25
+    assert np.array_equal(solved(threads=2).choice, found.choice)

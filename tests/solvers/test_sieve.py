@@ -69,13 +69,20 @@ def large(rng: np.random.Generator) -> Table:
     return loss, size << 28, rate
 
 
+def tailed(rng: np.random.Generator) -> Table:
+    """Some rows a thousand million times as large as the others."""
+    loss, size, rate = plain(rng)
+    times = np.where(rng.random(N) < 0.02, 1 << 30, 1)
+    return loss * times[:, None], size * times, rate
+
+
 def grid(rng: np.random.Generator) -> Table:
     """Losses of few values: formats of one row tie, and rows do."""
     loss, size, rate = plain(rng)
     return np.ldexp(1.0, np.rint(np.log2(loss)).astype(int)), size, rate
 
 
-@pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, unsigned, large, grid])
+@pytest.mark.parametrize("make", [plain, negative, shifted, forbidden, unordered, unsigned, large, tailed, grid])
 @pytest.mark.parametrize(
     ("formats", "equal", "width"),
     [
