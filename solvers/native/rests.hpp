@@ -2,7 +2,7 @@
 //
 // Rounded to multiples, with what all rests together save at most added to the limit, it is a knapsack whose plans cost few different totals, so
 // that searches by those (residues.hpp, totals.hpp, counts.hpp) close it, as they do not where rests make every total another. Every plan is one of it.
-// So where its best plan fits the limit as it is, none is better: it hardly ever does not, since rests are much less than a step.
+// So where its best plan fits the limit as it is, none is better. Where it does not, plans of fewer steps and those of as many are two such knapsacks.
 #pragma once
 
 #include <map>
@@ -27,35 +27,56 @@ class Rests {
 
     // Lower the gap of `best` (whose cells are numbers of `cells`); complete when no plan is better by more than `within`.
     void run(CoreResult& best, double within, const Solver& solve) const {
+        const int64_t most = (slack_ - least_) / step_;
+        const Found all = rounded(most, kAny, best, within, solve);
+        best.complete = all == Found::kBest;
+        if (all != Found::kOver) return;
+        // Its rests are too large. Plans of fewer steps have a step of room for theirs; to the others formats whose rest alone is too large are of no use.
+        best.complete = rounded(most - 1, kAny, best, within, solve) == Found::kBest &&
+                        rounded(most, slack_ - least_ - most * step_, best, within, solve) == Found::kBest;
+    }
+
+  private:
+    enum class Found { kBest, kOver, kOpen };   // kOver: a plan that does not fit
+
+    static constexpr int64_t kLeast = 16, kMost = 1 << 18, kRests = 2;   // rests that Euclid's divisor leaves; all together are less than so many steps
+    static constexpr size_t kSome = 1 << 11;                             // costs, or rows, that it is looked for in
+    static constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+    static constexpr double kWorth = 1 << 12;                            // steps that the gap is worth at most
+
+    // Plans of at most so many steps, of formats whose rest is at most so much more than the least of their row.
+    Found rounded(int64_t limit, int64_t room, CoreResult& best, double within, const Solver& solve) const {
         Part part;
         part.n = static_cast<int64_t>(rows_.size());
         for (const CellRow& row : rows_) part.k = std::max(part.k, static_cast<int>(row.end - row.begin) + 1);
         const size_t k = static_cast<size_t>(part.k);
         part.loss.assign(rows_.size() * k, kInfinity);
         part.cost.assign(rows_.size() * k, 0);
-        part.limit = (slack_ - least_) / step_;
+        part.limit = limit;
         part.within = within;
         part.below = best.gap - slope_ * static_cast<double>(slack_);
         for (size_t g = 0; g < rows_.size(); ++g) {
-            int64_t low = 0;
-            for (size_t q = rows_[g].begin; q < rows_[g].end; ++q) low = std::min(low, nearest(cells_[q].dcost, step_));
-            part.loss[g * k] = 0.0;
+            int64_t low = 0, least = 0;
+            for (size_t q = rows_[g].begin; q < rows_[g].end; ++q) {
+                low = std::min(low, nearest(cells_[q].dcost, step_));
+                least = std::min(least, rest(q));
+            }
+            if (-least <= room) part.loss[g * k] = 0.0;
             part.cost[g * k] = -low;
             for (size_t q = rows_[g].begin; q < rows_[g].end; ++q) {
                 const size_t at = g * k + 1 + (q - rows_[g].begin);
-                part.loss[at] = cells_[q].penalty - slope_ * static_cast<double>(cells_[q].dcost);
+                if (rest(q) - least <= room) part.loss[at] = cells_[q].penalty - slope_ * static_cast<double>(cells_[q].dcost);
                 part.cost[at] = nearest(cells_[q].dcost, step_) - low;
             }
             part.limit -= low;
         }
-        best.complete = solve(part) && (!part.better || taken(part, best));
+        const bool ended = solve(part);
         best.work += part.work;
+        if (part.better && !taken(part, best)) return ended ? Found::kOver : Found::kOpen;
+        return ended ? Found::kBest : Found::kOpen;
     }
 
-  private:
-    static constexpr int64_t kLeast = 16, kMost = 1 << 18, kRests = 2;   // rests that Euclid's divisor leaves; all together are less than this part of a step
-    static constexpr size_t kSome = 1 << 11;                             // costs, or rows, that it is looked for in
-    static constexpr double kWorth = 1 << 12;                            // steps that the gap is worth at most
+    int64_t rest(size_t q) const { return cells_[q].dcost - nearest(cells_[q].dcost, step_) * step_; }
 
     // Of what two formats of a row cost apart, where that has a divisor in all rows: of formats without rests.
     int64_t between_formats() const {
@@ -98,13 +119,13 @@ class Rests {
         for (const CellRow& row : rows_) {
             int64_t low = 0, high = 0;
             for (size_t q = row.begin; q < row.end; ++q) {
-                const int64_t rest = cells_[q].dcost - nearest(cells_[q].dcost, step) * step;
-                low = std::min(low, rest);
-                high = std::max(high, rest);
+                const int64_t more = cells_[q].dcost - nearest(cells_[q].dcost, step) * step;
+                low = std::min(low, more);
+                high = std::max(high, more);
             }
             least_ += low;
             most += static_cast<double>(high - low);
-            if (!(most * kRests < static_cast<double>(step))) return false;
+            if (!(most < static_cast<double>(kRests * step))) return false;
         }
         if (most > 0) step_ = step;
         return most > 0;
