@@ -21,6 +21,8 @@ struct Amounts {
     static constexpr int kDeep = 2, kLess = 4, kParts = 3;   // parts within parts; of a part's work, by powers of two
     static constexpr int64_t kMuch = 1 << 7, kHeavy = 1 << 10;   // parts of all sizes: a row of one has a table streamed by giants.hpp, one of the other is fixed
     static constexpr int kGiants = 6;                            // tables within tables there
+    static constexpr int64_t kLarge = 1 << 6;                    // times the mean size: a row that is worth a solve for each format (splits.hpp)
+    static constexpr int kSplits = 3;                            // solves within solves there
     static constexpr double kFar = 64, kTotals = 0x1p22;   // the last: additions of a table of totals (totals.hpp)
     static constexpr int64_t kWideCost = 1 << 14, kWideTable = 1 << 16;   // of wide tables of totals: the costs, in steps, and the window
     static constexpr double kWideTotals = 0x1p27;                         // the same: additions

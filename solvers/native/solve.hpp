@@ -94,6 +94,10 @@ class Solve : private Looks {
     bool by_giant(double counted, int64_t every);
     void move_to(int64_t row, int format);
 
+    // In splits.hpp.
+    bool splits(double small) const;
+    void by_formats(double counted, int64_t every);
+
     // By a table of totals from the nearest rows on (totals.hpp). True when no plan of these cells is better.
     bool totalled(const std::vector<Cell>& cells, double enough, double most) {
         if (!(answer_.slope > 0)) return false;
@@ -233,7 +237,14 @@ class Solve : private Looks {
             answer_.status = Status::kBounded;
         }
         if (answer_.status == Status::kBounded) answer_.cases = cases_.numbers((begin_ + o_.seconds - now()) / kUnplanned, static_cast<double>(t_.n * t_.k));
+        const bool other = !other_.choice.empty() && answer_.gap == other_.gap;
         answer_.gap += lost_;
+        if (other) {
+            std::copy(other_.choice.begin(), other_.choice.end(), choice_);
+            answer_.cost = other_.cost;
+            answer_.loss = other_.loss;
+            return;
+        }
         for (const Cell& move : moves_) {
             choice_[move.row] = static_cast<uint8_t>(move.format);
             answer_.cost += move.dcost;
@@ -289,6 +300,11 @@ class Solve : private Looks {
             if (by_giant(counted, every) || answer_.gap <= counted) return true;
         } else if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
+        if (splits(small)) {
+            by_formats(counted, every);
+            if (answer_.gap - least_ <= counted) return true;
+            if (t_.n >= kLong && answer_.gap - least_ <= small) return false;
+        }
         look_far(level);
         if (done(search(kNear, kFew, tiny, true)) || done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
         if (middling() && levels_ == nullptr && done(by_little(level, tiny, counted, search_only, to_the_end))) return true;
@@ -356,7 +372,16 @@ class Solve : private Looks {
         return work_ >= o_.work || past(end_);
     }
 
+    // A plan of another multiplier.
+    struct Other {
+        std::vector<uint8_t> choice;
+        int64_t cost = 0;
+        double loss = 0.0, gap = INFINITY;
+    };
+
     std::vector<Cell> moves_;
+    Other other_;        // in place of moves, where the gap is its
+    double least_ = 0.0;   // no plan has a smaller gap than this
     double lost_ = 0.0;   // of the gap, what no choice can spend
     CountsCases cases_;
     int64_t work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
@@ -365,3 +390,4 @@ class Solve : private Looks {
 }  // namespace bitwright
 
 #include "giants.hpp"
+#include "splits.hpp"
