@@ -9,6 +9,7 @@
 
 namespace bitwright {
 
+// Whether the rows listed are not all of use, in a table that giants.hpp is not for.
 inline bool Solve::splits(double small) const {
     return levels_ != nullptr && t_.n >= kWide / 2 && t_.size != nullptr && o_.depth < kSplits && answer_.gap > small && reach(1) < answer_.gap && !past(end_);
 }

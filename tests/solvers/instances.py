@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any, NamedTuple
 
-from bitwright.core.problem import Limit, Problem, compact_bits
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwright.core.problem import IntArray, Limit, Problem, compact_bits
 
 FAMILIES = ("layers", "experts", "groups", "hetero", "oddsize", "correlated", "similar", "tails")
 #: Spread of the sizes' logarithm: in `tails` a few units outweigh all others.
@@ -53,3 +56,21 @@ def instance(family: str, n: int, k: int, seed: int, *, bits: float = 3.5, dtype
         loss[bad, rng.integers(1, max(2, k - 1), len(bad))] *= rng.uniform(1.5, 4.0, len(bad))
     limit = int(bits * 16 * int(size.sum()))
     return Problem((loss / loss.sum()).astype(dtype), (compact_bits(size, rate, 16),), (Limit("bits", limit),))
+
+
+class Compact(NamedTuple):
+    """A float32 table of one limit: losses, sizes, rates, and the limit."""
+
+    loss: NDArray[Any]
+    size: IntArray
+    rate: IntArray
+    limit: int
+
+
+def compact(family: str, n: int, k: int, seed: int, share: float) -> Compact:
+    """share: of the way from the cheapest plan to the dearest."""
+    given = instance(family, n, k, seed, dtype=np.float32)
+    size, rate = given.resources[0].size, given.resources[0].rate
+    assert size is not None
+    assert rate is not None
+    return Compact(given.loss, size, rate, int(size.sum() * (rate.min() + share * (rate.max() - rate.min()))))

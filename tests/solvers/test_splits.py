@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from solvers import native
-from tests.solvers.instances import instance
+from tests.solvers.instances import compact
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
@@ -17,33 +17,24 @@ pytestmark = pytest.mark.skipif(native.library() is None, reason="the native lib
 )
 def test_the_formats_of_a_large_row_are_solved_one_by_one(k: int, seed: int, share: float) -> None:
     """Against a search of all rows, which no format was fixed for."""
-    given = instance("tails", 150_000, k, seed, dtype=np.float32)
-    resource = given.resources[0]
-    size, rate = resource.size, resource.rate
-    assert size is not None
-    assert rate is not None
-    limit = int(size.sum() * (rate.min() + share * (rate.max() - rate.min())))
-    ours = native.solve_table(given.loss, limit, size=size, rate=rate)
-    two = native.solve_table(given.loss, limit, size=size, rate=rate, threads=2)
-    whole = native.solve_table(given.loss, limit, matrix=resource.costs())
+    loss, size, rate, limit = compact("tails", 150_000, k, seed, share)
+    ours = native.solve_table(loss, limit, size=size, rate=rate)
+    two = native.solve_table(loss, limit, size=size, rate=rate, threads=2)
+    whole = native.solve_table(loss, limit, matrix=np.multiply.outer(size, rate))
     scale = abs(whole.loss) + whole.slope * limit
     assert ours.passes >= 3
     assert (ours.status, whole.status) == (native.OPTIMAL, native.OPTIMAL)
     assert np.array_equal(ours.choice, two.choice)
     assert int((size * rate[ours.choice]).sum()) == ours.cost <= limit
-    assert ours.loss == pytest.approx(float(given.loss[np.arange(given.n), ours.choice].astype(float).sum()), rel=1e-12)
+    assert ours.loss == pytest.approx(float(loss[np.arange(len(loss)), ours.choice].astype(float).sum()), rel=1e-12)
     assert ours.loss == pytest.approx(whole.loss, abs=2e-12 * scale)
     assert ours.bound == pytest.approx(whole.bound, abs=2e-12 * scale)
 
 
 def test_a_large_row_of_millions_costs_no_search_of_all() -> None:
     """Regression: nearly all rows were searched for the sake of one step, and up to 1.5e-3 stayed open for it."""
-    given = instance("tails", 1 << 22, 4, 2, dtype=np.float32)
-    size, rate = given.resources[0].size, given.resources[0].rate
-    assert size is not None
-    assert rate is not None
-    limit = int(size.sum() * (rate.min() + 0.9 * (rate.max() - rate.min())))
-    answer = native.solve_table(given.loss, limit, size=size, rate=rate)
+    loss, size, rate, limit = compact("tails", 1 << 22, 4, 2, 0.9)
+    answer = native.solve_table(loss, limit, size=size, rate=rate)
     assert answer.passes <= 5
     assert answer.core < 1 << 17
     assert answer.gap <= 2e-7 * answer.loss
