@@ -308,7 +308,7 @@ class Pass {
 #if BW_FAST
     // The sieve serves brackets up to this wide, and no longer where it leaves more than so many of 512 rows to be looked at: of uneven
     // sizes it saves more, and of 4 formats of equal size nothing.
-    static constexpr double kNarrow = 1.0 / 16;
+    static constexpr double kNarrow = 1.0 / 2;
     template <int K, bool kEqual>
     static constexpr int kLooked = kEqual ? 12 : K <= 4 ? 32 : 48;
     static constexpr int64_t kAhead = 1024;
