@@ -7,6 +7,12 @@
 
 namespace bitwright {
 
+// A row that takes another format than in a first plan.
+struct Change {
+    int64_t row;
+    uint8_t format;
+};
+
 // cut: there were more cells than are listed.
 struct Sample {
     std::vector<Cell> cells, critical;

@@ -39,11 +39,22 @@ class Levels {
     // False when nothing was found: nothing fits, or (rarely) every attempt missed. Throws Late where time runs out.
     bool find() { return descend(0, p_.limit, {0.0, INFINITY}) == 0; }
 
+    // Under another limit, of the rows that were listed first for this table: no pass over all of it. cost, loss: of the others, which are settled for
+    // all multipliers in that bracket. 0: found; 1: the critical slope lies above it; -1: below.
+    int find_within(const Levels& other, int64_t cost, double loss) {
+        lent_ = &other.list(1);
+        lists_.emplace_back();
+        tables_.push_back(other.table(1));
+        brackets_.push_back(other.bracket(1));
+        loss_ = loss;
+        return descend(1, p_.limit - cost, other.bracket(1));
+    }
+
     const Vertex& vertex() const { return vertex_; }
     // Rows outside table(level) were settled for all multipliers in bracket(level).
     const Bracket& bracket(size_t level) const { return brackets_[level]; }
     const Table& table(size_t level) const { return tables_[level]; }
-    const uint32_t* ids(size_t level) const { return level == 0 ? nullptr : lists_[level - 1].id.data(); }
+    const uint32_t* ids(size_t level) const { return level == 0 ? nullptr : list(level).id.data(); }
     size_t depth() const { return tables_.size() - 1; }
     // How many rows of the whole table a bracket leaves unsettled, were they as near together everywhere as in that of the first level.
     double expected(const Bracket& b) const {
@@ -76,7 +87,8 @@ class Levels {
         const double middle = (b.low + b.high) / 2, half = part / 2 * (within.high - within.low);
         return {std::max(within.low, std::min(b.low, middle - half)), std::min(within.high, std::max(b.high, middle + half))};
     }
-    int64_t number(size_t level, int64_t i) const { return level == 0 ? i : lists_[level - 1].id.data()[i]; }
+    int64_t number(size_t level, int64_t i) const { return level == 0 ? i : list(level).id.data()[i]; }
+    const Rows& list(size_t level) const { return level == 1 && lent_ != nullptr ? *lent_ : lists_[level - 1]; }
 
     // 0: the critical slope was found; 1: it lies above the bracket `within` (or nothing fits); -1: below.
     int descend(size_t level, int64_t limit, Bracket within) {
@@ -95,14 +107,14 @@ class Levels {
                   : whole && !drawn ? around({t}, static_cast<double>(limit), 0.0, share, within, p_.crew, p_.end, 2, all ? 1 : kThinnest)
                                     : sampler_.bracket(t, limit, within, rounds);
         if (drawn || all) b = opened(b, (drawn ? 18 : 4) * share, within);
-        bool precise = (told || whole) && narrower(b, kUnsure), known = level > 0;
+        bool precise = (told || whole) && narrower(b, kUnsure), known = level > (lent_ != nullptr ? 1 : 0);
         int histograms = 0, missed = 0;
         while (missed < kAttempts) {
             widen(b, precise, within);
             const int64_t most = std::max({level == 0 ? t.n / 8 : t.n / 2, std::min(t.n / 2, kShort), p_.walk_rows});
             const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
             Tally tally = rounds ? Rounds(t, ratio, sampler_.spread().deviation, sampler_.spread().widest, sampler_.random(), std::min(4 * p_.walk_rows, t.n / 128), p_.crew, p_.choice, p_.end).run(b, most, listed_)
-                                : fused_pass(t, ids(level), known ? lists_[level - 1].chosen.data() : nullptr, b, precise, most, p_.crew, p_.choice, p_.end);
+                                : fused_pass(t, ids(level), known ? list(level).chosen.data() : nullptr, b, precise, most, p_.crew, p_.choice, p_.end);
             known = false;   // what lies in the choice is no longer what the list says
             passes_ += level == 0;
             const bool tied = tally.over && narrower(b, kTied);
@@ -337,6 +349,7 @@ class Levels {
     Plan p_;
     std::vector<Table> tables_;
     std::vector<Rows> lists_;
+    const Rows* lent_ = nullptr;   // of the first level, where that is another's
     std::vector<Bracket> brackets_;
     Vertex vertex_;
     double loss_ = 0.0;

@@ -29,6 +29,15 @@ class Looks : protected Amounts {
     // False when even the cheapest formats do not fit. Throws Late when there is no time for it.
     bool first_plan() { return (t_.n > o_.full_rows && streams() && by_levels()) || all_rows(); }
 
+    // The same, its time begun, of the rows that a solve under another limit has listed, whose choice this one takes over; as `find_within` (levels.hpp).
+    int begin_within(const Levels& listed, int64_t cost, double loss) {
+        start_time();
+        levels_ = leveled();
+        const int side = levels_->find_within(listed, cost, loss);
+        if (side == 0) take_vertex();
+        return side;
+    }
+
     // When to end, so that what comes after has its time too: longer on the clock where other programs want the processor.
     void keep_time() {
         const double clock = now() - begin_, work = o_.after > kBrief ? worked() - worked_ : clock;
@@ -128,8 +137,12 @@ class Looks : protected Amounts {
     // The passes serve compact costs.
     bool streams() const { return t_.matrix == nullptr && choose_for<double>(t_.k) != nullptr && t_.n < kNumbered; }
 
+    std::unique_ptr<Levels> leveled() {
+        return std::make_unique<Levels>(t_, Plan{o_.limit, crew_, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
+    }
+
     bool by_levels() {
-        levels_ = std::make_unique<Levels>(t_, Plan{o_.limit, crew_, std::max<int64_t>(64, std::min(kWalk, o_.full_rows)), o_.seed, choice_, o_.first, found_by_});
+        levels_ = leveled();
         const bool found = levels_->find();
         answer_.passes = levels_->passes();
         answer_.listed = levels_->listed();
@@ -137,6 +150,11 @@ class Looks : protected Amounts {
             levels_.reset();
             return false;
         }
+        take_vertex();
+        return true;
+    }
+
+    void take_vertex() {
         const Vertex& v = levels_->vertex();
         look_at(levels_->depth());
         slack_ = v.slack;
@@ -144,7 +162,6 @@ class Looks : protected Amounts {
         answer_.bound = v.bound;
         answer_.loss = v.loss;
         answer_.gap = std::max(v.slope * static_cast<double>(v.slack), v.loss - v.bound);
-        return true;
     }
 
     bool all_rows() {

@@ -73,11 +73,12 @@ class Sampler {
             for (size_t q = 0; q <= at; ++q)
                 margin += sigmas * spread.deviation * static_cast<double>(samples[at].n) * std::sqrt((q == 0 ? free : 1.0) / static_cast<double>(samples[q].n));
             if (at + 1 == samples.size()) {
-                b = slopes_around(steps, ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base), margin, spread.above, b.low, watch_);
+                const double target = ratio * static_cast<double>(samples[at].total_size) - static_cast<double>(base);
+                b = sized ? past_large(steps, target, margin, spread.above, b.low, samples[at]) : slopes_around(steps, target, margin, spread.above, b.low, watch_);
                 b.high = std::max(b.high, spread.steepest > 0 ? std::ldexp(spread.steepest, -30) : spread.above);   // the multiplier may well be zero
             } else {
                 const double target = ratio * static_cast<double>(samples[at].total_size);
-                b = rounds ? around({samples[at]}, target, margin, 0.0, b, alone_, end_, 1.25) : refined(samples[at], ratio, margin, b);
+                b = rounds ? around({samples[at]}, target, margin, 0.0, b, alone_, end_, 1.25) : refined(samples[at], ratio, margin, b, sized);
             }
         }
         spread_ = spread;
@@ -86,6 +87,7 @@ class Sampler {
 
   private:
     static constexpr int64_t kGlance = 256, kPilot = 1024, kFirst = 4096, kThinned = 8;   // rows of the smallest sample; each is this much smaller
+    static constexpr double kOften = 0x1p-5;      // of all costs: a step that is more is of rows with equal slopes
     static constexpr int64_t kShared = 1 << 15;   // rows of a sample that several threads pass over sooner
     static constexpr int64_t kGiven = 1 << 17;   // rows after which the pages of a file are given back
 
@@ -230,7 +232,7 @@ class Sampler {
     }
 
     // Slopes at the target +- margin of a sample, from its rows that are not settled within a bracket.
-    Bracket refined(const Table& s, double ratio, double margin, Bracket b) {
+    Bracket refined(const Table& s, double ratio, double margin, Bracket b, bool sized) {
         Bracket wide = b;
         widen(wide, false, {0.0, INFINITY});
         const Tally tally = fused_pass(s, nullptr, nullptr, wide, false, s.n, s.n < kShared ? alone_ : crew_, nullptr, end_);
@@ -238,7 +240,27 @@ class Sampler {
         std::vector<uint8_t> from;
         const int64_t base = walk_rows(tally.rows.view(s), wide, steps, from, watch_);
         const double target = ratio * static_cast<double>(s.total_size) - static_cast<double>(tally.cost + base);
-        return slopes_around(steps, target, margin, b.high, b.low, watch_);
+        return sized ? past_large(steps, target, margin, b.high, b.low, s) : slopes_around(steps, target, margin, b.high, b.low, watch_);
+    }
+
+    // `slopes_around` in a sample drawn by size, where a large row is there often. Where an end is such a row's step, the bracket is to hold the slopes
+    // that are critical with its format fixed, too (splits.hpp).
+    Bracket past_large(std::vector<Step>& steps, double target, double margin, double above, double below, const Table& s) {
+        Bracket b = slopes_around(steps, target, margin, above, below, watch_);
+        const double up = often(steps, b.high), down = often(steps, b.low), most = kOften * static_cast<double>(s.total_size) * static_cast<double>(*std::max_element(s.rate, s.rate + s.k));
+        if (up > 0 && up < most) b.high = slopes_around(steps, target - up, margin, above, below, watch_).high;
+        if (down > 0 && down < most) b.low = slopes_around(steps, target + down, margin, above, below, watch_).low;
+        return b;
+    }
+
+    // What the steps of this slope cost, where there are several.
+    static double often(const std::vector<Step>& steps, double slope) {
+        int64_t cost = 0, count = 0;
+        for (const Step& step : steps) {
+            cost += step.slope == slope ? step.dcost : 0;
+            count += step.slope == slope;
+        }
+        return count > 1 ? static_cast<double>(cost) : 0.0;
     }
 
     uint64_t state_;

@@ -28,7 +28,7 @@ class Solve : private Looks {
     }
 
   private:
-    // A first plan. False when even the cheapest formats do not fit. Throws Late when there is no time for it.
+    // A first plan. False when nothing fits. Throws Late when there is no time for it.
     bool begin() {
         start_time();
         return first_plan();
@@ -95,7 +95,9 @@ class Solve : private Looks {
     void move_to(int64_t row, int format);
 
     // In splits.hpp.
-    bool splits(double small) const;
+    class Listed;
+    bool splits(double small) const, small_row(int64_t row) const, parts(double small, int64_t every) const;
+    bool told_by_formats(double small, double counted, int64_t every, bool early);
     void by_formats(double counted, int64_t every);
 
     // By a table of totals from the nearest rows on (totals.hpp). True when no plan of these cells is better.
@@ -227,6 +229,11 @@ class Solve : private Looks {
     }
 
     void complete() {
+        for (const Change& one : searched()) choice_[one.row] = one.format;
+    }
+
+    // A better plan: what it changes of the first one, in turn.
+    std::vector<Change> searched() {
         answer_.cost = o_.limit - slack_;
         lost_ = useless();
         answer_.gap = std::max(answer_.slope * static_cast<double>(slack_), answer_.gap - lost_);
@@ -237,19 +244,20 @@ class Solve : private Looks {
             answer_.status = Status::kBounded;
         }
         if (answer_.status == Status::kBounded) answer_.cases = cases_.numbers((begin_ + o_.seconds - now()) / kUnplanned, static_cast<double>(t_.n * t_.k));
-        const bool other = !other_.choice.empty() && answer_.gap == other_.gap;
+        const bool other = !other_.changes.empty() && answer_.gap == other_.gap;
         answer_.gap += lost_;
         if (other) {
-            std::copy(other_.choice.begin(), other_.choice.end(), choice_);
             answer_.cost = other_.cost;
             answer_.loss = other_.loss;
-            return;
+            return std::move(other_.changes);
         }
+        std::vector<Change> changes;
         for (const Cell& move : moves_) {
-            choice_[move.row] = static_cast<uint8_t>(move.format);
+            changes.push_back({move.row, static_cast<uint8_t>(move.format)});
             answer_.cost += move.dcost;
             answer_.loss += move.dloss;
         }
+        return changes;
     }
 
     // Search for the least gap, by what takes least first. True when none is smaller.
@@ -267,6 +275,7 @@ class Solve : private Looks {
         const auto is_open = [&] { return !part && answer_.gap - cases_.least() > kStated * std::fabs(answer_.loss); };   // the gap that is stated is not small
         const auto moduli = [&](const std::vector<Cell>& c, double slope, int64_t slack, double gap, double enough, double end) { return by_moduli(c, choice_, slope, slack, gap, enough, end, cases_); };
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
+        if (told_by_formats(small, counted, every, true)) return answer_.gap - least_ <= counted;
         bool best = false, none = false;   // of the table looked at: whether its best plan is known, whether none has less than the first
         {
             std::vector<Cell> cells = sampled(every).cells;
@@ -300,11 +309,7 @@ class Solve : private Looks {
             if (by_giant(counted, every) || answer_.gap <= counted) return true;
         } else if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
         if (answer_.gap <= small && t_.n >= kLong) return false;
-        if (splits(small)) {
-            by_formats(counted, every);
-            if (answer_.gap - least_ <= counted) return true;
-            if (t_.n >= kLong && answer_.gap - least_ <= small) return false;
-        }
+        if (told_by_formats(small, counted, every, false)) return answer_.gap - least_ <= counted;
         look_far(level);
         if (done(search(kNear, kFew, tiny, true)) || done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
         if (middling() && levels_ == nullptr && done(by_little(level, tiny, counted, search_only, to_the_end))) return true;
@@ -374,7 +379,7 @@ class Solve : private Looks {
 
     // A plan of another multiplier.
     struct Other {
-        std::vector<uint8_t> choice;
+        std::vector<Change> changes;
         int64_t cost = 0;
         double loss = 0.0, gap = INFINITY;
     };
@@ -382,6 +387,7 @@ class Solve : private Looks {
     std::vector<Cell> moves_;
     Other other_;        // in place of moves, where the gap is its
     double least_ = 0.0;   // no plan has a smaller gap than this
+    bool told_ = false;    // by formats
     double lost_ = 0.0;   // of the gap, what no choice can spend
     CountsCases cases_;
     int64_t work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
