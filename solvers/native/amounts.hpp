@@ -15,6 +15,7 @@ struct Amounts {
     static constexpr int64_t kWide = 1 << 18;           // rows from which one more pass is soon made good
     static constexpr int64_t kStrays = 1 << 15, kStretch = 1 << 8;   // rows of a sample of all, and how many of them lie together
     static constexpr int64_t kMuchListed = 1 << 17;     // listed rows beyond which some of all rows are searched before them
+    static constexpr double kNearlyFree = 0x1p-6, kNearSlope = 0x1p-12;   // of a gap, a penalty that is nearly nothing; of the critical slope, what others are nearly it
     static constexpr double kWanted = 1e-7;             // of the loss, a gap beyond which a table of kWalk to kWide rows is looked at again
     static constexpr int64_t kAgain = 3'000'000'000;    // of the purse, what each of these looks may take, and that without rests: a third of a second
     static constexpr int64_t kNear = 1 << 10, kFew = 1 << 10, kMany = 1 << 14, kSampled = 2048, kWalk = 1 << 13;

@@ -106,7 +106,8 @@ class Closer {
         return true;
     }
 
-    // kCells cells of least penalty over the cost (fine: over its root), none of a row of `base`.
+    // kCells cells of least penalty over the cost (fine: over its root), none of a row of `base`. Where nearly all of these cost more, or nearly all less
+    // (equal slopes, and a multiplier that is off by its last bits), half of them are of either kind: sums of one kind alone lie far apart.
     std::vector<Cell> nearest(const std::vector<Cell>& base, double left, bool fine) const {
         std::vector<std::pair<double, size_t>> order;
         std::vector<int64_t> taken;
@@ -120,12 +121,25 @@ class Closer {
             const double cost = std::fabs(static_cast<double>(c.dcost));
             order.emplace_back(c.penalty / (fine ? std::sqrt(cost) : cost), q);
         }
-        if (order.size() > kCells) {
-            watched(watch, order.size(), std::less<>(), [&](auto less) { std::nth_element(order.begin(), order.begin() + kCells, order.end(), less); });
-            order.resize(kCells);
-        }
+        using Place = std::vector<std::pair<double, size_t>>::iterator;
+        const auto first = [&](Place begin, Place end, size_t count) {   // those of least key
+            if (static_cast<size_t>(end - begin) <= count) return end;
+            const Place cut = begin + static_cast<std::ptrdiff_t>(count);
+            watched(watch, static_cast<size_t>(end - begin), std::less<>(), [&](auto less) { std::nth_element(begin, cut, end, less); });
+            return cut;
+        };
+        const auto dearer = [&](const auto& one) { return cells_[one.second].dcost > 0; };
         std::vector<Cell> kept;
-        for (const auto& [key, q] : order) kept.push_back(cells_[q]);
+        const auto keep = [&](Place begin, Place end) {
+            for (; begin != end; ++begin) kept.push_back(cells_[begin->second]);
+        };
+        const Place end = first(order.begin(), order.end(), kCells);
+        const auto up = static_cast<size_t>(std::count_if(order.begin(), end, dearer));
+        if (end != order.end() && (up < kCells / 16 || up > kCells - kCells / 16)) {
+            const Place middle = std::partition(order.begin(), order.end(), dearer);
+            keep(order.begin(), first(order.begin(), middle, kCells / 2));
+            keep(middle, first(middle, order.end(), kCells / 2));
+        } else keep(order.begin(), end);
         return kept;
     }
 

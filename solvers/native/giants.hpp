@@ -13,14 +13,21 @@ namespace bitwright {
 // Whether a row of a streamed table is much of all sizes. Beyond so many rows a look at all of them takes longer than it saves.
 inline bool Solve::heavy() const { return levels_ != nullptr && t_.n < kWide / 2 && t_.size != nullptr && t_.top_size >= t_.total_size / kMuch; }
 
+// Whether the relaxation splits a row that is such a part of all sizes.
+inline bool Solve::splits_one_in(int64_t part, int64_t every) const {
+    if (!heavy()) return false;
+    const std::vector<Cell> formats = sampled(every).critical;
+    return !formats.empty() && t_.weight(formats.front().row) >= t_.total_size / part;
+}
+
 // Branch on the rows of a level of a streamed table, which tell the relaxation as long as its multiplier settles all other rows; these come in
 // where a branch is closed. True when no plan of all rows is better.
 inline bool Solve::branched_near(size_t level, double tiny, double counted) {
     if (spent()) return false;
     const Sample sample = sampled(1);
     if (sample.cut) return false;
-    const Unlisted unlisted({t_, nullptr, choice_}, levels_->ids(level), levels_->table(level).n);
-    const Others others = [&](double slope, double gap, std::vector<Cell>& cells) { unlisted.cells(slope, gap, end_, cells); };
+    Unlisted unlisted({t_, nullptr, choice_}, levels_->ids(level), levels_->table(level).n, levels_->bracket(level));
+    const Others others = [&unlisted, this](double slope, double gap, std::vector<Cell>& cells) { unlisted.cells(slope, gap, end_, cells); };
     const Effort effort{0, kProved >> 2, tiny, std::max(0.0, end_ - now())};
     Branch branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, {kChoices, counted, false, false, nullptr, levels_->bracket(level), &others});
     const CoreResult found = branch.run();
@@ -36,9 +43,8 @@ inline bool Solve::branched_near(size_t level, double tiny, double counted) {
 // Each format of a critical row that is much of all costs in turn, and what is left of the limit for the other rows: a table of its own, whose
 // critical slope may be far from this one. True when no plan is better.
 inline bool Solve::by_giant(double counted, int64_t every) {
-    if (o_.depth > kGiants || spent()) return false;
+    if (o_.depth > kGiants || spent() || !splits_one_in(kHeavy, every)) return false;
     std::vector<Cell> formats = sampled(every).critical;
-    if (formats.empty() || t_.weight(formats.front().row) < t_.total_size / kHeavy) return false;
     const int64_t giant = formats.front().row;
     formats.push_back({giant, 0, 0.0, 0.0, choice_[giant]});
     const Without rest(t_, giant);

@@ -103,6 +103,15 @@ class Looks : protected Amounts {
         return std::max(0.0, std::min(b.high - answer_.slope, down)) * least_step(t_);
     }
 
+    // Whether most of some cells cost as much as others.
+    static bool few_costs(const std::vector<Cell>& cells) {
+        const size_t some = std::min<size_t>(1 << 10, cells.size());
+        std::vector<int64_t> costs;
+        for (size_t q = 0; q < some; ++q) costs.push_back(cells[cells.size() * q / some].dcost);
+        std::sort(costs.begin(), costs.end());
+        return 2 * static_cast<size_t>(std::unique(costs.begin(), costs.end()) - costs.begin()) < some;
+    }
+
   private:
     static constexpr int64_t kNumbered = int64_t{1} << 32;   // rows copied out have numbers of 32 bits
 
@@ -120,15 +129,6 @@ class Looks : protected Amounts {
             if (2 * static_cast<int64_t>(rows.size()) < count_rows(sample.cells)) nearest_ = Copied({t_, nullptr, choice_}, rows);
         }
         if (!nearest_.id.empty()) base_ = nearest_.view({t_, nullptr, choice_});
-    }
-
-    // Whether most of some cells cost as much as others.
-    static bool few_costs(const std::vector<Cell>& cells) {
-        const size_t some = std::min<size_t>(1 << 10, cells.size());
-        std::vector<int64_t> costs;
-        for (size_t q = 0; q < some; ++q) costs.push_back(cells[cells.size() * q / some].dcost);
-        std::sort(costs.begin(), costs.end());
-        return 2 * static_cast<size_t>(std::unique(costs.begin(), costs.end()) - costs.begin()) < some;
     }
 
     // Whether rows are copied out of a table without levels (used.hpp).

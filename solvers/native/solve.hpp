@@ -90,9 +90,15 @@ class Solve : private Looks {
 
     // In giants.hpp.
     bool heavy() const;
+    bool splits_one_in(int64_t part, int64_t every) const;
     bool branched_near(size_t level, double tiny, double counted);
     bool by_giant(double counted, int64_t every);
     void move_to(int64_t row, int format);
+
+    // In middling.hpp.
+    bool by_few(size_t level, int64_t every, double counted);
+    bool by_little(size_t& level, double tiny, double counted, const Branch::Manner& search_only, const Branch::Manner& to_the_end);
+    bool again(double counted);
 
     // In splits.hpp.
     class Listed;
@@ -215,6 +221,16 @@ class Solve : private Looks {
         if (!sample.cut) combined(sample.cells, sample.critical, answer_.slope, slack_, moves_, answer_.gap, enough, end_);
     }
 
+    // By a few cells that fill what is left, where most cost next to nothing of the gap. True when no plan of the rows looked at is better.
+    bool by_filling(const std::vector<Cell>& cells, int64_t every, double enough) {
+        const auto filled = [&] { return closed(soon_filled, enough, 1 + base_.table.n / kNear); };
+        const bool few = few_costs(cells);   // which have few sums
+        const double before = answer_.gap;
+        if (few && (filled() || answer_.gap <= enough)) return true;
+        if (!few || answer_.gap == before || mostly_free(cells, answer_.gap)) combine(every, enough);
+        return !few && answer_.gap > enough && filled();
+    }
+
     // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
     double useless() {
         Watch watch(end_);
@@ -276,7 +292,7 @@ class Solve : private Looks {
         const auto moduli = [&](const std::vector<Cell>& c, double slope, int64_t slack, double gap, double enough, double end) { return by_moduli(c, choice_, slope, slack, gap, enough, end, cases_); };
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
         if (told_by_formats(small, counted, every, true)) return answer_.gap - least_ <= counted;
-        bool best = false, none = false;   // of the table looked at: whether its best plan is known, whether none has less than the first
+        bool best = false, none = false, served = false;   // of the table looked at: whether its best plan is known; whether none has less than the first; whether costs are few
         {
             std::vector<Cell> cells = sampled(every).cells;
             if (used_.partial() || (every > 1 ? every * count_rows(cells) <= 2 * kWalk : count_rows(cells) <= kNear)) {
@@ -284,8 +300,9 @@ class Solve : private Looks {
                 if (done(none)) return true;
                 cells = sampled(every).cells;
             }
-            const bool free = mostly_free(cells, answer_.gap);
-            if (levels_ != nullptr && !free && every == 1 && Totals::serves(cells, slack_, step_)) {
+            const bool free = mostly_free(cells, answer_.gap) && !splits_one_in(kMuch, every);   // what such a row leaves open is its formats' to close
+            served = levels_ != nullptr && every == 1 && Totals::serves(cells, slack_, step_);
+            if (served && !free) {
                 best = by_totals(level, cells, counted);
                 if (done(best)) return true;
                 if (best && t_.n >= kLong && answer_.gap <= small) return false;
@@ -295,19 +312,25 @@ class Solve : private Looks {
                     if (answer_.gap <= counted) return true;
                 }
             }
-            if (free) combine(every, counted);
-            else if (t_.n >= kLong && !best) {
+            if (free && done(by_filling(cells, every, counted))) return true;
+            if (!free && t_.n >= kLong && !best) {
                 take(halved(cells, answer_.slope, slack_, answer_.gap, counted, kChoices, kFar * counted, end_), cells, count_rows(cells));
                 search_only.begun = answer_.gap > counted;
             }
-            if (free && answer_.gap > counted && done(closed(soon_filled, counted, 1 + base_.table.n / kNear))) return true;
             if (answer_.gap <= counted) return true;
         }
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : used_.partial() ? kSearched >> 2 : kSearched;
         if (!best && !none && heavy() && (level == 0 || every == 1)) {
             if ((level > 0 && branched_near(level, tiny, counted)) || answer_.gap <= counted) return true;
             if (by_giant(counted, every) || answer_.gap <= counted) return true;
-        } else if (!best && !none && done(branched(tiny, searched, search_only, every))) return true;
+        } else if (!best && !none) {
+            // First a little of it, unless costs are few: where that does not close the gap, the states of all rows looked at may be few.
+            const bool states = middling() && levels_ != nullptr && every == 1;
+            if (states && !served && done(branched(tiny, searched >> 3, search_only))) return true;
+            best = states && search(kWalk, served ? kFew << 3 : kFew, tiny, true);
+            if (done(best) || (middling() && by_few(level, every, counted))) return true;
+            if (!best && done(branched(tiny, searched, search_only, every))) return true;
+        }
         if (answer_.gap <= small && t_.n >= kLong) return false;
         if (told_by_formats(small, counted, every, false)) return answer_.gap - least_ <= counted;
         look_far(level);
@@ -324,32 +347,6 @@ class Solve : private Looks {
         if (few && is_open() && done(closed(by_counts(kLooks << 4), counted))) return true;
         if (!spent() && by_states(level, tiny, small, counted)) return true;
         return middling() && answer_.gap > kWanted * std::fabs(answer_.loss) && again(counted);
-    }
-
-    // Of each search as much as takes little, where it may well be enough. True when no plan is better.
-    bool by_little(size_t& level, double tiny, double counted, const Branch::Manner& search_only, const Branch::Manner& to_the_end) {
-        const auto enough = [&](bool complete) { return complete || answer_.gap <= counted; };
-        if (enough(search(int64_t{1} << 60, kMany, tiny, true))) return true;
-        const double before = answer_.gap;
-        if (enough(branched(tiny, kProved >> 3, to_the_end))) return true;
-        if (count_rows(sampled(1).cells) < kWalk) {
-            const Purse purse(kAgain >> 3);
-            if (enough(closed(by_steps(), counted)) || enough(closed(filled, counted))) return true;
-        }
-        if (enough(branched(tiny, kSearched, search_only, std::max<int64_t>(1, base_.table.n / kSampled)))) return true;
-        if (!(answer_.gap < before)) return false;
-        look_far(level);   // of a smaller gap, so fewer rows
-        return enough(search(kWalk, kFew << 3, tiny, true));
-    }
-
-    // What the states left open. True when no plan is better.
-    bool again(double counted) {
-        o_.work += work_;   // what they took is no reason to end
-        for (const bool counts : {true, false}) {
-            const Purse purse(kAgain);
-            if ((counts ? closed(by_counts(kLooks), counted) : closed(filled, counted)) || answer_.gap <= counted) return true;
-        }
-        return false;
     }
 
     // The states of ever more rows, and branches closed by states: where totals repeat, or costs are few.
@@ -396,4 +393,5 @@ class Solve : private Looks {
 }  // namespace bitwright
 
 #include "giants.hpp"
+#include "middling.hpp"
 #include "splits.hpp"

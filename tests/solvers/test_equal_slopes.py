@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from solvers import native
+from tests.solvers.cost_tables import limit_at
 from tests.solvers.instances import RATES
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
@@ -53,3 +54,26 @@ def test_a_tenth_of_all_rows_of_one_slope_is_not_searched() -> None:
     assert answer.status == native.OPTIMAL
     assert answer.listed > 1 << 17
     assert answer.core < 1 << 17
+
+
+@pytest.mark.parametrize("seed", [3, 5, 7])
+def test_uneven_units_of_one_slope_fill_the_limit(seed: int) -> None:
+    """Regression: cells of least penalty were all of cheaper formats, as the multiplier is off by its last bits, and
+    their sums filled nothing: 1.6e-11 to 1.4e-8 of the loss was stated after a search of all rows."""
+    rng = np.random.default_rng([seed, 6])
+    size, rate = (1e5 * (1 + rng.pareto(1.5, 20_000))).astype(np.int64), np.array([32, 48, 64, 80, 96, 112, 128, 256])
+    loss, limit = size[:, None] * (320.0 - rate), limit_at(np.multiply.outer(size, rate), 0.4)
+    answer = native.solve_table(loss, limit, size=size, rate=rate)
+    assert answer.status == native.OPTIMAL
+    assert int((size * rate[answer.choice]).sum()) == answer.cost <= limit
+
+
+def test_units_of_nearly_one_slope_are_closed_by_a_few() -> None:
+    """Regression: bytes that are rounded up, and scales, make slopes nearly equal: all rows were searched, and one of
+    these stayed 2.9e-12 above its bound."""
+    rng = np.random.default_rng(7)
+    size, bits = rng.integers(10**4, 10**7, 20_000), np.arange(2, 10)
+    cost = -(-size[:, None] * bits // 8) + 2 * (-(-size // 128))[:, None]
+    answer = native.solve_table(size[:, None] * (20.0 - bits), limit_at(cost, 0.3), matrix=cost)
+    assert answer.status == native.OPTIMAL
+    assert answer.core < 10_000
