@@ -1,4 +1,5 @@
 // C interface of the native solver of one limit. Plain C types only; every array belongs to the caller.
+#include "products.hpp"
 #include "solve.hpp"
 
 #include <exception>
@@ -34,7 +35,7 @@ int32_t bw_core_search(int64_t rows, const int64_t* start, const int64_t* dcost,
 }
 
 // Solve a whole table. loss: float (single != 0) or double, (n, k) row-major. matrix (n, k) or null; then size (n) or
-// null (all one_size) and rate (k). total_size, top_size, least_size, divisor: of `size`, or 0 when the caller does not know them. mapped:
+// null (all one_size) and rate (k); a matrix of more than full_rows rows that is sizes times rates is solved as those (products.hpp). total_size, top_size, least_size, divisor: of `size`, or 0 when the caller does not know them. mapped:
 // the arrays lie in read-only files. low, high: where the multiplier is looked for first, or 0 and inf. after: of `seconds`, what the processor needs for what comes after. choice: n bytes. reals: slope, gap, bound, loss; ints: cost, passes, listed, core,
 // states. Returns 0 optimal, 1 bounded, 2 infeasible, 3 late (a uniform plan or the cheapest one), 4 when memory ran out.
 int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, const int64_t* matrix, const int64_t* size,
@@ -45,8 +46,15 @@ int32_t bw_solve_table(const void* loss, int32_t single, int64_t n, int32_t k, c
     try {
         std::optional<Purse> held;
         if (n < kSmall) held.emplace(kPurse);
-        Solve solve({loss, single != 0, n, k, matrix, size, one_size, rate, total_size, top_size, divisor, mapped != 0, least_size},
-                    {limit, threads, full_rows, work, seconds, after, seed, {low, high}}, choice);
+        const double begin = now();
+        Table table{loss, single != 0, n, k, matrix, size, one_size, rate, total_size, top_size, divisor, mapped != 0, least_size};
+        std::optional<Products> products;
+        if (matrix != nullptr && n > full_rows) {
+            products.emplace(table, begin + seconds);
+            if (products->found()) table = products->table(table);
+        }
+        seconds -= now() - begin;
+        Solve solve(table, {limit, threads, full_rows, work, seconds, after, seed, {low, high}}, choice);
         const Answer a = solve.run();
         cases_last = a.cases;
         spent_last = held ? 1.0 - static_cast<double>(purse) / static_cast<double>(kPurse) : 0.0;

@@ -8,6 +8,8 @@ from bitwright.core.certificate import verify
 from bitwright.core.problem import Limit, Problem, Resource
 from solvers import solve
 
+#: Of `native.solve_table`: tables of no more rows are not streamed, also where their matrix is sizes times rates.
+UNSTREAMED = 1 << 20
 #: Factors of the slopes, where they are of a few kinds.
 FACTORS = {"two": (1.0, 1.3), "three": (1.0, 1.3, 1.7)}
 
@@ -29,6 +31,13 @@ def limit_at(cost: np.ndarray, share: float) -> int:
     """The limit at a share of the range of costs."""
     low, high = int(cost.min(axis=1).sum()), int(cost.max(axis=1).sum())
     return low + int(share * (high - low))
+
+
+def unstreamed(size: np.ndarray, rate: np.ndarray) -> Resource:
+    """Sizes times rates as a matrix that is none of any: its first unit pays one more whatever its format."""
+    cost = np.multiply.outer(size, rate)
+    cost[0] += 1
+    return Resource("bits", matrix=cost)
 
 
 def problem(loss: np.ndarray, cost: np.ndarray, limit: int) -> Problem:

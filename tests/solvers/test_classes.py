@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.solver_scale import bits_of, table
 from solvers import native
-from tests.solvers.cost_tables import limit_at, losses, proved
+from tests.solvers.cost_tables import UNSTREAMED, limit_at, losses, proved
 from tests.solvers.instances import instance
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="needs the native library")
@@ -19,7 +19,7 @@ def test_few_costs_where_the_gap_is_wide_are_proved_by_the_nearest_of_each_cost(
     given = instance(family, 300_000, 5, 0, bits=bits, dtype=np.float32)
     resource, limit = given.resources[0], int(given.limits[0].value)
     ours = native.solve_table(given.loss, limit, size=resource.size, rate=resource.rate, sizes=resource.sizes)
-    whole = native.solve_table(given.loss, limit, matrix=resource.costs())
+    whole = native.solve_table(given.loss, limit, matrix=resource.costs(), full_rows=UNSTREAMED)
     scale = abs(whole.loss) + whole.slope * limit
     assert ours.status == native.OPTIMAL
     assert ours.cost <= limit
@@ -46,7 +46,7 @@ def test_some_rows_of_all_give_a_plan_that_needs_no_second_read(seed: int) -> No
     resource = given.resources[0]
     limit = int(bits_of("90%", 5) * 16 * resource.sizes.total)
     ours = native.solve_table(given.loss, limit, size=resource.size, rate=resource.rate, sizes=resource.sizes)
-    whole = native.solve_table(given.loss, limit, matrix=resource.costs())
+    whole = native.solve_table(given.loss, limit, matrix=resource.costs(), full_rows=UNSTREAMED)
     assert (ours.status, whole.status) == (native.OPTIMAL, native.OPTIMAL)
     assert ours.passes == 1
     assert ours.cost <= limit

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bitwright.core.certificate import verify
-from bitwright.core.problem import Limit, Problem, Resource, compact_bits
+from bitwright.core.problem import Limit, Problem, compact_bits
 from solvers import native, solve
+from tests.solvers.cost_tables import unstreamed
 from tests.solvers.instances import RATES, instance
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
@@ -58,9 +59,9 @@ def test_equal_to_the_same_costs_as_a_matrix(k: int, seed: int) -> None:
     resource = given.resources[0]
     assert resource.size is not None
     assert resource.rate is not None
-    matrix = Resource("bits", matrix=resource.size[:, None] * np.asarray(resource.rate))
+    matrix, limit = unstreamed(resource.size, resource.rate), Limit("bits", bound_of(given) + 1)
     answers = []
-    for one in (given, replace(given, resources=(matrix,))):
+    for one in (given, replace(given, resources=(matrix,), limits=(limit,))):
         solution = solve(one, "hull")
         assert verify(one, solution.choice, solution.certificate).ok
         answers.append(solution)

@@ -10,7 +10,7 @@ from bitwright.core.problem import Limit, Problem, Resource, least_and_most, muc
 from solvers import native, solve
 from solvers.finish import best_uniform
 from solvers.hulls import build_hulls, relax
-from tests.solvers.cost_tables import limit_at, losses, problem, proved
+from tests.solvers.cost_tables import limit_at, losses, problem, proved, unstreamed
 
 needs_native = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 RATE = np.array([25, 41, 55, 72, 88, 105, 136, 256])
@@ -93,12 +93,11 @@ def test_tables_of_matrix_costs_are_proved(size_kind: str, cost_kind: str, slope
 def test_the_loss_of_a_plan_does_not_depend_on_how_costs_are_given() -> None:
     rng = np.random.default_rng(8)
     size = sizes("1.0", 20_000, rng)
-    loss, cost = losses("fall", size, RATE, rng), size[:, None] * RATE
+    loss, limit = losses("fall", size, RATE, rng), limit_at(size[:, None] * RATE, 0.4)
     compact = Resource("bits", size=size, rate=RATE)
-    limit = limit_at(cost, 0.4)
     one, other = (
-        solve(Problem(loss, (r,), (Limit("bits", limit),)), "hull")
-        for r in (compact, problem(loss, cost, limit).resources[0])
+        solve(Problem(loss, (r,), (Limit("bits", value),)), "hull")
+        for r, value in ((compact, limit), (unstreamed(size, RATE), limit + 1))
     )
     assert one.certificate.status == other.certificate.status == "optimal"
     assert one.loss == pytest.approx(other.loss, rel=1e-12)

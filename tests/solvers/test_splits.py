@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from solvers import native
+from tests.solvers.cost_tables import UNSTREAMED
 from tests.solvers.instances import compact
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
@@ -29,7 +30,7 @@ def test_the_formats_of_a_large_row_are_solved_one_by_one(k: int, seed: int, sha
     loss, size, rate, limit = compact("tails", 150_000, k, seed, share)
     ours = native.solve_table(loss, limit, size=size, rate=rate)
     two = native.solve_table(loss, limit, size=size, rate=rate, threads=2)
-    whole = native.solve_table(loss, limit, matrix=np.multiply.outer(size, rate))
+    whole = native.solve_table(loss, limit, matrix=np.multiply.outer(size, rate), full_rows=UNSTREAMED)
     scale = abs(whole.loss) + whole.slope * limit
     assert ours.passes <= most
     assert (ours.status, whole.status) == (native.OPTIMAL, native.OPTIMAL)

@@ -17,6 +17,7 @@ from solvers.base import LATE, Deadline, Outcome, Pace, Solver
 from solvers.capabilities import capabilities, features
 from solvers.catalog import SOLVERS
 from solvers.greedy import greedy
+from tests.solvers.cost_tables import UNSTREAMED
 from tests.solvers.instances import RATES, instance
 
 FAR = 10**12
@@ -74,7 +75,7 @@ def test_whenever_the_clock_strikes_there_is_a_plan_with_a_valid_bound(kind: str
     used = FAR - native.required().bw_looks_left(-1)
     scale = abs(best.loss) + best.slope * limit
     for left in sorted({*range(12), *np.unique(np.geomspace(12, used + 1, 25).astype(int)).tolist()}):
-        for full_rows, threads in ((64, 1), (64, 3), (1 << 14, 1)):
+        for full_rows, threads in ((64, 1), (64, 3), (UNSTREAMED if matrix else 1 << 14, 1)):
             answer = answered(given, left, matrix=matrix, full_rows=full_rows, threads=threads)
             rows = np.arange(given.n)
             assert answer.cost == int(given.resources[0].costs()[rows, answer.choice].sum()) <= limit
@@ -97,7 +98,7 @@ def test_a_clock_that_struck_before_anything_leaves_the_cheapest_plan_or_says_th
 def test_long_steps_look_at_the_clock_on_the_way(family: str, looks: None) -> None:
     """Regression: the sorts, lists and first branch of a core of all rows looked at no clock (0.4 s, 300,000 rows)."""
     given = instance(family, 60_000, 8, 0)
-    answered(given, FAR, matrix=True)
+    answered(given, FAR, matrix=True, full_rows=UNSTREAMED)
     used = FAR - native.required().bw_looks_left(-1)
     assert used > given.n * given.k >> 14
 
