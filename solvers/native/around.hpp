@@ -13,6 +13,8 @@ constexpr int64_t kThinnest = 8;
 // Whether a bracket is narrower than this part of its upper end.
 inline bool narrower(const Bracket& b, double part) { return b.high < (1 + part) * b.low; }
 
+constexpr double kTied = 0x1p-30;   // slopes no further apart are as good as equal
+
 // In a bracket this wide single precision leaves a tenth of the listed rows unsure; in one that wide it lists about as many as the bracket.
 constexpr double kUnsure = 0x1p-15, kSingle = 0x1p-20;
 
@@ -97,8 +99,9 @@ class Slopes {
     double at(double low, double high, double part, int side) {
         if (!known_) find();
         double cost = 0.0;
-        const auto begin = std::upper_bound(steps_.begin(), steps_.end(), low, [](double x, const Step& s) { return x < s.slope; });
-        const auto end = std::lower_bound(begin, steps_.end(), high, [](const Step& s, double x) { return s.slope < x; });
+        const auto begin = std::upper_bound(steps_.begin(), steps_.end(), low * (1 + 2 * kBeside), [](double x, const Step& s) { return x < s.slope; });
+        const auto end = std::lower_bound(begin, steps_.end(), high * (1 - 2 * kBeside), [](const Step& s, double x) { return s.slope < x; });
+        if (begin == end) return beyond(low, high, begin == steps_.begin(), end == steps_.end());
         for (auto s = begin; s != end; ++s) cost += static_cast<double>(s->dcost);
         double left = part * cost;
         for (auto s = begin; s != end; ++s) {
@@ -110,7 +113,16 @@ class Slopes {
 
   private:
     static constexpr int64_t kSome = 256;   // rows looked at
+    static constexpr size_t kNext = 8;
     static constexpr double kBeside = 1e-11;
+
+    // Below (or above) all steps known: as far from them as the next few lie from the first; `low` where that is outside.
+    double beyond(double low, double high, bool below, bool above) const {
+        if (steps_.empty() || below == above) return low;
+        const size_t next = std::min(kNext, steps_.size() - 1);
+        const double x = below ? high - (steps_[next].slope - steps_.front().slope) : low + (steps_.back().slope - steps_[steps_.size() - 1 - next].slope);
+        return x > low && x < high ? x : low;
+    }
 
     void find() {
         known_ = true;
@@ -136,19 +148,21 @@ class Slopes {
 // Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
 // `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
 // them once, near the target: what a part says of the change from there is right to a tenth or two.
-// loose: how many margins are near enough. thinnest: of so many rows one is looked at, or more. end: throws Late after it.
+// loose: how many margins are near enough. thinnest: of so many rows one is looked at, or more. widest: the dearest step: an end whose cost is
+// some of them from the target, though less than the margin, has steps beside it, and is left for one nearer to them. end: throws Late after it.
 inline Bracket around(const std::vector<Table>& lists, double target, double margin, double share, Bracket b, Crew& crew, double end, double loose = 2,
-                      int64_t thinnest = kThinnest) {
+                      int64_t thinnest = kThinnest, double widest = INFINITY) {
     constexpr int tries = 10;
-    constexpr int64_t part = 1 << 12;
+    constexpr double steps = 4, most = 0.7;
+    constexpr int64_t part = 1 << 12, all = 1 << 17;
     struct Point { double x, cost; };
     int64_t rows = 0;
     for (const Table& t : lists) rows += t.n;
     if (b.high >= 0x1p800 || !(b.low < b.high) || rows == 0) return b;
-    const int64_t every = std::clamp<int64_t>(rows / part, 1, thinnest);
+    int64_t every = std::clamp<int64_t>(rows / part, 1, thinnest);
     const bool precise = narrower(b, kUnsure);
     double off = 0.0;
-    const auto cost = [&](double x) { return cost_at(lists, x, precise, every, crew, end) + off; };
+    const auto cost = [&](double x, const Bracket& about) { return cost_at(lists, x, precise || narrower(about, kUnsure), every, crew, end) + off; };
     Slopes slopes(lists, b);
     const auto guess = [&](const Point& a, const Point& z, double goal, int tried, int side) {
         const double at = (a.cost - goal) / std::max(a.cost - z.cost, 1.0);
@@ -160,36 +174,44 @@ inline Bracket around(const std::vector<Table>& lists, double target, double mar
         if (a.x > 0 && z.x > 4 * a.x) return a.x * std::pow(z.x / a.x, std::clamp(at, 0.3, 0.7));
         return a.x + (tried > 2 && tried % 2 == 1 ? 0.5 : std::clamp(at, 0.02, 0.98)) * (z.x - a.x);   // a step is found by halves only
     };
-    Point low{b.low, cost(b.low)}, high{b.high, cost(b.high)};
+    Point low{b.low, cost(b.low, b)}, high{b.high, cost(b.high, b)};
     margin = std::max(margin, share * (low.cost - high.cost));
     if (every > 1) {
         Point from = low, to = high, near = low;
-        for (int q = 0; q < tries / 2; ++q) {
+        bool found = false;
+        for (int q = 0; q < (rows > all ? tries / 2 : tries) && !found; ++q) {
             const double x = guess(from, to, target, q, 0);
             if (!(x > from.x && x < to.x)) break;
-            near = {x, cost(x)};
+            near = {x, cost(x, {from.x, to.x})};
             (near.cost >= target ? from : to) = near;
-            if (std::fabs(near.cost - target) < margin) break;
+            found = std::fabs(near.cost - target) < margin;
         }
-        off = cost_at(lists, near.x, precise, 1, crew, end) - near.cost;
-        low.cost += off;
-        high.cost += off;
+        if (found || rows > all) {
+            off = cost_at(lists, near.x, precise, 1, crew, end) - near.cost;
+            low.cost += off;
+            high.cost += off;
+        } else {   // what is off elsewhere says nothing of what is off at an end
+            every = 1;
+            low.cost = cost(low.x, b);
+            high.cost = cost(high.x, b);
+        }
     }
-    const double middle = (1 + loose) / 2 * margin;
+    const auto near = [&](double distance) { return distance > steps * widest ? std::min(margin, most * distance) : margin; };
+    const double up = near(target - high.cost), down = near(low.cost - target), middle = (1 + loose) / 2;
     Point inner = low;   // of the multipliers looked at, the nearest below `high` that costs too much for it
-    for (int q = 0; q < tries && high.cost < target - loose * margin; ++q) {
-        const double x = guess(inner, high, target - middle, q, 1);
+    for (int q = 0; q < tries && high.cost < target - loose * up; ++q) {
+        const double x = guess(inner, high, target - middle * up, q, 1);
         if (!(x > inner.x && x < high.x)) break;
-        const Point p{x, cost(x)};
-        (p.cost <= target - margin ? high : inner) = p;
-        if (p.cost >= target + margin) low = p;
+        const Point p{x, cost(x, {inner.x, high.x})};
+        (p.cost <= target - up ? high : inner) = p;
+        if (p.cost >= target + down) low = p;
     }
     inner = high;
-    for (int q = 0; q < tries && low.cost > target + loose * margin; ++q) {
-        const double x = guess(low, inner, target + middle, q, -1);
+    for (int q = 0; q < tries && low.cost > target + loose * down; ++q) {
+        const double x = guess(low, inner, target + middle * down, q, -1);
         if (!(x > low.x && x < inner.x)) break;
-        const Point p{x, cost(x)};
-        (p.cost >= target + margin ? low : inner) = p;
+        const Point p{x, cost(x, {low.x, inner.x})};
+        (p.cost >= target + down ? low : inner) = p;
     }
     return {low.x, high.x};
 }

@@ -4,8 +4,7 @@
 // The number of each format is written over the lowest bits of its u_j: floats of at least zero compare as integers do.
 #pragma once
 
-#include "coarse.hpp"
-#include "fast512.hpp"
+#include "fine512.hpp"
 
 #if BW_FAST
 namespace bitwright {
@@ -36,23 +35,12 @@ BW_AVX512_INLINE void turned_columns(const float* p, __m512* l) {
     turned(high[0], high[1], high[2], high[3], l + 4);
 }
 
-// The least of K values and the next one.
-template <int K>
-BW_AVX512_INLINE void least_two(const __m512i* v, __m512i& first, __m512i& second) {
-    first = _mm512_min_epi32(v[0], v[1]);
-    second = _mm512_max_epi32(v[0], v[1]);
-    if constexpr (K == 3) {
-        second = _mm512_min_epi32(second, _mm512_max_epi32(first, v[2]));
-        first = _mm512_min_epi32(first, v[2]);
-    } else if constexpr (K > 3) {
-        constexpr int half = K > 8 ? 8 : K > 4 ? 4 : 2;
-        __m512i least = v[K - 1], next = _mm512_set1_epi32(INT32_MAX);
-        if constexpr (half > 2) least_two<half>(v, first, second);
-        if constexpr (K > half + 1) least_two<K - half>(v + half, least, next);
-        second = _mm512_min_epi32(_mm512_max_epi32(first, least), _mm512_min_epi32(second, next));
-        first = _mm512_min_epi32(first, least);
-    }
-}
+struct Integers {
+    using V = __m512i;
+    BW_AVX512_INLINE static V min(V a, V b) { return _mm512_min_epi32(a, b); }
+    BW_AVX512_INLINE static V max(V a, V b) { return _mm512_max_epi32(a, b); }
+    BW_AVX512_INLINE static V most() { return _mm512_set1_epi32(INT32_MAX); }
+};
 
 // The loss of the format whose number is in the lowest bits.
 template <int K>
@@ -81,16 +69,24 @@ BW_AVX512_INLINE __m512i in_order(const __m512i* y) {
 
 // `count` rows (a multiple of 64, at most 512), as `fast_block16`. ahead: how many rows further on to fetch into the second-level cache
 // where sizes are read as well: with two arrays, and `look` between blocks, arithmetic waits for memory else (equal sizes gain nothing).
-// False when some u_j was negative: nothing is certain then.
-template <int K, bool kEqual>
-BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const CoarsePrices& p, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
+// False when some u_j was negative: nothing is certain then. Prices: CoarsePrices, or FinePrices for double precision.
+template <int K, bool kEqual, class Prices>
+BW_AVX512 bool coarse_block512(const float* loss, const int64_t* size, const Prices& prices, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
+    constexpr bool kFine = std::is_same_v<Prices, FinePrices>;
+    const CoarsePrices& p = coarse_of(prices);
     alignas(64) int32_t half_of[16];   // of each lane's size, an int64: its lower half
-    for (int q = 0; q < 16; ++q) half_of[q] = 2 * turned_row<K>(q);
+    alignas(64) int64_t row_of[16];
+    for (int q = 0; q < 16; ++q) {
+        half_of[q] = 2 * turned_row<K>(q);
+        row_of[q] = turned_row<K>(q);
+    }
+    const __m512i order[2] = {_mm512_load_si512(row_of), _mm512_load_si512(row_of + 8)};
     const __m512i halves = _mm512_load_si512(half_of), uppers = _mm512_add_epi32(halves, _mm512_set1_epi32(1)), rates = _mm512_load_si512(p.rate), none = _mm512_setzero_si512();
     const __m512i bits = _mm512_set1_epi32(period(K) - 1), marked = _mm512_set1_epi32(0x80);
     const __m512 gaps = _mm512_load_ps(p.gap);
     __m512d total0 = _mm512_setzero_pd(), total1 = _mm512_setzero_pd();
     __m512i spent = none, weighed = none, signs = none;
+    __mmask8 below = 0;
     int64_t sure = count;
     for (int i = 0; i < count; i += 64) {
         __m512i y[4];
@@ -112,17 +108,29 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
                     w = _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(0x1p32f), w);
                 }
             }
-            for (int j = 0; j < K; ++j) {
-                const __m512 price = _mm512_set1_ps(p.price[j]), priced = kEqual ? _mm512_add_ps(l[j], price) : _mm512_fmadd_ps(price, w, l[j]);
-                v[j] = _mm512_ternarylogic_epi32(_mm512_castps_si512(priced), bits, _mm512_set1_epi32(j), 0xBA);   // (a & ~b) | c
+            __mmask16 unsure;
+            if constexpr (kFine) {
+                __m512d wide[2];
+                if constexpr (!kEqual) {
+                    const __m512i a = _mm512_loadu_si512(size + at), z = _mm512_loadu_si512(size + at + 8);
+                    for (int h = 0; h < 2; ++h) wide[h] = _mm512_cvtepi64_pd(_mm512_permutex2var_epi64(a, order[h], z));
+                }
+                first = fine_two<K, kEqual>(l, wide, prices, unsure, below);
+            } else {
+                for (int j = 0; j < K; ++j) {
+                    const __m512 price = _mm512_set1_ps(p.price[j]), priced = kEqual ? _mm512_add_ps(l[j], price) : _mm512_fmadd_ps(price, w, l[j]);
+                    v[j] = _mm512_ternarylogic_epi32(_mm512_castps_si512(priced), bits, _mm512_set1_epi32(j), 0xBA);   // (a & ~b) | c
+                }
+                least_two<K, Integers>(v, first, second);
+                signs = _mm512_or_si512(signs, first);
+                const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart<K, true>), _mm512_castsi512_ps(first));
+                const __m512 gap = _mm512_permutexvar_ps(first, gaps);
+                unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
             }
-            least_two<K>(v, first, second);
-            signs = _mm512_or_si512(signs, first);
-            const __m512 apart = _mm512_fmsub_ps(_mm512_castsi512_ps(second), _mm512_set1_ps(kApart<K, true>), _mm512_castsi512_ps(first));
-            const __m512 gap = _mm512_permutexvar_ps(first, gaps);
-            __mmask16 unsure = _mm512_cmp_ps_mask(apart, kEqual ? gap : _mm512_mul_ps(gap, w), _CMP_NGE_UQ);
             if constexpr (!kEqual) unsure |= left;
-            const __m512 chosen = _mm512_mask_mov_ps(picked<K>(l, first), unsure, _mm512_setzero_ps());
+            const __m512 best = picked<K>(l, first);
+            if constexpr (kFine) unsure |= _mm512_cmp_ps_mask(best, _mm512_set1_ps(std::numeric_limits<float>::max()), _CMP_NLT_UQ);
+            const __m512 chosen = _mm512_mask_mov_ps(best, unsure, _mm512_setzero_ps());
             total0 = _mm512_add_pd(total0, _mm512_cvtps_pd(_mm512_castps512_ps256(chosen)));
             total1 = _mm512_add_pd(total1, _mm512_cvtps_pd(_mm512_extractf32x8_ps(chosen, 1)));
             first = _mm512_and_si512(first, bits);
@@ -156,7 +164,7 @@ BW_AVX512 bool coarse_block(const float* loss, const int64_t* size, const Coarse
         out.cost += lane[q];
         out.weight += lane[8 + q];
     }
-    return _mm512_movepi32_mask(signs) == 0;
+    return _mm512_movepi32_mask(signs) == 0 && below == 0;
 }
 
 }  // namespace bitwright

@@ -70,7 +70,6 @@ class Levels {
     static constexpr int64_t kFew = 64, kHeavy = 1024, kLoud = 16;
     static constexpr size_t kDeepest = 64;
     static constexpr int64_t kShort = 1 << 17;    // a list of no more rows may hold half of the table
-    static constexpr double kTied = 0x1p-30;      // slopes no further apart are as good as equal
     static constexpr double kFine = 0x1p-10;      // a bracket this wide holds no more rows for what `widen` adds
 
     // Rows that follow one another say nothing of those few that are most of the size.

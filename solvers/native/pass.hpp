@@ -38,8 +38,7 @@ class Pass {
                             t.size == nullptr ? 1.0 : static_cast<double>(t.top_size), b.low, b.high, prices_);
         fine_ = fast_ && precise && has_fma();
         fast_ = fast_ && fine_ == precise;
-        wide_ = wide_ && !fine_;
-        if (fast_ && (wide_ ? t.k > 4 || t.size != nullptr : has_fma()) && (fine_ || b.high < (1 + kNarrow) * b.low)) tune();
+        if (fast_ && (wide_ ? fine_ || t.k > 4 || t.size != nullptr : has_fma()) && (fine_ || b.high < (1 + kNarrow) * b.low)) tune();
 #endif
     }
 
@@ -180,9 +179,11 @@ class Pass {
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
             bool sieved = sieved_ && count >= 32;
             if (sieved) {
-                count = count / 32 * 32;
+                const bool wide = wide_ && count >= 64;
+                count = wide ? count / 64 * 64 : count / 32 * 32;
                 std::memset(b.unsure, 0, sizeof b.unsure);
-                sieved = coarse_block256<K, kEqual>(loss + at * K, size, finer_, count, ahead, choice, b);
+                sieved = wide ? coarse_block512<K, kEqual>(loss + at * K, size, finer_, count, ahead, choice, b)
+                              : coarse_block256<K, kEqual>(loss + at * K, size, finer_, count, ahead, choice, b);
             }
             if (!sieved) {
                 if (!doubles<float>(at, at + count, sums, out)) return false;
@@ -221,7 +222,7 @@ class Pass {
             bool sieved = false;
             if (coarse && sieved_ && count % 64 == 0) {
                 const int64_t ahead = end - at > 2 * kAhead ? kAhead : 0;
-                sieved = wide_ ? coarse_block<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
+                sieved = wide_ ? coarse_block512<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
                                : coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
             }

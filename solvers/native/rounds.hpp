@@ -48,17 +48,16 @@ class Rounds {
                 const double held = std::min(0.45, 0.5 * share * static_cast<double>(least_) / static_cast<double>(std::max<int64_t>(listed(), 1)));
                 std::vector<Table> lists;
                 for (const Rows& list : lists_) lists.push_back(list.view(t_));
-                Bracket inner = around(lists, target, margin(share), std::max(kTolerance, held), b, crew_, end_, kLoose);
+                Bracket inner = around(lists, target, margin(share), held, b, crew_, end_, kLoose, kThinnest, much() ? widest_ : INFINITY);
                 precise = narrower(inner, kSingle);
                 widen(inner, precise, b);
                 keep(inner, precise, all, loss);
                 const double was = b.high - b.low;
                 b = inner;
-                all.over = listed() > passed_ - passed_ / 4;
-                if (!all.over || !(b.high - b.low < was / 2)) break;
+                if (listed() <= passed_ - passed_ / 4 || !(b.high - b.low < was / 2)) break;
             }
-            // Or stretches are not alike.
-            all.over = all.over || (to == kJudged && listed() > passed_ / kUnlike);
+            // Slopes that are equal, or stretches that are not alike.
+            all.over = all.over || (listed() > passed_ / kUnlike && (to >= kJudged || narrower(b, kTied)));
             if (all.over) break;
         }
         all.loss = static_cast<double>(loss);
@@ -77,17 +76,21 @@ class Rounds {
     static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5, kAgain = 6;
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     // With 3 deviations about one solve in a hundred missed the critical slope and passed over the table once more.
-    static constexpr double kSigmas = 3.5, kTolerance = 0.02, kLoose = 1.3;
+    static constexpr double kSigmas = 3.5, kLoose = 1.3;
 
     // What the rows passed may be off by, where the rest of the table is as they are: by the deviation between neighbouring stretches, which
-    // sees rows that are alike, or, where stretches are few, that of rows where it is greater.
+    // sees rows that are alike, or, where stretches are few, that of rows where it is greater. Where much is listed (nearly equal slopes near an
+    // end of the range of budgets) what is settled is unlike it: the deviation of rows alone counts.
     double margin(double share) const {
         double square = 0.0;
         for (size_t s = 1; s < off_.size(); ++s) square += 0.5 * (off_[s] - off_[s - 1]) * (off_[s] - off_[s - 1]);
         square *= static_cast<double>(passed_) / static_cast<double>(std::max<int64_t>(settled_, 1));
-        const double rows = stretches_ < kMany ? deviation_ * deviation_ * static_cast<double>(passed_) : 0.0;
+        if (much()) square = 0.0;
+        const double rows = much() || stretches_ < kMany ? deviation_ * deviation_ * static_cast<double>(passed_) : 0.0;
         return 2 * widest_ + kSigmas * std::sqrt((1 - share) * std::max(square, rows));
     }
+
+    bool much() const { return listed() > passed_ / 8; }
 
     int64_t listed() const {
         int64_t rows = 0;

@@ -81,6 +81,12 @@ class Sampler {
                 b = rounds ? around({samples[at]}, target, margin, 0.0, b, alone_, end_, 1.25) : refined(samples[at], ratio, margin, b, sized);
             }
         }
+        // Near an end of the range of budgets few rows of the smallest sample say anything of what rounds may be off by.
+        if (rounds && b.low <= within.low) {
+            const Table& first = samples.front();
+            const Bracket at = around({first}, ratio * static_cast<double>(first.total_size), 0.0, 0.0, b, alone_, end_);
+            spread.deviation = deviation(first, ratio, at.high);
+        }
         spread_ = spread;
         return b;
     }
@@ -220,7 +226,7 @@ class Sampler {
     // Of a row's part of the target at a multiplier, about. Rows drawn together may be alike: their sums count, not each alone.
     double deviation(const Table& f, double ratio, double slope) {
         std::vector<uint8_t> x(static_cast<size_t>(f.n));
-        fused_pass(f, nullptr, nullptr, {slope, slope}, false, f.n, alone_, x.data(), end_);
+        fused_pass(f, nullptr, nullptr, {slope, slope}, true, f.n, alone_, x.data(), end_);
         double square = 0.0, sum = 0.0;
         for (int64_t i = 0; i < f.n; ++i) {
             sum += (static_cast<double>(f.rate[x[i]]) - ratio) * static_cast<double>(f.weight(i));

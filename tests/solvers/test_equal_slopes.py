@@ -10,7 +10,7 @@ import pytest
 
 from solvers import native
 from tests.solvers.cost_tables import limit_at
-from tests.solvers.instances import RATES
+from tests.solvers.instances import RATES, instance
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
@@ -77,3 +77,17 @@ def test_units_of_nearly_one_slope_are_closed_by_a_few() -> None:
     answer = native.solve_table(size[:, None] * (20.0 - bits), limit_at(cost, 0.3), matrix=cost)
     assert answer.status == native.OPTIMAL
     assert answer.core < 10_000
+
+
+@pytest.mark.parametrize("k", [4, 8])
+def test_one_pass_is_enough_near_the_end_of_the_range(k: int) -> None:
+    """Regression: where nearly all rows have their dearest format and the others' slopes are equal but for 1e-7, no
+    multiplier was near enough below them, and up to eight passes followed."""
+    problem = instance("correlated", 1 << 20, k, 0, dtype=np.float32)
+    bits = problem.resources[0]
+    assert bits.rate is not None
+    for share in (0.99, 0.998, 0.9995):
+        bound = int(bits.sizes.total * (bits.rate.min() + share * (bits.rate.max() - bits.rate.min())))
+        answer = native.solve_table(problem.loss, bound, size=bits.size, rate=bits.rate)
+        assert answer.status == native.OPTIMAL
+        assert answer.passes == 1
