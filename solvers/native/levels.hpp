@@ -309,15 +309,28 @@ class Levels {
             room += spent;
             loss -= lost;
         }
-        Rows rest;
-        std::vector<Step> steps;
         double l[kMaxFormats];
         int64_t c[kMaxFormats], listed[2] = {0, 0};
+        // Where prices are equal but for rounding, the formats found here may be others than those that were counted.
+        for (int64_t q = begin / stretch; q * stretch < end; ++q) {
+            room += cheap[static_cast<size_t>(q)].cost;
+            loss -= cheap[static_cast<size_t>(q)].loss;
+        }
         for (int64_t i = begin; i < end; ++i) {
             watch_.step(t.k);
             t.row(i, l, c);
             const int x = start(l, c, t.k, b.high);
             p_.choice[number(level, i)] = static_cast<uint8_t>(x);
+            room -= c[x];
+            loss += l[x];
+        }
+        if (room < 0) return 1;
+        Rows rest;
+        std::vector<Step> steps;
+        for (int64_t i = begin; i < end; ++i) {
+            watch_.step(t.k);
+            t.row(i, l, c);
+            const int x = p_.choice[number(level, i)];
             steps.clear();
             walk(l, c, t.k, i, x, b.low, steps);
             if (steps.empty()) continue;
