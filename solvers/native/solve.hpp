@@ -95,6 +95,10 @@ class Solve : private Looks {
     bool by_giant(double counted, int64_t every);
     void move_to(int64_t row, int format);
 
+    // In fillings.hpp.
+    void combine(int64_t every, double enough);
+    bool by_filling(const std::vector<Cell>& cells, int64_t every, double enough);
+
     // In middling.hpp.
     bool by_few(size_t level, int64_t every, double counted);
     bool by_little(size_t& level, double tiny, double counted, const Branch::Manner& search_only, const Branch::Manner& to_the_end);
@@ -213,22 +217,6 @@ class Solve : private Looks {
         looked_ += part.work;
         part.better = answer.status != Status::kInfeasible && answer.loss < part.below;
         return answer.status == Status::kOptimal || answer.status == Status::kInfeasible;
-    }
-
-    // Combinations of a few cells of every `every`-th row of the table looked at, and of the critical row.
-    void combine(int64_t every, double enough) {
-        const Sample sample = sampled(every);
-        if (!sample.cut) combined(sample.cells, sample.critical, answer_.slope, slack_, moves_, answer_.gap, enough, end_);
-    }
-
-    // By a few cells that fill what is left, where most cost next to nothing of the gap. True when no plan of the rows looked at is better.
-    bool by_filling(const std::vector<Cell>& cells, int64_t every, double enough) {
-        const auto filled = [&] { return closed(soon_filled, enough, 1 + base_.table.n / kNear); };
-        const bool few = few_costs(cells);   // which have few sums
-        const double before = answer_.gap;
-        if (few && (filled() || answer_.gap <= enough)) return true;
-        if (!few || answer_.gap == before || mostly_free(cells, answer_.gap)) combine(every, enough);
-        return !few && answer_.gap > enough && filled();
     }
 
     // Costs move in steps: what is left of the limit beyond a whole number of them is of no use to any choice.
@@ -392,6 +380,7 @@ class Solve : private Looks {
 
 }  // namespace bitwright
 
+#include "fillings.hpp"
 #include "giants.hpp"
 #include "middling.hpp"
 #include "splits.hpp"
