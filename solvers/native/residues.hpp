@@ -121,23 +121,33 @@ class Residues {
         ways.assign(1, {0.0, 0.0, slack_, 0, -1});
         node.clear();
         const int64_t most = made + kMade;
+        std::vector<Way> spare;
         for (const std::vector<int64_t>& options : odd) {
             const size_t count = ways.size();
             for (const int64_t q : options) {
+                const Cell& cell = cells_[static_cast<size_t>(q)];
+                const int64_t residue = (cell.dcost % divisor + divisor) % divisor;
+                const size_t begin = ways.size();
+                size_t wrapped = begin;   // where residues begin anew
                 for (size_t w = 0; w < count; ++w) {
                     Way way = ways[w];
-                    way.value += cells_[static_cast<size_t>(q)].penalty;
-                    way.room -= cells_[static_cast<size_t>(q)].dcost;
-                    way.residue = ((way.residue + cells_[static_cast<size_t>(q)].dcost) % divisor + divisor) % divisor;
+                    way.value += cell.penalty;
                     if (!(way.value < gap)) continue;
+                    way.room -= cell.dcost;
+                    if (way.residue >= divisor - residue) way.residue -= divisor - residue;
+                    else {
+                        way.residue += residue;
+                        wrapped = ways.size() + 1;
+                    }
                     node.push_back({way.node, q});
                     way.node = static_cast<int32_t>(node.size()) - 1;
                     ways.push_back(way);
                 }
+                if (merged_) join(ways, count, begin, wrapped);
             }
             made += static_cast<int64_t>(count * options.size());
             spend(static_cast<int64_t>(count * options.size()), kTakes);
-            if (merged_ && ways.size() > count) merge(ways, count);
+            if (merged_ && ways.size() > count) merge(ways, count, spare);
             if (merged_ && (ways.size() > kMerged || made > most)) return false;
         }
         for (Way& way : ways) {
@@ -149,13 +159,26 @@ class Residues {
         return true;
     }
 
-    // Of equal residues the one of least penalty.
-    static void merge(std::vector<Way>& ways, size_t sorted) {
-        const auto before = [](const Way& a, const Way& b) { return a.residue != b.residue ? a.residue < b.residue : a.value < b.value; };
-        const auto middle = ways.begin() + static_cast<std::ptrdiff_t>(sorted);
-        std::stable_sort(middle, ways.end(), before);
-        std::inplace_merge(ways.begin(), middle, ways.end(), before);
-        ways.erase(std::unique(ways.begin(), ways.end(), [](const Way& a, const Way& b) { return a.residue == b.residue; }), ways.end());
+    static bool before(const Way& a, const Way& b) { return a.residue != b.residue ? a.residue < b.residue : a.value < b.value; }
+
+    // The ways of one more cell, from `begin` on, are those of before, whose residues rise, turned round: they join
+    // the others of its row, which lie from `first` on.
+    static void join(std::vector<Way>& ways, size_t first, size_t begin, size_t wrapped) {
+        const auto at = [&](size_t q) { return ways.begin() + static_cast<std::ptrdiff_t>(q); };
+        std::rotate(at(begin), at(wrapped), ways.end());
+        std::inplace_merge(at(first), at(begin), ways.end(), before);
+    }
+
+    // Of equal residues the one of least penalty. all: room for them.
+    static void merge(std::vector<Way>& ways, size_t sorted, std::vector<Way>& all) {
+        all.clear();
+        auto one = ways.cbegin(), other = one + static_cast<std::ptrdiff_t>(sorted);
+        const auto middle = other, end = ways.cend();
+        while (one != middle || other != end) {
+            const Way& next = other == end || (one != middle && !before(*other, *one)) ? *one++ : *other++;
+            if (all.empty() || all.back().residue != next.residue) all.push_back(next);
+        }
+        ways.swap(all);
     }
 
     std::vector<int64_t> taken(const Way& way) const {
