@@ -113,7 +113,7 @@ class Slopes {
 
   private:
     static constexpr int64_t kSome = 256;   // rows looked at
-    static constexpr size_t kNext = 8;
+    static constexpr size_t kNext = 8;      // steps beyond the outermost one that tell how far apart slopes lie there
     static constexpr double kBeside = 1e-11;
 
     // Below (or above) all steps known: as far from them as the next few lie from the first; `low` where that is outside.
@@ -147,13 +147,14 @@ class Slopes {
 
 // Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
 // `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of
-// them once, near the target: what a part says of the change from there is right to a tenth or two.
+// them once, near the target: what a part says of the change from there is right to a tenth or two. Where no multiplier near it is found and
+// they are not very many, all are looked at each time.
 // loose: how many margins are near enough. thinnest: of so many rows one is looked at, or more. widest: the dearest step: an end whose cost is
 // some of them from the target, though less than the margin, has steps beside it, and is left for one nearer to them. end: throws Late after it.
 inline Bracket around(const std::vector<Table>& lists, double target, double margin, double share, Bracket b, Crew& crew, double end, double loose = 2,
                       int64_t thinnest = kThinnest, double widest = INFINITY) {
     constexpr int tries = 10;
-    constexpr double steps = 4, most = 0.7;
+    constexpr double steps = 4, most = 0.7;   // of `widest`, what is some of them; of the distance to an end, the margin then
     constexpr int64_t part = 1 << 12, all = 1 << 17;
     struct Point { double x, cost; };
     int64_t rows = 0;

@@ -1,5 +1,5 @@
-"""The sieves of single and of double precision (solvers/native/coarse.hpp, fine256.hpp) on tables that mislead them,
-against all hulls walked."""
+"""The sieves of single and of double precision (solvers/native/coarse.hpp, fine256.hpp, fine512.hpp) on tables that
+mislead them, against all hulls walked."""
 
 from __future__ import annotations
 
