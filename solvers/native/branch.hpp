@@ -52,6 +52,9 @@ class Branch {
         return std::move(result_);
     }
 
+    // Whether a search only has ended at what it is to leave alone.
+    bool only_proof() const { return only_proof_; }
+
     // Cells of other rows in the best plan, beside those of its result.
     const std::vector<Cell>& of_others() const { return of_others_; }
 
@@ -101,7 +104,7 @@ class Branch {
         result_.complete = !(least_left_ < result_.gap - manner_.within);
     }
 
-    int64_t most_in_vain() const { return manner_.solve != nullptr ? kLeftOpen : manner_.search_only ? kVain / 4 : kVain; }
+    int64_t most_in_vain() const { return manner_.solve != nullptr ? kLeftOpen : (manner_.search_only ? kVain / 4 : kVain) * kBrief; }
 
     // With others a branch is bounded in no time, but not closed: that is tried where the one before was, soon, or where the gap has become half of what it
     // was then, or now and then.
@@ -179,7 +182,7 @@ class Branch {
         const bool halved = manner_.choices > 0;
         CoreResult found = manner_.others != nullptr && options.size() > kFew ? by_size(options, gap) : CoreResult{gap, false, 0, 0, {}};
         if (found.gap > manner_.within || manner_.others == nullptr) {
-            CoreResult apart = manner_.solve != nullptr ? by_part(options, found.gap) : halved ? by_halves(options, all, found.gap, manner_.within - at) : by_states(options, found.gap);
+            CoreResult apart = manner_.solve != nullptr ? by_part(options, found.gap) : halved ? by_halves(options, all, found.gap, at) : by_states(options, found.gap);
             found.complete = apart.complete;
             found.work += apart.work;
             if (apart.gap < found.gap) {
@@ -217,13 +220,15 @@ class Branch {
         return found;
     }
 
-    CoreResult by_halves(std::vector<Halves::Option> options, size_t all, double gap, double enough) {
+    CoreResult by_halves(std::vector<Halves::Option> options, size_t all, double gap, double at) {
         CoreResult found{gap, false, 0, 0, {}};
         for (size_t q = 0; q < options.size(); ++q) options[q].cell = static_cast<int64_t>(q);
         const Halves halves(std::move(options), all, relaxed_.slope(), relaxed_.room(), end_);
-        const auto left = halves.run(found, std::max(effort_.tiny, enough), manner_.choices, manner_.search_only);
+        // Where the bound has climbed by more than is left, so it does for what comes after: a short look, unless it can be closed.
+        const bool climbed = at > gap, brief = climbed && !halves.closes(gap, manner_.choices);
+        const auto left = halves.run(found, std::max(effort_.tiny, manner_.within - at), manner_.choices, manner_.search_only && !climbed, brief ? 0.0 : kInfinity);
         only_proof_ = left == Halves::Left::kProof;
-        vain_ = left == Halves::Left::kMuch && !(found.gap < gap) ? vain_ + 1 : 0;
+        vain_ = left == Halves::Left::kMuch && !(found.gap < gap) ? vain_ + (brief ? 1 : kBrief) : 0;
         result_.states = std::max(result_.states, found.states);
         result_.work += found.work;
         return found;
@@ -246,7 +251,7 @@ class Branch {
         return found;
     }
 
-    static constexpr int64_t kVain = 48;
+    static constexpr int64_t kVain = 48, kBrief = 8;   // looks in a row that gave nothing; brief ones that are as much as one
     // With others: steps of filling a branch by size, and from how many cells on; branches between two looks; branches in a row that gave
     // nothing; work of one that is closed soon.
     static constexpr int64_t kFilled = 1 << 18, kPause = 64, kHopeless = 256, kSoon = 1 << 18;

@@ -57,6 +57,13 @@ class Halves {
             if (side[row] >= 0) all_[side[row]] *= choices[row];
     }
 
+    // Whether both halves have at most so many choices that cost less than `gap`: to look at them all is affordable.
+    bool closes(double gap, int64_t most) const {
+        const double all = static_cast<double>(most);
+        if (std::max(all_[0], all_[1]) <= all) return true;
+        return gap < cut_ && counted(side_[0], gap, all) == kBins && counted(side_[1], gap, all) == kBins;
+    }
+
     enum class Left { kNothing, kProof, kMuch };   // what there is left to do
 
     // Lower the gap of `best` until `enough`, or until kQuick choices of a half were looked at; then `most` of them where that is

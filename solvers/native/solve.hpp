@@ -83,7 +83,9 @@ class Solve : private Looks {
         const Sample sample = sampled(every);
         if (sample.cut) return false;
         const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
-        const CoreResult found = Branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, manner).run();
+        Branch branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, manner);
+        const CoreResult found = branch.run();
+        provable_ = branch.only_proof() && every == 1;
         take(found, sample.cells, count_rows(sample.cells));
         return found.complete && every == 1;
     }
@@ -318,6 +320,8 @@ class Solve : private Looks {
             best = states && search(kWalk, served ? kFew << 3 : kFew, tiny, true);
             if (done(best) || (middling() && by_few(level, every, counted))) return true;
             if (!best && done(branched(tiny, searched, search_only, every))) return true;
+            // Before sets of odd cells: those are many where a proof by halves is affordable.
+            if (!best && provable_ && level == 0 && done(branched(tiny, less(kProved), to_the_end))) return true;
         }
         if (answer_.gap <= small && t_.n >= kLong) return false;
         if (told_by_formats(small, counted, every, false)) return answer_.gap - least_ <= counted;
@@ -372,6 +376,7 @@ class Solve : private Looks {
     std::vector<Cell> moves_;
     Other other_;        // in place of moves, where the gap is its
     double least_ = 0.0;   // no plan has a smaller gap than this
+    bool provable_ = false;   // of all rows looked at, the last branching left a proof that is affordable
     bool told_ = false;    // by formats
     double lost_ = 0.0;   // of the gap, what no choice can spend
     CountsCases cases_;
