@@ -52,8 +52,8 @@ class Branch {
         return std::move(result_);
     }
 
-    // Whether a search only has ended at what it is to leave alone.
-    bool only_proof() const { return only_proof_; }
+    // Whether more work is likely to end with a proof: that is all that was left, and affordable, or bounds climb.
+    bool promising() const { return only_proof_ || climbs_; }
 
     // Cells of other rows in the best plan, beside those of its result.
     const std::vector<Cell>& of_others() const { return of_others_; }
@@ -80,6 +80,7 @@ class Branch {
             }
             if (result_.work > effort_.work || vain_ > most_in_vain() || (manner_.others != nullptr && ++nodes_ > kHopeless) || past(end_)) {
                 least_left_ = std::min(least_left_, node.bound);
+                climbs_ = climbed(node.bound);
                 break;
             }
             open_.pop();
@@ -103,6 +104,9 @@ class Branch {
         }
         result_.complete = !(least_left_ < result_.gap - manner_.within);
     }
+
+    // Whether a bound has climbed by more than is left of the gap.
+    bool climbed(double bound) const { return bound > result_.gap - bound; }
 
     int64_t most_in_vain() const { return manner_.solve != nullptr ? kLeftOpen : (manner_.search_only ? kVain / 4 : kVain) * kBrief; }
 
@@ -224,9 +228,9 @@ class Branch {
         CoreResult found{gap, false, 0, 0, {}};
         for (size_t q = 0; q < options.size(); ++q) options[q].cell = static_cast<int64_t>(q);
         const Halves halves(std::move(options), all, relaxed_.slope(), relaxed_.room(), end_);
-        // Where the bound has climbed by more than is left, so it does for what comes after: a short look, unless it can be closed.
-        const bool climbed = at > gap, brief = climbed && !halves.closes(gap, manner_.choices);
-        const auto left = halves.run(found, std::max(effort_.tiny, manner_.within - at), manner_.choices, manner_.search_only && !climbed, brief ? 0.0 : kInfinity);
+        // Where the bound climbs, so it does for what comes after: a short look, unless the branch can be closed.
+        const bool climbs = climbed(at), brief = climbs && !halves.closes(gap, manner_.choices);
+        const auto left = halves.run(found, std::max(effort_.tiny, manner_.within - at), manner_.choices, manner_.search_only && !climbs, brief ? 0.0 : kInfinity);
         only_proof_ = left == Halves::Left::kProof;
         vain_ = left == Halves::Left::kMuch && !(found.gap < gap) ? vain_ + (brief ? 1 : kBrief) : 0;
         result_.states = std::max(result_.states, found.states);
@@ -267,7 +271,7 @@ class Branch {
     double end_, least_left_ = kInfinity;   // least bound of what was left open
     Watch watch_;
     Relaxed relaxed_;
-    bool only_proof_ = false;
+    bool only_proof_ = false, climbs_ = false;
     Large large_;
     int64_t vain_ = 0;   // branches in a row whose halves gave nothing
     // With others: whether the last look closed its branch, the gap that it left, branches since then, and since one that gave something.

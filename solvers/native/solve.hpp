@@ -85,7 +85,7 @@ class Solve : private Looks {
         const Effort effort{0, work, tiny, std::max(0.0, end_ - now())};
         Branch branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, manner);
         const CoreResult found = branch.run();
-        provable_ = branch.only_proof() && every == 1;
+        provable_ = branch.promising() && every == 1;
         take(found, sample.cells, count_rows(sample.cells));
         return found.complete && every == 1;
     }
@@ -282,6 +282,7 @@ class Solve : private Looks {
         const auto moduli = [&](const std::vector<Cell>& c, double slope, int64_t slack, double gap, double enough, double end) { return by_moduli(c, choice_, slope, slack, gap, enough, end, cases_); };
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
         if (told_by_formats(small, counted, every, true)) return answer_.gap - least_ <= counted;
+        double branched_at = INFINITY;   // the gap from which branching to the end was no proof: from a smaller one it may be
         bool best = false, none = false, served = false;   // of the table looked at: whether its best plan is known; whether none has less than the first; whether costs are few
         {
             std::vector<Cell> cells = sampled(every).cells;
@@ -320,8 +321,11 @@ class Solve : private Looks {
             best = states && search(kWalk, served ? kFew << 3 : kFew, tiny, true);
             if (done(best) || (middling() && by_few(level, every, counted))) return true;
             if (!best && done(branched(tiny, searched, search_only, every))) return true;
-            // Before sets of odd cells: those are many where a proof by halves is affordable.
-            if (!best && provable_ && level == 0 && done(branched(tiny, less(kProved), to_the_end))) return true;
+            // Before sets of odd cells: those are many where such a proof is likely.
+            if (!best && provable_ && level == 0) {
+                branched_at = answer_.gap;
+                if (done(branched(tiny, less(kProved), to_the_end))) return true;
+            }
         }
         if (answer_.gap <= small && t_.n >= kLong) return false;
         if (told_by_formats(small, counted, every, false)) return answer_.gap - least_ <= counted;
@@ -331,7 +335,7 @@ class Solve : private Looks {
         const bool short_table = t_.n < kWalk;
         if (short_table && !part && done(closed(without_rests(), counted))) return true;
         if (short_table && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
-        if (done(branched(tiny, less(kProved), to_the_end))) return true;
+        if (answer_.gap < branched_at && done(branched(tiny, less(kProved), to_the_end))) return true;
         const bool few = short_table || (middling() && count_rows(sampled(1).cells) < kWalk);   // rows of use
         if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
         if (few && is_open() && done(closed(moduli, counted))) return false;   // proved by what the certificate holds, not by a search
@@ -376,7 +380,7 @@ class Solve : private Looks {
     std::vector<Cell> moves_;
     Other other_;        // in place of moves, where the gap is its
     double least_ = 0.0;   // no plan has a smaller gap than this
-    bool provable_ = false;   // of all rows looked at, the last branching left a proof that is affordable
+    bool provable_ = false;   // of all rows looked at, by branching further
     bool told_ = false;    // by formats
     double lost_ = 0.0;   // of the gap, what no choice can spend
     CountsCases cases_;

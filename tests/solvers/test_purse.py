@@ -35,7 +35,7 @@ def test_an_easy_table_spends_next_to_nothing() -> None:
 
 @pytest.mark.parametrize(("k", "seed"), [(4, 0), (4, 3), (4, 5), (4, 6), (12, 1), (12, 6)])
 def test_branches_that_cannot_be_closed_are_looked_at_in_brief(k: int, seed: int) -> None:
-    """Heavy tails spent 0.028 to 0.089: each branch was looked at for a millisecond, and sets of odd cells came first."""
+    """Heavy tails spent 0.028 to 0.089: a millisecond a branch, and sets of odd cells before a proof."""
     assert solve(instance("tails", 224, k, seed), "hull").certificate.status == "optimal"
     assert native.required().bw_purse_spent() < 0.015
 
