@@ -33,7 +33,10 @@ class Between {
                 b = {b.high, missed > 1 ? INFINITY : b.high * wider};
                 continue;
             }
-            if (fill(b, answer, slack)) return true;
+            if (fill(b, answer, slack)) {
+                bracket_ = b;
+                return true;
+            }
             b = {missed > 1 ? 0.0 : b.low / wider, b.low};
         }
         return std::nullopt;
@@ -41,6 +44,13 @@ class Between {
 
     // Rows without one best format in the bracket of the critical slope.
     const std::vector<int64_t>& listed() const { return listed_; }
+
+    // That bracket.
+    const Bracket& bracket() const { return bracket_; }
+
+    // Of all rows' dearest costs the sum, and the largest one.
+    double dearest() const { return dearest_; }
+    double largest() const { return largest_; }
 
   private:
     static constexpr int kAttempts = 6;
@@ -54,11 +64,11 @@ class Between {
         double total = 0.0;
         for (int64_t i = 0; i < t_.n; ++i) {
             watch_.step();
-            int64_t dearest = 0;
-            for (int j = 0; j < t_.k; ++j) dearest = std::max(dearest, t_.cost_at(i, j));
-            total += weight[i] = static_cast<double>(dearest);
+            total += weight[i] = static_cast<double>(t_.dearest(i));
         }
         if (!(total > 0)) return {0.0, INFINITY};
+        dearest_ = total;
+        largest_ = *std::max_element(weight.begin(), weight.end());
         const double stretch = total / most, part = static_cast<double>(limit_) / total;
         double next = stretch / 2, sum = 0.0, base = 0.0, steepest = 0.0;
         std::vector<std::pair<int64_t, double>> drawn;   // and how often
@@ -154,6 +164,8 @@ class Between {
     uint8_t* choice_;
     Watch watch_;
     std::vector<int64_t> listed_;
+    Bracket bracket_{0.0, INFINITY};
+    double dearest_ = 0.0, largest_ = 0.0;
     std::vector<Step> steps_;
 };
 

@@ -151,7 +151,8 @@ class Branch {
     bool finished(const Node& node) {
         at_vertex(node);
         at_ = relaxed_.plan(node.fixed, false);
-        const double slope = relaxed_.slope(), at = relaxed_.bound(), gap = result_.gap - at;
+        const double slope = relaxed_.slope();
+        double at = relaxed_.bound(), gap = result_.gap - at;
         const int64_t rows = relaxed_.rows();
         result_.work += static_cast<int64_t>(cells_.size());
         std::vector<Halves::Option> options;   // those of one row together
@@ -183,6 +184,19 @@ class Branch {
             result_.work += static_cast<int64_t>(others_.size());
         }
         if (manner_.others != nullptr && options.size() > Halves::kNearest) return false;   // too many for both searches
+        // Where all options cost multiples of one number, what is left beyond a multiple is of no use.
+        room_ = relaxed_.room();
+        const int64_t common = common_step(options, &Halves::Option::dcost, 1), rest = common > 0 ? (room_ % common + common) % common : std::max<int64_t>(0, room_);
+        const double worth = slope * static_cast<double>(rest);
+        room_ -= rest;
+        at += worth;
+        gap -= worth;
+        if (!(at < result_.gap - manner_.within)) {
+            least_left_ = std::min(least_left_, at);
+            closing_ = true;
+            nodes_ = 0;
+            return true;
+        }
         const bool halved = manner_.choices > 0;
         CoreResult found = manner_.others != nullptr && options.size() > kFew ? by_size(options, gap) : CoreResult{gap, false, 0, 0, {}};
         if (found.gap > manner_.within || manner_.others == nullptr) {
@@ -203,7 +217,7 @@ class Branch {
             }
             take(at + found.gap);
         }
-        looked_ = found.gap;
+        looked_ = found.gap + worth;
         const bool closed = found.complete || found.gap <= manner_.within;
         closing_ = closed && found.work <= kSoon;
         if (closed || found.gap < gap) nodes_ = 0;
@@ -219,7 +233,7 @@ class Branch {
         for (const Halves::Option& o : options) cells.push_back({o.row, o.dcost, o.penalty, 0.0, 0});
         CoreResult found{gap, false, 0, 0, {}};
         for (const bool balanced : {false, true})
-            if (found.gap > manner_.within && !past(end_)) Beam(cells, relaxed_.slope(), relaxed_.room()).run(found, manner_.within, kFilled, balanced, end_);
+            if (found.gap > manner_.within && !past(end_)) Beam(cells, relaxed_.slope(), room_).run(found, manner_.within, kFilled, balanced, end_);
         result_.work += found.work;
         return found;
     }
@@ -227,7 +241,7 @@ class Branch {
     CoreResult by_halves(std::vector<Halves::Option> options, size_t all, double gap, double at) {
         CoreResult found{gap, false, 0, 0, {}};
         for (size_t q = 0; q < options.size(); ++q) options[q].cell = static_cast<int64_t>(q);
-        const Halves halves(std::move(options), all, relaxed_.slope(), relaxed_.room(), end_);
+        const Halves halves(std::move(options), all, relaxed_.slope(), room_, end_);
         // Where the bound climbs, so it does for what comes after: a short look, unless the branch can be closed.
         const bool climbs = climbed(at), brief = climbs && !halves.closes(gap, manner_.choices);
         const auto left = halves.run(found, std::max(effort_.tiny, manner_.within - at), manner_.choices, manner_.search_only && !climbs, brief ? 0.0 : kInfinity);
@@ -240,7 +254,7 @@ class Branch {
 
     // As a knapsack of its own. One that stays open leaves no proof: few more are tried.
     CoreResult by_part(const std::vector<Halves::Option>& options, double gap) {
-        const CoreResult found = solved_apart(options, relaxed_.slope(), relaxed_.room(), gap, manner_.within, *manner_.solve);
+        const CoreResult found = solved_apart(options, relaxed_.slope(), room_, gap, manner_.within, *manner_.solve);
         result_.work += found.work + kPart * static_cast<int64_t>(options.size());
         if (!found.complete) ++vain_;
         return found;
@@ -249,7 +263,7 @@ class Branch {
     CoreResult by_states(const std::vector<Halves::Option>& options, double gap) {
         int64_t all;
         const Rated core = by_rate(options, std::numeric_limits<int64_t>::max(), all, end_);
-        CoreResult found = CoreSearch(core.table(), relaxed_.slope(), relaxed_.room(), gap, {kStates, kWork, effort_.tiny, std::max(0.0, end_ - now())}).run();
+        CoreResult found = CoreSearch(core.table(), relaxed_.slope(), room_, gap, {kStates, kWork, effort_.tiny, std::max(0.0, end_ - now())}).run();
         result_.work += kDearer * found.work;
         core.back(found.cells);
         return found;
@@ -278,6 +292,7 @@ class Branch {
     bool closing_ = false;
     double looked_ = kInfinity;
     int64_t since_ = 0, nodes_ = 0;
+    int64_t room_ = 0;   // of the branch that is being closed
     std::vector<int64_t> at_;        // of each row its cell, or -1
     std::vector<Cell> others_, of_others_;
     std::priority_queue<Node> open_;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <numeric>
 #include <utility>
 
 #include "by_cost.hpp"
@@ -18,6 +19,17 @@ struct Cell {
     double penalty, dloss;
     int format;
 };
+
+// What the costs of all of these are multiples of (0: there are none); known: that they are of this one.
+template <class T>
+int64_t common_step(const std::vector<T>& all, int64_t T::*cost, int64_t known) {
+    int64_t step = 0;
+    for (const T& one : all) {
+        if (step == 0 || one.*cost % step != 0) step = std::gcd(step, one.*cost);
+        if (step == known) break;
+    }
+    return step;
+}
 
 // Rows of cells, those of one row together.
 inline int64_t count_rows(const std::vector<Cell>& cells) {

@@ -1,4 +1,4 @@
-// Of Solve (solve.hpp): streamed tables of a heavy tail, where the relaxation splits a row that is much of all costs.
+// Of Solve (solve.hpp): long tables of a heavy tail, streamed or not (between.hpp), where the relaxation splits a row that is much of all costs.
 //
 // The gap is then as large as that row's next step, nearly every row is of use, and no search of all of them is short. With its format fixed the next
 // relaxation splits a smaller row, and so on: what is left open in the end is of use to few rows. So rows near the critical slope are branched on, which
@@ -10,26 +10,32 @@
 
 namespace bitwright {
 
-// Whether a row of a streamed table is much of all sizes. Beyond so many rows a look at all of them takes longer than it saves.
-inline bool Solve::heavy() const { return levels_ != nullptr && t_.n < kWide / 2 && t_.size != nullptr && t_.top_size >= t_.total_size / kMuch; }
+// Whether a row of a long table is much of all sizes, or costs. Beyond so many rows a look at all of them takes longer than it saves.
+inline bool Solve::heavy() const {
+    if (t_.n >= kWide / 2) return false;
+    return levels_ != nullptr ? t_.size != nullptr && t_.top_size >= t_.total_size / kMuch : used_.partial() && uneven_;
+}
 
-// Whether the relaxation splits a row that is such a part of all sizes.
+// Whether the relaxation splits a row that is such a part of all sizes, or costs.
 inline bool Solve::splits_one_in(int64_t part, int64_t every) const {
     if (!heavy()) return false;
     const std::vector<Cell> formats = sampled(every).critical;
-    return !formats.empty() && t_.weight(formats.front().row) >= t_.total_size / part;
+    if (formats.empty()) return false;
+    const int64_t row = formats.front().row;
+    return levels_ != nullptr ? t_.weight(row) >= t_.total_size / part : t_.dearest(row) >= dearest_ / part;
 }
 
-// Branch on the rows of a level of a streamed table, which tell the relaxation as long as its multiplier settles all other rows; these come in
-// where a branch is closed. True when no plan of all rows is better.
+// Branch on the rows of a level of a streamed table, or those next to the critical slope of another one, which tell the relaxation as long as its
+// multiplier settles all other rows; these come in where a branch is closed. True when no plan of all rows is better.
 inline bool Solve::branched_near(size_t level, double tiny, double counted) {
+    const Bracket settled = levels_ != nullptr ? levels_->bracket(level) : settled_;
     if (spent()) return false;
     const Sample sample = sampled(1);
     if (sample.cut) return false;
-    Unlisted unlisted({t_, nullptr, choice_}, levels_->ids(level), levels_->table(level).n, levels_->bracket(level));
+    Unlisted unlisted({t_, nullptr, choice_}, base_.ids, base_.table.n, settled);
     const Others others = [&unlisted, this](double slope, double gap, std::vector<Cell>& cells) { unlisted.cells(slope, gap, end_, cells); };
     const Effort effort{0, kProved >> 2, tiny, std::max(0.0, end_ - now())};
-    Branch branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, {kChoices, counted, false, false, nullptr, levels_->bracket(level), &others});
+    Branch branch(sample.cells, answer_.slope, slack_, answer_.gap, effort, {kChoices, counted, false, false, nullptr, settled, &others});
     const CoreResult found = branch.run();
     const bool better = found.gap < answer_.gap;
     take(found, sample.cells, count_rows(sample.cells));

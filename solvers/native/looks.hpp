@@ -171,12 +171,15 @@ class Looks : protected Amounts {
         used_ = Used(base_);
         const auto found = between.find(answer_, slack_);
         if (!found) return walked(t_, o_.limit, choice_, found_by_, answer_, slack_);
-        if (static_cast<int64_t>(between.listed().size()) > kWalk) return *found;
+        dearest_ = between.dearest();
+        uneven_ = between.largest() >= dearest_ / kMuch;
+        if (static_cast<int64_t>(between.listed().size()) > (uneven_ ? t_.n / 2 : kWalk)) return *found;
         // The rows next to the critical slope, and some of all: a few rows of other costs may fill what those cannot.
         std::vector<int64_t> some, rows;
         for (int64_t i = 0; i < t_.n; i += t_.n / kNear) some.push_back(i);
         std::set_union(some.begin(), some.end(), between.listed().begin(), between.listed().end(), std::back_inserter(rows));
         base_ = used_.nearest(rows);
+        settled_ = between.bracket();
         return *found;
     }
 
@@ -184,6 +187,9 @@ class Looks : protected Amounts {
     Table t_;
     Deviations base_;   // of the table whose rows are looked at
     Used used_;
+    Bracket settled_{0.0, INFINITY};   // what rows outside the nearest ones were settled for all multipliers of
+    double dearest_ = 0.0;             // what all rows cost in their dearest formats
+    bool uneven_ = false;              // a row is much of that
     Copied nearest_;
     double nearest_of_ = INFINITY;   // the gap that they were looked for
     Options o_;

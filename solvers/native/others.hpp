@@ -64,25 +64,29 @@ class Unlisted {
     double found_ = -1.0;   // the gap that they were looked for
 };
 
-// A table of compact costs without one of its rows: the last one stands in its place.
+// A table without one of its rows: the last one stands in its place.
 struct Without {
     std::vector<char> loss;
-    std::vector<int64_t> size;
+    std::vector<int64_t> size;   // or costs
     Table table;
     int64_t out;
 
     Without(const Table& from, int64_t row) : table(from), out(row) {
         const int64_t last = from.n - 1, bytes = from.row_bytes();
         loss.resize(static_cast<size_t>(last * bytes));
-        size.resize(static_cast<size_t>(last));
         std::memcpy(loss.data(), from.loss, loss.size());
-        std::memcpy(size.data(), from.size, size.size() * sizeof(int64_t));
-        if (row < last) {
-            std::memcpy(loss.data() + row * bytes, from.row_at(last), static_cast<size_t>(bytes));
-            size[static_cast<size_t>(row)] = from.weight(last);
+        if (row < last) std::memcpy(loss.data() + row * bytes, from.row_at(last), static_cast<size_t>(bytes));
+        if (from.matrix != nullptr) {
+            size.assign(from.matrix, from.matrix + last * from.k);
+            if (row < last) std::copy_n(from.matrix + last * from.k, from.k, size.begin() + row * from.k);
+            table.matrix = size.data();
+        } else {
+            size.resize(static_cast<size_t>(last));
+            std::memcpy(size.data(), from.size, size.size() * sizeof(int64_t));
+            if (row < last) size[static_cast<size_t>(row)] = from.weight(last);
+            table.size = size.data();
         }
         table.loss = loss.data();
-        table.size = size.data();
         table.n = last;
         table.mapped = false;
         table.total_size = table.top_size = table.divisor = table.least_size = 0;

@@ -6,16 +6,22 @@
 #pragma once
 
 #include "branch.hpp"
+#include "classes.hpp"
 #include "meet.hpp"
 
 namespace bitwright {
 
 class Residues {
   public:
-    // cells: those of one row together; gap: that of the plan in hand. merged: of all sets of one residue the one of least penalty alone,
-    // where there are too many sets.
-    Residues(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, bool merged, double end)
-        : cells_(cells), rows_(rows_of(cells)), slope_(slope), slack_(slack), merged_(merged) {
+    // merged: of all sets of one residue the one of least penalty alone, where there are too many sets. soon: the other rows are searched only by what takes
+    // little, a table of totals where their costs are few.
+    struct Manner {
+        bool merged, soon;
+    };
+
+    // cells: those of one row together; gap: that of the plan in hand.
+    Residues(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, const Manner& manner, double end)
+        : cells_(cells), rows_(rows_of(cells)), slope_(slope), slack_(slack), merged_(manner.merged), soon_(manner.soon) {
         std::vector<int64_t> tried;
         for (const double most : {kInfinity, kFree * gap})
             for (size_t q = 0; q < kTried && !cells.empty(); ++q) tried.push_back(divisor_from(cells.size() * q / kTried, most));
@@ -63,18 +69,19 @@ class Residues {
     }
 
   private:
-    static constexpr size_t kTried = 16;
+    static constexpr size_t kTried = 16, kLooked = 1 << 13;   // the latter: cells that a divisor is found from
     static constexpr double kFree = 1e-6, kAll = 1 << 12;   // sets of odd cells that are all told apart
     static constexpr int64_t kDrop = 64;                    // a cell that leaves less than this part of a divisor is odd
     static constexpr double kWorth = 1 << 14;               // a divisor worth less than this part of the gap tells nothing
     static constexpr size_t kMerged = 1 << 14;
     static constexpr int64_t kMade = 1 << 19, kTakes = 400;   // the latter: of the purse, what a set takes
-    static constexpr int64_t kSearched = 8, kBeam = 1 << 20, kLists = 1 << 20, kChoices = 1 << 20, kStates = 1 << 14;
+    static constexpr int64_t kSearched = 8, kTotals = 1 << 12, kBeam = 1 << 20, kLists = 1 << 20, kChoices = 1 << 20, kStates = 1 << 14;
 
     // The divisor of most cells of at most this penalty, from one of them on.
     int64_t divisor_from(size_t from, double most) const {
         int64_t divisor = 0;
-        for (size_t q = 0; q < cells_.size(); ++q) {
+        const size_t every = 1 + cells_.size() / kLooked;
+        for (size_t q = 0; q < cells_.size(); q += every) {
             const Cell& cell = cells_[(from + q) % cells_.size()];
             if (cell.penalty > most) continue;
             const int64_t both = std::gcd(divisor, cell.dcost);
@@ -108,9 +115,14 @@ class Residues {
         double all = 1.0;
         std::vector<std::vector<int64_t>> odd;
         for (const CellRow& row : rows_) {
-            odd.emplace_back();
-            for (size_t q = row.begin; q < row.end; ++q)
-                if (cells_[q].dcost % divisor != 0) odd.back().push_back(static_cast<int64_t>(q));
+            bool any = false;
+            for (size_t q = row.begin; q < row.end; ++q) {
+                if (cells_[q].dcost % divisor == 0) continue;
+                if (!any) odd.emplace_back();
+                any = true;
+                odd.back().push_back(static_cast<int64_t>(q));
+            }
+            if (!any) continue;
             all *= static_cast<double>(odd.back().size() + 1);
             if (!merged_ && all > kAll) return false;
         }
@@ -210,8 +222,12 @@ class Residues {
     bool searched(const std::vector<Cell>& even, int64_t room, CoreResult& found, double within, int64_t work, double end) const {
         if (room >= 0 && slope_ * static_cast<double>(room) < found.gap) found.gap = slope_ * static_cast<double>(room);   // none of them
         if (found.gap <= within) return true;
+        if (std::abs(room) / sets_.divisor <= kTotals && Totals::serves(even, room, sets_.divisor)) {
+            const CoreResult few = by_each_cost(even, slope_, room, sets_.divisor, found.gap, within, end);
+            if (keep(few, found, within)) return true;
+        }
         Beam(even, slope_, room).run(found, within, kBeam, false, end);
-        if (found.gap <= within) return true;
+        if (found.gap <= within || soon_) return found.gap <= within;
         for (const bool by_size : {false, true}) {
             Meet(even, slope_, room, by_size).run(found, kLists / 8, kLists, end);
             if (found.complete || found.gap <= within) return true;
@@ -239,16 +255,25 @@ class Residues {
     std::vector<CellRow> rows_;
     double slope_;
     int64_t slack_;
-    bool merged_;
+    bool merged_, soon_;
     Sets sets_;
 };
+
+// By sets that are all told apart. Complete when no plan is better than the gap that is found by more than `enough`. Of long tables: by what takes little.
+inline CoreResult told_apart(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
+    constexpr int64_t work = 1 << 20;
+    CoreResult found{gap, false, 0, 0, {}};
+    const Residues residues(cells, slope, slack, gap, {false, true}, end);
+    if (residues.any()) residues.run(found, enough, work, end);
+    return found;
+}
 
 // By both kinds of sets. Complete when no plan is better than the gap that is found by more than `enough`.
 inline CoreResult residual(const std::vector<Cell>& cells, double slope, int64_t slack, double gap, double enough, double end) {
     constexpr int64_t work = 1 << 22;
     CoreResult found{gap, false, 0, 0, {}};
     for (const bool merged : {false, true}) {
-        const Residues residues(cells, slope, slack, found.gap, merged, end);
+        const Residues residues(cells, slope, slack, found.gap, {merged, false}, end);
         if (residues.any()) residues.run(found, enough, found.work + work, end);
         if (found.complete || found.gap <= enough) break;
     }

@@ -106,6 +106,9 @@ class Solve : private Looks {
     bool by_little(size_t& level, double tiny, double counted, const Branch::Manner& search_only, const Branch::Manner& to_the_end);
     bool again(double counted);
 
+    // In multiples.hpp.
+    bool may_round(std::vector<Cell>& cells) const, by_multiples(double counted);
+
     // In splits.hpp.
     class Listed;
     bool splits(double small) const, small_row(int64_t row) const, parts(double small, int64_t every) const;
@@ -283,6 +286,7 @@ class Solve : private Looks {
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
         if (told_by_formats(small, counted, every, true)) return answer_.gap - least_ <= counted;
         double branched_at = INFINITY;   // the gap from which branching to the end was no proof: from a smaller one it may be
+        if (used_.partial() && splits_one_in(kHeavy << 2, 1) && (branched_near(level, tiny, counted) || by_giant(counted, 1) || answer_.gap <= counted)) return true;
         bool best = false, none = false, served = false;   // of the table looked at: whether its best plan is known; whether none has less than the first; whether costs are few
         {
             std::vector<Cell> cells = sampled(every).cells;
@@ -310,10 +314,11 @@ class Solve : private Looks {
             }
             if (answer_.gap <= counted) return true;
         }
+        if (by_multiples(counted)) return true;
         const int64_t searched = t_.n >= kLong ? std::min(kSearched, t_.n / 128) : used_.partial() ? kSearched >> 2 : kSearched;
-        if (!best && !none && heavy() && (level == 0 || every == 1)) {
-            if ((level > 0 && branched_near(level, tiny, counted)) || answer_.gap <= counted) return true;
-            if (by_giant(counted, every) || answer_.gap <= counted) return true;
+        if (levels_ != nullptr && !best && !none && heavy() && (level == 0 || every == 1)) {
+            if ((level > 0 && branched_near(level, tiny, counted)) || answer_.gap <= counted || by_giant(counted, every) || answer_.gap <= counted) return true;
+            if (done(branched(tiny, searched >> 3, search_only, every))) return true;   // nearly equal slopes: a few rows fill what is left
         } else if (!best && !none) {
             // First a little of it, unless costs are few: where that does not close the gap, the states of all rows looked at may be few.
             const bool states = middling() && levels_ != nullptr && every == 1;
@@ -329,14 +334,14 @@ class Solve : private Looks {
         }
         if (answer_.gap <= small && t_.n >= kLong) return false;
         if (told_by_formats(small, counted, every, false)) return answer_.gap - least_ <= counted;
+        if (by_multiples(counted)) return true;
         look_far(level);
         if (done(search(kNear, kFew, tiny, true)) || done(search(middling() ? kWalk : kNear, kFew << 3, tiny, true))) return true;
         if (middling() && levels_ == nullptr && done(by_little(level, tiny, counted, search_only, to_the_end))) return true;
-        const bool short_table = t_.n < kWalk;
-        if (short_table && !part && done(closed(without_rests(), counted))) return true;
-        if (short_table && ((o_.depth < kDeep && done(closed(by_counts(kLooks), counted))) || done(closed(residual, counted)))) return true;
+        const bool short_table = t_.n < kWalk, few = short_table || (middling() && count_rows(sampled(1).cells) < kWalk);   // rows of use
+        if (short_table && ((!part && done(closed(without_rests(), counted))) || (o_.depth < kDeep && done(closed(by_counts(kLooks), counted))))) return true;
+        if ((short_table || (few && answer_.gap > small)) && done(closed(residual, counted))) return true;
         if (answer_.gap < branched_at && done(branched(tiny, less(kProved), to_the_end))) return true;
-        const bool few = short_table || (middling() && count_rows(sampled(1).cells) < kWalk);   // rows of use
         if (few && (done(by_large(tiny, counted)) || done(by_wide_totals(counted)))) return true;
         if (few && is_open() && done(closed(moduli, counted))) return false;   // proved by what the certificate holds, not by a search
         if (few && ((o_.depth < kDeep && done(closed(by_steps(), counted))) || done(closed(o_.depth > 0 ? soon_filled : filled, counted)))) return true;
@@ -380,9 +385,8 @@ class Solve : private Looks {
     std::vector<Cell> moves_;
     Other other_;        // in place of moves, where the gap is its
     double least_ = 0.0;   // no plan has a smaller gap than this
-    bool provable_ = false;   // of all rows looked at, by branching further
-    bool told_ = false;    // by formats
-    double lost_ = 0.0;   // of the gap, what no choice can spend
+    bool provable_ = false, told_ = false;   // of all rows looked at, by branching further; by formats
+    double lost_ = 0.0, rounded_ = INFINITY;   // of the gap, what no choice can spend; the gap for which multiples were looked for
     CountsCases cases_;
     int64_t work_ = 0, looked_ = 0, step_ = 0, parts_ = 0;   // looked: work of all searches; step: every cost of a deviation is a multiple of it
 };
@@ -392,4 +396,5 @@ class Solve : private Looks {
 #include "fillings.hpp"
 #include "giants.hpp"
 #include "middling.hpp"
+#include "multiples.hpp"
 #include "splits.hpp"

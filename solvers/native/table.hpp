@@ -54,6 +54,12 @@ struct Table {
     int64_t weight(int64_t i) const { return size != nullptr ? load(size + i) : one_size; }
     int64_t cost_at(int64_t i, int j) const { return matrix != nullptr ? matrix[i * k + j] : weight(i) * rate[j]; }
 
+    int64_t dearest(int64_t i) const {
+        int64_t most = 0;
+        for (int j = 0; j < k; ++j) most = std::max(most, cost_at(i, j));
+        return most;
+    }
+
     void prefetch(int64_t i) const {
         __builtin_prefetch(static_cast<const char*>(loss) + i * k * (single ? 4 : 8));
         if (size != nullptr) __builtin_prefetch(size + i);

@@ -78,10 +78,15 @@ OF_MODULI, OF_UNITS = ((1, 4096.0), (2, 0.0)), ((1, 1.0), (2, 7.0))
 
 def test_moduli_of_experts_prove_a_plan() -> None:
     """Its totals are proved by what the certificate holds: that is no search."""
-    given = problem(*table("experts", "similar", 1000, 12, 32, 0.7, [14, 1000, 12, 32, 700]))
+    given = problem(*table("experts", "similar", 1000, 12, 32, 0.3, [1, 1000, 12, 32, 300]))
     certificate = stated(given)
     assert (certificate.status, certificate.proof) == ("optimal", BY_CASES)
     assert refused(given, certificate, {MODULAR: OF_MODULI})
+
+
+def test_experts_whose_deviations_have_a_common_step_are_proved_by_a_search() -> None:
+    """Moduli had to prove it before that step was looked for."""
+    proved(*table("experts", "similar", 1000, 12, 32, 0.7, [14, 1000, 12, 32, 700]))
 
 
 def test_formats_of_an_embedding_and_moduli_of_experts_bound_all_plans() -> None:
