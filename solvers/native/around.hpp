@@ -94,6 +94,22 @@ class Slopes {
   public:
     Slopes(const std::vector<Table>& lists, Bracket b) : lists_(lists), b_(b) {}
 
+    // Of some rows of the lists.
+    static std::vector<Step> of(const std::vector<Table>& lists, Bracket b, int64_t some) {
+        int64_t rows = 0;
+        for (const Table& t : lists) rows += t.n;
+        const int64_t apart = std::max<int64_t>(1, rows / some);
+        double l[kMaxFormats];
+        int64_t c[kMaxFormats];
+        std::vector<Step> steps;
+        for (const Table& t : lists)
+            for (int64_t i = apart / 2; i < t.n; i += apart) {
+                t.row(i, l, c);
+                walk(l, c, t.k, i, start(l, c, t.k, b.high), b.low, steps);
+            }
+        return steps;
+    }
+
     // The multiplier between two at which `part` of what the steps between them cost is no longer spent; `low` where none is known.
     // side: 1 to be just above the step that is the last of that part, -1 just below: other rows' steps may be as steep.
     double at(double low, double high, double part, int side) {
@@ -126,16 +142,7 @@ class Slopes {
 
     void find() {
         known_ = true;
-        int64_t rows = 0;
-        for (const Table& t : lists_) rows += t.n;
-        const int64_t apart = std::max<int64_t>(1, rows / kSome);
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats];
-        for (const Table& t : lists_)
-            for (int64_t i = apart / 2; i < t.n; i += apart) {
-                t.row(i, l, c);
-                walk(l, c, t.k, i, start(l, c, t.k, b_.high), b_.low, steps_);
-            }
+        steps_ = of(lists_, b_, kSome);
         std::sort(steps_.begin(), steps_.end(), [](const Step& a, const Step& z) { return a.slope < z.slope; });
     }
 
@@ -144,6 +151,28 @@ class Slopes {
     bool known_ = false;
     std::vector<Step> steps_;
 };
+
+// The slope that most of the steps of some lists' rows within a bracket have, by what they cost, of some rows looked at; part: how much of it.
+struct Common {
+    double slope = 0.0, part = 0.0;
+};
+
+inline Common common_slope(const std::vector<Table>& lists, Bracket b, int64_t some) {
+    constexpr double equal = 1 + 0x1p-44;
+    std::vector<Step> steps = Slopes::of(lists, b, some);
+    std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& z) { return a.slope < z.slope; });
+    Common most;
+    double all = 0.0, cost = 0.0;
+    for (size_t begin = 0, end = 0; begin < steps.size(); cost -= static_cast<double>(steps[begin++].dcost)) {
+        for (; end < steps.size() && steps[end].slope <= equal * steps[begin].slope; ++end) {
+            cost += static_cast<double>(steps[end].dcost);
+            all += static_cast<double>(steps[end].dcost);
+        }
+        if (cost > most.part) most = {steps[begin + (end - begin) / 2].slope, cost};
+    }
+    if (all > 0) most.part /= all;
+    return most;
+}
 
 // Multipliers within `b` at which the rows of some lists cost about target + margin and target - margin, and seldom less or more. margin: at least
 // `share` of what the cost changes by within `b`. Where cost jumps, an end of `b` may stay. Of many rows a part is looked at, and all of

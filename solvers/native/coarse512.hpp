@@ -67,8 +67,8 @@ BW_AVX512_INLINE __m512i in_order(const __m512i* y) {
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), turned);
 }
 
-// `count` rows (a multiple of 64, at most 512), as `fast_block16`. ahead: how many rows further on to fetch into the second-level cache
-// where sizes are read as well: with two arrays, and `look` between blocks, arithmetic waits for memory else (equal sizes gain nothing).
+// `count` rows (a multiple of 64, at most 512), as `fast_block16`. ahead: how many rows further on to fetch into the second-level cache:
+// with so much arithmetic between two loads, and `look` between blocks, it waits for memory else.
 // False when some u_j was negative: nothing is certain then. Prices: CoarsePrices, or FinePrices for double precision.
 template <int K, bool kEqual, class Prices>
 BW_AVX512 bool coarse_block512(const float* loss, const int64_t* size, const Prices& prices, int count, int64_t ahead, uint8_t* choice, FastBlock& out) {
@@ -97,8 +97,8 @@ BW_AVX512 bool coarse_block512(const float* loss, const int64_t* size, const Pri
             __m512i v[K], weight = none, first, second;
             __mmask16 left = 0;
             turned_columns<K>(loss + static_cast<int64_t>(at) * K, l);
+            for (int q = 0; q < K; ++q) _mm_prefetch(reinterpret_cast<const char*>(loss + (at + ahead) * K + 16 * q), _MM_HINT_T1);
             if constexpr (!kEqual) {
-                for (int q = 0; q < K; ++q) _mm_prefetch(reinterpret_cast<const char*>(loss + (at + ahead) * K + 16 * q), _MM_HINT_T1);
                 for (int q = 0; q < 2; ++q) _mm_prefetch(reinterpret_cast<const char*>(size + at + ahead + 8 * q), _MM_HINT_T1);
                 weight = _mm512_permutex2var_epi32(_mm512_loadu_si512(size + at), halves, _mm512_loadu_si512(size + at + 8));
                 w = _mm512_cvtepu32_ps(weight);

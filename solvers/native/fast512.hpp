@@ -119,9 +119,9 @@ BW_AVX512_INLINE void columns16(const float* p, __m512* l) {
     }
 }
 
-// `count` rows (a multiple of 16, at most 512). out.unsure: zeros.
+// `count` rows (a multiple of 16, at most 512). ahead: as in coarse512.hpp. out.unsure: zeros.
 template <int K, bool kEqual>
-BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPrices& p, int count, uint8_t* choice,
+BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPrices& p, int count, int64_t ahead, uint8_t* choice,
                             FastBlock& out) {
     alignas(64) int32_t row_of[16], lane_of[16];
     for (int q = 0; q < 16; ++q) {
@@ -136,6 +136,7 @@ BW_AVX512 void fast_block16(const float* loss, const int64_t* size, const FastPr
     __m512i spent = _mm512_setzero_si512(), weighed = _mm512_setzero_si512();
     for (int i = 0; i < count; i += 16) {
         __m512 l[K], w = _mm512_setzero_ps();
+        for (int q = 0; q < K; ++q) _mm_prefetch(reinterpret_cast<const char*>(loss + (i + ahead) * K + 16 * q), _MM_HINT_T1);
         columns16<K>(loss + static_cast<int64_t>(i) * K, l);
         if constexpr (!kEqual) {
             const __m256 a = _mm512_cvtepi64_ps(_mm512_loadu_si512(size + i)), b = _mm512_cvtepi64_ps(_mm512_loadu_si512(size + i + 8));

@@ -32,4 +32,14 @@ inline bool Solve::by_filling(const std::vector<Cell>& cells, int64_t every, dou
     return !few && answer_.gap > enough && filled();
 }
 
+// Of very many rows a few beside the bracket fill what those within leave.
+inline void Solve::combine_strays(double enough) { combined(strays(kStrays >> 5), {}, answer_.slope, slack_, moves_, answer_.gap, enough, end_); }
+
+// Where costs are few, a few rows of all often fill what those of a slope cannot. True when the gap is closed.
+inline bool Solve::by_few_strays(double enough) {
+    const std::vector<Cell> few = strays(kStrays >> 3);
+    take(by_each_cost(few, answer_.slope, slack_, step_, answer_.gap, enough, end_, kTotals), few, count_rows(few));
+    return answer_.gap <= enough;
+}
+
 }  // namespace bitwright

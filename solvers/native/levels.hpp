@@ -3,9 +3,10 @@
 // A stratified sample brackets the slope; one pass settles every row that has one best format within the bracket and
 // copies out the others, a few per cent; those are a smaller table with what is left of the limit, and so on until few
 // enough are left to walk their hulls. A bracket that missed is moved and its pass repeated; a bracket that holds too
-// many rows (nearly equal slopes) is narrowed by a histogram; equal slopes are filled in the order of the rows.
+// many rows (nearly equal slopes) is narrowed by a histogram; equal slopes are filled in the order of the rows (fill.hpp).
 #pragma once
 
+#include "fill.hpp"
 #include "sample.hpp"
 
 namespace bitwright {
@@ -69,6 +70,8 @@ class Levels {
     static constexpr int kAttempts = 10, kBeside = 2;
     static constexpr int64_t kFew = 64, kHeavy = 1024, kLoud = 16;
     static constexpr size_t kDeepest = 64;
+    static constexpr int64_t kLooked = 1 << 10;   // rows that tell which slope most of them have
+    static constexpr double kEqual = 0x1p-40;     // of a slope: others no further from it are that slope
     static constexpr int64_t kShort = 1 << 17;    // a list of no more rows may hold half of the table
     static constexpr double kFine = 0x1p-10;      // a bracket this wide holds no more rows for what `widen` adds
 
@@ -180,10 +183,12 @@ class Levels {
         loss_ = loss;
     }
 
-    void passed(const Table& t, int64_t i) {
+    // Rows begin to end, which are looked at next, come one after another.
+    void passed(const Table& t, int64_t begin, int64_t end) {
         constexpr int64_t chunk = 1 << 17;
         watch_.step(t.k);
-        if (i % chunk == 0 && i > 0) release(t, i - chunk, i);
+        const int64_t whole = begin / chunk * chunk;
+        if (begin > 0 && end / chunk > begin / chunk) release(t, whole, end);
     }
 
     // The last level: every hull within the bracket is walked, and the steepest steps that fit are taken.
@@ -217,21 +222,28 @@ class Levels {
     }
 
     // Narrow the bracket to one of 2^14 stretches of slopes, by the cost of the hull steps in each, and those beside it that hold a quarter of
-    // `walk_rows` steps: rows just outside matter to the core. False when it cannot.
+    // `walk_rows` steps: rows just outside matter to the core. Of many rows some are walked, one of each few (a stratified sample), and the stretches
+    // beside hold what those may be off by as well. False when it cannot.
     bool narrow(size_t level, int64_t limit, Bracket& b) {
         constexpr int stretches = 1 << 14;
+        constexpr int64_t enough = 1 << 15;
+        constexpr double sigmas = 3.5;
         const Table& t = tables_[level];
         const double high = b.high >= 0x1p800 ? 0x1p800 : b.high, per = (high - b.low) / stretches;
         if (!(per > 0x1p-50 * high)) return false;
         std::vector<int64_t> cost(stretches, 0), steps_in(stretches, 0);
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats], spent = 0;
+        const int64_t apart = std::max<int64_t>(1, t.n / enough);
+        const double ratio = static_cast<double>(limit) / static_cast<double>(std::max<int64_t>(t.total_size, 1));
+        double l[kMaxFormats], square = 0.0;
+        int64_t c[kMaxFormats], base = 0, weight = 0;
         std::vector<Step> steps;
-        for (int64_t i = 0; i < t.n; ++i) {
-            passed(t, i);
+        for (int64_t begin = 0; begin < t.n; begin += apart) {
+            const int64_t i = apart == 1 ? begin : std::min(t.n - 1, begin + static_cast<int64_t>(sampler_.random() % static_cast<uint64_t>(apart)));
+            passed(t, begin, std::min(t.n, begin + apart));
             t.row(i, l, c);
             const int x = start(l, c, t.k, b.high);
-            spent += c[x];
+            base += c[x];
+            weight += t.weight(i);
             steps.clear();
             walk(l, c, t.k, i, x, b.low, steps);
             for (const Step& s : steps) {
@@ -239,12 +251,25 @@ class Levels {
                 cost[at] += s.dcost;
                 ++steps_in[at];
             }
+            const double part = ratio * static_cast<double>(t.weight(i)), last = static_cast<double>(steps.empty() ? c[x] : c[steps.back().after]);
+            square += std::max((static_cast<double>(c[x]) - part) * (static_cast<double>(c[x]) - part), (last - part) * (last - part));
         }
+        const double target = apart == 1 ? static_cast<double>(limit) : ratio * static_cast<double>(weight), margin = apart == 1 ? 0.0 : sigmas * std::sqrt(square);
+        double spent = static_cast<double>(base);
         int at = 0;
-        while (at + 1 < stretches && spent + cost[at] <= limit) spent += cost[at++];
+        while (at + 1 < stretches && spent + static_cast<double>(cost[at]) <= target) spent += static_cast<double>(cost[at++]);
         int first = at, end = at + 1;
         int64_t held = steps_in[at];
-        while (held < p_.walk_rows / 4 && end - first < stretches / 4) {
+        double below = spent, above = spent + static_cast<double>(cost[at]);   // what is spent at either end
+        while (first > 0 && below > target - margin) {
+            below -= static_cast<double>(cost[--first]);
+            held += steps_in[first];
+        }
+        while (end < stretches && above < target + margin) {
+            above += static_cast<double>(cost[end]);
+            held += steps_in[end++];
+        }
+        while (held < p_.walk_rows / (4 * apart) && end - first < stretches / 4) {
             if (first > 0) held += steps_in[--first];
             if (end < stretches) held += steps_in[end++];
         }
@@ -254,108 +279,40 @@ class Levels {
         return true;
     }
 
-    // Rows from `begin` on, each in its best format at one multiplier: what they cost and lose.
-    Tally settle(size_t level, int64_t begin, int64_t count, double slope) {
-        Table part = tables_[level];
-        part.loss = part.row_at(begin);
-        part.size = part.size == nullptr ? nullptr : part.size + begin;
-        part.n = count;
-        const uint32_t* number = level == 0 ? nullptr : ids(level) + begin;
-        uint8_t* choice = level == 0 ? p_.choice + begin : p_.choice;
-        Tally all = fused_pass(part, number, nullptr, {slope, slope}, true, count, p_.crew, choice, p_.end);
-        const Table unsure = all.rows.view(part);
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats];
-        for (int64_t i = 0; i < unsure.n; ++i) {
-            unsure.row(i, l, c);
-            const int x = start(l, c, part.k, slope);
-            choice[all.rows.id.data()[i]] = static_cast<uint8_t>(x);
-            all.cost += c[x];
-            all.loss += l[x];
+    // Slopes that are equal but for rounding. Where most are of one, others are not taken for it as long as the limit is reached among its rows.
+    int fill(size_t level, int64_t limit, Bracket b) {
+        const Table& t = tables_[level];
+        const Common most = common_slope({t}, b, kLooked);
+        const double slope = most.part > 0 ? most.slope : (b.low + b.high) / 2, far = slope > 0 ? std::max(b.high - slope, slope - b.low) / slope : 0.0;
+        passes_ += level == 0;
+        int side = 1;
+        for (const double part : {std::min(far, kEqual), far}) {
+            Fill filled(t, ids(level), slope, part, p_.crew, p_.choice, p_.end);
+            side = filled.run(limit);
+            if (side == 0 || (side < 0 && b.low <= 0)) {
+                take(level, limit, b, slope, filled);
+                return 0;
+            }
+            if (part == far) break;
         }
-        passes_ += level == 0 && begin == 0;
-        all.rows = Rows();
-        return all;
+        return side;
     }
 
-    // Slopes that are equal but for rounding: each row's dearer format while it fits, in the order of the rows.
-    int fill(size_t level, int64_t limit, Bracket b) {
-        constexpr int64_t stretch = 1 << 17;
+    void take(size_t level, int64_t limit, Bracket b, double slope, const Fill& filled) {
         const Table& t = tables_[level];
-        std::vector<Tally> cheap;
-        int64_t room = limit;
-        long double loss = 0.0L;
-        for (int64_t begin = 0; begin < t.n; begin += stretch) {
-            cheap.push_back(settle(level, begin, std::min(stretch, t.n - begin), b.high));
-            room -= cheap.back().cost;
-            loss += cheap.back().loss;
-        }
-        if (room < 0) return 1;
-        vertex_.bound = static_cast<double>(static_cast<long double>(loss_) + loss - static_cast<long double>(b.high) * room);
-        int64_t begin = 0, spent = 0;
-        long double lost = 0.0L;
-        for (; begin < t.n; begin += stretch) {
-            const Tally dear = settle(level, begin, std::min(stretch, t.n - begin), b.low);
-            const Tally& was = cheap[static_cast<size_t>(begin / stretch)];
-            if (dear.cost - was.cost > room) break;
-            room -= spent = dear.cost - was.cost;
-            loss += lost = static_cast<long double>(dear.loss) - was.loss;
-        }
-        if (begin >= t.n && b.low > 0 && room > 0) return -1;
-        // Row by row from the last stretch that fits to the first that does not.
-        const int64_t end = std::min(t.n, begin + stretch);
-        if (begin > 0) {
-            begin -= stretch;
-            room += spent;
-            loss -= lost;
-        }
-        double l[kMaxFormats];
-        int64_t c[kMaxFormats], listed[2] = {0, 0};
-        // Where prices are equal but for rounding, the formats found here may be others than those that were counted.
-        for (int64_t q = begin / stretch; q * stretch < end; ++q) {
-            room += cheap[static_cast<size_t>(q)].cost;
-            loss -= cheap[static_cast<size_t>(q)].loss;
-        }
-        for (int64_t i = begin; i < end; ++i) {
-            watch_.step(t.k);
-            t.row(i, l, c);
-            const int x = start(l, c, t.k, b.high);
-            p_.choice[number(level, i)] = static_cast<uint8_t>(x);
-            room -= c[x];
-            loss += l[x];
-        }
-        if (room < 0) return 1;
-        Rows rest;
-        std::vector<Step> steps;
-        for (int64_t i = begin; i < end; ++i) {
-            watch_.step(t.k);
-            t.row(i, l, c);
-            const int x = p_.choice[number(level, i)];
-            steps.clear();
-            walk(l, c, t.k, i, x, b.low, steps);
-            if (steps.empty()) continue;
-            const int y = steps.back().after;
-            const bool fits = c[y] - c[x] <= room;
-            // Rows of both kinds: what is left is filled by some that are undone for others that are not taken.
-            if (listed[fits] < p_.walk_rows / 2) {
-                ++listed[fits];
-                rest.reserve(t, rest.n + 1);
-                rest.add(t, i, static_cast<uint32_t>(number(level, i)));
-            }
-            if (!fits) continue;
-            room -= c[y] - c[x];
-            loss += l[y] - l[x];
-            p_.choice[number(level, i)] = static_cast<uint8_t>(y);
-        }
-        vertex_.slope = b.high;
-        vertex_.slack = room;
-        vertex_.loss = static_cast<double>(static_cast<long double>(loss_) + loss);
+        vertex_.slope = slope;
+        vertex_.slack = filled.room();
+        vertex_.loss = static_cast<double>(loss_ + filled.loss());
+        vertex_.bound = static_cast<double>(loss_ + filled.least(slope) - static_cast<long double>(slope) * limit);
         vertex_.bracket = b;
+        Rows rest;
+        const std::vector<int64_t> rows = filled.beside(p_.walk_rows);
+        rest.reserve(t, static_cast<int64_t>(rows.size()));
+        for (const int64_t i : rows) rest.add(t, i, static_cast<uint32_t>(number(level, i)));
         listed_ = std::max(listed_, rest.n);
         lists_.push_back(std::move(rest));
         tables_.push_back(lists_.back().view(t));
-        brackets_.push_back({b.high, b.high});   // rows beyond the list may tie: nothing is certain of them
-        return 0;
+        brackets_.push_back({slope, slope});   // rows beyond the list may tie: nothing is certain of them
     }
 
     Plan p_;

@@ -51,14 +51,22 @@ class Looks : protected Amounts {
 
     // Cells of the rows looked at, and of some of all, in stretches: near the critical slope few rows are of the rarer costs.
     std::vector<Cell> with_strays() const {
-        const int64_t apart = std::max(kStretch, t_.n / (kStrays / kStretch));
-        const Deviations all{t_, nullptr, choice_};
-        std::vector<Cell> cells;
+        std::vector<Cell> cells = strays(kStrays);
+        const int64_t apart = stray_apart(kStrays);
         Watch watch(end_);
         for (int64_t i = 0; i < base_.table.n; ++i) {
             watch.step(t_.k);
             if (base_.number(i) % apart >= kStretch) base_.cells_of(i, answer_.slope, answer_.gap, cells);
         }
+        return cells;
+    }
+
+    // Of about so many rows of all, in stretches.
+    std::vector<Cell> strays(int64_t rows) const {
+        const int64_t apart = stray_apart(rows);
+        const Deviations all{t_, nullptr, choice_};
+        std::vector<Cell> cells;
+        Watch watch(end_);
         for (int64_t begin = 0; begin < t_.n; begin += apart)
             for (int64_t i = begin; i < std::min(t_.n, begin + kStretch); ++i) {
                 watch.step(t_.k);
@@ -66,6 +74,7 @@ class Looks : protected Amounts {
             }
         return cells;
     }
+    int64_t stray_apart(int64_t rows) const { return std::max(kStretch, t_.n / (rows / kStretch)); }
 
     // Look at all rows of use, found by a pass, or once found, when the gap was no less. False where there are more than `most`, or would be
     // many times that by those of the first level.

@@ -218,10 +218,9 @@ class Pass {
             const int count = static_cast<int>(std::min<int64_t>(512, end - at));
             uint8_t* choice = id_ == nullptr && choice_ != nullptr ? choice_ + at : scratch;
             std::memset(b.unsure, 0, sizeof b.unsure);
-            const int64_t* size = kEqual ? nullptr : t_.size + at;
+            const int64_t *size = kEqual ? nullptr : t_.size + at, ahead = end - at > 2 * kAhead ? kAhead : 0;
             bool sieved = false;
             if (coarse && sieved_ && count % 64 == 0) {
-                const int64_t ahead = end - at > 2 * kAhead ? kAhead : 0;
                 sieved = wide_ ? coarse_block512<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b)
                                : coarse_block256<K, kEqual>(loss + at * K, size, sieve_, count, ahead, choice, b);
                 if (!sieved) std::memset(b.unsure, 0, sizeof b.unsure);
@@ -230,7 +229,7 @@ class Pass {
             if (!sieved) {
                 coarse = false;
                 if (narrow) fast_block<K, kEqual>(loss + at * K, size, prices_, count, some_huge, choice, b);
-                else fast_block16<K, kEqual>(loss + at * K, size, prices_, count, choice, b);
+                else fast_block16<K, kEqual>(loss + at * K, size, prices_, count, ahead, choice, b);
             }
             cost += b.cost;
             weight += b.weight;

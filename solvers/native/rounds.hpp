@@ -54,6 +54,13 @@ class Rounds {
                 keep(inner, precise, all, loss);
                 const double was = b.high - b.low;
                 b = inner;
+                // Slopes that are equal: what is left of the table is filled as fast (fill.hpp).
+                if (narrower(b, kTied) && listed() > passed_ / kSparse) {
+                    lists.clear();
+                    for (const Rows& list : lists_) lists.push_back(list.view(t_));
+                    all.over = common_slope(lists, b, kLooked).part > kMostly;
+                }
+                if (all.over) break;
                 if (listed() <= passed_ - passed_ / 4 || !(b.high - b.low < was / 2)) break;
             }
             // Slopes that are equal, or stretches that are not alike.
@@ -74,6 +81,8 @@ class Rounds {
         return lists;
     }
     static constexpr int kParts = 128, kJudged = 16, kMany = 512, kUnlike = 5, kAgain = 6;
+    static constexpr int64_t kSparse = 1 << 10, kLooked = 64;   // of slopes that are equal: of so many rows one is listed, or more; rows looked at
+    static constexpr double kMostly = 0.5;                      // and the part of them that are of one slope, in cost
     static constexpr int64_t kPart = 16, kLots = 64, kWidest = 512;   // rows of a part, times up to kWidest in large tables
     // With 3 deviations about one solve in a hundred missed the critical slope and passed over the table once more.
     static constexpr double kSigmas = 3.5, kLoose = 1.3;

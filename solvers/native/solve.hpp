@@ -98,7 +98,8 @@ class Solve : private Looks {
     void move_to(int64_t row, int format);
 
     // In fillings.hpp.
-    void combine(int64_t every, double enough);
+    void combine(int64_t every, double enough), combine_strays(double enough);
+    bool by_few_strays(double enough);
     bool by_filling(const std::vector<Cell>& cells, int64_t every, double enough);
 
     // In middling.hpp.
@@ -127,6 +128,7 @@ class Solve : private Looks {
     bool by_totals(size_t& level, const std::vector<Cell>& cells, double enough) {
         const bool best = totalled(cells, enough, kTotals / 16);
         if (answer_.gap <= enough || (best && (level <= 1 || answer_.gap <= reach(level)))) return best;
+        if (t_.n >= kWide && reach(level) < answer_.gap && by_few_strays(enough)) return true;
         // Where very many rows are listed, nearly all of a slope, some rows of all serve as well.
         if (level > 1 && reach(level) < answer_.gap && levels_->table(1).n > kMuchListed) {
             by_strays(enough);
@@ -312,6 +314,7 @@ class Solve : private Looks {
                 take(halved(cells, answer_.slope, slack_, answer_.gap, counted, kChoices, kFar * counted, end_), cells, count_rows(cells));
                 search_only.begun = answer_.gap > counted;
             }
+            if (!best && t_.n >= kLong && answer_.gap > small && t_.top_size / kHeavy <= t_.total_size / t_.n) combine_strays(counted);
             if (answer_.gap <= counted) return true;
         }
         if (by_multiples(counted)) return true;

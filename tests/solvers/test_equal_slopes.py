@@ -1,5 +1,5 @@
 """Long tables whose slopes are equal, or nearly: no bracket of multipliers that single precision tells apart leaves few
-rows (solvers/native/fine256.hpp, `fill` of levels.hpp). Against a bound in float64 that has none of that code."""
+rows (solvers/native/fine256.hpp, fill.hpp, tied.hpp). Against a bound in float64 that has none of that code."""
 
 from __future__ import annotations
 
@@ -43,6 +43,69 @@ def test_equal_slopes_take_few_passes_and_a_proved_gap(k: int, noise: float, equ
     assert got.bound <= lower + 1e-12 * got.loss
     assert got.loss - lower <= 1e-6 * got.loss
     assert got.passes <= 8
+
+
+def tied(k: int, dtype: type, equal: bool, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every slope is one; or most rows have others, some losses are infinite or negative, rates are in no order."""
+    n, rng = 30_011, np.random.default_rng(k)
+    rate = np.sort(rng.choice(np.arange(16, 160, 4), k, replace=False))
+    if case == "falling":
+        rate = rate[::-1].copy()
+    if case == "unordered":
+        rate = rng.permutation(rate) * (1 << 20)
+    size = np.full(n, 128) if equal else rng.integers(1, 1 << 14, n)
+    loss = size[:, None] * (200.0 - 16 * (rate / rate.max()))
+    if case == "few":
+        loss += (rng.random(n) < 0.9)[:, None] * rng.normal(size=(n, k)) * size[:, None]
+    if case == "negative":
+        loss -= 300.0 * size[:, None]
+    if case == "forbidden":
+        gone = rng.random(loss.shape) < 0.3
+        gone[np.arange(n), rng.integers(0, k, n)] = False
+        loss[gone] = np.inf
+    return loss.astype(dtype), size, rate
+
+
+@pytest.mark.parametrize("case", ["plain", "falling", "unordered", "few", "negative", "forbidden"])
+@pytest.mark.parametrize("equal", [False, True])
+@pytest.mark.parametrize(
+    ("k", "dtype"),
+    [
+        (2, np.float32),
+        (3, np.float32),
+        (4, np.float32),
+        (5, np.float64),
+        (8, np.float32),
+        (11, np.float32),
+        (16, np.float32),
+    ],
+)
+def test_formats_that_tie_fill_the_limit_in_any_table(k: int, dtype: type, equal: bool, case: str) -> None:
+    loss, size, rate = tied(k, dtype, equal, case)
+    cost = np.multiply.outer(size, rate)
+    least = np.where(np.isfinite(loss), cost, np.iinfo(np.int64).max).min(axis=1).sum()
+    most = np.where(np.isfinite(loss), cost, 0).max(axis=1).sum()
+    for share in (0.01, 0.4, 0.95):
+        limit = int(least + share * (most - least))
+        got = native.solve_table(loss, limit, size=size, rate=rate, full_rows=64)
+        assert int(cost[np.arange(len(size)), got.choice].sum()) == got.cost <= limit
+        chosen = float(loss[np.arange(len(size)), got.choice].astype(np.float64).sum())
+        assert got.loss == pytest.approx(chosen, rel=1e-12)
+        lower = float((loss.astype(np.float64) + got.slope * cost).min(axis=1).sum()) - got.slope * limit
+        assert got.bound <= lower + 1e-12 * abs(chosen)
+        step = got.slope * float(size.max()) * float(rate.max() - rate.min())  # of one row at most
+        assert chosen - lower <= step + 1e-9 * abs(chosen)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_a_few_rows_beside_the_bracket_fill_what_a_long_table_leaves(share: float) -> None:
+    """Regression: where float32 makes a thousandth of the slopes a little steeper, the limit lies among those, which
+    filled nothing: all rows were listed, and searched for seconds in vain."""
+    loss, size, rate = table(1 << 22, 8, 0.0, False)
+    bound = int(size.sum() * (rate.min() + share * (rate.max() - rate.min())))
+    answer = native.solve_table(loss, bound, size=size, rate=rate)
+    assert answer.status == native.OPTIMAL
+    assert answer.core < 1 << 17
 
 
 def test_a_tenth_of_all_rows_of_one_slope_is_not_searched() -> None:
