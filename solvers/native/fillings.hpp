@@ -42,4 +42,12 @@ inline bool Solve::by_few_strays(double enough) {
     return answer_.gap <= enough;
 }
 
+// Of the rows looked at and some of all: a better plan, so that less is of use. True when the rows looked at have no better one.
+inline bool Solve::by_strays(double enough) {
+    const std::vector<Cell> cells = with_strays();
+    const CoreResult found = by_each_cost(cells, answer_.slope, slack_, step_, answer_.gap, enough, end_, kTotals);
+    take(found, cells, count_rows(cells));
+    return found.complete;
+}
+
 }  // namespace bitwright

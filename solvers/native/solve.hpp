@@ -99,7 +99,7 @@ class Solve : private Looks {
 
     // In fillings.hpp.
     void combine(int64_t every, double enough), combine_strays(double enough);
-    bool by_few_strays(double enough);
+    bool by_few_strays(double enough), by_strays(double enough);
     bool by_filling(const std::vector<Cell>& cells, int64_t every, double enough);
 
     // In middling.hpp.
@@ -145,14 +145,6 @@ class Solve : private Looks {
         if (sample.cut) return false;
         const CoreResult found = by_each_cost(sample.cells, answer_.slope, slack_, step_, answer_.gap, enough, end_);
         take(found, sample.cells, count_rows(sample.cells));
-        return found.complete;
-    }
-
-    // The same of the rows looked at and some of all: a better plan, so that less is of use. True when the rows looked at have no better one.
-    bool by_strays(double enough) {
-        const std::vector<Cell> cells = with_strays();
-        const CoreResult found = by_each_cost(cells, answer_.slope, slack_, step_, answer_.gap, enough, end_, kTotals);
-        take(found, cells, count_rows(cells));
         return found.complete;
     }
 
