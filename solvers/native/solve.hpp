@@ -280,6 +280,7 @@ class Solve : private Looks {
         const int64_t every = base_.table.n > kWalk ? base_.table.n / kSampled : 1;
         if (told_by_formats(small, counted, every, true)) return answer_.gap - least_ <= counted;
         double branched_at = INFINITY;   // the gap from which branching to the end was no proof: from a smaller one it may be
+        // Costs in a matrix, and the relaxation splits a row that is much of them: no search of states is short there (giants.hpp).
         if (used_.partial() && splits_one_in(kHeavy << 2, 1) && (branched_near(level, tiny, counted) || by_giant(counted, 1) || answer_.gap <= counted)) return true;
         bool best = false, none = false, served = false;   // of the table looked at: whether its best plan is known; whether none has less than the first; whether costs are few
         {
